@@ -1,0 +1,33 @@
+# `make demo` and `make test` need Python 3.11, pip and make, and set up the rest in .venv; the second time is quick.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+PACKAGES := augment models pipelines jobs
+
+.PHONY: demo test test-all check clean env
+
+demo: env
+	$(BIN)/python -m jobs.demo out=runs/demo
+
+test: env
+	$(BIN)/python -m pytest
+
+test-all: env
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,test,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find $(PACKAGES) tests -name __pycache__ -prune -exec rm -rf {} +
