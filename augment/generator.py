@@ -1,0 +1,121 @@
+"""From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augment.geometry import crop_resize
+from augment.kornia_ops import apply_photometric
+from augment.recipe import Views
+from augment.sample import sample_crops, sample_photometric
+
+
+class ViewGenerator:
+    """Makes the views of a recipe; a sample's pixels come out the same in whatever batch and place it is processed.
+
+    Args:
+        views: The recipe.
+        seed: The run's seed.
+    """
+
+    def __init__(self, views: Views, seed: int) -> None:
+        self.views = views
+        self.seed = seed
+
+    def make_crops(self, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> dict[str, np.ndarray]:
+        """Cut, resize and flip all views of decoded images; colours are left alone.
+
+        Args:
+            images: B arrays (H, W, 3) uint8, contiguous, each of its own size.
+            epoch: (B,) int64, on the CPU.
+            sample_id: (B,) int64, on the CPU.
+
+        Returns:
+            (B, V, 3, S, S) uint8 for each group of the recipe.
+        """
+        return {name: self._crop(name, images, epoch, sample_id) for name in self.views.groups}
+
+    def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
+        """Change the colours and round to whole grey levels, for the decode placement.
+
+        Args:
+            crops: (B, V, 3, S, S) uint8 by group.
+            epoch: (B,) int64, on crops' device.
+            sample_id: (B,) int64, on crops' device.
+
+        Returns:
+            Same shapes and dtype; pass them to the generator with `photometric_done=True`.
+        """
+        return {
+            name: self._change_colours(name, _to_unit(x), epoch, sample_id).mul_(255).round_().to(torch.uint8)
+            for name, x in crops.items()
+        }
+
+    def __call__(
+        self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor, *, photometric_done: bool = False
+    ) -> dict[str, Tensor]:
+        """Turn crops into a method's input: change the colours, unless that is done, and normalise.
+
+        Args:
+            crops: (B, V, 3, S, S) uint8 by group.
+            epoch: (B,) int64, on crops' device.
+            sample_id: (B,) int64, on crops' device.
+            photometric_done: The crops come from `photometric`.
+
+        Returns:
+            (V, B, 3, S, S) float32 by group, contiguous, on crops' device.
+        """
+        views = {}
+        for name, batch in crops.items():
+            x = _to_unit(batch)
+            if not photometric_done:
+                x = self._change_colours(name, x, epoch, sample_id)
+            views[name] = self._normalise(x.transpose(0, 1).contiguous())  # (V, B, 3, S, S)
+        return views
+
+    def _crop(self, name: str, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> np.ndarray:
+        group, size = self.views.groups[name], self.views.group_size(name)
+        rows = [image for image in images for _ in range(group.count)]  # B * V, an image's views side by side
+        height = torch.tensor([image.shape[0] for image in rows], dtype=torch.int64)
+        width = torch.tensor([image.shape[1] for image in rows], dtype=torch.int64)
+        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
+        draws = sample_crops(
+            group,
+            seed=self.seed,
+            epoch=epoch,
+            sample_id=sample_id,
+            view=view,
+            image_height=height,
+            image_width=width,
+        )
+        out = np.empty((len(rows), 3, size, size), dtype=np.uint8)
+        for image, box, row in zip(rows, draws.boxes(), out, strict=True):
+            crop_resize(image, *box, size, row)
+        return out.reshape(len(images), group.count, 3, size, size)
+
+    def _change_colours(self, name: str, x: Tensor, epoch: Tensor, sample_id: Tensor) -> Tensor:
+        """Draw and apply the colour changes of a group to its views in [0, 1], (B, V, 3, S, S)."""
+        group = self.views.groups[name]
+        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
+        draws = sample_photometric(group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view)
+        return apply_photometric(x.flatten(0, 1), group, draws).reshape(x.shape)
+
+    def _row_keys(self, name: str, epoch: Tensor, sample_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
+        shape = (len(sample_id), self.views.groups[name].count)  # (B, V)
+        view = self.views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
+        epoch, sample_id, view = (key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view))
+        return epoch, sample_id, view
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """Subtract the mean and divide by the deviation of each channel, in place."""
+        # Python scalars, channel by channel: a tensor of constants would be a copy to the device, which waits for it.
+        for channel, (mean, std) in enumerate(zip(self.views.mean, self.views.std, strict=True)):
+            x[..., channel, :, :].sub_(mean).div_(std)
+        return x
+
+
+def _to_unit(x: Tensor) -> Tensor:
+    return x / 255  # uint8 to float32 in [0, 1]

@@ -1,0 +1,126 @@
+"""What a view is: typed recipes of crops and colour changes, and the recipes of the papers."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from augment.frozen import Frozen
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALL_IMAGE_PX = 64  # at and below this side the recipes drop the blur and halve the colour changes
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound comes first, got {bounds}")
+    return bounds
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
+
+
+class ColorJitter(Frozen):
+    """Brightness, contrast, saturation and hue changed in an order drawn for each image (as in torchvision)."""
+
+    p: Probability = Field(default=0.8, description="probability that an image is changed")
+    brightness: float = Field(
+        default=0.8, ge=0, description="factor drawn from [max(0, 1 - b), 1 + b]; 0 leaves it out"
+    )
+    contrast: float = Field(default=0.8, ge=0, description="factor drawn from [max(0, 1 - c), 1 + c]; 0 leaves it out")
+    saturation: float = Field(
+        default=0.8, ge=0, description="factor drawn from [max(0, 1 - s), 1 + s]; 0 leaves it out"
+    )
+    hue: float = Field(default=0.2, ge=0, le=0.5, description="shift drawn from [-h, h], in turns of the colour circle")
+
+
+class Greyscale(Frozen):
+    """Colour removed (luma of ITU-R BT.601), three equal channels kept."""
+
+    p: Probability = Field(default=0.2, description="probability that an image turns grey")
+
+
+class GaussianBlur(Frozen):
+    """Blur by a Gaussian whose width is drawn for each image; the kernel spans a tenth of the view's side."""
+
+    p: Probability = Field(default=0.5, description="probability that an image is blurred")
+    sigma: PositiveRange = Field(default=(0.1, 2.0), description="range of the standard deviation, px of the view")
+
+
+class Solarize(Frozen):
+    """Values at and above a threshold inverted."""
+
+    p: Probability = Field(default=0.2, description="probability that an image is solarised")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="in units of white; 0.5 is 128 of 255")
+
+
+class CropGroup(Frozen):
+    """Views drawn alike: a random resized crop, a flip, then the colour changes present, in the order of the fields."""
+
+    count: int = Field(default=1, ge=1, description="views of this kind per image")
+    size: int | None = Field(default=None, ge=8, description="side of the views, px; null: the side of all views")
+    scale: FractionRange = Field(default=(0.08, 1.0), description="range of the crop's share of the image's area")
+    ratio: PositiveRange = Field(default=(3 / 4, 4 / 3), description="range of the crop's width / height, log-uniform")
+    flip: Probability = Field(default=0.5, description="probability of a mirror image, left to right")
+    color_jitter: ColorJitter | None = Field(default=None, description="change of colour; null: none")
+    greyscale: Greyscale | None = Field(default=None, description="removal of colour; null: none")
+    blur: GaussianBlur | None = Field(default=None, description="Gaussian blur; null: none")
+    solarize: Solarize | None = Field(default=None, description="inversion of bright values; null: none")
+
+
+class Views(Frozen):
+    """All views of one image: group after group in the order given, which also numbers the views."""
+
+    size: int = Field(default=224, ge=8, description="side of the views, px, where a group does not set its own")
+    placement: Literal["auto", "worker", "decode"] = Field(
+        default="auto",
+        description="where colours change: the training worker's device, the decode task, or decided at launch",
+    )
+    mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]")
+    std: tuple[Positive, Positive, Positive] = Field(
+        default=IMAGENET_STD, description="divides RGB after the mean is taken off"
+    )
+    groups: dict[str, CropGroup] = Field(
+        default_factory=lambda: {"global_crops": CropGroup()}, min_length=1, description="kinds of views by name"
+    )
+
+    @property
+    def num_views(self) -> int:
+        """Views per image, of all groups together."""
+        return sum(group.count for group in self.groups.values())
+
+    def group_size(self, name: str) -> int:
+        """Side of the views of a group, px."""
+        return self.groups[name].size or self.size
+
+    def first_view(self, name: str) -> int:
+        """Index of the group's first view among all views of an image; keys its random draws."""
+        names = list(self.groups)
+        return sum(self.groups[earlier].count for earlier in names[: names.index(name)])
+
+
+def simclr_views(size: int) -> Views:
+    """Make SimCLR's two views (arXiv:2002.05709, appendix A; small images: B.9, half the strength and no blur).
+
+    Args:
+        size: Side of the views, px.
+    """
+    if size <= SMALL_IMAGE_PX:
+        jitter, blur = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1), None
+    else:
+        jitter, blur = ColorJitter(), GaussianBlur()
+    group = CropGroup(count=2, color_jitter=jitter, greyscale=Greyscale(), blur=blur)
+    return Views(size=size, groups={"global_crops": group})
+
+
+def mae_views(size: int) -> Views:
+    """Make the single crop and flip of masked autoencoders (arXiv:2111.06377, appendix A.1), colours untouched.
+
+    Args:
+        size: Side of the view, px.
+    """
+    return Views(size=size, groups={"global_crops": CropGroup(scale=(0.2, 1.0))})

@@ -1,0 +1,54 @@
+"""Random numbers that are a function of what they are for, not of when or where they are drawn."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64 arithmetic.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def uniform(num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
+    """Draw uniform numbers for each sample, keyed by everything that may change them and by nothing else.
+
+    A row depends on its own `(seed, epoch, sample_id, view, op)` only: not on the other rows, their order, the worker
+    or the device. Integer arithmetic throughout, so CPU and GPU agree to the bit; nothing waits for the device.
+
+    Args:
+        num: Numbers per sample. A longer draw begins with the shorter one.
+        seed: The run's seed, any integer.
+        epoch: (B,) int64.
+        sample_id: (B,) int64, on epoch's device.
+        view: Index of the view among all views of the sample; one for all rows, or (B,) int64.
+        op: What the numbers are for; different names give independent numbers.
+
+    Returns:
+        (B, num) float32 in [0, 1), multiples of 2^-24, on sample_id's device.
+    """
+    views = torch.zeros_like(sample_id) + view  # no torch.tensor(view, device=...): that copy waits for the device
+    state = torch.zeros_like(sample_id) + _hash_name(f"{seed}/{op}")
+    for word in (epoch, sample_id, views):
+        state = _mix(state + word * _GOLDEN)
+    counter = torch.arange(1, num + 1, device=sample_id.device)
+    bits = _mix(state[:, None] + counter * _GOLDEN)  # (B, num)
+    return _shift_right(bits, 40).float() * 2**-24
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble each int64 one-to-one, so that every input bit flips every output bit half of the time."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Tensor, num_bits: int) -> Tensor:
+    """Shift as if x were unsigned; torch's `>>` on int64 copies the sign bit."""
+    return torch.bitwise_and(x >> num_bits, 2 ** (64 - num_bits) - 1)
+
+
+def _hash_name(name: str) -> int:
+    """Turn a name into an int64 that is the same in every process, unlike `hash`."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)

@@ -1,0 +1,73 @@
+"""augment.recipe: recipes refuse what makes no sense, and number their views."""
+
+import pytest
+from pydantic import ValidationError
+
+from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views, mae_views, simclr_views
+
+MULTI_CROP = Views(
+    size=224, groups={"global_crops": CropGroup(count=2), "local_crops": CropGroup(count=6, size=96, scale=(0.05, 0.4))}
+)
+
+
+def test_views_are_numbered_group_after_group() -> None:
+    assert MULTI_CROP.num_views == 8
+    assert [MULTI_CROP.first_view(name) for name in MULTI_CROP.groups] == [0, 2]
+
+
+def test_a_group_without_a_size_takes_the_size_of_the_views() -> None:
+    assert [MULTI_CROP.group_size(name) for name in MULTI_CROP.groups] == [224, 96]
+
+
+def test_json_round_trip_keeps_the_recipe_and_the_order_of_its_groups() -> None:
+    again = Views.model_validate_json(MULTI_CROP.model_dump_json())
+    assert again == MULTI_CROP
+    assert list(again.groups) == list(MULTI_CROP.groups)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": (1.0, 0.08)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (0.5, 1.5)},
+        {"ratio": (2.0, 1.0)},
+        {"flip": 1.5},
+        {"count": 0},
+        {"jitter": None},
+        {"blur": {"sigma": (0.0, 2.0)}},
+        {"color_jitter": {"hue": 0.6}},
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_its_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        CropGroup.model_validate(wrong)
+
+
+def test_a_recipe_without_views_is_refused() -> None:
+    with pytest.raises(ValidationError, match="groups"):
+        Views(size=32, groups={})
+
+
+def test_every_field_is_described() -> None:
+    for model in (Views, CropGroup, ColorJitter, Greyscale, GaussianBlur):
+        assert all(field.description for field in model.model_fields.values()), model.__name__
+
+
+def test_simclr_at_224_px_is_the_papers_recipe() -> None:
+    (group,) = simclr_views(224).groups.values()
+    assert group.count == 2 and group.scale == (0.08, 1.0)
+    assert group.color_jitter == ColorJitter(p=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+    assert group.greyscale == Greyscale(p=0.2)
+    assert group.blur == GaussianBlur(p=0.5, sigma=(0.1, 2.0))
+
+
+def test_simclr_on_small_images_halves_the_colours_and_leaves_out_the_blur() -> None:
+    (group,) = simclr_views(32).groups.values()
+    assert group.color_jitter == ColorJitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    assert group.blur is None
+
+
+def test_mae_crops_and_flips_and_leaves_colours_alone() -> None:
+    (group,) = mae_views(224).groups.values()
+    assert group == CropGroup(count=1, scale=(0.2, 1.0), flip=0.5)

@@ -1,0 +1,102 @@
+"""What the suite shares: an environment that reaches nothing outside, one Ray, one S3 server, real photographs."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.object_store import ObjectStore
+
+_STORE = pytest.StashKey[ObjectStore]()
+_STORE_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before anything imports Ray or opens S3, since both read it once.
+
+    The S3 variables point at the suite's own server whether or not it runs, so no test can reach anyone's bucket.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="afield-s3-", ignore_cleanup_errors=True)
+    config.stash[_STORE_FOLDER] = folder
+    config.stash[_STORE] = ObjectStore(Path(folder.name))
+    os.environ.update(config.stash[_STORE].env)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A token of this run: Ray would otherwise write one into the home folder and use it from then on.
+    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_STORE].stop()
+    config.stash[_STORE_FOLDER].cleanup()
+
+
+@pytest.fixture(scope="session")
+def object_store(pytestconfig: pytest.Config) -> Iterator[ObjectStore]:
+    """A running S3 server, whose variables the environment already holds."""
+    store = pytestconfig.stash[_STORE]
+    store.start()
+    yield store
+    store.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """The one local Ray of this pytest run; jobs called inside join it."""
+    from jobs import launch  # here, so that tests which need no Ray do not pay for its import
+    from jobs.config import ClusterConfig
+
+    with launch.session(ClusterConfig(address="local", num_workers=2)):
+        yield
+
+
+@pytest.fixture(scope="session")
+def put_folder() -> Callable[[Path, str], None]:
+    """Copies the files of a folder to a URI, at any depth."""
+    from pipelines import storage
+
+    def put(folder: Path, uri: str) -> None:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                storage.write_bytes(storage.join(uri, str(file.relative_to(folder))), file.read_bytes())
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[np.ndarray]:
+    """The eight colour photographs inside scikit-image's wheel, (H, W, 3) uint8; one of the stereo pair."""
+    from skimage import data
+
+    return [
+        data.astronaut(),
+        data.cat(),
+        data.coffee(),
+        data.hubble_deep_field(),
+        data.immunohistochemistry(),
+        data.retina(),
+        data.rocket(),
+        data.stereo_motorcycle()[0],
+    ]
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray]) -> Path:
+    """200 crops of 40 to 120 px, a folder a photograph: 160 JPEG and 40 PNG files. Copy it before changing it."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, photograph in enumerate(photographs):
+        folder = root / f"scene{label}"
+        folder.mkdir()
+        for number in range(25):
+            height, width = rng.integers(40, 121, size=2)
+            top = rng.integers(0, photograph.shape[0] - height)
+            left = rng.integers(0, photograph.shape[1] - width)
+            crop = Image.fromarray(photograph[top : top + height, left : left + width])
+            crop.save(folder / f"{number:02d}.{'png' if number % 5 == 0 else 'jpg'}")
+    return root
