@@ -1,0 +1,263 @@
+"""The pretrained encoder as it ships: weights, how to prepare an image for them, and where they come from.
+
+Two files, so that neither Ray nor the training code is needed to use it and nothing is ever unpickled:
+`encoder.safetensors` and `artifact.json`.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from typing import Annotated, Any
+
+import fsspec
+import safetensors.torch
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augment.frozen import Frozen
+from models.encoders.encoder import Encoder
+from models.encoders.factory import EncoderConfig, build_encoder
+
+_WEIGHTS = "encoder.safetensors"
+_DESCRIPTION = "artifact.json"
+_FORMAT = 1
+_Positive = Annotated[float, Field(gt=0)]
+
+
+class Preprocess(Frozen):
+    """How an image becomes the encoder's input."""
+
+    image_size: int = Field(ge=1, description="side of the input, pixels")
+    mean: tuple[float, float, float] = Field(description="subtracted from RGB in [0, 1]")
+    std: tuple[_Positive, _Positive, _Positive] = Field(
+        description="divides RGB in [0, 1] after the mean is subtracted"
+    )
+
+
+class Artifact(nn.Module):
+    """An encoder with its preprocessing, in evaluation mode.
+
+    Attributes:
+        digest: SHA-256 over weights, config and preprocessing; names the embeddings made with it.
+        embed_dim: D, the length of an embedding.
+        image_size: S, the side of the input in pixels.
+        config: The run's configuration, "encoder" and "seed" at least.
+        provenance: Where the weights come from.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        digest: str,
+        config: dict[str, Any],
+        preprocess: Preprocess,
+        provenance: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.digest = digest
+        self.config = config
+        self.provenance = provenance
+        self.embed_dim = encoder.embed_dim
+        self.image_size = preprocess.image_size
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed prepared images (B, 3, S, S) float as (B, D)."""
+        embedding: Tensor = self.encoder(images)
+        return embedding
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Prepare decoded images: largest centred square, antialiased resize, normalisation.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB; S x S images are only normalised.
+
+        Returns:
+            (B, 3, S, S) float32 on the images' device, which must be the artifact's.
+
+        Raises:
+            ValueError: the images are not uint8 with three channels.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
+        side = min(images.shape[2:])
+        top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
+        pixels = images[:, :, top : top + side, left : left + side].float() / 255  # (B, 3, side, side)
+        if side != self.image_size:
+            size = (self.image_size, self.image_size)
+            pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return (pixels - self.mean) / self.std
+
+
+def save(
+    uri: str, encoder: nn.Module, *, config: dict[str, Any], preprocess: dict[str, Any], provenance: dict[str, Any]
+) -> str:
+    """Write an encoder as an artifact; weights first, so that a description never stands without them.
+
+    Args:
+        uri: Folder, local or of any filesystem of fsspec; an artifact already there is replaced.
+        encoder: As built by `build_encoder`; batch norm layers may have been exchanged for synchronised ones.
+        config: Must hold "encoder" (the fields of `EncoderConfig`) and "seed" (that the weights were initialised with).
+        preprocess: The fields of `Preprocess`: image_size, mean, std.
+        provenance: Whatever says where the weights come from; plain JSON, as are the other two.
+
+    Returns:
+        The digest.
+
+    Raises:
+        ValueError: a key is missing or not JSON.
+    """
+    _encoder_config(config, uri)
+    prepared = _preprocess(preprocess, uri).model_dump(mode="json")
+    weights = _serialised(encoder)
+    digest = _digest(weights, config, prepared)
+    description = {
+        "format": _FORMAT,
+        "digest": digest,
+        "config": config,
+        "preprocess": prepared,
+        "provenance": provenance,
+    }
+    text = _json(description, indent=2)
+    _write(uri, _WEIGHTS, weights)
+    _write(uri, _DESCRIPTION, text.encode())
+    return digest
+
+
+def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
+    """Read an artifact and check that it is whole.
+
+    Args:
+        uri: Folder that `save` wrote.
+        device: Where the encoder goes.
+
+    Raises:
+        FileNotFoundError: there is no artifact.
+        ValueError: weights and description do not belong together, or are of another format.
+    """
+    description = _read_description(uri)
+    weights = _read(uri, _WEIGHTS)
+    if _digest(weights, description["config"], description["preprocess"]) != description["digest"]:
+        raise ValueError(
+            f"{uri}: {_WEIGHTS} and {_DESCRIPTION} do not match (half-written or damaged); export it again"
+        )
+    encoder, preprocess = _initialised(description, uri)
+    encoder.load_state_dict(safetensors.torch.load(weights))
+    return Artifact(
+        encoder,
+        digest=description["digest"],
+        config=description["config"],
+        preprocess=preprocess,
+        provenance=description["provenance"],
+    ).to(device)
+
+
+def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
+    """Build the artifact's encoder as it was before training, from the seed in its configuration.
+
+    The baseline that every probe score is compared with. Its digest is its own.
+
+    Args:
+        uri: Folder that `save` wrote; only its description is read.
+        device: Where the encoder goes.
+
+    Raises:
+        FileNotFoundError: there is no artifact.
+        ValueError: the description is of another format.
+    """
+    description = _read_description(uri)
+    encoder, preprocess = _initialised(description, uri)
+    return Artifact(
+        encoder,
+        digest=_digest(_serialised(encoder), description["config"], description["preprocess"]),
+        config=description["config"],
+        preprocess=preprocess,
+        provenance={"untrained": True, "initialised_like": description["digest"]},
+    ).to(device)
+
+
+def _initialised(description: dict[str, Any], uri: str) -> tuple[Encoder, Preprocess]:
+    """Rebuild the encoder with the weights that training started from, and how its input is prepared."""
+    config, preprocess = description["config"], _preprocess(description["preprocess"], uri)
+    encoder_config = _encoder_config(config, uri)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config["seed"])
+        return build_encoder(encoder_config, preprocess.image_size), preprocess
+
+
+def _serialised(encoder: nn.Module) -> bytes:
+    weights: bytes = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    )
+    return weights
+
+
+def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
+    if not isinstance(config.get("seed"), int):
+        raise ValueError(f"{uri}: config.seed must be the integer that the weights were initialised with")
+    try:
+        return EncoderConfig.model_validate(config.get("encoder"))
+    except ValidationError as error:
+        raise ValueError(f"{uri}: config.encoder does not describe an encoder: {error}") from error
+
+
+def _preprocess(preprocess: dict[str, Any], uri: str) -> Preprocess:
+    try:
+        return Preprocess.model_validate(preprocess)
+    except ValidationError as error:
+        raise ValueError(f"{uri}: preprocess does not say how to prepare an image: {error}") from error
+
+
+def _read_description(uri: str) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(_read(uri, _DESCRIPTION))
+    if description.get("format") != _FORMAT:
+        raise ValueError(f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads {_FORMAT}")
+    return description
+
+
+def _digest(weights: bytes, config: dict[str, Any], preprocess: dict[str, Any]) -> str:
+    signed = {"config": config, "preprocess": preprocess, "weights": hashlib.sha256(weights).hexdigest()}
+    return hashlib.sha256(_json(signed).encode()).hexdigest()
+
+
+def _json(value: dict[str, Any], indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"an artifact's config, preprocess and provenance must be plain JSON: {error}") from error
+
+
+def _write(uri: str, name: str, data: bytes) -> None:
+    """Make the file appear whole or not at all: by a rename locally; an object store's put is that already."""
+    filesystem, folder = fsspec.url_to_fs(uri)
+    path = f"{folder.rstrip('/')}/{name}"
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.pipe_file(path, data)
+        return
+    os.makedirs(folder, exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def _read(uri: str, name: str) -> bytes:
+    filesystem, folder = fsspec.url_to_fs(uri)
+    data: bytes = filesystem.cat_file(f"{folder.rstrip('/')}/{name}")
+    return data

@@ -1,0 +1,156 @@
+"""Batch normalisation over the global batch, on any device; torch's own SyncBatchNorm refuses CPU tensors.
+
+Statistics of a small per-worker batch make training depend on how the batch is split, and leak which samples share a
+worker into contrastive losses.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.collectives import all_reduce_sum, gather, world_size
+
+
+class SyncBatchNorm(_BatchNorm):
+    """`nn.BatchNorm1d/2d/3d` whose training statistics are those of all workers' samples together.
+
+    Input is (B, C, ...), output of the same shape, dtype and memory format; B may differ between workers, and must be
+    at least 1. Statistics are float32 for half-precision input. One collective in the forward pass, one in the
+    backward pass; in one process, and in evaluation, this is torch's kernel. Same parameters, buffers and state dict
+    as `nn.BatchNorm2d`. All workers hold equal running statistics, so DDP needs no `broadcast_buffers`.
+
+    Raises:
+        ValueError: input of fewer than two dimensions, or one value per channel in the global batch.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"batch norm takes (B, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        mean, var, count = _global_moments(input.detach())
+        self._update_running_statistics(mean, var, count)
+        normalised: Tensor = _Normalise.apply(input, self.weight, self.bias, mean, var, count, self.eps)
+        return normalised
+
+    @torch.no_grad()
+    def _update_running_statistics(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:  # torch's word for a plain average over all batches
+            share = 1.0 / self.num_batches_tracked.to(mean.dtype)
+        else:
+            share = mean.new_full((), self.momentum)
+        unbiased = var * (count / (count - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(new.to(running.dtype), share.to(running.dtype))
+
+
+class SyncBatchNormAct(SyncBatchNorm):
+    """timm's `BatchNormAct2d` (a norm that drops and activates as well), synchronised."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
+def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
+    """Plain classes to synchronised ones; not their subclasses, whose own forward would be lost."""
+    from timm.layers.norm_act import BatchNormAct2d  # here, as timm takes seconds to import
+
+    return {
+        nn.BatchNorm1d: SyncBatchNorm,
+        nn.BatchNorm2d: SyncBatchNorm,
+        nn.BatchNorm3d: SyncBatchNorm,
+        BatchNormAct2d: SyncBatchNormAct,
+    }
+
+
+def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
+    """Makes every batch norm of `module` a synchronised one, in place.
+
+    Only the class of each norm changes, so its parameters, buffers, hooks and whoever else refers to it stay.
+
+    Returns:
+        `module` itself.
+
+    Raises:
+        ValueError: a batch norm of a kind whose own behaviour would be lost.
+    """
+    synchronised = _synchronised_classes()
+    for part in module.modules():
+        if type(part) in synchronised:
+            part.__class__ = synchronised[type(part)]
+        elif isinstance(part, _BatchNorm) and not isinstance(part, SyncBatchNorm | nn.SyncBatchNorm):
+            raise ValueError(f"{type(part).__name__} has no synchronised form; use an encoder with nn.BatchNorm2d")
+    return module
+
+
+def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns mean (C,), biased variance (C,) and the number of values per channel (1,) over all workers.
+
+    Workers exchange means and variances, not sums of squares, whose difference would cancel in float32 where the mean
+    is large beside the deviation.
+    """
+    num_channels = x.shape[1]
+    unused = x.new_zeros(2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32))  # also sets the precision
+    # One pass; torch.var_mean took 3 to 15 times as long on one CPU core and rounds half-precision statistics.
+    mean, var = torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0)
+    mine = torch.cat([mean, var, mean.new_full((1,), x.numel() / num_channels)])
+    every = gather(mine[None])  # (W, 2 * C + 1)
+    means, variances, counts = every.split([num_channels, num_channels, 1], dim=1)
+    count = counts.sum(0)
+    mean = (means * counts).sum(0) / count
+    var = ((variances + (means - mean).square()) * counts).sum(0) / count
+    return mean, var, count
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalises by given global moments, and sends gradients through those moments to every worker's input.
+
+    Weight and bias gradients stay this worker's own, as for any layer: DDP averages them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps = eps
+        return functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var, count = ctx.saved_tensors
+        inv_std = torch.rsqrt(var + ctx.eps)
+        # Of this kernel only the reductions: sum(grad * normalised x) and sum(grad), each (C,).
+        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, inv_std, True, ctx.eps, [False, True, True]
+        )
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            scale = inv_std if weight is None else inv_std * weight
+            through_var, through_mean = -scale * all_reduce_sum(torch.stack([grad_weight, grad_bias])) / count
+            grad_x = functional.batch_norm(x, mean, var, through_var, through_mean, training=False, eps=ctx.eps)
+            grad_x.addcmul_(grad, scale.to(grad.dtype).view(-1, *[1] * (x.ndim - 2)))
+        wants = ctx.needs_input_grad
+        return grad_x, grad_weight if wants[1] else None, grad_bias if wants[2] else None, None, None, None, None

@@ -1,0 +1,76 @@
+"""What the processes of a run exchange. In one process every function here is the identity.
+
+The two tensor operations are differentiable under one convention: a worker's gradient is that of the SUM of all
+workers' losses. DistributedDataParallel then divides by the number of workers, so a loss that is a mean over the
+global batch on every worker, or a worker's share of that mean times the number of workers, trains as in one process.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """Returns this process's place among the workers, 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Returns the number of workers, 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(x: Tensor) -> Tensor:
+    """Joins every worker's rows, in rank order.
+
+    Args:
+        x: (B, ...), of the same shape and dtype on every worker; all workers must call.
+
+    Returns:
+        (world_size * B, ...). Its gradient reaches the rows of every worker.
+    """
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sums `x` over the workers, elementwise.
+
+    Args:
+        x: Of the same shape and dtype on every worker; all workers must call. It is left as it was.
+
+    Returns:
+        The sum, of x's shape; equal on all workers. Its gradient reaches every worker's `x`.
+    """
+    return x if world_size() == 1 else _AllReduceSum.apply(x)
+
+
+def _summed(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)  # NCCL takes dense tensors only
+    dist.all_reduce(total)
+    return total
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.num_rows = x.shape[0]
+        joined = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+        dist.all_gather_into_tensor(joined, x.contiguous())
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Not a reduce-scatter, which would move less: gloo's is emulated, and these are small beside the gradients.
+        return _summed(grad).narrow(0, rank() * ctx.num_rows, ctx.num_rows)
+
+
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _summed(grad)

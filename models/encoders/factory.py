@@ -1,0 +1,87 @@
+"""From an encoder's name to an encoder with random weights.
+
+timm and torchvision are imported when an encoder of theirs is wanted: they take 4 s of CPU, and every process of a
+cluster that reads a configuration would pay it.
+"""
+
+import difflib
+
+from pydantic import Field, field_validator, model_validator
+
+from augment.frozen import Frozen
+from models.encoders.encoder import Encoder
+
+_TORCHVISION = "torchvision:"
+_SMALL = ("resnet18_small", "vit_tiny_small")
+_DEFAULT_WIDTH = 64
+
+
+class EncoderConfig(Frozen):
+    """Which network is pretrained; it always starts from random weights."""
+
+    name: str = Field(
+        default="resnet18_small",
+        description="resnet18_small or vit_tiny_small (for 32 to 96 px), a timm name, or torchvision:NAME",
+    )
+    width: int = Field(
+        default=_DEFAULT_WIDTH,
+        ge=8,  # at 4, the strided 1x1 convolution of torch 2.14 overruns its memory on CPUs, in channels_last
+        multiple_of=4,
+        description="resnet18_small: channels of the first stage, D = 8 * width; "
+        "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name in _SMALL:
+            return name
+        from models.encoders.library import is_timm_name, timm_names, torchvision_names
+
+        if name.startswith(_TORCHVISION):
+            known = [_TORCHVISION + candidate for candidate in torchvision_names()]
+        elif is_timm_name(name):
+            return name
+        else:
+            known = [*_SMALL, *timm_names()]
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(_SMALL)
+            raise ValueError(f"encoder.name={name} is not known; nearest: {', '.join(nearest)}")
+        return name
+
+    @model_validator(mode="after")
+    def _width_has_effect(self) -> "EncoderConfig":
+        if self.name not in _SMALL and self.width != _DEFAULT_WIDTH:
+            raise ValueError(
+                f"encoder.width={self.width} has no effect on encoder.name={self.name}; "
+                f"leave it out, or use one of {', '.join(_SMALL)}"
+            )
+        return self
+
+
+def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
+    """Build the configured encoder with random weights from torch's CPU generator.
+
+    Args:
+        config: Name and width.
+        image_size: Side of the images, pixels.
+
+    Returns:
+        The encoder in training mode, on the CPU.
+
+    Raises:
+        ValueError: the image size does not suit the encoder.
+    """
+    if config.name == "resnet18_small":
+        from models.encoders.resnet_small import ResNetSmall
+
+        return ResNetSmall(config.width)
+    if config.name == "vit_tiny_small":
+        from models.encoders.vit_small import vit_tiny_small
+
+        return vit_tiny_small(image_size, config.width)
+    from models.encoders.library import timm_encoder, torchvision_encoder
+
+    if config.name.startswith(_TORCHVISION):
+        return torchvision_encoder(config.name.removeprefix(_TORCHVISION), image_size)
+    return timm_encoder(config.name, image_size)

@@ -1,0 +1,202 @@
+"""Masked autoencoder (He 2022, arXiv:2111.06377).
+
+Three quarters of the patches are hidden, the encoder sees only the rest, and a light decoder that is thrown away
+paints the hidden ones. Hiding most of the image makes it more than interpolation; leaving the hidden patches out of
+the encoder makes it cheap. It cheats where the loss also counts visible patches (copying is easy), and learns little of
+texture where the targets are raw pixels: hence each patch is normalised by its own mean and deviation.
+"""
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from augment.masking import random_mask
+from augment.recipe import Views, mae_views
+from models.collectives import all_reduce_sum, world_size
+from models.encoders.factory import EncoderConfig
+from models.method import Batch, Method, MethodConfig, check_views
+
+if TYPE_CHECKING:
+    from models.encoders.vit import VisionTransformerEncoder
+
+_GROUP = "global_crops"
+_VARIANCE_FLOOR = 1e-6
+_GREY = 0.5
+
+
+class MAEConfig(MethodConfig):
+    """MAE's settings; the defaults are the paper's for ViT-L on ImageNet."""
+
+    name: Literal["mae"] = "mae"
+    mask_ratio: float = Field(
+        default=0.75, gt=0.0, lt=1.0, description="fraction of the patches hidden from the encoder"
+    )
+    decoder_dim: int = Field(default=512, ge=4, multiple_of=4, description="features of the decoder's tokens")
+    decoder_depth: int = Field(default=8, ge=1, description="transformer blocks of the decoder")
+    decoder_heads: int = Field(default=16, ge=1, description="attention heads of the decoder; divides decoder_dim")
+    norm_pixels: bool = Field(default=True, description="normalise each target patch by its own mean and deviation")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "MAEConfig":
+        if self.decoder_dim % self.decoder_heads:
+            raise ValueError(
+                f"method.decoder_dim must be a multiple of method.decoder_heads={self.decoder_heads}, "
+                f"got {self.decoder_dim}"
+            )
+        return self
+
+
+class Decoder(nn.Module):
+    """A light transformer from the visible patches' tokens to the pixels of all patches.
+
+    Args:
+        encoder: Gives the grid, the patch size and the width of the tokens.
+        config: Width, depth and heads.
+    """
+
+    positions: Tensor
+
+    def __init__(self, encoder: "VisionTransformerEncoder", config: MAEConfig) -> None:
+        from timm.models.vision_transformer import Block  # here, as timm takes seconds to import
+
+        from models.encoders.vit import sincos_positions
+
+        super().__init__()
+        dim = config.decoder_dim
+        self.embed = nn.Linear(encoder.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        grid_size = encoder.vit.patch_embed.grid_size
+        self.register_buffer("positions", sincos_positions(grid_size, dim).unsqueeze(0), persistent=False)  # (1, N, D)
+        self.blocks = nn.Sequential(
+            *(Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth))
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Linear(dim, 3 * encoder.patch_size**2)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, visible: Tensor, keep: Tensor) -> Tensor:
+        """Predict all patches (B, N, 3 * patch_size^2) from tokens (B, K, D) of the patches at `keep` (B, K)."""
+        visible = self.embed(visible)  # (B, K, decoder_dim)
+        index = keep.unsqueeze(-1).expand_as(visible)
+        blank = self.mask_token.to(visible.dtype).expand(keep.shape[0], self.positions.shape[1], -1)
+        tokens = blank.scatter(1, index, visible) + self.positions  # (B, N, decoder_dim)
+        prediction: Tensor = self.predict(self.norm(self.blocks(tokens)))
+        return prediction
+
+
+class MAE(Method):
+    """ViT encoder on the visible patches, decoder, and squared error on the hidden ones.
+
+    Raises:
+        ValueError: the encoder is no vision transformer.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MAEConfig
+    default_views = staticmethod(mae_views)
+    accumulates: ClassVar[bool] = True
+    encoder: "VisionTransformerEncoder"
+
+    def __init__(self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        from models.encoders.vit import VisionTransformerEncoder
+
+        super().__init__(config, encoder_config, views, seed)
+        check_views(views, _GROUP, 1)
+        if not isinstance(self.encoder, VisionTransformerEncoder):
+            raise ValueError(
+                f"encoder.name={encoder_config.name} cannot leave out hidden patches; method.name=mae needs a vision "
+                "transformer such as vit_tiny_small or vit_base_patch16_224"
+            )
+        self.mask_ratio = config.mask_ratio
+        self.norm_pixels = config.norm_pixels
+        self.decoder = Decoder(self.encoder, config)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Predict the hidden patches.
+
+        Returns:
+            loss: Squared error per pixel of the hidden patches, mean over the valid samples of all workers, scaled so
+                that the average over workers is that mean. With `norm_pixels` in units of each patch's variance, where
+                predicting every patch's mean gives about 1; else in units of the normalised image.
+            embedding: Mean of the visible patches' tokens (B, D), detached; rows of invalid samples included.
+        """
+        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        mask, visible, prediction = self._predict(images, batch)
+        target, _, _ = self._targets(images)
+        error = (prediction.float() - target).square().mean(dim=-1)  # (B, N)
+        per_sample = (error * mask).sum(dim=1) / mask.sum(dim=1)  # (B,)
+        return {"loss": _global_mean(per_sample, batch["valid"]), "embedding": visible.detach().mean(dim=1)}
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Paint the hidden patches, for a person to look at.
+
+        Predictions of normalised patches are given the mean and deviation of the true patch: brightness and contrast of
+        a hidden patch are therefore the image's own, its structure is the model's.
+
+        Returns:
+            The image, the image with hidden patches grey, and the image with hidden patches predicted; (B, 3, S, S)
+            each, RGB in [0, 1].
+        """
+        images = batch["views"][_GROUP][0]
+        mask, _, prediction = self._predict(images, batch)
+        target, mean, deviation = self._targets(images)
+        truth = target * deviation + mean  # (B, N, 3 * patch_size^2)
+        hidden = mask.unsqueeze(-1)
+        painted = torch.where(hidden, prediction.float() * deviation + mean, truth)
+        original, reconstruction = (self._to_rgb(_unpatchify(patches)) for patches in (truth, painted))
+        covered = hidden.expand_as(truth)
+        masked = torch.where(_unpatchify(covered), torch.full_like(original, _GREY), original)
+        return original, masked, reconstruction
+
+    def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask (B, N) bool, visible tokens (B, K, D) and predicted patches (B, N, 3 * patch_size^2)."""
+        keep, mask = random_mask(
+            self.encoder.num_patches,
+            self.mask_ratio,
+            seed=self.seed,
+            epoch=batch["epoch"],
+            sample_id=batch["sample_id"],
+        )
+        visible = self.encoder.visible_tokens(images, keep)
+        return mask, visible, self.decoder(visible, keep)
+
+    def _targets(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Target patches (B, N, 3 * patch_size^2) float32, and what was subtracted and divided out, (B, N, 1) each."""
+        patches = _patchify(images.float(), self.encoder.patch_size)
+        if not self.norm_pixels:
+            zero = patches.new_zeros(*patches.shape[:2], 1)
+            return patches, zero, zero + 1
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        deviation = (variance + _VARIANCE_FLOOR).sqrt()
+        return (patches - mean) / deviation, mean, deviation
+
+    def _to_rgb(self, images: Tensor) -> Tensor:
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std))
+        return (images * std + mean).clamp(0, 1)
+
+
+def _global_mean(per_sample: Tensor, valid: Tensor) -> Tensor:
+    """Mean over all workers' valid samples, times world size over workers: their average is the one-process mean."""
+    total_valid = all_reduce_sum(valid.sum().to(per_sample.dtype)).clamp(min=1)
+    return per_sample.where(valid, 0.0).sum() * world_size() / total_valid
+
+
+def _patchify(images: Tensor, patch_size: int) -> Tensor:
+    num_images, channels, side, _ = images.shape
+    grid = side // patch_size
+    patches = images.reshape(num_images, channels, grid, patch_size, grid, patch_size)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(num_images, grid * grid, -1)  # (B, N, 3 * p * p)
+
+
+def _unpatchify(patches: Tensor) -> Tensor:
+    num_images, num_patches, width = patches.shape
+    grid, patch_size = math.isqrt(num_patches), math.isqrt(width // 3)
+    pixels = patches.reshape(num_images, grid, grid, 3, patch_size, patch_size)
+    return pixels.permute(0, 3, 1, 4, 2, 5).reshape(num_images, 3, grid * patch_size, -1)  # (B, 3, S, S)

@@ -1,0 +1,97 @@
+"""What a pretraining method is to the training loop."""
+
+from typing import ClassVar, TypedDict
+
+from torch import Tensor, nn
+
+from augment.frozen import Frozen
+from augment.recipe import Views
+from models import optim
+from models.encoders.encoder import Encoder
+from models.encoders.factory import EncoderConfig, build_encoder
+
+
+class Batch(TypedDict):
+    """One worker's share of a step; no labels."""
+
+    views: dict[str, Tensor]
+    """Group name -> (V, B, 3, S, S) float, normalised."""
+    sample_id: Tensor
+    """(B,) int64."""
+    epoch: Tensor
+    """(B,) int64; a batch may straddle two epochs."""
+    valid: Tensor
+    """(B,) bool; False where the sample could not be decoded, its pixels are then finite and meaningless."""
+
+
+class MethodConfig(Frozen):
+    """Base of the methods' configurations; each narrows `name` to its own word."""
+
+    name: str
+
+
+class Method(nn.Module):
+    """A self-supervised objective around an encoder.
+
+    `forward` is the only call that data-parallel wrappers synchronise, so all that needs gradients happens in it. The
+    encoder is built before anything else: the same seed and `build_encoder` alone give the "untrained" encoder.
+
+    Args:
+        config: The method's own settings.
+        encoder_config: The encoder to train.
+        views: Which views it is fed.
+        seed: Key of the draws that the method itself makes (masks).
+
+    Attributes:
+        Config: The class of `config`.
+        accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
+        encoder: What ships.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    accumulates: ClassVar[bool]
+    encoder: Encoder
+
+    def __init__(self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__()
+        self.encoder = build_encoder(encoder_config, views.size)
+        self.config = config
+        self.views = views
+        self.seed = seed
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the views of the method's paper, of side `size` px."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the objective on this worker's samples.
+
+        Returns:
+            "loss" (float32 scalar to minimise), further float scalars to log, and "embedding" (B, D): the encoder's
+            detached output, row i of sample i, for the health metrics.
+        """
+        raise NotImplementedError
+
+    def after_step(self, step: int, num_steps: int) -> None:
+        """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`."""
+
+    def param_groups(self) -> list[optim.ParamGroup]:
+        """Split the trainable parameters into named optimiser groups, with and without weight decay."""
+        return optim.param_groups(self)
+
+
+def check_views(views: Views, group: str, count: int) -> None:
+    """Refuse views that a method cannot eat.
+
+    Raises:
+        ValueError: `views` lacks the group, or the group has another number of views or another side than the encoder.
+    """
+    found = views.groups[group].count if group in views.groups else 0
+    if found != count:
+        raise ValueError(f"views.groups.{group}.count must be {count} for this method, got {found}")
+    if views.group_size(group) != views.size:
+        raise ValueError(
+            f"views.groups.{group}.size must be left out or equal views.size={views.size}, "
+            f"got {views.group_size(group)}"
+        )

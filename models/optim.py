@@ -1,0 +1,137 @@
+"""Optimisers, their learning-rate schedule and which parameters decay."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from augment.frozen import Frozen
+
+_BASE_BATCH_SIZE = 256  # the batch that published learning rates refer to
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_TOKENS = ("cls_token", "reg_token", "dist_token", "mask_token", "pos_embed")
+
+
+class OptimConfig(Frozen):
+    """How weights are updated. The defaults are SimCLR's (arXiv:2002.05709), for LARS at large batches."""
+
+    name: Literal["sgd", "lars", "adamw"] = Field(default="lars", description="optimiser")
+    lr: float = Field(default=0.3, gt=0, description="peak learning rate at a global batch of 256")
+    lr_scaling: Literal["linear", "sqrt", "none"] = Field(
+        default="linear", description="how the peak learning rate grows with global batch / 256"
+    )
+    weight_decay: float = Field(
+        default=1e-6, ge=0, description="weight decay, for adamw decoupled; none on biases and norms"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd and lars")
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.999), description="adamw: decay of its two running means, in [0, 1)"
+    )
+    trust_coefficient: float = Field(default=1e-3, gt=0, description="lars: size of a step beside its weights'")
+    trust_clip: bool = Field(default=False, description="lars: only ever lower a layer's learning rate, as LARC does")
+    warmup_fraction: float = Field(default=0.05, ge=0, le=1, description="linear warm-up, as a fraction of num_steps")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, description="linear warm-up in steps; null: see warmup_fraction"
+    )
+    min_lr_fraction: float = Field(default=0.0, ge=0, le=1, description="last learning rate, as a fraction of the peak")
+    clip_grad_norm: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null: no limit")
+
+
+class ParamGroup(TypedDict):
+    """Parameters that one rule governs; without `decay` they have neither weight decay nor LARS's adaptation."""
+
+    name: str
+    params: list[nn.Parameter]
+    decay: bool
+
+
+def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
+    """Returns the learning rate at the end of the warm-up, scaled to the samples that all workers see in a step.
+
+    Linear scaling is arXiv:1706.02677's; the square root is SimCLR's for small batches (arXiv:2002.05709, B.1).
+    """
+    ratio = global_batch_size / _BASE_BATCH_SIZE
+    return config.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[config.lr_scaling]
+
+
+def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
+    """Returns the learning rate of a step: a linear rise to the peak, then half a cosine (arXiv:1608.03983).
+
+    Args:
+        step: Steps already made, from 0; the first step of a warm-up of n has peak / n, not zero.
+        num_steps: Steps of the whole run. A warm-up longer than the run is cut off, not compressed.
+        peak: The scaled learning rate, `peak_lr`.
+        config: Names the warm-up and the floor.
+    """
+    warmup = round(config.warmup_fraction * num_steps) if config.warmup_steps is None else config.warmup_steps
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+    low = config.min_lr_fraction
+    return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def param_groups(module: nn.Module) -> list[ParamGroup]:
+    """Sorts the trainable parameters of a module into those that decay and those that do not.
+
+    Returns:
+        The groups "decay" and "no_decay", each left out where empty. Without decay: biases and every other parameter
+        of at most one dimension, normalisation layers, class, register and mask tokens, position embeddings. A shared
+        parameter is listed once.
+    """
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            plain = parameter.ndim <= 1 or isinstance(owner, _NORMS) or "bias" in name or name.endswith(_TOKENS)
+            (no_decay if plain else decay).append(parameter)
+    both: list[ParamGroup] = [
+        {"name": "decay", "params": decay, "decay": True},
+        {"name": "no_decay", "params": no_decay, "decay": False},
+    ]
+    return [group for group in both if group["params"]]
+
+
+def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig, lr: float) -> torch.optim.Optimizer:
+    """Builds the optimiser of a run; its param groups keep their names, so a schedule can find them.
+
+    Args:
+        groups: As `param_groups` gives them; every group has its name once.
+        config: Names the optimiser and its constants.
+        lr: Learning rate to begin with; the training loop sets each group's "lr" every step.
+
+    Raises:
+        ValueError: no trainable parameter, or a group name used twice.
+    """
+    names = [group["name"] for group in groups]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"param groups must be at least one, with names of their own; got {names}")
+    torch_groups: list[dict[str, Any]] = []
+    for group in groups:
+        options: dict[str, Any] = {"name": group["name"], "params": group["params"]}
+        options["weight_decay"] = config.weight_decay if group["decay"] else 0.0
+        if config.name == "lars":
+            # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where decay is set to 0.
+            options["always_adapt"] = group["decay"]
+        torch_groups.append(options)
+    if config.name == "adamw":
+        return torch.optim.AdamW(torch_groups, lr=lr, betas=config.betas)
+    if config.name == "sgd":
+        return torch.optim.SGD(torch_groups, lr=lr, momentum=config.momentum)
+    from timm.optim import Lars  # here, as timm takes seconds to import
+
+    return Lars(
+        torch_groups,
+        lr=lr,
+        momentum=config.momentum,
+        trust_coeff=config.trust_coefficient,
+        trust_clip=config.trust_clip,
+    )

@@ -1,0 +1,33 @@
+"""All methods by name."""
+
+import torch
+
+from augment.recipe import Views
+from models.contrastive.simclr import SimCLR
+from models.encoders.factory import EncoderConfig
+from models.masked.mae import MAE
+from models.method import Method, MethodConfig
+
+METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "mae": MAE}
+
+
+def build_method(method_config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> Method:
+    """Build a method whose weights depend on `seed` alone.
+
+    Args:
+        method_config: Settings of one of `METHODS`; its `name` selects the class.
+        encoder_config: The encoder to train.
+        views: Which views the method is fed.
+        seed: Of the initial weights and of the method's own draws; the caller's random state is left as it was.
+
+    Returns:
+        The method in training mode, on the CPU.
+
+    Raises:
+        ValueError: unknown method, or encoder and views that the method cannot use.
+    """
+    if method_config.name not in METHODS:
+        raise ValueError(f"method.name={method_config.name} is not known; choose from {', '.join(METHODS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return METHODS[method_config.name](method_config, encoder_config, views, seed)

@@ -1,0 +1,147 @@
+"""What every registered method must do, on crops of real photographs; registering a method is enough to be tested."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.encoders.factory import build_encoder
+from models.method import Batch, Method
+from models.registry import METHODS, build_method
+from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, SMALL, build, make_batch
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def name(request: pytest.FixtureRequest) -> str:
+    value: str = request.param
+    return value
+
+
+def gradients(method: Method, batch: Batch) -> dict[str, Tensor | None]:
+    method.zero_grad()
+    method(batch)["loss"].backward()
+    return {key: parameter.grad for key, parameter in method.named_parameters() if parameter.requires_grad}
+
+
+def test_loss_is_a_finite_float32_scalar_and_embedding_is_one_detached_row_a_sample(name: str) -> None:
+    method, _ = build(name)
+    out = method(make_batch(name))
+    assert out["loss"].shape == () and out["loss"].dtype == torch.float32 and torch.isfinite(out["loss"])
+    assert out["embedding"].shape == (NUM_SAMPLES, method.encoder.embed_dim)
+    assert not out["embedding"].requires_grad
+    scalars = {key: value for key, value in out.items() if key not in ("loss", "embedding")}
+    assert all(value.shape == () and not value.requires_grad for value in scalars.values())
+
+
+def test_loss_falls_on_real_images(name: str) -> None:
+    method, _ = build(name)
+    batch = make_batch(name)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    losses = []
+    for step in range(15):
+        loss = method(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step(step, 15)
+        losses.append(loss.item())
+    assert all(np.isfinite(losses))
+    assert np.mean(losses[-3:]) < 0.95 * losses[0], losses
+
+
+def test_gradients_reach_every_trainable_parameter(name: str) -> None:
+    method, _ = build(name)
+    unreached = [
+        key for key, gradient in gradients(method, make_batch(name)).items() if gradient is None or not gradient.any()
+    ]
+    assert not unreached
+
+
+def test_state_dict_round_trip_keeps_the_loss(name: str) -> None:
+    method, _ = build(name)
+    other, _ = build(name)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    batch = make_batch(name)
+    assert other(batch)["loss"].item() != method(batch)["loss"].item()
+    other.load_state_dict(method.state_dict())
+    assert other(batch)["loss"].item() == method(batch)["loss"].item()
+
+
+def test_same_seed_gives_the_same_loss_and_leaves_the_callers_random_state(name: str) -> None:
+    batch = make_batch(name)
+    before = torch.get_rng_state()
+    first, _ = build(name)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(5)
+    second, _ = build(name)
+    assert first(batch)["loss"].item() == second(batch)["loss"].item()
+
+
+def test_encoder_is_built_first_so_the_seed_alone_gives_the_untrained_encoder(name: str) -> None:
+    method, encoder_config = build(name, seed=3)
+    torch.manual_seed(3)
+    untrained = build_encoder(encoder_config, SIZE)
+    state = method.encoder.state_dict()
+    assert state.keys() == untrained.state_dict().keys()
+    assert all(torch.equal(state[key], value) for key, value in untrained.state_dict().items())
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
+    method, _ = build(name)
+    grouped = [id(parameter) for group in method.param_groups() for parameter in group["params"]]
+    trainable = [id(parameter) for parameter in method.parameters() if parameter.requires_grad]
+    assert sorted(grouped) == sorted(trainable)
+
+
+def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
+    kind = METHODS[name]
+    views = kind.default_views(SIZE)
+    group, crop = next(iter(views.groups.items()))
+    wrong = views.model_copy(update={"groups": {group: crop.model_copy(update={"count": crop.count + 5})}})
+    _, encoder_config = build(name)
+    with pytest.raises(ValueError, match=rf"views\.groups\.{group}\.count"):
+        build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, wrong, 0)
+
+
+def test_forward_leaves_the_batch_as_it_was(name: str) -> None:
+    method, _ = build(name)
+    batch = make_batch(name)
+    before = copy.deepcopy(batch)
+    method(batch)["loss"].backward()
+    assert all(torch.equal(batch["views"][group], before["views"][group]) for group in batch["views"])
+    assert torch.equal(batch["sample_id"], before["sample_id"]) and torch.equal(batch["valid"], before["valid"])
+
+
+def test_invalid_samples_have_no_part_in_an_accumulating_loss(name: str) -> None:
+    method, _ = build(name)
+    if not method.accumulates:
+        pytest.skip("the loss is no mean over samples")
+    batch = make_batch(name)
+    batch["valid"][4:] = False
+    half = Batch(
+        views={group: views[:, :4] for group, views in batch["views"].items()},
+        sample_id=batch["sample_id"][:4],
+        epoch=batch["epoch"][:4],
+        valid=batch["valid"][:4],
+    )
+    masked, alone = gradients(method, batch), gradients(method, half)
+    for key, gradient in masked.items():
+        torch.testing.assert_close(gradient, alone[key], rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_batch_without_a_valid_sample_gives_zero_loss_and_no_gradient(name: str) -> None:
+    method, _ = build(name)
+    batch = make_batch(name)
+    batch["valid"][:] = False
+    assert method(batch)["loss"].item() == 0.0
+    assert all(gradient is None or not gradient.any() for gradient in gradients(method, batch).values())
+
+
+def test_unknown_method_is_refused_with_the_known_names(name: str) -> None:
+    config = METHODS[name].Config.model_construct(name="nope")
+    with pytest.raises(ValueError, match=name):
+        build_method(config, ENCODERS[0], METHODS[name].default_views(SIZE), 0)

@@ -1,0 +1,13 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.distributed.two_processes import TwoProcesses
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoProcesses]:
+    """Two processes of one gloo group: `two_processes(function, *arguments)` returns both results."""
+    both = TwoProcesses(tmp_path_factory.mktemp("gloo") / "store")
+    yield both
+    both.stop()

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from models.collectives import rank, world_size
+from models.losses import nt_xent
+from tests.distributed.two_processes import TwoProcesses
+
+_VALID = {
+    "all": [True] * 6,
+    "unevenly_many": [False, True, False, True, True, True],
+    "none_on_one_worker": [False, False, False, True, True, True],
+}
+
+
+def project_and_contrast(valid: list[bool]) -> dict[str, Tensor]:
+    """A linear projection trained by the loss: what reaches its weight is what DDP would give a method."""
+    samples = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.tensor(valid)
+    projection = torch.nn.Linear(5, 4, bias=False)
+    torch.nn.init.normal_(projection.weight, generator=torch.Generator().manual_seed(1))
+    network = projection
+    if world_size() > 1:
+        network = DistributedDataParallel(projection)
+        mine = slice(3 * rank(), 3 * rank() + 3)
+        samples, mask = samples[:, mine], mask[mine]
+    z = network(samples.float())
+    z.retain_grad()
+    loss = nt_xent(z, temperature=0.2, valid=mask)
+    loss.backward()
+    return {"loss": loss.detach(), "grad_weight": projection.weight.grad, "grad_z": z.grad / world_size()}
+
+
+@pytest.mark.parametrize("valid", _VALID.values(), ids=_VALID.keys())
+def test_nt_xent_of_two_processes_equals_one_with_the_joined_batch(
+    two_processes: TwoProcesses, valid: list[bool]
+) -> None:
+    joined = project_and_contrast(valid)
+    first, second = two_processes(project_and_contrast, valid)
+    torch.testing.assert_close((first["loss"] + second["loss"]) / 2, joined["loss"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        torch.cat([first["grad_z"], second["grad_z"]], 1), joined["grad_z"], rtol=1e-4, atol=1e-6
+    )
+    for result in (first, second):
+        torch.testing.assert_close(result["grad_weight"], joined["grad_weight"], rtol=1e-4, atol=1e-6)
+    assert joined["grad_weight"].abs().max() > 1e-2
+
+
+def contrast_without_mask() -> Tensor:
+    z = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    return nt_xent(z[:, 3 * rank() : 3 * rank() + 3] if world_size() > 1 else z, temperature=0.5)
+
+
+def test_nt_xent_without_a_mask_is_each_workers_mean(two_processes: TwoProcesses) -> None:
+    first, second = two_processes(contrast_without_mask)
+    torch.testing.assert_close((first + second) / 2, contrast_without_mask(), rtol=1e-5, atol=1e-6)
+
+
+def contrast_one_sample() -> Tensor:
+    return nt_xent(torch.eye(4)[2 * rank() : 2 * rank() + 2, None], temperature=1.0)
+
+
+def test_one_sample_a_worker_has_the_other_workers_as_negatives(two_processes: TwoProcesses) -> None:
+    for loss in two_processes(contrast_one_sample):
+        torch.testing.assert_close(loss, torch.tensor(3.0).log())

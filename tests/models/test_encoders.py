@@ -1,0 +1,149 @@
+"""Encoders: names, shapes, memory layout and positions."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.encoders.encoder import Encoder
+from models.encoders.factory import EncoderConfig, build_encoder
+from models.encoders.resnet_small import ResNetSmall
+from models.encoders.vit import VisionTransformerEncoder, sincos_positions
+from models.heads import mlp
+
+
+@pytest.mark.parametrize(
+    ("config", "image_size", "embed_dim"),
+    [
+        (EncoderConfig(name="resnet18_small", width=16), 32, 128),
+        (EncoderConfig(name="resnet18_small"), 32, 512),
+        (EncoderConfig(name="vit_tiny_small"), 32, 192),
+        (EncoderConfig(name="vit_tiny_small", width=16), 96, 48),
+        (EncoderConfig(name="resnet18"), 64, 512),
+        (EncoderConfig(name="resnet10t.c3_in1k"), 64, 512),
+        (EncoderConfig(name="vit_tiny_patch16_224"), 64, 192),
+        (EncoderConfig(name="vit_tiny_r_s16_p8_224"), 64, 192),
+        (EncoderConfig(name="deit_tiny_distilled_patch16_224"), 64, 192),
+        (EncoderConfig(name="vit_base_patch32_siglip_gap_256"), 64, 768),
+        (EncoderConfig(name="swin_tiny_patch4_window7_224"), 64, 768),
+        (EncoderConfig(name="torchvision:resnet18"), 64, 512),
+        (EncoderConfig(name="torchvision:vit_b_32"), 64, 768),
+        (EncoderConfig(name="torchvision:mobilenet_v3_small"), 64, 576),
+        (EncoderConfig(name="torchvision:convnext_tiny"), 64, 768),
+    ],
+    ids=lambda value: value.name if isinstance(value, EncoderConfig) else str(value),
+)
+def test_embeds_images_as_rows_of_embed_dim(config: EncoderConfig, image_size: int, embed_dim: int) -> None:
+    encoder = build_encoder(config, image_size)
+    assert isinstance(encoder, Encoder) and encoder.training
+    assert encoder.embed_dim == embed_dim
+    assert encoder(torch.randn(2, 3, image_size, image_size)).shape == (2, embed_dim)
+
+
+def test_same_seed_gives_the_same_weights() -> None:
+    def weights(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return list(build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 32).state_dict().values())
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(1), weights(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights(1), weights(2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet18_smal", "resnet18_small"),
+        ("vit_bse_patch16_224", "vit_base_patch16_224"),
+        ("torchvision:resnet81", "torchvision:resnet18"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest_ones(name: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=nearest):
+        EncoderConfig(name=name)
+
+
+def test_names_that_would_be_fetched_from_a_hub_are_refused() -> None:
+    with pytest.raises(ValueError, match="not known"):
+        EncoderConfig(name="hf-hub:someone/something")
+
+
+def test_width_without_effect_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.width=16 has no effect on encoder\.name=resnet50"):
+        EncoderConfig(name="resnet50", width=16)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_small", "vit_tiny_patch16_224"])
+def test_image_that_does_not_divide_into_patches_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"views\.size must be a multiple of"):
+        build_encoder(EncoderConfig(name=name), 36)
+
+
+def test_image_too_small_for_a_network_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.name=torchvision:alexnet cannot take images of 32 px"):
+        build_encoder(EncoderConfig(name="torchvision:alexnet"), 32)
+
+
+def test_resnet18_small_has_the_parameters_of_a_resnet18_with_a_small_stem() -> None:
+    num_parameters = sum(parameter.numel() for parameter in ResNetSmall(64).parameters())
+    assert num_parameters == 11_689_512 - (512 * 1000 + 1000) - 64 * 3 * (49 - 9)  # torchvision's, less fc and 7x7 stem
+
+
+def test_resnet18_small_halves_the_resolution_three_times() -> None:
+    encoder = ResNetSmall(8)
+    assert encoder.stages(encoder.stem(torch.zeros(1, 3, 32, 32))).shape == (1, 64, 4, 4)
+
+
+def test_channels_last_survives_the_whole_resnet() -> None:
+    encoder = ResNetSmall(16).to(memory_format=torch.channels_last)
+    layouts: list[bool] = []
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.ReLU):
+            module.register_forward_hook(
+                lambda _, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+            )
+    encoder(torch.randn(2, 2, 3, 32, 32).flatten(0, 1))  # contiguous input, as the batch comes
+    assert len(layouts) == 57 and all(layouts)
+
+
+def test_channels_last_embeds_as_contiguous_does() -> None:
+    encoder, images = ResNetSmall(8).eval(), torch.randn(2, 3, 32, 32)
+    expected = encoder(images)
+    torch.testing.assert_close(encoder.to(memory_format=torch.channels_last)(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
+    encoder = build_encoder(EncoderConfig(name="vit_tiny_patch16_224"), 64)
+    assert isinstance(encoder, VisionTransformerEncoder)
+    positions = encoder.vit.pos_embed
+    assert positions is not None and not positions.requires_grad
+    assert positions.shape == (1, 17, 192) and not positions[0, 0].any()  # the class token has no place
+    assert torch.cdist(positions[0, 1:], positions[0, 1:]).fill_diagonal_(1).min() > 0.1
+
+
+def test_positions_hold_sines_and_cosines_of_row_and_column() -> None:
+    positions = sincos_positions((3, 5), 8)
+    assert positions.shape == (15, 8)
+    row, column = 2.0, 3.0
+    angles = torch.tensor([row, row / 100, column, column / 100])
+    expected = torch.stack([angles[:2].sin(), angles[:2].cos(), angles[2:].sin(), angles[2:].cos()]).flatten()
+    torch.testing.assert_close(positions[2 * 5 + 3], expected)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        sincos_positions((2, 2), 6)
+
+
+def test_patch_tokens_are_in_raster_order() -> None:
+    encoder = build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 32)
+    assert isinstance(encoder, VisionTransformerEncoder)
+    images = torch.zeros(1, 3, 32, 32)
+    changed = images.clone()
+    changed[:, :, 8:12, 20:24] = 3.0  # row 2, column 5 of patches of 4 px
+    embedded = encoder.vit.patch_embed(changed) - encoder.vit.patch_embed(images)
+    assert embedded.abs().sum(-1).nonzero()[:, 1].tolist() == [2 * 8 + 5]
+
+
+def test_heads_have_no_bias_before_batch_norm() -> None:
+    layers = list(mlp((4, 6, 5, 3), norm=True, last_norm=False))
+    biases = [layer.bias is not None for layer in layers if isinstance(layer, nn.Linear)]
+    assert biases == [False, False, True] and isinstance(layers[-1], nn.Linear)
+    assert mlp((4, 3), last_norm=True)(torch.randn(8, 4)).mean(0).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="dims"):
+        mlp((4,))

@@ -1,0 +1,182 @@
+"""MAE: what the encoder sees, what the loss counts, and how a reconstruction gets its colours back."""
+
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from augment.masking import random_mask
+from augment.recipe import mae_views
+from models.encoders.factory import EncoderConfig
+from models.encoders.vit import VisionTransformerEncoder
+from models.masked.mae import MAE, MAEConfig, _patchify, _unpatchify
+from models.method import Batch
+from models.registry import build_method
+
+SIZE = 32
+VIT = EncoderConfig(name="vit_tiny_small", width=8)
+
+
+def build(encoder: EncoderConfig = VIT, size: int = SIZE, **settings: float | bool) -> MAE:
+    config = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2, **settings)  # type: ignore[arg-type]
+    method = build_method(config, encoder, mae_views(size), 0)
+    assert isinstance(method, MAE)
+    return method
+
+
+def tiles(count: int, size: int = SIZE) -> Tensor:
+    """Disjoint tiles of a photograph, normalised as the views are, (B, 3, size, size)."""
+    views = mae_views(size)
+    image = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1).float() / 255
+    image = (image - torch.tensor(views.mean).view(3, 1, 1)) / torch.tensor(views.std).view(3, 1, 1)
+    cut = image.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    return cut[:: len(cut) // count][:count].contiguous()
+
+
+def make_batch(images: Tensor, epoch: int = 0) -> Batch:
+    return Batch(
+        views={"global_crops": images.unsqueeze(0)},
+        sample_id=torch.arange(len(images)) + 100,
+        epoch=torch.full((len(images),), epoch),
+        valid=torch.ones(len(images), dtype=torch.bool),
+    )
+
+
+def draw_mask(method: MAE, batch: Batch) -> tuple[Tensor, Tensor]:
+    num_patches = method.encoder.num_patches
+    return random_mask(
+        num_patches, method.mask_ratio, seed=method.seed, epoch=batch["epoch"], sample_id=batch["sample_id"]
+    )
+
+
+def test_encoder_sees_a_quarter_of_the_tokens() -> None:
+    method = build()
+    seen: list[int] = []
+    method.encoder.vit.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    method(make_batch(tiles(4)))
+    assert seen == [16]
+
+
+def test_hidden_pixels_do_not_reach_the_prediction() -> None:
+    method = build()
+    batch = make_batch(tiles(4))
+    _, mask = draw_mask(method, batch)
+    patches = _patchify(batch["views"]["global_crops"][0], 4)
+    other = _unpatchify(torch.where(mask.unsqueeze(-1), torch.randn_like(patches), patches))
+    torch.testing.assert_close(
+        method._predict(other, batch)[2], method._predict(batch["views"]["global_crops"][0], batch)[2]
+    )
+
+
+def test_loss_counts_hidden_patches_only_and_equals_a_naive_loop() -> None:
+    method = build()
+    batch = make_batch(tiles(3))
+    images = batch["views"]["global_crops"][0]
+    _, mask = draw_mask(method, batch)
+    prediction = method._predict(images, batch)[2]
+    errors = []
+    for sample in range(3):
+        for patch in range(64):
+            if mask[sample, patch]:
+                row, column = 4 * (patch // 8), 4 * (patch % 8)
+                pixels = images[sample, :, row : row + 4, column : column + 4].flatten()
+                target = (pixels - pixels.mean()) / (pixels.var() + 1e-6).sqrt()
+                errors.append((prediction[sample, patch] - target).square().mean())
+    torch.testing.assert_close(method(batch)["loss"], torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_predicting_nothing_costs_about_one_with_normalised_pixels() -> None:
+    method = build()
+    torch.nn.init.zeros_(method.decoder.predict.weight)
+    loss = method(make_batch(tiles(8)))["loss"].item()
+    assert loss == pytest.approx(47 / 48, abs=0.01)  # 48 values a patch, unbiased variance
+
+
+def test_another_epoch_hides_other_patches_and_the_same_epoch_the_same() -> None:
+    method = build()
+    images = tiles(4)
+    first, again, later = (method(make_batch(images, epoch))["loss"].item() for epoch in (0, 0, 1))
+    assert first == again and first != later
+
+
+def test_a_sample_is_masked_alike_in_any_batch() -> None:
+    method = build()
+    batch = make_batch(tiles(4))
+    alone = {key: value[2:3] for key, value in batch.items() if key != "views"}
+    single = Batch(views={"global_crops": batch["views"]["global_crops"][:, 2:3]}, **alone)  # type: ignore[typeddict-item]
+    assert torch.equal(draw_mask(method, batch)[1][2:3], draw_mask(method, single)[1])
+    torch.testing.assert_close(method(batch)["embedding"][2:3], method(single)["embedding"])
+
+
+def test_visible_tokens_with_nothing_hidden_are_the_patch_tokens() -> None:
+    for config, size in ((VIT, 32), (EncoderConfig(name="vit_tiny_patch16_224"), 64)):
+        encoder = build(config, size).encoder
+        images = tiles(2, size)
+        keep = torch.arange(encoder.num_patches).expand(2, -1)
+        torch.testing.assert_close(encoder.visible_tokens(images, keep), encoder.patch_tokens(images))
+        torch.testing.assert_close(encoder(images), encoder.patch_tokens(images).mean(dim=1))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_base_patch16_224",
+        "deit3_small_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        "vit_base_patch32_siglip_256",
+    ],
+)
+def test_timm_transformers_train_at_the_size_of_the_views(name: str) -> None:
+    method = build(EncoderConfig(name=name), 64)
+    assert isinstance(method.encoder, VisionTransformerEncoder)
+    assert method.encoder.num_patches == (64 // method.encoder.patch_size) ** 2
+    out = method(make_batch(tiles(2, 64)))
+    out["loss"].backward()
+    assert torch.isfinite(out["loss"])
+    assert all(p.grad is not None and p.grad.any() for p in method.parameters() if p.requires_grad)
+
+
+def test_an_encoder_that_cannot_drop_tokens_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.name=resnet18_small cannot leave out hidden patches"):
+        build(EncoderConfig(name="resnet18_small", width=8))
+
+
+def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for norm_pixels in (True, False):
+        method = build(norm_pixels=norm_pixels)
+        batch = make_batch(tiles(4))
+        images = batch["views"]["global_crops"][0]
+        _, mask = draw_mask(method, batch)
+        hidden = _unpatchify(mask.unsqueeze(-1).expand(-1, -1, 48))
+        original, masked, painted = method.reconstruct(batch)
+        expected = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[:, :SIZE, :SIZE] / 255
+        torch.testing.assert_close(original[0], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(painted[~hidden], original[~hidden])
+        torch.testing.assert_close(masked[~hidden], original[~hidden])
+        assert (masked[hidden] == 0.5).all() and not torch.allclose(painted[hidden], original[hidden], atol=0.01)
+        target = method._targets(images)[0]
+        monkeypatch.setattr(method, "_predict", lambda *_, mask=mask, target=target: (mask, None, target))
+        torch.testing.assert_close(method.reconstruct(batch)[2], original, rtol=0, atol=1e-5)
+
+
+def test_patches_are_cut_in_raster_order_and_put_back() -> None:
+    images = tiles(2)
+    patches = _patchify(images, 4)
+    torch.testing.assert_close(patches[1, 8 + 2], images[1, :, 4:8, 8:12].flatten())
+    assert torch.equal(_unpatchify(patches), images)
+
+
+def test_loss_is_float32_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = build()(make_batch(tiles(2)))["loss"]
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"mask_ratio": 0.0}, {"mask_ratio": 1.0}, {"decoder_dim": 32, "decoder_heads": 3}]
+)
+def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"mask_ratio|decoder_heads"):
+        MAEConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""SimCLR: what goes into its loss and what it reports."""
+
+import math
+
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from augment.recipe import simclr_views
+from models.contrastive.simclr import SimCLR, SimCLRConfig
+from models.encoders.factory import EncoderConfig
+from models.losses import nt_xent
+from models.method import Batch
+from models.registry import build_method
+
+SIZE = 16
+
+
+def build(**settings: float) -> SimCLR:
+    config = SimCLRConfig(hidden_dim=32, projection_dim=16, **settings)  # type: ignore[arg-type]
+    method = build_method(config, EncoderConfig(name="resnet18_small", width=8), simclr_views(SIZE), 0)
+    assert isinstance(method, SimCLR)
+    return method
+
+
+def tiles(count: int) -> Tensor:
+    """Disjoint tiles of a photograph, roughly normalised, (B, 3, 16, 16)."""
+    image = torch.from_numpy(skimage.data.coffee()).permute(2, 0, 1).float() / 255 - 0.5
+    cut = image.unfold(1, SIZE, SIZE).unfold(2, SIZE, SIZE).permute(1, 2, 0, 3, 4).flatten(0, 1) * 4
+    return cut[:: len(cut) // count][:count].contiguous()
+
+
+def make_batch(views: Tensor) -> Batch:
+    num_samples = views.shape[1]
+    return Batch(
+        views={"global_crops": views},
+        sample_id=torch.arange(num_samples),
+        epoch=torch.zeros(num_samples, dtype=torch.int64),
+        valid=torch.ones(num_samples, dtype=torch.bool),
+    )
+
+
+def test_loss_is_nt_xent_of_both_views_encoded_in_one_batch() -> None:
+    method = build(temperature=0.3)
+    views = torch.stack([tiles(8), tiles(8).flip(-1)])
+    seen: list[int] = []
+    method.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
+    loss = method(make_batch(views))["loss"]
+    assert seen == [16]
+    z = method.projection_head(method.encoder(views.flatten(0, 1))).view(2, 8, 16)
+    torch.testing.assert_close(loss, nt_xent(z, temperature=0.3))
+
+
+def test_equal_views_are_each_others_nearest() -> None:
+    out = build()(make_batch(tiles(8).expand(2, -1, -1, -1, -1)))
+    assert out["contrast_top1"].item() == 1.0
+    assert out["loss"].item() < math.log(15)
+
+
+def test_views_of_other_images_are_not_matched() -> None:
+    images = tiles(8)
+    out = build()(
+        make_batch(torch.stack([images, images.roll(1, dims=0)]))
+    )  # each view's twin belongs to another sample
+    assert out["contrast_top1"].item() == 0.0
+    assert out["loss"].item() > math.log(15)
+
+
+def test_invalid_samples_are_neither_anchors_nor_candidates() -> None:
+    images = tiles(8)
+    twin = images.clone()
+    twin[4:] = images[:4]  # the bad half's second views are the good half's twins: they would draw every match away
+    views = torch.stack([images, twin])
+    views[1, :4] = images[:4]
+    batch = make_batch(views)
+    batch["valid"][4:] = False
+    assert build()(batch)["contrast_top1"].item() == 1.0
+
+
+def test_embedding_is_the_encoders_and_not_the_heads() -> None:
+    method = build()
+    views = torch.stack([tiles(8), tiles(8).flip(-1)])
+    out = method(make_batch(views))
+    torch.testing.assert_close(out["embedding"], method.encoder(views.flatten(0, 1))[:8].detach())
+
+
+def test_projection_head_is_two_layers_with_batch_norm() -> None:
+    kinds = [type(layer).__name__ for layer in build().projection_head]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+
+
+def test_loss_is_float32_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = build()(make_batch(torch.stack([tiles(4), tiles(4).flip(-1)])))["loss"]
+    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+
+
+def test_negatives_would_be_lost_by_accumulation_so_it_is_refused() -> None:
+    assert SimCLR.accumulates is False
+
+
+def test_temperature_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        SimCLRConfig(temperature=0.0)

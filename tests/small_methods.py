@@ -1,0 +1,54 @@
+"""Every registered method at a size that runs in a moment, and a batch of real photographs for it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from augment.generator import ViewGenerator
+from models.encoders.factory import EncoderConfig
+from models.method import Batch, Method
+from models.registry import METHODS, build_method
+
+SIZE = 16
+NUM_SAMPLES = 12
+ENCODERS = (EncoderConfig(name="resnet18_small", width=8), EncoderConfig(name="vit_tiny_small", width=8))
+# Only where the paper's heads would make the tests slow.
+SMALL: dict[str, dict[str, Any]] = {
+    "simclr": {"hidden_dim": 64, "projection_dim": 32},
+    "mae": {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2},
+}
+
+
+def photographs() -> list[np.ndarray]:
+    """Tiles of three photographs, as decoded images of different sizes."""
+    tiles = []
+    for image in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()):
+        for index in range(NUM_SAMPLES // 3):
+            top, left, side = 40 * index, 60 * index, 96 + 16 * index
+            tiles.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    return tiles
+
+
+def build(name: str, seed: int = 0) -> tuple[Method, EncoderConfig]:
+    """The method on the first of the small encoders that it accepts."""
+    kind = METHODS[name]
+    views, config, refusals = kind.default_views(SIZE), kind.Config(name=name, **SMALL.get(name, {})), []
+    for encoder_config in ENCODERS:
+        try:
+            return build_method(config, encoder_config, views, seed), encoder_config
+        except ValueError as error:
+            refusals.append(str(error))
+    pytest.fail(f"{name} accepts no small encoder: {refusals}")
+
+
+def make_batch(name: str, epoch: int = 0) -> Batch:
+    images = photographs()
+    sample_id = torch.arange(len(images)) * 7919 + 13
+    epochs = torch.full_like(sample_id, epoch)
+    generator = ViewGenerator(METHODS[name].default_views(SIZE), seed=0)
+    crops = {group: torch.from_numpy(array) for group, array in generator.make_crops(images, epochs, sample_id).items()}
+    views = generator(crops, epochs, sample_id)
+    return Batch(views=views, sample_id=sample_id, epoch=epochs, valid=torch.ones(len(images), dtype=torch.bool))
