@@ -1,0 +1,82 @@
+"""Embeds streams of centre crops with frozen encoders, in a pool of Ray Data actors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import ray.data
+import torch
+from torch import Tensor
+
+from models import artifact
+from models.probes import colour_statistics
+from pipelines import schema
+
+BLOCK_ROWS = 256
+Kind = Literal["pretrained", "untrained", "colour"]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Which features to take of each image, in one pass over the pixels.
+
+    Attributes:
+        artifact: URI of the artifact.
+        columns: Column name to `pretrained` (the artifact), `untrained` (its configuration initialised with its seed)
+            or `colour` (statistics of the pixels, no network).
+        use_gpu: Whether each actor has a GPU.
+        threads: Compute threads of an actor on the CPU.
+    """
+
+    artifact: str
+    columns: Mapping[str, Kind]
+    use_gpu: bool
+    threads: int
+
+
+class Embed:
+    """An actor's encoders; takes blocks with `image`, gives them back with embeddings in its place."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        torch.set_num_threads(encoders.threads)
+        self._device = torch.device("cuda" if encoders.use_gpu else "cpu")
+        loaders = {"pretrained": artifact.load, "untrained": artifact.untrained}
+        self._columns = encoders.columns
+        self._loaded = {
+            kind: load(encoders.artifact) for kind, load in loaders.items() if kind in encoders.columns.values()
+        }
+        for encoder in self._loaded.values():
+            encoder.to(self._device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Embed one block; columns are float32 (B, D)."""
+        images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(self._device)
+        features = {name: self._features(kind, images).float().cpu().numpy() for name, kind in self._columns.items()}
+        return batch | features
+
+    def _features(self, kind: Kind, images: Tensor) -> Tensor:
+        if kind == "colour":
+            return colour_statistics(images)
+        encoder = self._loaded[kind]
+        features: Tensor = encoder(encoder.preprocess(images).contiguous(memory_format=torch.channels_last))
+        return features
+
+
+def embed(images: ray.data.Dataset, encoders: Encoders, *, num_actors: int) -> ray.data.Dataset:
+    """Add embeddings to a stream of `ingest.Centre` blocks, in order.
+
+    Args:
+        images: Blocks with `sample_id, position, valid, image`.
+        encoders: What to compute.
+        num_actors: Size of the pool; fixed, as a growing one starts too late to matter.
+    """
+    resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1} if encoders.use_gpu else {"num_cpus": 1}
+    return images.map_batches(
+        Embed,
+        fn_constructor_args=(encoders,),
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        **resources,
+    )

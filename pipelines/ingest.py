@@ -1,0 +1,226 @@
+"""The dataset factory: plan items -> fetch -> decode -> crops, streamed by Ray Data as fixed-shape uint8 blocks.
+
+One block is one rank's micro-batch and blocks come in plan order, so Ray deals global batch s to the ranks of step s.
+"""
+
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+
+from augment.generator import ViewGenerator
+from augment.geometry import centre_crop
+from pipelines import quarantine, schema
+from pipelines.decode import BadSample, decode
+from pipelines.fetch import fetch
+from pipelines.plan import Order
+
+BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
+MAX_TASKS = 1024  # each costs the planner about 3 ms before the first batch
+MAX_RETRIES = 3
+DECODED_BYTES = 64 << 20  # decoded images held at a time by one task
+
+Columns = dict[str, np.ndarray]
+
+
+class Shape(Protocol):
+    """Turns decoded images into the fixed-shape columns of a block."""
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate the columns of a block."""
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
+        """Make the columns of decoded images (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The crops of every view, drawn by the key of each sample; with `photometric`, coloured here as well."""
+
+    generator: ViewGenerator
+    photometric: bool
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate (B, V, 3, S, S) uint8 a group."""
+        views = self.generator.views
+        sizes = {
+            name: (group.count, 3, views.group_size(name), views.group_size(name))
+            for name, group in views.groups.items()
+        }
+        return {name: np.zeros((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
+        """Cut every view of every image from one decode."""
+        keys = torch.from_numpy(epoch), torch.from_numpy(sample_id)
+        crops = self.generator.make_crops(images, *keys)
+        if not self.photometric:
+            return crops
+        tensors = {name: torch.from_numpy(crop) for name, crop in crops.items()}
+        return {name: crop.numpy() for name, crop in self.generator.photometric(tensors, *keys).items()}
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The largest centred square of each image, for embedding."""
+
+    size: int
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate (B, 3, S, S) uint8."""
+        return {schema.IMAGE: np.zeros((num_rows, 3, self.size, self.size), np.uint8)}
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
+        """Crop and resize every image."""
+        columns = self.empty(len(images))
+        for image, out in zip(images, columns[schema.IMAGE], strict=True):
+            centre_crop(image, self.size, out)
+        return columns
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """What a decode task needs to know.
+
+    Attributes:
+        order: Positions to samples.
+        shape: Decoded images to columns.
+        block_rows: Rows of every block but the last.
+        max_pixels: Larger images are quarantined undecoded.
+        quarantine: Folder of the quarantine table; None: bad samples are only marked.
+        run: Name of the run, for the quarantine table.
+    """
+
+    order: Order
+    shape: Shape
+    block_rows: int
+    max_pixels: int
+    quarantine: str | None
+    run: str
+
+    def block_bytes(self) -> int:
+        """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
+        keys = 8 + 8 + 8 + 1
+        return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
+
+
+def dataset(ingest: Ingest, items: list[tuple[int, int]], *, num_cpus: float = 1.0) -> ray.data.Dataset:
+    """Build the lazy stream of blocks for plan items, in order.
+
+    Args:
+        ingest: The work.
+        items: Half-open ranges of plan positions, one task each.
+        num_cpus: Logical CPUs a decode task holds.
+
+    Returns:
+        A dataset of `sample_id, epoch, position, valid` and the shape's columns, `block_rows` rows a block.
+    """
+    tables = [pa.table({"start": [start], "stop": [stop]}) for start, stop in items]
+    blocks = ray.data.from_arrow(tables)
+    context = blocks.context
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = -1  # the consumer may pause: checkpoints, waiting for nodes
+    context.target_max_block_size = ingest.block_bytes()
+    with warnings.catch_warnings():
+        # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
+        return blocks.map_batches(
+            partial(run_items, ingest=ingest),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=num_cpus,
+            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
+        )
+
+
+def training_items(start: int, stop: int, *, block_rows: int) -> list[tuple[int, int]]:
+    """Cut positions [start, stop) into plan items of whole blocks."""
+    rows = max(BLOCKS_PER_TASK * block_rows, -(-(stop - start) // MAX_TASKS // block_rows) * block_rows)
+    return [(first, min(first + rows, stop)) for first in range(start, stop, rows)]
+
+
+def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
+    """Fetch, decode and crop the samples of plan items; bytes of the next block are on their way meanwhile."""
+    torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
+    for item in items.to_pylist():
+        bad: list[dict[str, Any]] = []
+        blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
+        for rows, payloads in _fetched(blocks):
+            known = len(bad)
+            columns = _block(rows, payloads, ingest, bad)
+            if len(bad) > known and ingest.quarantine is not None:
+                # Before the block is handed on: once its step is committed, nobody looks at these samples again.
+                quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad)
+            yield columns
+
+
+def _fetched(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, list[bytes | BadSample]]]:
+    """Pair every block's rows with their bytes; the next block's are fetched while one is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as ahead:
+        waiting: tuple[pa.Table, Future[list[bytes | BadSample]]] | None = None
+        for rows in blocks:
+            coming = rows, ahead.submit(fetch, rows)
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting:
+            yield waiting[0], waiting[1].result()
+
+
+def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Join and cut tables to blocks of exactly `rows`; the last may be shorter."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(piece.num_rows for piece in waiting) >= rows:
+            joined = pa.concat_tables(waiting)
+            whole = joined.num_rows // rows * rows
+            yield from (joined.slice(start, rows) for start in range(0, whole, rows))
+            waiting = [joined.slice(whole)] if whole < joined.num_rows else []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _block(rows: pa.Table, payloads: list[bytes | BadSample], ingest: Ingest, bad: list[dict[str, Any]]) -> Columns:
+    """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
+    statistics hold while the loss leaves it out."""
+    epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
+    columns = ingest.shape.empty(rows.num_rows)
+    images: list[np.ndarray] = []
+    waiting: list[int] = []
+    good: list[int] = []
+
+    def cut() -> None:
+        if waiting:
+            for name, values in ingest.shape.fill(images, epoch[waiting], sample_id[waiting]).items():
+                columns[name][waiting] = values
+        good.extend(waiting)
+        images.clear()
+        waiting.clear()
+
+    for index, payload in enumerate(payloads):
+        stage = "fetch" if isinstance(payload, BadSample) else "decode"
+        try:
+            if isinstance(payload, BadSample):
+                raise payload
+            images.append(decode(payload, max_pixels=ingest.max_pixels))
+            waiting.append(index)
+        except BadSample as problem:
+            row = rows.slice(index, 1).to_pylist()[0]
+            bad.append(quarantine.bad_row(row, problem, stage=stage, epoch=int(epoch[index]), run=ingest.run))
+        if sum(image.nbytes for image in images) > DECODED_BYTES:
+            cut()
+    cut()
+    if 0 < len(good) < rows.num_rows:
+        neighbour = np.array(good)[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
+        columns = {name: column[neighbour] for name, column in columns.items()}
+    valid = np.zeros(rows.num_rows, bool)
+    valid[good] = True
+    keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch, schema.POSITION: rows[schema.POSITION].to_numpy()}
+    return keys | {schema.VALID: valid} | columns

@@ -1,0 +1,56 @@
+"""Column names, types and layouts of every table and stream in the project, written once.
+
+A training batch is `sample_id, epoch, position, valid` and one column per crop group, uint8 (B, V, 3, S, S).
+"""
+
+import pyarrow as pa
+
+SAMPLE_ID = "sample_id"
+URI = "uri"
+OFFSET = "offset"
+LENGTH = "length"
+EPOCH = "epoch"
+POSITION = "position"
+VALID = "valid"
+IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
+EMBEDDING = "embedding"
+DIGEST = "artifact_digest"
+
+MANIFEST = pa.schema(
+    [
+        pa.field(SAMPLE_ID, pa.int64(), nullable=False),  # hash of uri, member, clip index and etag
+        pa.field(URI, pa.string(), nullable=False),
+        pa.field(OFFSET, pa.int64(), nullable=False),  # bytes; 0 for a loose object
+        pa.field(LENGTH, pa.int64(), nullable=False),  # bytes
+        pa.field("member", pa.string()),  # name inside a tar shard; null for a loose object
+        pa.field("etag", pa.string(), nullable=False),  # object store's etag, or size-mtime_ns of a local file
+        pa.field("media", pa.string(), nullable=False),  # image
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        pa.field(SAMPLE_ID, pa.int64(), nullable=False),
+        pa.field(URI, pa.string(), nullable=False),
+        pa.field(OFFSET, pa.int64(), nullable=False),
+        pa.field(LENGTH, pa.int64(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),  # fetch | decode
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field(EPOCH, pa.int64(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
+    ]
+)
+
+
+def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
+    """Schema of exported embeddings of `dim` features."""
+    return pa.schema(
+        [
+            pa.field(SAMPLE_ID, pa.int64(), nullable=False),
+            pa.field(URI, pa.string(), nullable=False),
+            pa.field(EMBEDDING, pa.list_(dtype, dim), nullable=False),
+            pa.field(DIGEST, pa.string(), nullable=False),
+        ]
+    )

@@ -1,0 +1,81 @@
+"""Writes embeddings as Parquet parts named by the rows they hold, so that a rerun writes only what is missing."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from pipelines import schema, storage
+from pipelines.plan import ManifestOrder
+
+
+def part_name(start: int, stop: int) -> str:
+    """File name of the embeddings of manifest rows [start, stop)."""
+    return f"part-{start:012d}-{stop:012d}.parquet"
+
+
+def parts(num_rows: int, part_rows: int) -> list[tuple[int, int]]:
+    """Ranges of manifest rows, one a part."""
+    return [(start, min(start + part_rows, num_rows)) for start in range(0, num_rows, part_rows)]
+
+
+@dataclass(frozen=True)
+class EmbeddingSink:
+    """Writes one part for each whole batch of `part_rows` rows.
+
+    Attributes:
+        out: Folder of the parts.
+        order: Positions to manifest rows, for the URIs.
+        num_rows: Rows of the manifest.
+        part_rows: Rows of every part but the last.
+        digest: The artifact's.
+        half: float16 instead of float32.
+    """
+
+    out: str
+    order: ManifestOrder
+    num_rows: int
+    part_rows: int
+    digest: str
+    half: bool
+
+    def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Write the batch's part; returns one row: `rows` written and `quarantined`."""
+        position, valid = batch[schema.POSITION], batch[schema.VALID]
+        start, stop = int(position[0]), int(position[-1]) + 1
+        if start % self.part_rows or not len(position) == stop - start == min(self.part_rows, self.num_rows - start):
+            raise RuntimeError(f"rows {start} to {stop} do not make one part of {self.part_rows}: please report this")
+        rows = pa.concat_tables(self.order.rows(start, stop)).filter(pa.array(valid))
+        embedding = batch[schema.EMBEDDING][valid].astype(np.float16 if self.half else np.float32)
+        dtype = pa.float16() if self.half else pa.float32()
+        columns = [
+            rows[schema.SAMPLE_ID],
+            rows[schema.URI],
+            pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1), dtype), embedding.shape[1]),
+            pa.array([self.digest] * rows.num_rows, pa.string()),
+        ]
+        table = pa.Table.from_arrays(columns, schema=schema.embeddings(embedding.shape[1], dtype))
+        with storage.open_atomic(storage.join(self.out, part_name(start, stop))) as file:
+            pq.write_table(table, file)
+        return {"rows": np.array([table.num_rows]), "quarantined": np.array([len(valid) - table.num_rows])}
+
+
+def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, np.ndarray]:
+    """Write one part; a function, since Ray Data takes callable objects for actors."""
+    return sink.write(batch)
+
+
+def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> tuple[int, int]:
+    """Write a stream of embeddings of whole parts, in order.
+
+    Returns:
+        Rows written and samples quarantined.
+    """
+    written = embeddings.map_batches(partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1)
+    rows = quarantined = 0
+    for batch in written.iter_batches(batch_size=None):
+        rows, quarantined = rows + int(batch["rows"].sum()), quarantined + int(batch["quarantined"].sum())
+    return rows, quarantined

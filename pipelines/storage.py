@@ -1,0 +1,169 @@
+"""The one place that turns a URI into a filesystem: local paths, `file://`, `s3://` and whatever else fsspec knows.
+
+Credentials come from each client's standard chain (environment, profile, instance role), never from a URI.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import pyarrow.fs
+from fsspec import AbstractFileSystem
+
+# Standard retries with back-off and jitter; more than botocore's four, since a throttled bucket needs patience.
+_S3_CLIENT = {"retries": {"mode": "standard", "max_attempts": 10}, "read_timeout": 30, "connect_timeout": 10}
+
+
+def absolute(uri: str) -> str:
+    """Return the URI with a local relative path made absolute; other URIs unchanged.
+
+    Raises:
+        ValueError: the URI is empty or carries credentials; the message does not repeat them.
+    """
+    if not uri:
+        raise ValueError("a URI must not be empty: give a path or something like s3://bucket/prefix")
+    if "://" not in uri:
+        return os.path.abspath(os.path.expanduser(uri))
+    parts = urlsplit(uri)
+    if parts.username or parts.password or "@" in parts.netloc:
+        raise ValueError(
+            f"{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path} carries credentials: "
+            "leave them out of the URI and use the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE) or an instance role"
+        )
+    if parts.scheme == "file":
+        return os.path.abspath(uri.removeprefix("file://"))
+    return uri
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether the URI is a path of this machine's file system."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+@lru_cache(maxsize=32)
+def _open(protocol: str) -> AbstractFileSystem:
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = _S3_CLIENT
+    try:
+        return fsspec.filesystem(protocol, **options)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{protocol}:// has no filesystem here: {error}") from error
+
+
+def forget_clients() -> None:
+    """Drop open clients, so that the next one reads the environment's credentials anew."""
+    _open.cache_clear()
+    AbstractFileSystem.clear_instance_cache()
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Open the filesystem of a URI.
+
+    Returns:
+        The fsspec filesystem (one per protocol and process) and the path within it.
+
+    Raises:
+        ValueError: credentials in the URI, or a protocol nobody serves.
+    """
+    uri = absolute(uri)
+    fs = _open("file" if is_local(uri) else urlsplit(uri).scheme)
+    return fs, str(fs._strip_protocol(uri))
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Open a URI for libraries that want pyarrow's filesystems (Ray Train's storage, Parquet)."""
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        return pyarrow.fs.LocalFileSystem(), path
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+def join(uri: str, *names: str) -> str:
+    """Append path segments to a URI."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole small file."""
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part."""
+    with open_atomic(uri) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomic(uri: str) -> Iterator[Any]:
+    """Open a binary file for writing that appears under its name only when the block ends without an error."""
+    fs, path = filesystem(uri)
+    if not is_local(uri):
+        with fs.open(path, "wb") as file:
+            try:
+                yield file
+            except BaseException:
+                file.discard()
+                file.closed = True  # else leaving the block would upload what there is
+                raise
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def list_names(uri: str) -> list[str]:
+    """Names in a folder, sorted; none where there is no such folder."""
+    fs, path = filesystem(uri)
+    try:
+        entries = fs.ls(path, detail=False, refresh=True) if not is_local(uri) else fs.ls(path, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+
+
+def reachable(uri: str) -> str | None:
+    """Probe a URI with one cheap request.
+
+    Returns:
+        None when it is there (an object, a folder or a prefix); otherwise one line: what is wrong and the remedy.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if fs.exists(path) if is_local(uri) else fs.ls(path, refresh=True) is not None:
+            return None
+    except FileNotFoundError:
+        pass
+    except PermissionError as error:
+        return f"{uri} is refused ({_cause(error)}): check the credentials and the bucket's policy"
+    except OSError as error:
+        return f"{uri} cannot be reached ({_cause(error)}): check the endpoint, the region and the network"
+    except Exception as error:  # botocore's own hierarchy (NoCredentialsError, EndpointConnectionError) is no OSError
+        if type(error).__module__.split(".")[0] not in ("botocore", "aiobotocore", "aiohttp"):
+            raise
+        return f"{uri} cannot be reached ({_cause(error)}): check the credentials, the endpoint and the network"
+    return f"{uri} does not exist: check the path, or the bucket's name"
+
+
+def _cause(error: BaseException) -> str:
+    root = error.__cause__ or error
+    return f"{type(root).__name__}: {root}".splitlines()[0][:200]

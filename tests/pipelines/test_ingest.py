@@ -1,0 +1,107 @@
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from augment.generator import ViewGenerator
+from augment.recipe import simclr_views
+from pipelines import ingest, quarantine, schema
+from pipelines.decode import decode
+from pipelines.ingest import Centre, Crops, Ingest, run_items
+from pipelines.listing import sample_id
+from pipelines.plan import Listed
+
+
+def listed(files: list[Path]) -> Listed:
+    rows = [
+        {
+            "sample_id": sample_id(str(file), None, ""),
+            "uri": str(file),
+            "offset": 0,
+            "length": file.stat().st_size if file.exists() else 1,
+            "member": None,
+            "etag": "",
+            "media": "image",
+        }
+        for file in files
+    ]
+    return Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
+
+
+def work(order: Listed, folder: Path | None, shape: ingest.Shape, block_rows: int = 8) -> Ingest:
+    return Ingest(order, shape, block_rows, 10**7, quarantine=str(folder) if folder else None, run="test")
+
+
+def items(*ranges: tuple[int, int]) -> pa.Table:
+    return pa.table({"start": [start for start, _ in ranges], "stop": [stop for _, stop in ranges]})
+
+
+@pytest.fixture
+def files(image_folder: Path) -> list[Path]:
+    return sorted(image_folder.rglob("*.*"))[:40]
+
+
+def test_blocks_are_whole_and_in_order(files: list[Path]) -> None:
+    blocks = list(run_items(items((0, 16), (16, 40)), ingest=work(listed(files), None, Centre(16))))
+    assert [len(block[schema.VALID]) for block in blocks] == [8, 8, 8, 8, 8]
+    assert np.concatenate([block[schema.POSITION] for block in blocks]).tolist() == list(range(40))
+    assert all(block["image"].shape == (8, 3, 16, 16) and block["image"].dtype == np.uint8 for block in blocks)
+
+
+def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = Crops(ViewGenerator(simclr_views(16), seed=3), photometric=False)
+    large = next(run_items(items((0, 8)), ingest=work(listed(files), None, crops, block_rows=8)))
+    monkeypatch.setattr(ingest, "DECODED_BYTES", 1)  # cut image by image
+    small = list(run_items(items((4, 8)), ingest=work(listed(files), None, crops, block_rows=2)))
+    assert np.array_equal(np.concatenate([block["global_crops"] for block in small]), large["global_crops"][4:])
+    image = decode(files[5].read_bytes(), max_pixels=10**7)
+    keys = torch.zeros(1, dtype=torch.int64), torch.tensor(large[schema.SAMPLE_ID][5:6])
+    assert np.array_equal(crops.generator.make_crops([image], *keys)["global_crops"][0], large["global_crops"][5])
+
+
+def test_bad_files_are_quarantined_and_leave_the_others_untouched(files: list[Path], tmp_path: Path) -> None:
+    broken, cut, gone = tmp_path / "text.jpg", tmp_path / "cut.jpg", tmp_path / "gone.jpg"
+    broken.write_bytes(b"this is no picture at all")
+    jpeg = next(file for file in files if file.suffix == ".jpg").read_bytes()
+    cut.write_bytes(jpeg[: len(jpeg) // 2])
+    mixed = [files[0], broken, files[1], cut, gone, *files[2:5]]
+    folder = tmp_path / "quarantine"
+    block = next(run_items(items((0, 8)), ingest=work(listed(mixed), folder, Centre(16))))
+    assert block[schema.VALID].tolist() == [True, False, True, False, False, True, True, True]
+    clean = next(run_items(items((0, 5)), ingest=work(listed(files), None, Centre(16))))
+    assert np.array_equal(block["image"][[0, 2, 5, 6, 7]], clean["image"])
+    assert np.array_equal(block["image"][1], block["image"][0])  # a neighbour's pixels, for batch statistics
+    rows = {Path(row["uri"]).name: row for row in quarantine.read(str(folder))}
+    reasons = {name: (row["stage"], row["reason"]) for name, row in rows.items()}
+    assert reasons["gone.jpg"] == ("fetch", "missing")
+    assert reasons["text.jpg"] == ("decode", "unknown_type") and reasons["cut.jpg"][0] == "decode"
+    assert quarantine.count_by_reason(list(rows.values()))["missing"] == 1
+
+
+def test_a_block_without_any_good_file_is_marked_not_lost(tmp_path: Path) -> None:
+    names = [tmp_path / f"{i}.jpg" for i in range(3)]
+    block = next(run_items(items((0, 3)), ingest=work(listed(names), tmp_path / "q", Centre(16), block_rows=3)))
+    assert not block[schema.VALID].any() and block["image"].shape == (3, 3, 16, 16)
+
+
+def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[Path]) -> None:
+    generator = ViewGenerator(simclr_views(16), seed=1)
+    crops, coloured = (
+        next(run_items(items((0, 8)), ingest=work(listed(files), None, Crops(generator, photometric=done))))
+        for done in (False, True)
+    )
+    keys = [torch.tensor(crops[name]) for name in (schema.EPOCH, schema.SAMPLE_ID)]
+    in_worker = generator({"global_crops": torch.from_numpy(crops["global_crops"])}, *keys)["global_crops"]
+    in_task = generator({"global_crops": torch.from_numpy(coloured["global_crops"])}, *keys, photometric_done=True)
+    difference = (in_worker - in_task["global_crops"]).abs() * min(generator.views.std)
+    assert difference.max() <= 0.5 / 255 + 1e-5
+
+
+def test_training_items_are_whole_blocks_and_few_enough_to_plan() -> None:
+    ranges = ingest.training_items(96, 96 + 10**9, block_rows=32)
+    assert len(ranges) <= ingest.MAX_TASKS + 1
+    assert ranges[0][0] == 96 and ranges[-1][1] == 96 + 10**9
+    assert all(before[1] == after[0] and (after[0] - 96) % 32 == 0 for before, after in pairwise(ranges))
