@@ -1,0 +1,174 @@
+"""Configuration sections that jobs share, and the configuration of a pretraining run."""
+
+import hashlib
+import json
+from functools import cache
+from typing import Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, create_model, model_validator
+
+from augment.frozen import Frozen
+from augment.recipe import Views
+from jobs.command_line import InputError
+from models import artifact
+from models.artifact import Artifact
+from models.encoders.factory import EncoderConfig
+from models.method import MethodConfig
+from models.optim import OptimConfig
+from models.registry import METHODS
+
+
+class SourceConfig(Frozen):
+    """Where samples come from."""
+
+    uri: str = Field(min_length=1, description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest")
+    max_pixels: int = Field(100_000_000, ge=1, description="larger images are quarantined undecoded, px")
+    max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
+
+
+class ClusterConfig(Frozen):
+    """Which Ray cluster, and what the job takes of it."""
+
+    address: str = Field("auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT")
+    num_workers: int = Field(1, ge=1, description="training processes")
+    cpus_per_worker: Literal["auto"] | float = Field("auto", description="logical CPUs a training process holds")
+    max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
+    use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
+    shared_fs: bool = Field(False, description="local paths are the same files on every node")
+
+
+class CheckpointConfig(Frozen):
+    """How often to save the state, and how much of it to keep."""
+
+    every_s: float = Field(300.0, gt=0, description="seconds between checkpoints, by rank 0's clock")
+    keep: int = Field(2, ge=1, description="checkpoints kept; older ones of this run are deleted")
+
+
+class LogConfig(Frozen):
+    """What is written while training."""
+
+    every_steps: int = Field(10, ge=1, description="optimiser steps between log lines")
+    tensorboard: bool = Field(True, description="also write TensorBoard event files")
+
+
+class PretrainConfig(Frozen):
+    """A pretraining run."""
+
+    source: SourceConfig
+    out: str = Field(
+        min_length=1, description="run directory: a path or s3:// prefix; new, or holding the same experiment"
+    )
+    method: SerializeAsAny[MethodConfig]
+    encoder: EncoderConfig = EncoderConfig()
+    views: Views
+    optim: OptimConfig = OptimConfig()
+    num_steps: int | None = Field(None, ge=1, description="optimiser steps; exactly one of num_steps and num_epochs")
+    num_epochs: float | None = Field(
+        None, gt=0, description="passes: steps = num_epochs * samples // global_batch_size"
+    )
+    global_batch_size: int = Field(256, ge=1, description="samples of one optimiser step, over all workers")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches per step and worker; only for losses that are a sample mean"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="initial weights, order of samples and every draw")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast; auto: bfloat16 on GPUs")
+    cluster: ClusterConfig = ClusterConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.num_steps is None) == (self.num_epochs is None):
+            given = "both" if self.num_steps else "neither"
+            raise ValueError(f"give exactly one of num_steps and num_epochs, got {given}")
+        share = self.cluster.num_workers * self.accumulate
+        if self.global_batch_size % share:
+            near = max(share, round(self.global_batch_size / share) * share)
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} does not divide among cluster.num_workers "
+                f"{self.cluster.num_workers} x accumulate {self.accumulate}: take {near}, for instance"
+            )
+        if self.accumulate > 1 and not METHODS[self.method.name].accumulates:
+            raise ValueError(
+                f"accumulate {self.accumulate} would change the objective of {self.method.name}, whose samples meet "
+                "in the loss: use accumulate=1 with more workers or a smaller global_batch_size"
+            )
+        return self
+
+    def steps(self, num_samples: int) -> int:
+        """Optimiser steps of the whole run over a corpus of `num_samples`."""
+        if self.num_steps is not None:
+            return self.num_steps
+        assert self.num_epochs is not None
+        return max(1, int(self.num_epochs * num_samples) // self.global_batch_size)
+
+    def experiment(self) -> dict[str, Any]:
+        """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or cadence."""
+        whole = self.model_dump(mode="json")
+        whole["views"].pop("placement")
+        whole["source"] = {"uri": whole["source"]["uri"]}
+        names = ("method", "encoder", "views", "optim", "seed", "global_batch_size", "source")
+        return dict(_flatten({name: whole[name] for name in names}))
+
+    def fingerprint(self) -> str:
+        """Short hash of the experiment."""
+        return hashlib.sha256(json.dumps(self.experiment(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        leaves += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+@cache
+def _pretrain_class(method: str) -> type[PretrainConfig]:
+    kind = METHODS[method].Config
+    return create_model("PretrainConfig", __base__=PretrainConfig, method=(kind, Field(default_factory=kind)))
+
+
+def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:
+    """Choose the configuration class of `method.name` and fill in the views of the method's paper for `views.size`.
+
+    Raises:
+        InputError: no such method.
+    """
+    method = values.get("method") or {}
+    if not isinstance(method, dict):
+        raise InputError(f"method {method} must hold keys: did you mean method.name={method}")
+    name = method.get("name", "simclr")
+    if name not in METHODS:
+        raise InputError(f"method.name {name} is unknown: choose one of {', '.join(METHODS)}")
+    views = values.get("views") or {}
+    size = views.get("size", 224)
+    if isinstance(size, int) and size >= 8:
+        views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
+    return _pretrain_class(name), {**values, "method": {"name": name, **method}, "views": views}
+
+
+def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Lay `top` over `base`, dictionaries merged key by key."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if both else value
+    return merged
+
+
+def load_pretrain(values: dict[str, Any]) -> PretrainConfig:
+    """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a run directory."""
+    kind, complete = complete_pretrain(values)
+    return kind.model_validate(complete)
+
+
+def load_artifact(uri: str) -> Artifact:
+    """Load the artifact that a job was given.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return artifact.load(uri)
+    except (ValueError, OSError) as error:
+        raise InputError(f"artifact {uri} cannot be loaded: {str(error).splitlines()[0]}") from None

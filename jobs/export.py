@@ -1,0 +1,113 @@
+"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are missing."""
+
+import json
+import math
+import sys
+from typing import Any, Literal
+
+from pydantic import Field
+
+from augment.frozen import Frozen
+from jobs import launch
+from jobs.command_line import InputError, main
+from jobs.config import ClusterConfig, SourceConfig, load_artifact
+from jobs.index import manifest_of
+from models.artifact import Artifact
+from pipelines import embed, ingest, schema, sinks, storage
+from pipelines.manifest import Manifest
+from pipelines.plan import ManifestOrder
+
+RECORD = "export.json"
+
+
+class ExportConfig(Frozen):
+    """An export of embeddings."""
+
+    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    source: SourceConfig
+    out: str = Field(min_length=1, description="folder of the Parquet parts; new, or holding the same export")
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors")
+    part_rows: int = Field(8192, ge=16, description="rows of a Parquet part")
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def export(config: ExportConfig) -> dict[str, Any]:
+    """Write the embeddings of every sample of a source that are not there yet."""
+    out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
+    launch.check_reachable("source.uri", source)
+    uri = launch.user_uri("artifact", config.artifact)
+    with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
+        encoder = load_artifact(uri)
+        manifest = manifest_of(source, storage.join(out, "manifest"))
+        _claim(out, config, encoder, manifest)
+        there = set(storage.list_names(storage.join(out, "embeddings")))
+        wanted = sinks.parts(manifest.num_rows, config.part_rows)
+        missing = [part for part in wanted if sinks.part_name(*part) not in there]
+        rows = quarantined = 0
+        if missing:
+            rows, quarantined = _write(config, out, uri, encoder, manifest, missing, session)
+    return {
+        "rows": rows,
+        "parts_written": len(missing),
+        "parts_kept": len(wanted) - len(missing),
+        "quarantined": quarantined,
+        "artifact_digest": encoder.digest,
+        "result": storage.join(out, "embeddings"),
+    }
+
+
+def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest) -> None:
+    """Take the folder for this export.
+
+    Raises:
+        InputError: it holds the embeddings of another artifact, corpus or type.
+    """
+    record = {
+        "artifact_digest": encoder.digest,
+        "source": manifest.source,
+        "manifest_version": manifest.version,
+        "dtype": config.dtype,
+        "part_rows": config.part_rows,
+    }
+    place = storage.join(out, RECORD)
+    if not storage.exists(place):
+        storage.write_bytes(place, json.dumps(record).encode())
+        return
+    before = json.loads(storage.read_bytes(place))
+    differing = [
+        f"{key} ({before.get(key)} there, {value} now)" for key, value in record.items() if before.get(key) != value
+    ]
+    if differing:
+        raise InputError(f"out {out} holds another export: it differs in {', '.join(differing)}; choose another out")
+
+
+def _write(
+    config: ExportConfig,
+    out: str,
+    uri: str,
+    encoder: Artifact,
+    manifest: Manifest,
+    missing: list[tuple[int, int]],
+    session: launch.Session,
+) -> tuple[int, int]:
+    order = ManifestOrder(manifest)
+    block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
+    work = ingest.Ingest(
+        order=order,
+        shape=ingest.Centre(encoder.image_size),
+        block_rows=block_rows,
+        max_pixels=config.source.max_pixels,
+        quarantine=storage.join(out, "quarantine"),
+        run=encoder.digest[:16],
+    )
+    encoders = embed.Encoders(uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker)
+    embeddings = embed.embed(ingest.dataset(work, missing), encoders, num_actors=session.num_workers)
+    half = config.dtype == "float16"
+    sink = sinks.EmbeddingSink(
+        storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
+    )
+    return sinks.write_embeddings(embeddings, sink)
+
+
+if __name__ == "__main__":
+    sys.exit(main("export", __doc__ or "", lambda values: (ExportConfig, values), export))

@@ -1,0 +1,175 @@
+"""The one `ray.init` of the project: joins or starts a cluster and checks that the plan fits before anything runs."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from jobs.command_line import InputError
+from jobs.config import ClusterConfig
+from pipelines import storage
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job
+
+# Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information shows them.
+WORKER_ENV = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report waits for the controller's next look, 2 s by default
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",  # older S3 servers refuse the clients' newer trailers
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),  # keep image-sized buffers instead of returning them on every free
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+
+_own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a job may use of the cluster.
+
+    Attributes:
+        num_workers: Training processes.
+        cpus_per_worker: Logical CPUs each of them holds.
+        threads_per_worker: Compute threads each of them runs.
+        use_gpu: One GPU for each of them.
+        num_nodes: Nodes alive now.
+        data_cpus: Logical CPUs left for decoding.
+    """
+
+    num_workers: int
+    cpus_per_worker: float
+    threads_per_worker: int
+    use_gpu: bool
+    num_nodes: int
+    data_cpus: float
+
+
+def in_submitted_job() -> bool:
+    """Tell whether this process is the entrypoint of `ray job submit`."""
+    return JOB_MARKER in os.environ
+
+
+def absolute_out(out: str) -> str:
+    """Make the place for results absolute.
+
+    Raises:
+        InputError: a relative path in a submitted job, whose working directory is thrown away; credentials in the URI.
+    """
+    if storage.is_local(out) and in_submitted_job() and not os.path.isabs(out.removeprefix("file://")):
+        raise InputError(
+            f"out {out} is relative, and a submitted job's folder is thrown away: give an absolute path or s3://"
+        )
+    return user_uri("out", out)
+
+
+def user_uri(key: str, uri: str) -> str:
+    """Make a URI from the command line absolute; a wrong one becomes an `InputError` that names its key."""
+    try:
+        return storage.absolute(uri)
+    except ValueError as error:
+        raise InputError(f"{key} {error}") from None
+
+
+def check_reachable(key: str, uri: str) -> None:
+    """Refuse a place that is not there before any Ray is started; patterns are left to the listing.
+
+    Raises:
+        InputError: missing or refused, with the remedy.
+    """
+    if not any(char in uri for char in "*?[{") and (problem := storage.reachable(uri)):
+        raise InputError(f"{key} {problem}")
+
+
+@contextmanager
+def session(cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...] = ()) -> Iterator[Session]:
+    """Join the cluster that `cluster.address` names, or start a local Ray and stop it at the end.
+
+    Args:
+        cluster: What the job wants.
+        train: Whether training workers will run; other jobs take CPUs as they come.
+        paths: Sources and results that every node must see.
+
+    Raises:
+        InputError: the cluster cannot feed the workers, has no GPU that was asked for, cannot be reached, or has
+            several nodes for local paths.
+    """
+    global _own
+    started = not ray.is_initialized()
+    if started:
+        _own = _start(cluster)
+    try:
+        yield _check(cluster, train=train, own=_own, paths=paths)
+    finally:
+        if started:
+            ray.shutdown()
+            _own = False
+
+
+def _start(cluster: ClusterConfig) -> bool:
+    """Call `ray.init`; True where it started a Ray of its own."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home unless asked to
+    for name, value in WORKER_ENV.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their progress goes to Ray's log files; ours to the terminal
+    address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
+    if address in (None, "", "local"):
+        logical = max(os.cpu_count() or 1, cluster.num_workers + 2)
+        print(f"starting a local Ray with {logical} logical CPUs on {os.cpu_count()} cores", file=sys.stderr)
+        ray.init(
+            address="local", num_cpus=logical, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+        )
+        return True
+    runtime_env: dict[str, object] = {"env_vars": {name: os.environ[name] for name in WORKER_ENV}}
+    if not in_submitted_job() and (ROOT / "pyproject.toml").exists():  # else the nodes have the package installed
+        runtime_env["working_dir"] = str(ROOT)
+    try:
+        ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"cluster.address {address} cannot be joined ({first}): check that Ray runs there") from error
+    return False
+
+
+def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...]) -> Session:
+    resources = ray.cluster_resources()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for path in paths:
+        if storage.is_local(path) and len(nodes) > 1 and not cluster.shared_fs:
+            raise InputError(
+                f"{path} is a local path and the cluster has {len(nodes)} nodes: use object storage, or set "
+                "cluster.shared_fs=true where every node sees the same files"
+            )
+    cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
+    use_gpu = gpus >= cluster.num_workers if cluster.use_gpu == "auto" else cluster.use_gpu
+    if use_gpu and gpus < cluster.num_workers:
+        raise InputError(
+            f"cluster.use_gpu={cluster.use_gpu} with cluster.num_workers={cluster.num_workers}, but the cluster has "
+            f"{gpus:g} GPUs: "
+            "set cluster.use_gpu=auto or add GPU nodes"
+        )
+    per_worker = _cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
+    left = cpus - (cluster.num_workers * per_worker if train else 0)
+    if left < 1:
+        raise InputError(
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={per_worker:g} leave {left:g} of "
+            f"{cpus:g} CPUs, and "
+            "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
+        )
+    threads = max(1, (os.cpu_count() or 1) // cluster.num_workers) if own else max(1, int(per_worker))
+    return Session(cluster.num_workers, per_worker, threads, use_gpu, len(nodes), left)
+
+
+def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu: bool) -> float:
+    """On a cluster without GPUs training computes on CPUs: half of them, the other half decodes."""
+    if cluster.cpus_per_worker != "auto":
+        return float(cluster.cpus_per_worker)
+    return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.num_workers))

@@ -1,0 +1,155 @@
+"""Pretrain an encoder on unlabelled images: manifest -> Ray Data -> views -> Ray Train -> artifact."""
+
+import sys
+import threading
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from jobs import launch
+from jobs.command_line import InputError, main
+from jobs.config import PretrainConfig, complete_pretrain
+from jobs.index import manifest_of
+from jobs.monitor import Monitor, StepProgress, stop_signals
+from jobs.planned_data import PlannedData, photometric_done
+from jobs.run_dir import CHECKPOINTS, MANIFEST, RunDir
+from jobs.worker import train_worker
+from models import artifact
+from models.optim import peak_lr
+from models.registry import build_method
+from pipelines import storage
+from pipelines.manifest import Manifest
+
+POLL_S = 0.5
+
+
+def pretrain(config: PretrainConfig) -> dict[str, Any]:
+    """Run or resume a pretraining run to its last step.
+
+    Returns:
+        `steps`, `artifact`, `artifact_digest`, and the last log line's values.
+
+    Raises:
+        InputError: the input or the cluster cannot do it; nothing was started or changed.
+    """
+    config, run = _located(config)
+    _check_method(config)
+    launch.check_reachable("source.uri", config.source.uri)
+    resumed = run.check(config)
+    with launch.session(config.cluster, paths=(run.uri, config.source.uri)) as session:
+        manifest = manifest_of(config.source.uri, run.path(MANIFEST))
+        run.write_config(config)
+        num_steps, done = config.steps(manifest.num_rows), run.committed_step()
+        if resumed:
+            print(f"resuming {run.uri} from step {done} of {num_steps}", file=sys.stderr)
+        print(_derived(config, manifest, num_steps), file=sys.stderr)
+        stopped_at = None if done >= num_steps else _fit(config, run, manifest, num_steps, session)
+    lines = run.join_metrics()
+    if stopped_at is not None:
+        print(f"stopped at step {stopped_at} of {num_steps}; the same command line goes on from there", file=sys.stderr)
+        return {"exit_code": 1, "steps": stopped_at, "result": run.uri}
+    digest = artifact.load(run.path("artifact")).digest
+    last = lines[-1] if lines else {}
+    return {
+        **last,
+        "steps": num_steps,
+        "artifact": run.path("artifact"),
+        "artifact_digest": digest,
+        "result": run.path("artifact"),
+    }
+
+
+def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
+    """Make the configuration's URIs absolute."""
+    source = config.source.model_copy(update={"uri": launch.user_uri("source.uri", config.source.uri)})
+    out = launch.absolute_out(config.out)
+    return config.model_copy(update={"source": source, "out": out}), RunDir(out)
+
+
+def _check_method(config: PretrainConfig) -> None:
+    try:
+        build_method(config.method, config.encoder, config.views, config.seed)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
+    """Say what follows from the configuration, and why."""
+    per_worker = config.global_batch_size // config.cluster.num_workers
+    rate = peak_lr(config.optim, config.global_batch_size)
+    return (
+        f"{manifest.num_rows} samples, {num_steps} steps of {config.global_batch_size} ({per_worker} a worker); "
+        f"peak learning rate {rate:.3g} (optim.lr {config.optim.lr:g} at 256, {config.optim.lr_scaling} scaling)"
+    )
+
+
+def _fit(
+    config: PretrainConfig, run: RunDir, manifest: Manifest, num_steps: int, session: launch.Session
+) -> int | None:
+    """Train; returns the step at which a signal stopped it, None at the end."""
+    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    filesystem, path = storage.arrow_filesystem(run.uri)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "num_steps": num_steps,
+            "threads": session.threads_per_worker,
+            "photometric_done": photometric_done(config),
+            "run": run.uri,
+            "manifest_version": manifest.version,
+            "monitor": monitor,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=session.num_workers,
+            use_gpu=session.use_gpu,
+            resources_per_worker={"CPU": session.cpus_per_worker, **({"GPU": 1} if session.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            failure_config=FailureConfig(max_failures=config.cluster.max_failures),
+        ),
+        datasets={"train": lambda: ray.data.range(1)},
+        dataset_config=PlannedData(config, manifest, run, num_steps),
+    )
+    _watch(trainer, monitor, num_steps, run.committed_step())
+    stopped_at: int | None = ray.get(monitor.stopped_at.remote())
+    return stopped_at
+
+
+def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> None:
+    """Run `fit` beside the main thread, which shows progress and passes signals on.
+
+    On the main thread `fit` would answer SIGINT itself, without a checkpoint.
+    """
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="fit", daemon=True)
+    with StepProgress(num_steps, done) as progress, stop_signals() as wanted:
+        thread.start()
+        told = False
+        while thread.is_alive():
+            thread.join(POLL_S)
+            if wanted.is_set() and not told:
+                told = True
+                monitor.stop.remote()
+            for line in ray.get(monitor.take.remote()):
+                progress.show(line)
+    if failure:
+        raise failure[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main("pretrain", __doc__ or "", complete_pretrain, pretrain))

@@ -1,0 +1,218 @@
+"""Draw what training will see: rows are images, columns the original and each of its views, drawn as in the run."""
+
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from pydantic import Field, create_model, model_validator
+from torch import Tensor
+
+from augment.generator import ViewGenerator
+from augment.preview import Cell, grid
+from jobs import launch
+from jobs.command_line import InputError, main
+from jobs.config import PretrainConfig, complete_pretrain
+from jobs.index import manifest_of
+from models.masked.mae import MAE
+from models.method import Batch
+from models.registry import METHODS, build_method
+from pipelines import ingest, schema, storage
+from pipelines.manifest import Manifest
+from pipelines.plan import Order, Plan
+
+ORIGINAL = "original"  # (B, 3, S, S) uint8, beside the columns that a job asked for
+ORIGINAL_PX = 112
+
+
+class PreviewConfig(PretrainConfig):
+    """A preview: a pretraining recipe, of which steps, optimiser and checkpoints do not matter."""
+
+    out: str = Field(pattern=r"(?i)\.png$", description="the picture to write: FILE.png, local or s3://")
+    num_images: int = Field(8, ge=1, le=64, description="rows of the sheet")
+    epoch: int = Field(0, ge=0, description="pass over the corpus whose draws are shown")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PreviewConfig":
+        return self  # nothing is trained, so no number of steps has to be given and no batch to divide
+
+
+def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any]]:
+    """Choose the configuration class of `method.name` and complete the views, as for pretraining."""
+    _, completed = complete_pretrain(values)
+    kind = METHODS[completed["method"]["name"]].Config
+    made = create_model("PreviewConfig", __base__=PreviewConfig, method=(kind, Field(default_factory=kind)))
+    return made, completed
+
+
+def preview(config: PreviewConfig) -> dict[str, Any]:
+    """Write the contact sheet of the first images of an epoch.
+
+    Raises:
+        InputError: the source holds no image that can be read, or the recipe cannot be built.
+    """
+    source, out = launch.user_uri("source.uri", config.source.uri), launch.absolute_out(config.out)
+    with launch.session(config.cluster, train=False, paths=(source,)):
+        if not any(char in source for char in "*?[{") and (problem := storage.reachable(source)):
+            raise InputError(f"source.uri {problem}")
+        with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
+            drawn = draw(config, manifest_of(source, folder), num_images=config.num_images, epoch=config.epoch)
+    if drawn.num_bad:
+        print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
+    title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
+    storage.write_bytes(out, to_png(contact_sheet(config, drawn, title=title)))
+    return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The rows of a few positions, read already: the tasks then need no manifest of their own.
+
+    Attributes:
+        table: Manifest rows with `epoch` and `position`.
+    """
+
+    table: pa.Table
+
+    @classmethod
+    def of(cls, order: Order, start: int, stop: int) -> "Head":
+        """Read positions [start, stop) of an order; they are counted from 0 here."""
+        return cls(pa.concat_tables(order.rows(start, stop)))
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Yield the rows [start, stop)."""
+        yield self.table.slice(start, stop - start)
+
+    def names(self) -> list[str]:
+        """File name of every row, without folders."""
+        pairs = zip(self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True)
+        return [str(member or uri).rpartition("/")[2] for member, uri in pairs]
+
+
+@dataclass(frozen=True)
+class WithOriginal:
+    """The columns of another shape, and the image's largest centred square for people to compare them with."""
+
+    shape: ingest.Shape
+    size: int = ORIGINAL_PX
+
+    def empty(self, num_rows: int) -> ingest.Columns:
+        """Allocate the other shape's columns and `original`, (B, 3, S, S) uint8."""
+        return self.shape.empty(num_rows) | {ORIGINAL: ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]}
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
+        """Make both from one decode."""
+        original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
+        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Readable images of an epoch with their views.
+
+    Attributes:
+        names: File names, B of them.
+        originals: (B, 3, S, S) uint8.
+        views: Group name -> (B, V, 3, S, S) uint8, as training sees them before normalisation.
+        batch: The same as a method is given them.
+        num_bad: Images left out because they cannot be read.
+    """
+
+    names: list[str]
+    originals: Tensor
+    views: dict[str, Tensor]
+    batch: Batch
+    num_bad: int
+
+
+def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: int) -> Drawn:
+    """Make the views of the first images of an epoch, by the path and with the draws of training.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    start, num_images = epoch * manifest.num_rows, min(num_images, manifest.num_rows)
+    head = Head.of(Plan(manifest, config.seed), start, start + num_images)
+    generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
+    shape = WithOriginal(ingest.Crops(generator, photometric=in_task))
+    work = ingest.Ingest(head, shape, num_images, config.source.max_pixels, quarantine=None, run="preview")
+    columns = collect(ingest.dataset(work, [(0, num_images)]))
+    valid = columns.pop(schema.VALID)
+    if not valid.any():
+        raise InputError(f"source.uri {manifest.source}: none of the first {len(valid)} images can be read")
+    tensors = {name: torch.from_numpy(values[valid]) for name, values in columns.items()}
+    keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
+    crops = {name: tensors[name] for name in config.views.groups}
+    views = crops if in_task else generator.photometric(crops, *keys)
+    batch: Batch = {
+        "views": generator(views, *keys, photometric_done=True),
+        "epoch": keys[0],
+        "sample_id": keys[1],
+        "valid": torch.ones(len(keys[0]), dtype=torch.bool),
+    }
+    names = [name for name, good in zip(head.names(), valid, strict=True) if good]
+    return Drawn(names, tensors[ORIGINAL], views, batch, int((~valid).sum()))
+
+
+def collect(stream: Any) -> ingest.Columns:
+    """Take a small dataset into memory, a column an array."""
+    batches = list(stream.iter_batches(batch_size=None))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def contact_sheet(config: PretrainConfig, drawn: Drawn, *, title: str = "", page_columns: int = 0) -> Image.Image:
+    """Lay the views out, for MAE with what its encoder is left to see.
+
+    Args:
+        config: The run's configuration.
+        drawn: What to show.
+        title: A line above.
+        page_columns: Show rows side by side while they fit into so many columns.
+    """
+    headings, columns = ["original"], [drawn.originals]
+    for name, crops in drawn.views.items():
+        word = name.removesuffix("s").replace("_", " ")
+        headings += [word if crops.shape[1] == 1 else f"{word} {view + 1}" for view in range(crops.shape[1])]
+        columns += list(crops.transpose(0, 1))
+    if (masked := masked_views(config, drawn)) is not None:
+        headings.append("what is visible")
+        columns.append(masked)
+    names = ([name, *[""] * (len(columns) - 1)] for name in drawn.names)
+    rows = [
+        list(map(Cell, images, captions)) for images, captions in zip(zip(*columns, strict=True), names, strict=True)
+    ]
+    return grid(rows, headings=headings, title=title, breaks={1}, blocks=max(1, page_columns // len(columns)))
+
+
+def masked_views(config: PretrainConfig, drawn: Drawn) -> Tensor | None:
+    """What MAE's encoder sees, (B, 3, S, S) uint8; None for other methods."""
+    if not issubclass(METHODS[config.method.name], MAE):
+        return None
+    try:
+        method = build_method(config.method, config.encoder, config.views, config.seed)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    assert isinstance(method, MAE)
+    return to_uint8(method.reconstruct(drawn.batch)[1])
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Round RGB in [0, 1] to grey levels."""
+    return images.mul(255).round().to(torch.uint8)
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """Encode a picture."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main("preview", __doc__ or "", complete, preview))

@@ -1,0 +1,261 @@
+"""Turn a run directory into one page: curves, views, neighbours, probes, bad samples, configuration."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from augment.frozen import Frozen
+from jobs import launch, preview, report_figures, report_pictures
+from jobs import report_page as html
+from jobs.command_line import InputError, main, to_yaml
+from jobs.config import ClusterConfig, PretrainConfig, load_artifact
+from jobs.report_figures import Lines, Picture
+from jobs.report_page import Html
+from jobs.run_dir import RunDir, open_run
+from models.artifact import Artifact
+from models.encoders.factory import build_encoder
+from pipelines import quarantine, schema, storage
+from pipelines.manifest import Manifest, open_manifest, versions
+
+WIDE_PX, HALF_PX = 1096, 536  # of the curves on the page; 1096 is its width
+NUM_EXAMPLES = 3  # of each reason for which samples are bad
+KINDS = {"": "pretrained", "untrained_": "untrained", "colour_": "colour statistics"}
+
+
+class ReportConfig(Frozen):
+    """A report of a run."""
+
+    run: str = Field(min_length=1, description="the run directory: a path or s3:// prefix; it may still be running")
+    cluster: ClusterConfig = ClusterConfig()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run directory holds so far.
+
+    Attributes:
+        run: The directory.
+        config: The run's configuration.
+        lines: Its log.
+        manifest: The corpus, None before it is listed.
+        encoder: The artifact, None before the last step.
+        bad: Rows of the quarantine table.
+        probes: Results of `jobs.adapt`, where someone put them.
+        environment: Versions and machine.
+    """
+
+    run: RunDir
+    config: PretrainConfig
+    lines: Lines
+    manifest: Manifest | None
+    encoder: Artifact | None
+    bad: list[dict[str, Any]]
+    probes: list[dict[str, Any]]
+    environment: dict[str, Any]
+
+
+def report(config: ReportConfig) -> dict[str, Any]:
+    """Write `report/index.html` and its pictures into a run directory.
+
+    Raises:
+        InputError: there is no run, or a file of it is damaged.
+    """
+    uri = launch.user_uri("run", config.run)
+    if problem := storage.reachable(uri):
+        raise InputError(f"run {problem}")
+    found = read_run(uri)
+    with launch.session(config.cluster, train=False, paths=(uri, found.config.source.uri)) as session:
+        pictures = _pictures(found, session)
+    for picture in pictures.values():
+        storage.write_bytes(found.run.path("report", picture.name), picture.png)
+    place = found.run.path("report", "index.html")
+    storage.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, pictures)))
+    return {"pictures": sorted(pictures), "steps": _steps(found), "result": place}
+
+
+def read_run(uri: str) -> Found:
+    """Read everything but pixels.
+
+    Raises:
+        InputError: there is no run, or a file of it is damaged.
+    """
+    try:
+        run, config = open_run(uri)
+        probes = [
+            json.loads(storage.read_bytes(run.path("probes", name)))
+            for name in storage.list_names(run.path("probes"))
+            if name.endswith(".json")
+        ]
+        environment = json.loads(storage.read_bytes(run.path("env.json")))
+        lines = run.join_metrics()
+    except InputError:
+        raise
+    except (ValidationError, yaml.YAMLError, json.JSONDecodeError) as error:
+        raise InputError(f"run {uri} holds a damaged file: {str(error).splitlines()[0]}") from None
+    encoder = load_artifact(run.path("artifact")) if storage.exists(run.path("artifact", "artifact.json")) else None
+    bad = quarantine.read(run.path("quarantine"))
+    return Found(run, config, lines, _manifest(run, config, encoder), encoder, bad, probes, environment)
+
+
+def _manifest(run: RunDir, config: PretrainConfig, encoder: Artifact | None) -> Manifest | None:
+    """Open the corpus as it was listed for the run; the newest version where the run has not recorded one."""
+    version = encoder.provenance.get("manifest_version") if encoder else None
+    for uri in (config.source.uri, run.path("manifest")):
+        if there := versions(uri):
+            return open_manifest(uri, version if version in there else None)
+    return None
+
+
+def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
+    """Draw everything that the run has material for, by name without suffix."""
+    config, drawn = found.config, list[Picture | None]()
+    if found.lines:
+        dim = build_encoder(config.encoder, config.views.size).embed_dim
+        drawn += [
+            report_figures.loss(found.lines),
+            report_figures.feature_spread(found.lines, dim),
+            report_figures.throughput(found.lines),
+        ]
+    if found.manifest:
+        drawn += _shown(found, found.manifest)
+    if found.manifest and found.encoder:
+        uri = found.run.path("artifact")
+        drawn.append(report_pictures.neighbours(config, found.manifest, uri, found.encoder, session))
+    return {picture.name.removesuffix(".png"): picture for picture in drawn if picture}
+
+
+def _shown(found: Found, manifest: Manifest) -> list[Picture | None]:
+    """Draw what needs the corpus; a run is worth a report also when its images have gone since."""
+    try:
+        samples = preview.draw(found.config, manifest, num_images=report_pictures.NUM_VIEWED, epoch=0)
+    except InputError as error:
+        print(f"the report has no views: {error}", file=sys.stderr)
+        return []
+    return [
+        report_pictures.views(found.config, samples),
+        report_pictures.reconstruction(found.config, found.run, samples),
+    ]
+
+
+def _name(found: Found) -> str:
+    return found.run.uri.rstrip("/").rpartition("/")[2]
+
+
+def _steps(found: Found) -> int:
+    return int(found.lines[-1]["step"]) if found.lines else 0
+
+
+def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
+    unseen = "The images can no longer be read." if found.manifest else "The corpus has not been listed yet."
+    return [
+        *_head(found),
+        _training(pictures),
+        html.section("What it was shown", _sheet(pictures, "views", unseen)),
+        *_learnt(found, pictures),
+        html.section("How good the features are", *_probes(found)),
+        html.section("Samples that could not be used", *_bad(found)),
+        html.section("How it was made", *_origin(found)),
+    ]
+
+
+def _head(found: Found) -> list[Html]:
+    config, last = found.config, found.lines[-1] if found.lines else {}
+    total = config.num_steps or (config.steps(found.manifest.num_rows) if found.manifest else None)
+    of = f" of {total:,}" if total else ""
+    badge = "finished" if found.encoder else f"unfinished: step {_steps(found):,}{of}"
+    title = f"{_name(found)}: {config.method.name} with {config.encoder.name}"
+    lead = f"Trained on {config.source.uri} without labels; run directory {found.run.uri}"
+    shown = [(f"{_steps(found):,}", "optimiser steps"), (f"{last.get('samples', 0):,}", "samples seen")]
+    if last:
+        shown += [(f"{last['loss']:#.4g}", "final loss" if found.encoder else "loss so far")]
+    if found.manifest:
+        shown += [(f"{found.manifest.num_rows:,}", "images in the corpus")]
+    shown += [(f"{len({row[schema.SAMPLE_ID] for row in found.bad}):,}", "unreadable images")]
+    shown += [(f"{probe['top1']:.1%}", f"{probe['probe']} top-1") for probe in found.probes]
+    return [html.header(title, lead, badge, done=found.encoder is not None), html.tiles(shown)]
+
+
+def _training(pictures: dict[str, Picture]) -> Html:
+    if "loss" not in pictures:
+        return html.section("Training", html.paragraph("No step has been logged yet.", pale=True))
+    health = html.pictures(pictures["feature_std"], pictures["throughput"], width=HALF_PX)
+    return html.section("Training", html.pictures(pictures["loss"], width=WIDE_PX), health)
+
+
+def _sheet(pictures: dict[str, Picture], name: str, missing: str) -> Html:
+    return html.pictures(pictures[name]) if name in pictures else html.paragraph(missing, pale=True)
+
+
+def _learnt(found: Found, pictures: dict[str, Picture]) -> list[Html]:
+    shown = (
+        [html.section("What it paints", html.pictures(pictures["reconstruction"]))]
+        if "reconstruction" in pictures
+        else []
+    )
+    missing = (
+        "There is no artifact yet: it is written after the last step."
+        if not found.encoder
+        else "There are too few images that can be read."
+    )
+    return [*shown, html.section("What it finds alike", _sheet(pictures, "neighbours", missing))]
+
+
+def _probes(found: Found) -> list[Html]:
+    if not found.probes:
+        return [
+            html.paragraph("No probe has been recorded: jobs.adapt judges the artifact on labelled images.", pale=True)
+        ]
+    rows, strong = list[tuple[Any, ...]](), list[int]()
+    for probe in found.probes:
+        for prefix, kind in KINDS.items():
+            if f"{prefix}top1" in probe:
+                top1, (low, high) = probe[f"{prefix}top1"], probe[f"{prefix}ci95"]
+                strong += [len(rows)] if not prefix else []
+                interval = html.interval(top1, low, high)
+                counts = probe["num_train"], probe["num_test"]
+                rows.append((probe["probe"], kind, f"{top1:.1%}", f"{low:.1%} to {high:.1%}", interval, *counts))
+    headings = ("probe", "features", "top-1", "95 % interval", "0 to 100 %", "train images", "test images")
+    return [
+        html.table(headings, rows, strong=strong),
+        html.paragraph("Frozen features on labelled images; intervals by bootstrap over the test images.", pale=True),
+    ]
+
+
+def _bad(found: Found) -> list[Html]:
+    parts = []
+    if found.bad:
+        rows = []
+        for reason, count in quarantine.count_by_reason(found.bad).items():
+            examples = {row[schema.URI]: row["message"] for row in found.bad if row["reason"] == reason}
+            shown = [f"{uri}: {message}" for uri, message in list(examples.items())[:NUM_EXAMPLES]]
+            rows.append((reason.replace("_", " "), count, html.lines(shown)))
+        parts += [html.table(("reason", "samples", "for example"), rows)]
+    else:
+        parts += [html.paragraph("Every sample met so far could be read.")]
+    if found.manifest and found.manifest.left_out:
+        parts += [html.paragraph("Files of the source that are no samples, left out when it was listed:")]
+        parts += [html.table(("reason", "files"), sorted(found.manifest.left_out.items()))]
+    return parts
+
+
+def _origin(found: Found) -> list[Html]:
+    environment = found.environment
+    names = ("python", "platform", "cores")
+    rows = [(name, str(environment[name])) for name in names if name in environment]
+    rows += [("command", " ".join(environment.get("command", [])))]
+    rows += [("packages", ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items()))]
+    if found.manifest:
+        rows += [
+            ("corpus", f"{found.manifest.source}, manifest version {found.manifest.version}: {found.manifest.uri}")
+        ]
+    if found.encoder:
+        rows += [("artifact", f"{found.run.path('artifact')}, digest {found.encoder.digest}")]
+    return [html.table(("", ""), rows), html.listing("Configuration", to_yaml(found.config))]
+
+
+if __name__ == "__main__":
+    sys.exit(main("report", __doc__ or "", lambda values: (ReportConfig, values), report))

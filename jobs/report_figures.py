@@ -1,0 +1,144 @@
+"""Figures of a run's log: one idea each, the title states the finding, units on the axes."""
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+INK, PALE, GRID = "#20242a", "#6a727c", "#e4e8ec"
+COLOURS = ("#1f6fb2", "#d2691e")
+COLLAPSE_SHARE = 0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
+WIDE, HALF = (13.0, 4.0), (7.2, 4.6)  # inches
+STYLE = {
+    "figure.dpi": 144,
+    "font.size": 10,
+    "axes.edgecolor": PALE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": PALE,
+    "ytick.color": PALE,
+    "lines.linewidth": 1.8,
+}
+
+Lines = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report.
+
+    Attributes:
+        name: File name.
+        finding: What it shows, computed from what is shown.
+        png: The encoded picture.
+    """
+
+    name: str
+    finding: str
+    png: bytes
+
+
+def loss(lines: Lines) -> Picture:
+    """Draw the loss over steps."""
+    first, last = lines[0]["loss"], lines[-1]["loss"]
+    finding = f"Loss is {_short(last)} at step {lines[-1]['step']:,}"
+    if len(lines) > 1:
+        steps = lines[-1]["step"] - lines[0]["step"]
+        finding = f"Loss {_moved(first, last)} from {_short(first)} to {_short(last)} in {steps:,} steps"
+    with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
+        _curve(axes, lines, "loss", COLOURS[0])
+        axes.set_ylabel("loss")
+    return Picture("loss.png", finding, _png(figure))
+
+
+def feature_spread(lines: Lines, embed_dim: int) -> Picture:
+    """Draw the standard deviation of normalised features and their effective rank; a collapse shows in both.
+
+    Args:
+        lines: The log.
+        embed_dim: D; features that are spread evenly have the standard deviation 1 / sqrt(D).
+    """
+    even, std, rank = embed_dim**-0.5, lines[-1]["feature_std"], lines[-1]["rankme"]
+    state = "Features have collapsed" if std < COLLAPSE_SHARE * even else "No collapse"
+    finding = f"{state}: feature std {std / even:.0%} of an even spread's, effective rank {rank:.0f}"
+    with _figure(finding, panels=2) as (figure, (upper, lower)):
+        _curve(upper, lines, "feature_std", COLOURS[0])
+        upper.axhline(even, color=PALE, linewidth=1, linestyle=(0, (4, 3)))
+        upper.annotate("even spread", (1, even), (0, 3), ("axes fraction", "data"), "offset points", **_note())
+        upper.set(ylabel="feature std", ylim=(0, 1.2 * _highest(lines, "feature_std", even)))
+        _curve(lower, lines, "rankme", COLOURS[1])
+        lower.set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(lines, "rankme", 1)))
+    return Picture("feature_std.png", finding, _png(figure))
+
+
+def throughput(lines: Lines) -> Picture:
+    """Draw images per second and the share of time spent waiting for data."""
+    rate, wait = (median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction"))
+    finding = f"{rate:,.0f} images/s at the median, {wait:.1%} of the time spent waiting for data"
+    with _figure(finding, panels=2) as (figure, (upper, lower)):
+        _curve(upper, lines, "images_per_s", COLOURS[0])
+        upper.set(ylabel="images / s", ylim=(0, 1.15 * _highest(lines, "images_per_s", 1)))
+        shares = [{**line, "wait": 100 * line["wait_fraction"]} for line in lines]
+        _curve(lower, shares, "wait", COLOURS[1])
+        lower.set(ylabel="waiting for data\n(% of time)", ylim=(0, 1.15 * _highest(shares, "wait", 9)))
+    return Picture("throughput.png", finding, _png(figure))
+
+
+def _moved(first: float, last: float) -> str:
+    if abs(last - first) < 0.005 * abs(first):
+        return "hardly moved,"
+    return "fell" if last < first else "rose"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, 4.90 rather than 4.9."""
+    return f"{value:#.3g}".removesuffix(".")
+
+
+def _highest(lines: Lines, name: str, least: float) -> float:
+    """Top of an axis: a value that is no number has no place on it."""
+    return max([least, *(float(line[name]) for line in lines if math.isfinite(line[name]))])
+
+
+@contextmanager
+def _figure(finding: str, *, panels: int, size: tuple[float, float] = HALF) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Open a figure in the report's style with panels one below the other, and finish it at the end of the block."""
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+        figure.suptitle(finding, x=0.015, ha="left", fontsize=11.5, fontweight="bold", color=INK)
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr,call-arg]
+        yield figure, axes
+        axes[-1].set_xlabel("optimiser step")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+        figure.align_ylabels(axes)
+
+
+def _curve(axes: Axes, lines: Lines, name: str, colour: str) -> None:
+    few = len(lines) <= 30
+    steps, values = [line["step"] for line in lines], [line[name] for line in lines]
+    axes.plot(steps, values, color=colour, marker="o" if few else None, markersize=4, clip_on=False, zorder=3)
+    axes.margins(x=0.02)
+
+
+def _note() -> dict[str, Any]:
+    return {"ha": "right", "va": "bottom", "fontsize": 9, "color": PALE}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,176 @@
+"""The run directory: the interface between jobs, local or in object storage.
+
+config.yaml env.json metrics/ metrics.jsonl checkpoints/ artifact/ quarantine/ manifest/ tensorboard/ report/
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import yaml
+
+from jobs.command_line import InputError, to_yaml
+from jobs.config import PretrainConfig, load_pretrain
+from pipelines import storage
+
+CHECKPOINTS = "checkpoints"
+MANIFEST = "manifest"
+PACKAGES = (
+    "afield",
+    "ray",
+    "torch",
+    "torchvision",
+    "kornia",
+    "timm",
+    "pyarrow",
+    "fsspec",
+    "s3fs",
+    "simplejpeg",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of what lies in a run directory.
+
+    Attributes:
+        uri: The directory, absolute.
+    """
+
+    uri: str
+
+    def path(self, *names: str) -> str:
+        """URI of something in the directory."""
+        return storage.join(self.uri, *names)
+
+    def check(self, config: PretrainConfig) -> bool:
+        """Tell whether the directory holds this experiment already; False where it is new.
+
+        Raises:
+            InputError: it holds another experiment (with the differing keys), or something else.
+        """
+        before = self.read_config()
+        if before is None:
+            if names := [name for name in storage.list_names(self.uri) if name != MANIFEST]:
+                raise InputError(
+                    f"out {self.uri} is no run directory and not empty ({names[0]}, ...): choose another one"
+                )
+            return False
+        old, new = before.experiment(), config.experiment()
+        differing = [
+            f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)"
+            for key in {**old, **new}
+            if old.get(key) != new.get(key)
+        ]
+        if differing:
+            raise InputError(
+                f"out {self.uri} holds another experiment: it differs in {', '.join(differing)}; choose another out"
+            )
+        return True
+
+    def read_config(self) -> PretrainConfig | None:
+        """Configuration of the run, None where there is none."""
+        if not storage.exists(self.path("config.yaml")):
+            return None
+        try:
+            return load_pretrain(yaml.safe_load(storage.read_bytes(self.path("config.yaml"))))
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{self.path('config.yaml')} cannot be read: {str(error).splitlines()[0]}") from None
+
+    def write_config(self, config: PretrainConfig) -> None:
+        """Record what runs, and on what."""
+        storage.write_bytes(self.path("config.yaml"), to_yaml(config).encode())
+        storage.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
+
+    def committed_step(self) -> int:
+        """Optimiser step of the newest committed checkpoint, 0 where there is none."""
+        name = committed_checkpoint(self.path(CHECKPOINTS))
+        return step_of(name) if name else 0
+
+    def join_metrics(self) -> list[dict[str, Any]]:
+        """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""
+        lines: dict[int, dict[str, Any]] = {}
+        for name in sorted(storage.list_names(self.path("metrics")), key=_part_key):
+            text = storage.read_bytes(self.path("metrics", name)).decode()
+            lines |= {line["step"]: line for line in map(json.loads, text.splitlines())}
+        joined = [lines[step] for step in sorted(lines)]
+        if joined:
+            storage.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
+        return joined
+
+    def next_attempt(self) -> int:
+        """Number of the coming attempt: one more than any that has logged."""
+        return max((_part_key(name)[0] for name in storage.list_names(self.path("metrics"))), default=-1) + 1
+
+    def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
+        """Write one part of the log; object storage cannot append."""
+        storage.write_bytes(self.path("metrics", f"{attempt}-{part}.jsonl"), _json_lines(lines))
+
+
+def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
+    """Open the directory of a run.
+
+    Raises:
+        InputError: there is none.
+    """
+    run = RunDir(storage.absolute(uri))
+    config = run.read_config()
+    if config is None:
+        raise InputError(f"run {run.uri} is no run directory: it has no config.yaml")
+    return run, config
+
+
+def _part_key(name: str) -> tuple[int, int]:
+    attempt, part = name.removesuffix(".jsonl").split("-")
+    return int(attempt), int(part)
+
+
+def _json_lines(lines: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def checkpoint_name(step: int) -> str:
+    """Directory name of the checkpoint after an optimiser step."""
+    return f"step-{step:09d}"
+
+
+def step_of(name: str) -> int:
+    """Optimiser step of a checkpoint's directory name."""
+    return int(name.removeprefix("step-"))
+
+
+def committed_checkpoint(folder: str) -> str | None:
+    """Name of the checkpoint that Ray Train would restore.
+
+    Read from the snapshot that Train writes at each commit and reads at start; what it does not name is an orphan. The
+    format is private to Ray: this is the one place that knows it, and a test holds it against a real run.
+    """
+    uri = storage.join(folder, "checkpoint_manager_snapshot.json")
+    if not storage.exists(uri):
+        return None
+    latest = json.loads(storage.read_bytes(uri))["latest_checkpoint_result"]
+    return str(latest["checkpoint_dir_name"]) if latest else None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for provenance; no names, paths or credentials."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "source"

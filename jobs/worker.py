@@ -1,0 +1,240 @@
+"""The training loop that runs in every Ray Train worker."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from augment.generator import ViewGenerator
+from jobs.config import PretrainConfig, load_pretrain
+from jobs.run_dir import RunDir, checkpoint_name, environment
+from jobs.run_log import RunLog
+from models import artifact, collectives, optim
+from models.batch_norm import convert_sync_batch_norm
+from models.method import Batch, Method
+from models.registry import build_method
+from pipelines import schema
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """Train from the last committed checkpoint to the last step.
+
+    Args:
+        job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest_version`, and
+            `monitor`, the driver's actor.
+    """
+    config = load_pretrain(job["config"])
+    torch.set_num_threads(job["threads"])
+    state = TrainState(config, ray.train.torch.get_device())
+    state.restore(ray.train.get_checkpoint())
+    views = ViewGenerator(config.views, config.seed)
+    log = RunLog(config, job, state.step)
+    control = Control(config, job["monitor"])
+
+    batches = log.timed(_batches(config, state))
+    while state.step < job["num_steps"]:
+        lr = state.set_lr(job["num_steps"])
+        for last in _micro_batches(config.accumulate):
+            columns, position = next(batches)
+            batch = _method_batch(columns, views, photometric_done=job["photometric_done"])
+            outputs = state.backward(batch, synchronise=last)
+            log.saw(columns, position, outputs)
+        grad_norm = state.update(job["num_steps"])
+        log.step(state.step, lr, grad_norm, final=state.step == job["num_steps"])
+        verdict = control.exchange()
+        if verdict.stop and state.step < job["num_steps"]:
+            log.close(stopped_at=state.step)
+            save_checkpoint(state, wait=True)
+            return
+        if verdict.checkpoint:
+            save_checkpoint(state, wait=False)
+    if collectives.rank() == 0:
+        write_artifact(state, job, log.last_line)
+    log.close(stopped_at=None)
+    save_checkpoint(state, wait=True)
+
+
+class TrainState:
+    """Everything a checkpoint holds: the method, the optimiser and the step."""
+
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        method = build_method(config.method, config.encoder, config.views, config.seed)
+        if collectives.world_size() > 1:
+            convert_sync_batch_norm(method)
+        self.method: Method = method.to(device).to(memory_format=torch.channels_last)
+        self.model: torch.nn.Module = self.method
+        if collectives.world_size() > 1:
+            devices = [device] if device.type == "cuda" else None
+            self.model = DistributedDataParallel(self.method, device_ids=devices, broadcast_buffers=False)
+        self.peak_lr = optim.peak_lr(config.optim, config.global_batch_size)
+        self.optimizer = optim.build_optimizer(self.method.param_groups(), config.optim, self.peak_lr)
+        self.step = 0
+        wanted = config.precision
+        self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+
+    def restore(self, checkpoint: ray.train.Checkpoint | None) -> None:
+        """Go on from a committed checkpoint, if there is one."""
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            saved = torch.load(Path(folder) / "state.pt", map_location=self.device, weights_only=True)
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors and plain values."""
+        return {"step": self.step, "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def set_lr(self, num_steps: int) -> float:
+        """Set and return the coming step's learning rate."""
+        lr = optim.lr_at(self.step, num_steps, self.peak_lr, self.config.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
+        """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""
+        if isinstance(self.model, DistributedDataParallel):
+            self.model.require_backward_grad_sync = synchronise
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            outputs: dict[str, Tensor] = self.model(batch)
+        (outputs["loss"] / self.config.accumulate).backward()
+        return outputs
+
+    def update(self, num_steps: int) -> Tensor:
+        """Take the optimiser's step; returns the norm of the gradient before clipping."""
+        limit = self.config.optim.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.method.parameters(), float("inf") if limit is None else limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self.step, num_steps)
+        return norm
+
+
+def _micro_batches(accumulate: int) -> Iterator[bool]:
+    """Yield once a micro-batch of a step: whether it is the last."""
+    return (index == accumulate - 1 for index in range(accumulate))
+
+
+def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """This rank's micro-batches on its device, each with the plan position at which it is due to begin."""
+    world = collectives.world_size()
+    micro = config.global_batch_size // (world * config.accumulate)
+    shard = ray.train.get_dataset_shard("train")
+    stream = shard.iter_torch_batches(
+        batch_size=micro, prefetch_batches=2, device=state.device, pin_memory=state.device.type == "cuda"
+    )
+    first = state.step * config.global_batch_size + collectives.rank() * micro
+    for index, columns in enumerate(stream):
+        yield columns, first + index * micro * world
+
+
+def _method_batch(columns: dict[str, Tensor], views: ViewGenerator, *, photometric_done: bool) -> Batch:
+    epoch, sample_id = columns[schema.EPOCH], columns[schema.SAMPLE_ID]
+    crops = {name: columns[name] for name in views.views.groups}
+    images = views(crops, epoch, sample_id, photometric_done=photometric_done)
+    return {"views": images, "sample_id": sample_id, "epoch": epoch, "valid": columns[schema.VALID]}
+
+
+class Verdict:
+    """What all ranks do after a step: bit 1 checkpoint, bit 2 stop."""
+
+    def __init__(self, bits: int) -> None:
+        self.checkpoint = bool(bits & 1)
+        self.stop = bool(bits & 2)
+
+
+class Control:
+    """Rank 0's clock and the driver's wish to stop, agreed on by all ranks.
+
+    The verdict of a step travels beside the next one on a gloo group, so that no GPU is waited for.
+    """
+
+    def __init__(self, config: PretrainConfig, monitor: Any) -> None:
+        self._every_s = config.checkpoint.every_s
+        self._monitor = monitor
+        self._saved = time.monotonic()
+        self._answer: Any = None
+        self._several = collectives.world_size() > 1
+        self._group: Any = dist.new_group(backend="gloo") if self._several else None
+        self._bits = torch.zeros(1, dtype=torch.int64)
+        self._pending: Any = None
+
+    def exchange(self) -> Verdict:
+        """Give this rank's view after a step and get the verdict all ranks share."""
+        if self._pending is not None:
+            self._pending.wait()
+        verdict = Verdict(int(self._bits))
+        self._bits = torch.tensor([self._decide(verdict) if collectives.rank() == 0 else 0])
+        if self._several:
+            self._pending = dist.broadcast(self._bits, src=0, group=self._group, async_op=True)
+        return verdict
+
+    def _decide(self, before: Verdict) -> int:
+        now = time.monotonic()
+        due = now - self._saved >= self._every_s and not before.stop
+        if due:
+            self._saved = now
+        return int(due) | 2 * int(self._stop_wanted())
+
+    def _stop_wanted(self) -> bool:
+        """Ask the driver without waiting: the answer to an earlier question counts."""
+        if self._answer is None:
+            self._answer = self._monitor.log.remote(None)
+        ready, _ = ray.wait([self._answer], timeout=0)
+        if not ready:
+            return False
+        wanted = bool(ray.get(self._answer))
+        self._answer = None
+        return wanted
+
+
+def save_checkpoint(state: TrainState, *, wait: bool) -> None:
+    """Report a checkpoint to Ray Train; a barrier of all ranks, of which rank 0 writes."""
+    mode = ray.train.CheckpointUploadMode.SYNC if wait else ray.train.CheckpointUploadMode.ASYNC
+    checkpoint = None
+    if collectives.rank() == 0:
+        folder = tempfile.mkdtemp(prefix="afield-checkpoint-")
+        torch.save(state.state_dict(), os.path.join(folder, "state.pt"))
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+    ray.train.report(
+        {"step": state.step},
+        checkpoint=checkpoint,
+        checkpoint_dir_name=checkpoint_name(state.step),
+        checkpoint_upload_mode=mode,
+        delete_local_checkpoint_after_upload=True,
+    )
+
+
+def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Write the encoder with what made it; returns the digest."""
+    config, run = state.config, RunDir(job["run"])
+    dump = config.model_dump(mode="json")
+    return artifact.save(
+        run.path("artifact"),
+        state.method.encoder,
+        config={name: dump[name] for name in ("method", "encoder", "views", "optim", "seed", "global_batch_size")},
+        preprocess={"image_size": config.views.size, "mean": config.views.mean, "std": config.views.std},
+        provenance={
+            "fingerprint": config.fingerprint(),
+            "source": config.source.uri,
+            "manifest_version": job["manifest_version"],
+            "num_steps": state.step,
+            "samples_seen": state.step * config.global_batch_size,
+            "metrics": metrics,
+            "packages": environment()["packages"],
+        },
+    )

@@ -1,0 +1,158 @@
+"""The whole system on real files, local and on S3: source -> manifest -> pretrain -> adapt, export, report."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+from jobs.adapt import AdaptConfig, adapt
+from jobs.command_line import InputError, parse
+from jobs.config import PretrainConfig, complete_pretrain
+from jobs.export import ExportConfig, export
+from jobs.pretrain import pretrain
+from jobs.report import ReportConfig, report
+from jobs.run_dir import RunDir
+from models import artifact
+from models.encoders.factory import EncoderConfig, build_encoder
+from pipelines import quarantine, storage
+from pipelines.decode import decode
+from tests.object_store import ObjectStore
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+SMALL = [
+    *("simclr_small", "encoder.width=8", "method.hidden_dim=32", "method.projection_dim=16", "views.size=16"),
+    *("global_batch_size=32", "log.every_steps=1", "cluster.max_failures=0"),
+]
+
+
+def config(*words: str) -> PretrainConfig:
+    made = parse(complete_pretrain, [*SMALL, *words])
+    assert isinstance(made, PretrainConfig)
+    return made
+
+
+def parts(folder: str) -> dict[str, Any]:
+    tables = {}
+    for name in storage.list_names(folder):
+        filesystem, path = storage.arrow_filesystem(storage.join(folder, name))
+        tables[name] = pq.read_table(path, filesystem=filesystem)
+    return tables
+
+
+def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(image_folder: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", str(tmp_path / "run")
+    shutil.copytree(image_folder, source)
+    (source / "scene0" / "broken.jpg").write_bytes(b"no picture")
+    words = [f"source.uri={source}", f"out={out}"]
+
+    first = pretrain(config(*words, "num_steps=7"))
+    assert first["steps"] == first["step"] == 7 and first["bad_samples"] == 1
+    assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 8))
+    assert all({"loss", "lr", "feature_std", "images_per_s", "wait_fraction"} <= line.keys() for line in lines)
+
+    (source / "scene0" / "later.jpg").write_bytes((source / "scene0" / "01.jpg").read_bytes())  # not in the manifest
+    second = pretrain(config(*words, "num_steps=9", "checkpoint.keep=1", "views.placement=decode"))
+    assert second["steps"] == 9 and second["artifact_digest"] != first["artifact_digest"]
+    assert RunDir(out).committed_step() == 9
+    steps = [json.loads(line)["step"] for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 10))
+    assert len(list(Path(out, "tensorboard").iterdir())) == 2
+
+    third = pretrain(config(*words, "num_steps=9"))  # nothing left to do
+    assert third["artifact_digest"] == second["artifact_digest"]
+    with pytest.raises(InputError, match=r"holds another experiment: it differs in seed \(0 there, 1 now\)"):
+        pretrain(config(*words, "num_steps=9", "seed=1"))
+
+
+def test_the_chain_runs_on_object_storage_with_two_workers(
+    object_store: ObjectStore, image_folder: Path, put_folder: Callable[[Path, str], None]
+) -> None:
+    object_store.make_bucket("chain")
+    for scene in ("scene0", "scene1"):
+        put_folder(image_folder / scene, f"s3://chain/images/{scene}")
+    source, out = "s3://chain/images", "s3://chain/runs/a"
+    result = pretrain(config(f"source.uri={source}", f"out={out}", "num_epochs=2", "cluster.num_workers=2"))
+    assert result["steps"] == 2 * 50 // 32
+    encoder = artifact.load(result["artifact"])
+    assert encoder(encoder.preprocess(torch.zeros(2, 3, 40, 30, dtype=torch.uint8))).shape == (2, encoder.embed_dim)
+    assert encoder.provenance["samples_seen"] == 96
+
+    labelled = {"artifact": result["artifact"], "train": {"uri": source}, "test": {"uri": source}}
+    scores = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "knn", "k": 1}}))
+    assert scores["top1"] == scores["untrained_top1"] == 1.0  # every image is its own nearest neighbour
+    assert (scores["num_train"], scores["num_test"], scores["ci95"]) == (50, 50, [1.0, 1.0])
+    linear = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "linear"}}))
+    assert 0.5 < linear["top1"] <= 1.0 and linear["artifact_digest"] == encoder.digest
+
+    wanted = ExportConfig.model_validate(
+        {"artifact": result["artifact"], "source": {"uri": source}, "out": "s3://chain/embeddings"}
+    )
+    exported = export(wanted)
+    assert (exported["rows"], exported["parts_written"], exported["quarantined"]) == (50, 1, 0)
+    (table,) = parts("s3://chain/embeddings/embeddings").values()
+    assert table.num_rows == 50 and len(set(table["sample_id"].to_pylist())) == 50
+    assert table.schema.field("embedding").type.list_size == encoder.embed_dim
+    assert set(table["artifact_digest"].to_pylist()) == {encoder.digest}
+    again = export(wanted)
+    assert (again["rows"], again["parts_written"], again["parts_kept"]) == (0, 0, 1)
+    with pytest.raises(InputError, match="another export: it differs in dtype"):
+        export(wanted.model_copy(update={"dtype": "float16"}))
+
+    page = report(ReportConfig(run=out))
+    assert b"<html" in storage.read_bytes(page["result"])
+
+
+def test_masked_autoencoding_runs_and_reports(image_folder: Path, tmp_path: Path) -> None:
+    words = [
+        *("mae_small", f"source.uri={image_folder}", f"out={tmp_path}/run", "num_steps=3", "global_batch_size=16"),
+        *(
+            "encoder.width=8",
+            "method.decoder_dim=16",
+            "method.decoder_depth=1",
+            "method.decoder_heads=2",
+            "accumulate=2",
+        ),
+        *("views.size=16", "log.every_steps=1"),
+    ]
+    made = parse(complete_pretrain, words)
+    assert isinstance(made, PretrainConfig)
+    result = pretrain(made)
+    assert result["steps"] == 3 and 0 < result["loss"] < 10
+    report(ReportConfig(run=f"{tmp_path}/run"))
+    assert (tmp_path / "run" / "report" / "reconstruction.png").stat().st_size > 0
+
+
+def test_export_embeds_every_sample_once_over_several_parts(image_folder: Path, tmp_path: Path) -> None:
+    uri, encoder_config = str(tmp_path / "artifact"), EncoderConfig(name="resnet18_small", width=8)
+    preprocess = {"image_size": 16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    saved = {"encoder": encoder_config.model_dump(), "seed": 0}
+    artifact.save(uri, build_encoder(encoder_config, 16), config=saved, preprocess=preprocess, provenance={})
+    wanted = ExportConfig.model_validate(
+        {"artifact": uri, "source": {"uri": str(image_folder)}, "out": str(tmp_path / "e"), "part_rows": 64}
+    )
+    assert export(wanted)["parts_written"] == 4
+    before = parts(f"{tmp_path}/e/embeddings")
+    ids = [i for table in before.values() for i in table["sample_id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == 200
+    victim = sorted(before)[1]
+    (tmp_path / "e" / "embeddings" / victim).unlink()
+    again = export(wanted)
+    assert (again["parts_written"], again["parts_kept"], again["rows"]) == (1, 3, 64)
+    after = parts(f"{tmp_path}/e/embeddings")
+    assert after[victim]["sample_id"] == before[victim]["sample_id"]
+
+    encoder = artifact.load(uri)
+    row = after[victim].slice(5, 1).to_pylist()[0]
+    image = torch.from_numpy(decode(Path(row["uri"]).read_bytes(), max_pixels=10**7).copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        alone = encoder(encoder.preprocess(image))[0]
+    assert torch.allclose(torch.tensor(row["embedding"]), alone, atol=0.05 * float(alone.abs().max()))

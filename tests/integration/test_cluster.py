@@ -1,0 +1,98 @@
+"""On a Ray that is already there: two nodes, a submitted job, and what such a cluster is refused for."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import commands
+from tests.object_store import ObjectStore
+
+BIN = Path(sys.executable).parent
+
+
+def test_nothing_phones_home() -> None:
+    script = (
+        "import os\n"
+        "from ray._common.usage import usage_lib\n"
+        "print(usage_lib.usage_stats_enabled())\n"
+        "from jobs import launch; from jobs.config import ClusterConfig\n"
+        "with launch.session(ClusterConfig(address='local')):\n"
+        "    print(usage_lib.usage_stats_enabled(), os.environ['RAY_USAGE_STATS_ENABLED'])\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=commands.ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "0"]  # Ray's own default, and what it is once a job has started it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_nodes_train_and_a_local_out_needs_shared_fs(image_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = [*commands.TINY, f"source.uri={image_folder}", f"out={out}", "num_steps=6", "cluster.num_workers=2"]
+    with commands.two_nodes((2, 2)) as address:
+        refused = commands.run("pretrain", *words, f"cluster.address={address}")
+        assert refused.returncode == 2
+        assert "local path and the cluster has 2 nodes" in refused.stderr and "cluster.shared_fs=true" in refused.stderr
+        assert not out.exists()
+        hungry = commands.run(
+            "pretrain", *words, f"cluster.address={address}", "cluster.shared_fs=true", "cluster.num_workers=4"
+        )
+        assert hungry.returncode == 2 and "decoding needs at least 1" in hungry.stderr
+        done = commands.run("pretrain", *words, f"cluster.address={address}", "cluster.shared_fs=true", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["steps"] == 6
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A `ray start --head` with its job server; gives the variables of its clients."""
+    with socket.socket() as probe, socket.socket() as other:
+        probe.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, dashboard = probe.getsockname()[1], other.getsockname()[1]
+    folder = f"/tmp/afield-{os.getpid()}"  # short: Ray's sockets lie below it
+    command = [
+        *(str(BIN / "ray"), "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"),
+        *(f"--temp-dir={folder}", "--block", "--dashboard-agent-listen-port=0"),
+    ]
+    process = subprocess.Popen(command, cwd=commands.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_submitted_job_runs_on_the_submitting_cluster(
+    head: dict[str, str], image_folder: Path, tmp_path: Path, object_store: ObjectStore
+) -> None:
+    def submit(out: str) -> subprocess.CompletedProcess[str]:
+        words = [*commands.TINY, f"source.uri={image_folder}", f"out={out}", "num_steps=3"]
+        command = [str(BIN / "ray"), "job", "submit", "--working-dir", "."]
+        return subprocess.run(
+            [*command, "--", sys.executable, "-m", "jobs.pretrain", *words],
+            cwd=commands.ROOT,
+            env={**os.environ, **head},
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+
+    for _ in range(30):  # until the job server answers
+        ready = subprocess.run([str(BIN / "ray"), "job", "list"], env={**os.environ, **head}, capture_output=True)
+        if ready.returncode == 0:
+            break
+    relative = submit("runs/a")
+    assert "is relative, and a submitted job's folder is thrown away" in relative.stdout + relative.stderr
+    done = submit(str(tmp_path / "run"))
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "starting a local Ray" not in text
+    assert (tmp_path / "run" / "artifact" / "encoder.safetensors").exists()

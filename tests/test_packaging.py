@@ -1,0 +1,51 @@
+"""What is installed and what is uploaded: every package and recipe, and little else."""
+
+import shutil
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = ("augment", "models", "pipelines", "jobs")
+
+
+def test_every_package_is_listed_for_installation() -> None:
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_constraints_are_exact_and_hold_no_addresses() -> None:
+    pins = [pin for pin in (ROOT / "constraints.txt").read_text().splitlines() if not pin.startswith("#")]
+    assert pins
+    assert all(pin.count("==") == 1 and "/" not in pin and "@" not in pin for pin in pins)
+
+
+@pytest.mark.parametrize(
+    "litter",
+    ["runs/demo/checkpoint.bin", ".venv/lib/torch.so", "data/images.tar", "x.egg-info/SOURCES", "encoder.safetensors"],
+)
+def test_upload_to_a_cluster_leaves_out_what_a_working_copy_gathers(tmp_path: Path, litter: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "jobs", copy / "jobs")
+    shutil.copy(ROOT / ".gitignore", copy)
+    (copy / litter).parent.mkdir(parents=True, exist_ok=True)
+    (copy / litter).write_bytes(bytes(1000))
+    target = tmp_path / "upload.zip"
+    create_package(str(copy), target, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    names = zipfile.ZipFile(target).namelist()
+    assert any(name.endswith("jobs/__init__.py") for name in names)
+    assert not any(litter in name for name in names)
+
+
+def test_upload_of_the_packages_is_small() -> None:
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files if path.is_file()) < 2_000_000
