@@ -126,8 +126,7 @@ def _embed(
 ) -> tuple[dict[str, Tensor], np.ndarray]:
     """Features of every kind (N, D) of the readable images, and the row (N,) of each in the table."""
     work = ingest.Ingest(Listed(table), ingest.Centre(size), embed.BLOCK_ROWS, MAX_PIXELS, quarantine=None, run="adapt")
-    items = ingest.training_items(0, table.num_rows, block_rows=embed.BLOCK_ROWS)
-    stream = embed.embed(ingest.dataset(work, items), encoders, num_actors=num_actors)
+    stream = embed.embed(ingest.dataset(work, work.items(0, table.num_rows)), encoders, num_actors=num_actors)
     batches = list(stream.iter_batches(batch_size=None))
     valid = np.concatenate([batch[schema.VALID] for batch in batches])
     row = np.concatenate([batch[schema.POSITION] for batch in batches])[valid]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
@@ -16,6 +17,7 @@ from models.encoders.factory import EncoderConfig
 from models.method import MethodConfig
 from models.optim import OptimConfig
 from models.registry import METHODS
+from pipelines.plan import Plan
 
 
 class SourceConfig(Frozen):
@@ -24,17 +26,38 @@ class SourceConfig(Frozen):
     uri: str = Field(min_length=1, description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest")
     max_pixels: int = Field(100_000_000, ge=1, description="larger images are quarantined undecoded, px")
     max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
+    interleave: int = Field(
+        1, ge=1, description="row groups drawn from together; more for shards packed in order of class"
+    )
 
 
 class ClusterConfig(Frozen):
     """Which Ray cluster, and what the job takes of it."""
 
     address: str = Field("auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT")
-    num_workers: int = Field(1, ge=1, description="training processes")
+    num_workers: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$")] = Field(
+        1, description="training processes; MIN..MAX: as many as the cluster has room for"
+    )
     cpus_per_worker: Literal["auto"] | float = Field("auto", description="logical CPUs a training process holds")
     max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
     use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
     shared_fs: bool = Field(False, description="local paths are the same files on every node")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"num_workers must be MIN..MAX with MIN <= MAX, got {self.num_workers}")
+        return self
+
+    @property
+    def min_workers(self) -> int:
+        """Fewest training processes to start with."""
+        return int(str(self.num_workers).partition("..")[0])
+
+    @property
+    def max_workers(self) -> int:
+        """Most training processes to grow to."""
+        return int(str(self.num_workers).rpartition("..")[2])
 
 
 class CheckpointConfig(Frozen):
@@ -42,6 +65,12 @@ class CheckpointConfig(Frozen):
 
     every_s: float = Field(300.0, gt=0, description="seconds between checkpoints, by rank 0's clock")
     keep: int = Field(2, ge=1, description="checkpoints kept; older ones of this run are deleted")
+
+
+class DebugConfig(Frozen):
+    """What helps to find out what happened."""
+
+    log_samples: bool = Field(False, description="write which samples each step saw to out/samples/")
 
 
 class LogConfig(Frozen):
@@ -72,22 +101,20 @@ class PretrainConfig(Frozen):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="initial weights, order of samples and every draw")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast; auto: bfloat16 on GPUs")
+    deterministic: bool = Field(
+        False, description="the same losses to the bit on the same hardware, workers and threads; slower"
+    )
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    debug: DebugConfig = DebugConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.num_steps is None) == (self.num_epochs is None):
             given = "both" if self.num_steps else "neither"
             raise ValueError(f"give exactly one of num_steps and num_epochs, got {given}")
-        share = self.cluster.num_workers * self.accumulate
-        if self.global_batch_size % share:
-            near = max(share, round(self.global_batch_size / share) * share)
-            raise ValueError(
-                f"global_batch_size {self.global_batch_size} does not divide among cluster.num_workers "
-                f"{self.cluster.num_workers} x accumulate {self.accumulate}: take {near}, for instance"
-            )
+        self._check_shares()
         if self.accumulate > 1 and not METHODS[self.method.name].accumulates:
             raise ValueError(
                 f"accumulate {self.accumulate} would change the objective of {self.method.name}, whose samples meet "
@@ -95,12 +122,23 @@ class PretrainConfig(Frozen):
             )
         return self
 
-    def steps(self, num_samples: int) -> int:
-        """Optimiser steps of the whole run over a corpus of `num_samples`."""
+    def _check_shares(self) -> None:
+        sizes = range(self.cluster.min_workers, self.cluster.max_workers + 1)
+        for share in (workers * self.accumulate for workers in sizes):
+            if self.global_batch_size % share:
+                whole = math.lcm(*(workers * self.accumulate for workers in sizes))
+                raise ValueError(
+                    f"global_batch_size {self.global_batch_size} does not divide among cluster.num_workers "
+                    f"{share // self.accumulate} x accumulate {self.accumulate}: "
+                    f"take {max(1, round(self.global_batch_size / whole)) * whole}, for instance"
+                )
+
+    def steps(self, plan: Plan) -> int:
+        """Optimiser steps of the whole run over the epochs of a plan."""
         if self.num_steps is not None:
             return self.num_steps
         assert self.num_epochs is not None
-        return max(1, int(self.num_epochs * num_samples) // self.global_batch_size)
+        return max(1, plan.positions(self.num_epochs) // self.global_batch_size)
 
     def experiment(self) -> dict[str, Any]:
         """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or cadence."""

@@ -5,6 +5,7 @@ import math
 import sys
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from augment.frozen import Frozen
@@ -101,7 +102,7 @@ def _write(
         run=encoder.digest[:16],
     )
     encoders = embed.Encoders(uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker)
-    embeddings = embed.embed(ingest.dataset(work, missing), encoders, num_actors=session.num_workers)
+    embeddings = embed.embed(ingest.dataset(work, np.array(missing)), encoders, num_actors=session.num_workers)
     half = config.dtype == "float16"
     sink = sinks.EmbeddingSink(
         storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half

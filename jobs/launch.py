@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -27,6 +28,9 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
+# Ray Train grows a worker group until it does not fit any more. Where CPUs are what it grows into, workers that ask for
+# a little more than a whole number of them leave one on every node for decoding, also when the cluster has shrunk.
+SPARE_CPUS = 0.01
 
 _own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
 
@@ -36,7 +40,8 @@ class Session:
     """What a job may use of the cluster.
 
     Attributes:
-        num_workers: Training processes.
+        num_workers: Training processes, the most of them where their number may change.
+        min_workers: The fewest.
         cpus_per_worker: Logical CPUs each of them holds.
         threads_per_worker: Compute threads each of them runs.
         use_gpu: One GPU for each of them.
@@ -45,11 +50,17 @@ class Session:
     """
 
     num_workers: int
+    min_workers: int
     cpus_per_worker: float
     threads_per_worker: int
     use_gpu: bool
     num_nodes: int
     data_cpus: float
+
+    @property
+    def scaling(self) -> Any:
+        """The number of workers as Ray Train takes it: one number, or the least and the most."""
+        return self.num_workers if self.min_workers == self.num_workers else (self.min_workers, self.num_workers)
 
 
 def in_submitted_job() -> bool:
@@ -122,7 +133,7 @@ def _start(cluster: ClusterConfig) -> bool:
         logging.getLogger(name).setLevel(logging.ERROR)  # their progress goes to Ray's log files; ours to the terminal
     address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
     if address in (None, "", "local"):
-        logical = max(os.cpu_count() or 1, cluster.num_workers + 2)
+        logical = max(os.cpu_count() or 1, cluster.max_workers + 2)
         print(f"starting a local Ray with {logical} logical CPUs on {os.cpu_count()} cores", file=sys.stderr)
         ray.init(
             address="local", num_cpus=logical, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
@@ -149,27 +160,29 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
                 "cluster.shared_fs=true where every node sees the same files"
             )
     cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
-    use_gpu = gpus >= cluster.num_workers if cluster.use_gpu == "auto" else cluster.use_gpu
-    if use_gpu and gpus < cluster.num_workers:
+    use_gpu = gpus >= cluster.min_workers if cluster.use_gpu == "auto" else cluster.use_gpu
+    if use_gpu and gpus < cluster.min_workers:
         raise InputError(
             f"cluster.use_gpu={cluster.use_gpu} with cluster.num_workers={cluster.num_workers}, but the cluster has "
             f"{gpus:g} GPUs: "
             "set cluster.use_gpu=auto or add GPU nodes"
         )
     per_worker = _cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
-    left = cpus - (cluster.num_workers * per_worker if train else 0)
+    left = cpus - (cluster.min_workers * per_worker if train else 0)
     if left < 1:
         raise InputError(
             f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={per_worker:g} leave {left:g} of "
             f"{cpus:g} CPUs, and "
             "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
         )
-    threads = max(1, (os.cpu_count() or 1) // cluster.num_workers) if own else max(1, int(per_worker))
-    return Session(cluster.num_workers, per_worker, threads, use_gpu, len(nodes), left)
+    threads = max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
+    if cluster.min_workers < cluster.max_workers and not use_gpu:
+        per_worker += SPARE_CPUS
+    return Session(cluster.max_workers, cluster.min_workers, per_worker, threads, use_gpu, len(nodes), left)
 
 
 def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu: bool) -> float:
     """On a cluster without GPUs training computes on CPUs: half of them, the other half decodes."""
     if cluster.cpus_per_worker != "auto":
         return float(cluster.cpus_per_worker)
-    return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.num_workers))
+    return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.max_workers))

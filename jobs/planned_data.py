@@ -7,37 +7,36 @@ from ray.train import DataConfig
 
 from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig
-from jobs.run_dir import CHECKPOINTS, RunDir, committed_checkpoint, step_of
+from jobs.run_dir import RunDir
 from pipelines import ingest
-from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 
 
 class PlannedData(DataConfig):
-    """Builds the stream of each worker group: from the committed step to the last, for its number of workers."""
+    """Builds the stream of each worker group: what the committed weights have not seen, for its number of workers.
 
-    def __init__(self, config: PretrainConfig, manifest: Manifest, run: RunDir, num_steps: int) -> None:
+    Ray Train calls it once a worker group is up, when the committed checkpoint can no longer change.
+    """
+
+    def __init__(self, config: PretrainConfig, plan: Plan, run: RunDir, num_steps: int) -> None:
         super().__init__()
-        self._config, self._manifest, self._run, self._num_steps = config, manifest, run, num_steps
+        self._config, self._plan, self._run, self._num_steps = config, plan, run, num_steps
 
     def configure(
         self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
     ) -> list[dict[str, DataIterator]]:
         """Split one ordered stream: block i goes to rank i mod `world_size`."""
         config = self._config
-        name = committed_checkpoint(self._run.path(CHECKPOINTS))
-        start = (step_of(name) if name else 0) * config.global_batch_size
-        stop = self._num_steps * config.global_batch_size
-        block_rows = config.global_batch_size // (world_size * config.accumulate)
         work = ingest.Ingest(
-            order=Plan(self._manifest, config.seed),
+            order=self._plan,
             shape=ingest.Crops(ViewGenerator(config.views, config.seed), photometric=photometric_done(config)),
-            block_rows=block_rows,
+            block_rows=config.global_batch_size // (world_size * config.accumulate),
             max_pixels=config.source.max_pixels,
             quarantine=self._run.path("quarantine"),
             run=config.fingerprint(),
         )
-        stream = ingest.dataset(work, ingest.training_items(start, stop, block_rows=block_rows))
+        stop = self._num_steps * config.global_batch_size
+        stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 

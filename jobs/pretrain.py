@@ -9,19 +9,20 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from jobs import launch
+from jobs import checkpoints, launch
 from jobs.command_line import InputError, main
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import manifest_of
 from jobs.monitor import Monitor, StepProgress, stop_signals
 from jobs.planned_data import PlannedData, photometric_done
-from jobs.run_dir import CHECKPOINTS, MANIFEST, RunDir
+from jobs.run_dir import MANIFEST, RunDir
 from jobs.worker import train_worker
 from models import artifact
 from models.optim import peak_lr
 from models.registry import build_method
 from pipelines import storage
 from pipelines.manifest import Manifest
+from pipelines.plan import Plan
 
 POLL_S = 0.5
 
@@ -40,13 +41,14 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", config.source.uri)
     resumed = run.check(config)
     with launch.session(config.cluster, paths=(run.uri, config.source.uri)) as session:
-        manifest = manifest_of(config.source.uri, run.path(MANIFEST))
+        checkpoints.mend(run.path(checkpoints.FOLDER))
+        plan, done = _plan(config, run), run.committed_step()
         run.write_config(config)
-        num_steps, done = config.steps(manifest.num_rows), run.committed_step()
+        num_steps = config.steps(plan)
         if resumed:
             print(f"resuming {run.uri} from step {done} of {num_steps}", file=sys.stderr)
-        print(_derived(config, manifest, num_steps), file=sys.stderr)
-        stopped_at = None if done >= num_steps else _fit(config, run, manifest, num_steps, session)
+        print(_derived(config, plan.manifest, num_steps), file=sys.stderr)
+        stopped_at = None if done >= num_steps else _fit(config, run, plan, num_steps, session)
     lines = run.join_metrics()
     if stopped_at is not None:
         print(f"stopped at step {stopped_at} of {num_steps}; the same command line goes on from there", file=sys.stderr)
@@ -76,9 +78,25 @@ def _check_method(config: PretrainConfig) -> None:
         raise InputError(str(error)) from None
 
 
+def _plan(config: PretrainConfig, run: RunDir) -> Plan:
+    """The order of samples: what the checkpoint's ledger has it be, and from there on the newest manifest version.
+
+    Raises:
+        InputError: the source holds no samples, or its manifest was made anew since.
+    """
+    manifest, ledger = manifest_of(config.source.uri, run.path(MANIFEST)), run.ledger()
+    joined = ledger.onto(manifest.version, config.source.interleave)
+    if ledger.spans and ledger.spans[-1].version != manifest.version:
+        print(f"the running epoch goes on with manifest version {manifest.version}", file=sys.stderr)
+    try:
+        return Plan.open(manifest.uri, joined, config.seed)
+    except ValueError as error:
+        raise InputError(f"source.uri {error}") from None
+
+
 def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     """Say what follows from the configuration, and why."""
-    per_worker = config.global_batch_size // config.cluster.num_workers
+    per_worker = config.global_batch_size // config.cluster.max_workers
     rate = peak_lr(config.optim, config.global_batch_size)
     return (
         f"{manifest.num_rows} samples, {num_steps} steps of {config.global_batch_size} ({per_worker} a worker); "
@@ -86,9 +104,7 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     )
 
 
-def _fit(
-    config: PretrainConfig, run: RunDir, manifest: Manifest, num_steps: int, session: launch.Session
-) -> int | None:
+def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
     filesystem, path = storage.arrow_filesystem(run.uri)
@@ -100,23 +116,23 @@ def _fit(
             "threads": session.threads_per_worker,
             "photometric_done": photometric_done(config),
             "run": run.uri,
-            "manifest_version": manifest.version,
+            "ledger": plan.ledger.as_dict(),
             "monitor": monitor,
         },
         scaling_config=ScalingConfig(
-            num_workers=session.num_workers,
+            num_workers=session.scaling,
             use_gpu=session.use_gpu,
             resources_per_worker={"CPU": session.cpus_per_worker, **({"GPU": 1} if session.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name=CHECKPOINTS,
+            name=checkpoints.FOLDER,
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoint.keep),
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=PlannedData(config, manifest, run, num_steps),
+        dataset_config=PlannedData(config, plan, run, num_steps),
     )
     _watch(trainer, monitor, num_steps, run.committed_step())
     stopped_at: int | None = ray.get(monitor.stopped_at.remote())

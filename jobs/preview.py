@@ -138,11 +138,11 @@ def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: 
         InputError: none of them can be read.
     """
     start, num_images = epoch * manifest.num_rows, min(num_images, manifest.num_rows)
-    head = Head.of(Plan(manifest, config.seed), start, start + num_images)
+    head = Head.of(Plan.fresh(manifest, config.seed, config.source.interleave), start, start + num_images)
     generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
     shape = WithOriginal(ingest.Crops(generator, photometric=in_task))
     work = ingest.Ingest(head, shape, num_images, config.source.max_pixels, quarantine=None, run="preview")
-    columns = collect(ingest.dataset(work, [(0, num_images)]))
+    columns = collect(ingest.dataset(work, np.array([[0, num_images]])))
     valid = columns.pop(schema.VALID)
     if not valid.any():
         raise InputError(f"source.uri {manifest.source}: none of the first {len(valid)} images can be read")

@@ -20,6 +20,7 @@ from models.artifact import Artifact
 from models.encoders.factory import build_encoder
 from pipelines import quarantine, schema, storage
 from pipelines.manifest import Manifest, open_manifest, versions
+from pipelines.plan import Plan
 
 WIDE_PX, HALF_PX = 1096, 536  # of the curves on the page; 1096 is its width
 NUM_EXAMPLES = 3  # of each reason for which samples are bad
@@ -164,7 +165,7 @@ def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
 
 def _head(found: Found) -> list[Html]:
     config, last = found.config, found.lines[-1] if found.lines else {}
-    total = config.num_steps or (config.steps(found.manifest.num_rows) if found.manifest else None)
+    total = config.num_steps or (config.steps(Plan.fresh(found.manifest, config.seed)) if found.manifest else None)
     of = f" of {total:,}" if total else ""
     badge = "finished" if found.encoder else f"unfinished: step {_steps(found):,}{of}"
     title = f"{_name(found)}: {config.method.name} with {config.encoder.name}"

@@ -2,15 +2,16 @@
 
 import io
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from augment.preview import Cell, grid
-from jobs import launch, preview
+from jobs import checkpoints, launch, preview
 from jobs.config import PretrainConfig
 from jobs.report_figures import Picture
-from jobs.run_dir import CHECKPOINTS, RunDir, committed_checkpoint, step_of
+from jobs.run_dir import RunDir
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
@@ -66,10 +67,10 @@ def _embed(
     The first of the second epoch, in which the order is another: the report has shown those of the first.
     """
     num_images = min(NUM_EMBEDDED, manifest.num_rows)
-    head = preview.Head.of(Plan(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
+    head = preview.Head.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
     shape = preview.WithOriginal(ingest.Centre(encoder.image_size))
     work = ingest.Ingest(head, shape, embed.BLOCK_ROWS, config.source.max_pixels, quarantine=None, run="report")
-    images = ingest.dataset(work, [(0, num_images)])
+    images = ingest.dataset(work, np.array([[0, num_images]]))
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
     encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)
     columns = preview.collect(embed.embed(images, encoders, num_actors=1))
@@ -79,18 +80,18 @@ def _embed(
 
 def reconstruction(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture | None:
     """Show what the newest checkpoint's MAE paints where patches are hidden; None for other methods or none saved."""
-    name = committed_checkpoint(run.path(CHECKPOINTS))
+    name = checkpoints.committed(run.path(checkpoints.FOLDER))
     if name is None or not issubclass(METHODS[config.method.name], MAE):
         return None
     method = build_method(config.method, config.encoder, config.views, config.seed)
     assert isinstance(method, MAE)
-    data = storage.read_bytes(run.path(CHECKPOINTS, name, "state.pt"))
+    data = storage.read_bytes(run.path(checkpoints.FOLDER, name, checkpoints.STATE))
     method.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["method"])
     method.eval()
     triple = method.reconstruct(drawn.batch)
     error = (triple[0] - triple[2]).abs().mean() / method.mask_ratio  # visible patches have none
     finding = (
-        f"At step {step_of(name):,}: {method.mask_ratio:.0%} of the pixels hidden, "
+        f"At step {checkpoints.step_of(name):,}: {method.mask_ratio:.0%} of the pixels hidden, "
         f"painted with a mean error of {error:.1%} of white"
     )
     rows = [list(map(Cell, images)) for images in zip(*map(preview.to_uint8, triple), strict=True)]

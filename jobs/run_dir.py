@@ -1,6 +1,6 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json metrics/ metrics.jsonl checkpoints/ artifact/ quarantine/ manifest/ tensorboard/ report/
+config.yaml env.json metrics/ metrics.jsonl checkpoints/ artifact/ quarantine/ samples/ manifest/ tensorboard/ report/
 """
 
 import json
@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from jobs import checkpoints
 from jobs.command_line import InputError, to_yaml
 from jobs.config import PretrainConfig, load_pretrain
 from pipelines import storage
+from pipelines.plan import Ledger
 
-CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest"
 PACKAGES = (
     "afield",
@@ -90,8 +91,12 @@ class RunDir:
 
     def committed_step(self) -> int:
         """Optimiser step of the newest committed checkpoint, 0 where there is none."""
-        name = committed_checkpoint(self.path(CHECKPOINTS))
-        return step_of(name) if name else 0
+        name = checkpoints.committed(self.path(checkpoints.FOLDER))
+        return checkpoints.step_of(name) if name else 0
+
+    def ledger(self) -> Ledger:
+        """What the newest committed checkpoint's weights have seen; nothing where there is none."""
+        return checkpoints.ledger(self.path(checkpoints.FOLDER))
 
     def join_metrics(self) -> list[dict[str, Any]]:
         """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""
@@ -104,9 +109,11 @@ class RunDir:
             storage.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
         return joined
 
-    def next_attempt(self) -> int:
-        """Number of the coming attempt: one more than any that has logged."""
-        return max((_part_key(name)[0] for name in storage.list_names(self.path("metrics"))), default=-1) + 1
+    def claim_attempt(self) -> int:
+        """Take the number of the coming attempt, one more than any before, by writing the first part of its log."""
+        attempt = max((_part_key(name)[0] for name in storage.list_names(self.path("metrics"))), default=-1) + 1
+        self.write_metrics(attempt, 0, [])
+        return attempt
 
     def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
         """Write one part of the log; object storage cannot append."""
@@ -133,29 +140,6 @@ def _part_key(name: str) -> tuple[int, int]:
 
 def _json_lines(lines: Iterable[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-
-def checkpoint_name(step: int) -> str:
-    """Directory name of the checkpoint after an optimiser step."""
-    return f"step-{step:09d}"
-
-
-def step_of(name: str) -> int:
-    """Optimiser step of a checkpoint's directory name."""
-    return int(name.removeprefix("step-"))
-
-
-def committed_checkpoint(folder: str) -> str | None:
-    """Name of the checkpoint that Ray Train would restore.
-
-    Read from the snapshot that Train writes at each commit and reads at start; what it does not name is an orphan. The
-    format is private to Ray: this is the one place that knows it, and a test holds it against a real run.
-    """
-    uri = storage.join(folder, "checkpoint_manager_snapshot.json")
-    if not storage.exists(uri):
-        return None
-    latest = json.loads(storage.read_bytes(uri))["latest_checkpoint_result"]
-    return str(latest["checkpoint_dir_name"]) if latest else None
 
 
 def environment() -> dict[str, Any]:

@@ -33,9 +33,10 @@ class RunLog:
         config: The run's configuration.
         job: As in `train_worker`.
         step: Steps done before.
+        attempt: Number of this start of the workers.
     """
 
-    def __init__(self, config: PretrainConfig, job: dict[str, Any], step: int) -> None:
+    def __init__(self, config: PretrainConfig, job: dict[str, Any], step: int, attempt: int) -> None:
         self.last_line: dict[str, Any] = {}
         self._config = config
         self._run = RunDir(job["run"])
@@ -43,7 +44,8 @@ class RunLog:
         self._logged_step = step
         self._started = time.monotonic()
         self._wait_s = 0.0
-        self._counts = torch.zeros(2, dtype=torch.int64)  # bad samples, misplaced batches
+        self._attempt = attempt
+        self._counts = torch.zeros(2, dtype=torch.int64)  # bad samples, misplaced ones
         self._bad_total = self._samples = 0
         self._outputs: dict[str, Tensor] = {}
         self._first = collectives.rank() == 0
@@ -56,7 +58,7 @@ class RunLog:
     def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter  # here, as only rank 0 needs it
 
-        self._attempt, self._part, self._lines = self._run.next_attempt(), 0, list[dict[str, Any]]()
+        self._part, self._lines = 1, list[dict[str, Any]]()
         self._flushed = time.monotonic()
         self._writing: Future[None] | None = None
         self._background = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -80,9 +82,23 @@ class RunLog:
 
     def saw(self, columns: dict[str, Tensor], position: int, outputs: dict[str, Tensor]) -> None:
         """Take note of one micro-batch, due to begin at a plan position; nothing is waited for."""
-        bad, misplaced = (~columns[schema.VALID]).sum(), columns[schema.POSITION][0] != position
-        self._counts = self._counts.to(bad.device) + torch.stack([bad, misplaced.long()])
+        found = columns[schema.POSITION]
+        due = torch.arange(position, position + len(found), device=found.device)
+        self._counts = self._counts.to(found.device)
+        self._counts += torch.stack([(~columns[schema.VALID]).sum(), (found != due).sum()])
         self._outputs = outputs
+
+    def check_order(self) -> None:
+        """Make sure that this worker's steps saw the samples that are theirs; before weights are called committed.
+
+        Raises:
+            PretrainingError: they did not.
+        """
+        if misplaced := int(self._counts[1]):
+            raise PretrainingError(self._out_of_order(misplaced))
+
+    def _out_of_order(self, misplaced: int) -> str:
+        return f"{misplaced} samples since the last line were those of other steps than theirs: please report this"
 
     def step(self, step: int, lr: float, grad_norm: Tensor, *, final: bool) -> None:
         """Take note of a step; every so many of them all ranks agree on a line, which rank 0 sends.
@@ -133,9 +149,7 @@ class RunLog:
 
     def _problem(self, line: dict[str, Any], misplaced: int) -> str | None:
         if misplaced:
-            return (
-                f"{misplaced} batches since the last line held samples of other steps than theirs: please report this"
-            )
+            return self._out_of_order(misplaced)
         fraction = self._bad_total / self._samples
         if self._samples >= MIN_SAMPLES_TO_JUDGE and fraction > self._config.source.max_bad_fraction:
             return (

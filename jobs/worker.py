@@ -11,18 +11,22 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from augment.generator import ViewGenerator
+from jobs import checkpoints
+from jobs.audit import SampleAudit
 from jobs.config import PretrainConfig, load_pretrain
-from jobs.run_dir import RunDir, checkpoint_name, environment
+from jobs.run_dir import RunDir, environment
 from jobs.run_log import RunLog
 from models import artifact, collectives, optim
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method
 from models.registry import build_method
 from pipelines import schema
+from pipelines.plan import Ledger
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -32,13 +36,23 @@ def train_worker(job: dict[str, Any]) -> None:
         job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest_version`, and
             `monitor`, the driver's actor.
     """
-    config = load_pretrain(job["config"])
+    config, run = load_pretrain(job["config"]), RunDir(job["run"])
     torch.set_num_threads(job["threads"])
-    state = TrainState(config, ray.train.torch.get_device())
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+    state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]))
     state.restore(ray.train.get_checkpoint())
     views = ViewGenerator(config.views, config.seed)
-    log = RunLog(config, job, state.step)
+    attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
+    log = RunLog(config, job, state.step, attempt)
+    audit = SampleAudit(run, attempt, collectives.rank(), enabled=config.debug.log_samples)
     control = Control(config, job["monitor"])
+
+    def save(*, wait: bool) -> None:
+        log.check_order()
+        audit.flush()
+        save_checkpoint(state, wait=wait)
 
     batches = log.timed(_batches(config, state))
     while state.step < job["num_steps"]:
@@ -48,27 +62,29 @@ def train_worker(job: dict[str, Any]) -> None:
             batch = _method_batch(columns, views, photometric_done=job["photometric_done"])
             outputs = state.backward(batch, synchronise=last)
             log.saw(columns, position, outputs)
+            audit.saw(state.step + 1, columns)
         grad_norm = state.update(job["num_steps"])
         log.step(state.step, lr, grad_norm, final=state.step == job["num_steps"])
         verdict = control.exchange()
         if verdict.stop and state.step < job["num_steps"]:
             log.close(stopped_at=state.step)
-            save_checkpoint(state, wait=True)
+            save(wait=True)
             return
         if verdict.checkpoint:
-            save_checkpoint(state, wait=False)
+            save(wait=False)
     if collectives.rank() == 0:
         write_artifact(state, job, log.last_line)
     log.close(stopped_at=None)
-    save_checkpoint(state, wait=True)
+    save(wait=True)
 
 
 class TrainState:
-    """Everything a checkpoint holds: the method, the optimiser and the step."""
+    """Everything a checkpoint holds: the method, the optimiser, the step and the ledger of what they have seen."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, plan: Ledger) -> None:
         self.config = config
         self.device = device
+        self._plan = plan
         method = build_method(config.method, config.encoder, config.views, config.seed)
         if collectives.world_size() > 1:
             convert_sync_batch_norm(method)
@@ -76,7 +92,14 @@ class TrainState:
         self.model: torch.nn.Module = self.method
         if collectives.world_size() > 1:
             devices = [device] if device.type == "cuda" else None
-            self.model = DistributedDataParallel(self.method, device_ids=devices, broadcast_buffers=False)
+            # Looking for unused parameters keeps the gradients in the buckets of the first step. DDP would regroup them
+            # after it, and a sum over three or more workers rounds by its place in a bucket.
+            self.model = DistributedDataParallel(
+                self.method,
+                device_ids=devices,
+                broadcast_buffers=False,
+                find_unused_parameters=config.deterministic,
+            )
         self.peak_lr = optim.peak_lr(config.optim, config.global_batch_size)
         self.optimizer = optim.build_optimizer(self.method.param_groups(), config.optim, self.peak_lr)
         self.step = 0
@@ -88,7 +111,7 @@ class TrainState:
         if checkpoint is None:
             return
         with checkpoint.as_directory() as folder:
-            saved = torch.load(Path(folder) / "state.pt", map_location=self.device, weights_only=True)
+            saved = torch.load(Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True)
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
@@ -96,6 +119,10 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain values."""
         return {"step": self.step, "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def ledger(self) -> Ledger:
+        """Every position of the plan up to the last step's."""
+        return self._plan.at(self.step * self.config.global_batch_size)
 
     def set_lr(self, num_steps: int) -> float:
         """Set and return the coming step's learning rate."""
@@ -208,12 +235,12 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
     checkpoint = None
     if collectives.rank() == 0:
         folder = tempfile.mkdtemp(prefix="afield-checkpoint-")
-        torch.save(state.state_dict(), os.path.join(folder, "state.pt"))
+        checkpoints.write(folder, state.state_dict(), state.ledger())
         checkpoint = ray.train.Checkpoint.from_directory(folder)
     ray.train.report(
         {"step": state.step},
         checkpoint=checkpoint,
-        checkpoint_dir_name=checkpoint_name(state.step),
+        checkpoint_dir_name=checkpoints.name_of(state.step),
         checkpoint_upload_mode=mode,
         delete_local_checkpoint_after_upload=True,
     )
@@ -231,7 +258,7 @@ def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, An
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,
-            "manifest_version": job["manifest_version"],
+            "manifest_version": job["ledger"]["spans"][-1]["version"],
             "num_steps": state.step,
             "samples_seen": state.step * config.global_batch_size,
             "metrics": metrics,

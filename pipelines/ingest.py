@@ -23,7 +23,11 @@ from pipelines.fetch import fetch
 from pipelines.plan import Order
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
-MAX_TASKS = 1024  # each costs the planner about 3 ms before the first batch
+TASK_BYTES = 256 << 20  # blocks come in order: what later tasks have made waits in the object store for earlier ones
+MAX_ITEMS = 1 << 20  # 16 MB of plan; a longer run has longer items
+FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to start
+PLANNER_CPUS = 0.01
+DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 MAX_RETRIES = 3
 DECODED_BYTES = 64 << 20  # decoded images held at a time by one task
 
@@ -109,40 +113,54 @@ class Ingest:
         keys = 8 + 8 + 8 + 1
         return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
 
+    def items(self, start: int, stop: int) -> np.ndarray:
+        """Cut positions [start, stop) into plan items of whole blocks, (n, 2): where each begins and ends."""
+        blocks = max(1, min(BLOCKS_PER_TASK, TASK_BYTES // self.block_bytes()))
+        rows = max(blocks, -(-(stop - start) // (MAX_ITEMS * self.block_rows))) * self.block_rows
+        starts = np.arange(start, stop, rows)
+        return np.stack([starts, np.minimum(starts + rows, stop)], axis=1)
 
-def dataset(ingest: Ingest, items: list[tuple[int, int]], *, num_cpus: float = 1.0) -> ray.data.Dataset:
+
+def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
     """Build the lazy stream of blocks for plan items, in order.
 
     Args:
         ingest: The work.
-        items: Half-open ranges of plan positions, one task each.
-        num_cpus: Logical CPUs a decode task holds.
+        items: (n, 2) half-open ranges of plan positions, one task each; at least one.
 
     Returns:
         A dataset of `sample_id, epoch, position, valid` and the shape's columns, `block_rows` rows a block.
     """
-    tables = [pa.table({"start": [start], "stop": [stop]}) for start, stop in items]
-    blocks = ray.data.from_arrow(tables)
-    context = blocks.context
+    plan = _planned(items)
+    context = plan.context
     context.execution_options.preserve_order = True
     context.execution_no_progress_timeout_s = -1  # the consumer may pause: checkpoints, waiting for nodes
     context.target_max_block_size = ingest.block_bytes()
     with warnings.catch_warnings():
         # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
-        return blocks.map_batches(
+        return plan.map_batches(
             partial(run_items, ingest=ingest),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=num_cpus,
+            num_cpus=DECODE_CPUS,
             ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
         )
 
 
-def training_items(start: int, stop: int, *, block_rows: int) -> list[tuple[int, int]]:
-    """Cut positions [start, stop) into plan items of whole blocks."""
-    rows = max(BLOCKS_PER_TASK * block_rows, -(-(stop - start) // MAX_TASKS // block_rows) * block_rows)
-    return [(first, min(first + rows, stop)) for first in range(start, stop, rows)]
+def _planned(items: np.ndarray) -> ray.data.Dataset:
+    """One block an item, so one task an item; many of them are cut lazily, a little ahead of the decode tasks.
+
+    Few large items would not do: as blocks come in order, the stream would advance one task at a time.
+    """
+    plan = pa.table({"start": items[:, 0], "stop": items[:, 1]})
+    if len(items) <= FEW_ITEMS:
+        return ray.data.from_arrow([plan.slice(index, 1) for index in range(len(items))])
+    blocks = ray.data.from_arrow(plan).repartition(target_num_rows_per_block=1, strict=True)
+    # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU.
+    operator: Any = blocks._logical_plan.dag
+    operator.ray_remote_args["num_cpus"] = PLANNER_CPUS
+    return blocks
 
 
 def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:

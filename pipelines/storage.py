@@ -95,6 +95,16 @@ def exists(uri: str) -> bool:
     return bool(fs.exists(path))
 
 
+def size(uri: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, path = filesystem(uri)
+    return int(fs.size(path))
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole small file."""
     fs, path = filesystem(uri)

@@ -49,14 +49,17 @@ def parts(folder: str) -> dict[str, Any]:
 def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(image_folder: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "source", str(tmp_path / "run")
     shutil.copytree(image_folder, source)
-    (source / "scene0" / "broken.jpg").write_bytes(b"no picture")
+    shutil.rmtree(source / "scene7")
+    for number in range(16):
+        (source / "scene0" / f"more-{number}.jpg").write_bytes((source / "scene0" / "02.jpg").read_bytes())
+    (source / "scene0" / "broken.jpg").write_bytes(b"no picture")  # one of 192: an epoch is 6 steps
     words = [f"source.uri={source}", f"out={out}"]
 
-    first = pretrain(config(*words, "num_steps=7"))
-    assert first["steps"] == first["step"] == 7 and first["bad_samples"] == 1
+    first = pretrain(config(*words, "num_steps=6"))
+    assert first["steps"] == first["step"] == 6 and first["bad_samples"] == 1
     assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 8))
+    assert [line["step"] for line in lines] == list(range(1, 7))
     assert all({"loss", "lr", "feature_std", "images_per_s", "wait_fraction"} <= line.keys() for line in lines)
 
     (source / "scene0" / "later.jpg").write_bytes((source / "scene0" / "01.jpg").read_bytes())  # not in the manifest

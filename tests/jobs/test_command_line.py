@@ -7,6 +7,8 @@ import yaml
 from jobs import command_line
 from jobs.command_line import InputError, main, parse, recipe_names, to_yaml
 from jobs.config import PretrainConfig, complete_pretrain, load_pretrain
+from pipelines.manifest import Manifest, Part
+from pipelines.plan import Plan
 
 WORDS = ["simclr_small", "source.uri=/data", "out=/out", "num_steps=10"]
 
@@ -65,6 +67,9 @@ def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[
         (["num_epochs=2"], "exactly one of num_steps and num_epochs, got both"),
         (["num_steps=null"], "exactly one of num_steps and num_epochs, got neither"),
         (["global_batch_size=100", "cluster.num_workers=3"], "does not divide among cluster.num_workers 3"),
+        (["global_batch_size=100", "cluster.num_workers=2..4"], "does not divide among cluster.num_workers 3"),
+        (["cluster.num_workers=3..2"], "num_workers must be MIN..MAX with MIN <= MAX, got 3..2"),
+        (["cluster.num_workers=0"], "cluster.num_workers"),
         (["accumulate=2"], "would change the objective of simclr"),
         (["method.name=simclrr"], "method.name simclrr is unknown: choose one of"),
         (["encoder.name=resnet19"], "nearest: resnet18"),
@@ -112,4 +117,5 @@ def test_fingerprint_ignores_cluster_placement_and_cadence() -> None:
 
 def test_steps_follow_from_epochs_and_corpus() -> None:
     config = parsed("num_steps=null", "num_epochs=2.5", "global_batch_size=64")
-    assert config.steps(1000) == 2500 // 64
+    manifest = Manifest("/m", 1, "/data", (Part("a", (600, 400)),))
+    assert config.steps(Plan.fresh(manifest, seed=0)) == 2500 // 64

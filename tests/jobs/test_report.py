@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs import report_figures
+from jobs import checkpoints, report_figures
 from jobs.command_line import InputError, main, parse
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import make_manifest
 from jobs.report import ReportConfig, report
-from jobs.run_dir import CHECKPOINTS, RunDir, checkpoint_name
+from jobs.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
 from pipelines import quarantine
@@ -102,10 +102,10 @@ def log(run: RunDir, losses: tuple[float, ...] = (6.2, 5.5, 4.9)) -> None:
 def finish(run: RunDir, config: PretrainConfig) -> None:
     """Write what a finished run leaves: checkpoint, Train's note of it, artifact."""
     method = build_method(config.method, config.encoder, config.views, config.seed)
-    folder = Path(run.path(CHECKPOINTS, checkpoint_name(30)))
+    folder = Path(run.path(checkpoints.FOLDER, checkpoints.name_of(30)))
     folder.mkdir(parents=True)
     torch.save({"step": 30, "method": method.state_dict(), "optimizer": {}}, folder / "state.pt")
-    snapshot = {"latest_checkpoint_result": {"checkpoint_dir_name": checkpoint_name(30)}}
+    snapshot = {"latest_checkpoint_result": {"checkpoint_dir_name": checkpoints.name_of(30)}}
     (folder.parent / "checkpoint_manager_snapshot.json").write_text(json.dumps(snapshot))
     dump = config.model_dump(mode="json")
     preprocess = {"image_size": 32, "mean": config.views.mean, "std": config.views.std}

@@ -1,5 +1,7 @@
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ from pipelines import ingest, quarantine, schema
 from pipelines.decode import decode
 from pipelines.ingest import Centre, Crops, Ingest, run_items
 from pipelines.listing import sample_id
-from pipelines.plan import Listed
+from pipelines.plan import Listed, Order, keyed
 
 
 def listed(files: list[Path]) -> Listed:
@@ -31,7 +33,7 @@ def listed(files: list[Path]) -> Listed:
     return Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
 
 
-def work(order: Listed, folder: Path | None, shape: ingest.Shape, block_rows: int = 8) -> Ingest:
+def work(order: Order, folder: Path | None, shape: ingest.Shape, block_rows: int = 8) -> Ingest:
     return Ingest(order, shape, block_rows, 10**7, quarantine=str(folder) if folder else None, run="test")
 
 
@@ -100,8 +102,39 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
     assert difference.max() <= 0.5 / 255 + 1e-5
 
 
-def test_training_items_are_whole_blocks_and_few_enough_to_plan() -> None:
-    ranges = ingest.training_items(96, 96 + 10**9, block_rows=32)
-    assert len(ranges) <= ingest.MAX_TASKS + 1
-    assert ranges[0][0] == 96 and ranges[-1][1] == 96 + 10**9
-    assert all(before[1] == after[0] and (after[0] - 96) % 32 == 0 for before, after in pairwise(ranges))
+@pytest.mark.parametrize(("size", "blocks"), [(16, 32), (224, 1)])
+def test_plan_items_are_whole_blocks_of_bounded_bytes(size: int, blocks: int) -> None:
+    made = Ingest(Listed(pa.table({})), Centre(size), 1024, 10**7, quarantine=None, run="test")
+    ranges = made.items(96, 96 + 100_000)
+    assert ranges[0, 0] == 96 and ranges[-1, 1] == 96 + 100_000
+    assert np.array_equal(ranges[1:, 0], ranges[:-1, 1])
+    assert set((ranges[:-1, 1] - ranges[:-1, 0]).tolist()) == {1024 * blocks}
+
+
+def test_a_long_run_has_no_more_items_than_fit_in_memory() -> None:
+    made = Ingest(Listed(pa.table({})), Centre(224), 256, 10**7, quarantine=None, run="test")
+    assert len(made.items(0, 10**12)) <= ingest.MAX_ITEMS
+
+
+def test_many_items_are_planned_lazily_and_stay_in_order(ray_session: None, files: list[Path]) -> None:
+    made = work(Cycled(listed(files).table), None, Centre(8), block_rows=4)
+    many = np.stack([np.arange(0, 800, 4), np.arange(4, 804, 4)], axis=1)
+    assert len(many) > ingest.FEW_ITEMS
+    stream = ingest.dataset(made, many)
+    planner: Any = stream._logical_plan.dag.input_dependencies[0]
+    assert type(planner).__name__ == "StreamingRepartition"
+    assert planner.ray_remote_args == {"num_cpus": ingest.PLANNER_CPUS}  # one CPU left is enough for both operators
+    blocks = list(stream.iter_batches(batch_size=None))
+    assert {len(block[schema.VALID]) for block in blocks} == {4}
+    assert np.concatenate([block[schema.POSITION] for block in blocks]).tolist() == list(range(800))
+
+
+@dataclass(frozen=True, eq=False)
+class Cycled:
+    """A few rows over and over."""
+
+    table: pa.Table
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
+        wanted = np.arange(start, stop) % self.table.num_rows
+        yield keyed(self.table.take(pa.array(wanted)), epoch=0, start=start)

@@ -41,28 +41,28 @@ def ids(plan: Plan | ManifestOrder, start: int, stop: int) -> list[int]:
 
 
 def test_every_epoch_holds_every_sample_once_in_another_order(manifest: Manifest) -> None:
-    plan = Plan(manifest, seed=0)
+    plan = Plan.fresh(manifest, seed=0)
     epochs = [ids(plan, 60 * epoch, 60 * (epoch + 1)) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(60)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != ids(Plan(manifest, seed=1), 0, 60)
+    assert epochs[0] != ids(Plan.fresh(manifest, seed=1), 0, 60)
 
 
 def test_an_epoch_is_shuffled_within_row_groups_too(manifest: Manifest) -> None:
-    epoch = ids(Plan(manifest, seed=0), 0, 60)
+    epoch = ids(Plan.fresh(manifest, seed=0), 0, 60)
     neighbours = sum(after == before + 1 for before, after in pairwise(epoch))
     assert neighbours < 15
 
 
 def test_any_cut_gives_the_same_sequence(manifest: Manifest) -> None:
-    plan = Plan(manifest, seed=5)
+    plan = Plan.fresh(manifest, seed=5)
     whole = ids(plan, 0, 200)
     for size in (1, 7, 16, 64, 199):
         assert [i for start in range(0, 200, size) for i in ids(plan, start, min(start + size, 200))] == whole
 
 
 def test_positions_and_epochs_are_attached(manifest: Manifest) -> None:
-    rows = pa.concat_tables(Plan(manifest, seed=0).rows(50, 130))
+    rows = pa.concat_tables(Plan.fresh(manifest, seed=0).rows(50, 130))
     assert rows[schema.POSITION].to_pylist() == list(range(50, 130))
     assert Counter(rows[schema.EPOCH].to_pylist()) == {0: 10, 1: 60, 2: 10}
 

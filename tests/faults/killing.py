@@ -1,0 +1,230 @@
+"""Kills parts of a pretraining run at random moments until it is done, and counts from its audit what the weights saw.
+
+By hand, printing every kill: `python -m tests.faults.killing FOLDER OUT --seed 3 --kills 20 [--nodes]`.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.run_dir import RunDir
+from tests import commands
+
+# What the kernel shows of the processes of a run.
+TRAIN_WORKER, DATA_WORKER, RAYLET = "ray::RayTrainWorker", "ray::MapBatches(run_items)", "raylet/raylet"
+
+
+@dataclass
+class Killer:
+    """Runs a job again and again, each time on another number of workers, and kills parts of it on the way.
+
+    Attributes:
+        words: The command line without `cluster.num_workers`.
+        seed: Of who is killed, and when.
+        kills: How many; after that the run is left alone.
+        victims: Whom to choose from: `train worker`, `data worker`, `driver`, `everything` or `node`.
+        address: Of an existing cluster; None: a local Ray each time.
+        world_sizes: Numbers of workers, in turn.
+        log: What was done, for people.
+    """
+
+    words: list[str]
+    seed: int
+    kills: int
+    victims: tuple[str, ...] = ("train worker", "data worker", "driver", "everything")
+    address: "Nodes | None" = None
+    world_sizes: tuple[int, ...] = (1, 2, 3)
+    log: list[str] = field(default_factory=list)
+
+    def run(self, timeout_s: float = 240) -> None:
+        """Run to the end; each start may take `timeout_s`."""
+        chance, start = random.Random(self.seed), 0
+        while True:
+            workers = self.world_sizes[start % len(self.world_sizes)]
+            process = self._start(workers)
+            self._note(f"start {start}: {workers} workers")
+            if self._trouble(process, chance, timeout_s):
+                return
+            start += 1
+
+    def _start(self, workers: int) -> subprocess.Popen[str]:
+        address = self.address.address if self.address else "local"
+        return commands.start(
+            "pretrain",
+            *self.words,
+            f"cluster.num_workers={workers}",
+            f"cluster.address={address}",
+            "cluster.max_failures=9",
+        )
+
+    def _trouble(self, process: subprocess.Popen[str], chance: random.Random, timeout_s: float) -> bool:
+        """Kill parts of one start until it ends; True where it ended well."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            commands.read_until(process, "workers go on from step")
+            while self.kills > 0 and process.poll() is None:
+                time.sleep(chance.uniform(0.5, 8))
+                victim = chance.choice(self.victims)
+                if process.poll() is None and self._kill(victim, process):
+                    self.kills -= 1
+                    self._note(f"killed {victim}, {self.kills} to go")
+            _, stderr = process.communicate(timeout=max(1, deadline - time.monotonic()))
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise AssertionError(f"the job ended with {process.returncode}:\n{stderr[-3000:]}")
+        return process.returncode == 0
+
+    def _kill(self, victim: str, process: subprocess.Popen[str]) -> bool:
+        """Kill what is called so; False where there is no such process just now."""
+        if victim == "node":
+            assert self.address is not None
+            self.address.replace()
+            return True
+        if victim == "driver":
+            os.killpg(process.pid, signal.SIGKILL)
+            return True
+        if victim == "everything":
+            for pid in [*descendants(process.pid), process.pid]:
+                _sigkill(pid)
+            return True
+        name = {"train worker": TRAIN_WORKER, "data worker": DATA_WORKER}[victim]
+        family = descendants(self.address.pid if self.address else process.pid)
+        found = [pid for pid in family if name in _command_line(pid)]
+        return bool(found) and _sigkill(found[-1])
+
+    def _note(self, text: str) -> None:
+        self.log.append(text)
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of the children of a process, and of theirs."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    parents = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+    found = [pid]
+    for parent in found:
+        found += [child for child, its in parents if its == parent]
+    return found[1:]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has ended since it was listed
+        return ""
+
+
+def _sigkill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Nodes:
+    """A Ray cluster whose head holds no work, and two worker nodes that can be killed.
+
+    Attributes:
+        address: For `cluster.address`.
+        pid: Process that all of its processes descend from.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self._process, self.address, self.pid = process, address, process.pid
+
+    def replace(self) -> None:
+        """Kill one worker node outright, as a spot notice would, and add another."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("replace\n")
+        self._process.stdin.flush()
+        while "replaced" not in (line := self._process.stdout.readline()):
+            assert line, "the cluster has ended"
+
+
+@contextmanager
+def nodes(cpus: int = 4) -> Iterator[Nodes]:
+    """Start a head and two nodes of `cpus` logical CPUs each, in a process of their own."""
+    script = f"""
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
+workers = [cluster.add_node(num_cpus={cpus}) for _ in range(2)]
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(workers.pop(0), allow_graceful=False)
+    workers.append(cluster.add_node(num_cpus={cpus}))
+    print("replaced", flush=True)
+cluster.shutdown()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=commands.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        lines = iter(process.stdout.readline, "")
+        yield Nodes(process, next(line.strip() for line in lines if ":" in line and " " not in line.strip()))
+    finally:
+        process.stdin.close()
+        process.wait(60)
+
+
+def seen(run: str) -> dict[int, Counter[int]]:
+    """How often the history of the last weights saw each sample, by epoch; of every step its last attempt counts."""
+    last: dict[int, int] = {}
+    tables = [pq.read_table(path) for path in sorted(Path(run, "samples").glob("*.parquet"))]
+    rows = [row for table in tables for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+    for _, step, attempt, _, _ in rows:
+        last[step] = max(last.get(step, -1), attempt)
+    assert sorted(last) == list(range(1, RunDir(run).committed_step() + 1)), "a step is missing from the audit"
+    epochs: dict[int, Counter[int]] = {}
+    for epoch, step, attempt, _, sample in rows:
+        if last[step] == attempt:
+            epochs.setdefault(epoch, Counter())[sample] += 1
+    return epochs
+
+
+def main() -> None:
+    """Kill a run of a folder's images by hand."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--nodes", action="store_true")
+    args = parser.parse_args()
+    words = [*commands.TINY, f"source.uri={args.folder}", f"out={args.out}", f"num_steps={args.steps}"]
+    words += ["global_batch_size=192", "checkpoint.every_s=2", "debug.log_samples=true", "cluster.shared_fs=true"]
+    words += ["log.every_steps=10"]
+    if args.nodes:
+        with nodes() as cluster:
+            victims = ("train worker", "data worker", "driver", "node")
+            Killer(words, args.seed, args.kills, victims, cluster).run()
+    else:
+        Killer(words, args.seed, args.kills).run()
+    for epoch, counts in seen(args.out).items():
+        print(f"epoch {epoch}: {len(counts)} samples, {sum(n > 1 for n in counts.values())} of them more than once")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Which checkpoint a run goes on from, also when a machine died while it wrote one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
+
+from jobs import checkpoints
+from pipelines.plan import Ledger
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Checkpoints after 10, 20 and 30 steps, of which Train has committed the first two."""
+    for step in (10, 20, 30):
+        place = tmp_path / checkpoints.name_of(step)
+        place.mkdir()
+        checkpoints.write(str(place), {"step": step, "method": {"w": torch.zeros(100)}}, ledger(step))
+    snapshot(tmp_path, 10, 20)
+    return tmp_path
+
+
+def ledger(step: int) -> Ledger:
+    return Ledger(0, ()).onto(1, 1).at(step * 32)
+
+
+def snapshot(folder: Path, *steps: int) -> None:
+    results = [{"version": 0, "checkpoint_dir_name": checkpoints.name_of(s), "metrics": {"step": s}} for s in steps]
+    values = checkpoints._snapshot_of(None) | {
+        "checkpoint_results": results,
+        "checkpoint_report_indices": list(range(len(steps))),
+        "latest_checkpoint_result": results[-1],
+    }
+    (folder / "checkpoint_manager_snapshot.json").write_text(json.dumps(values))
+
+
+def mended(folder: Path, capsys: pytest.CaptureFixture[str]) -> str | None:
+    """What Train would restore after mending; the snapshot must be one that Train's own model accepts."""
+    checkpoints.mend(str(folder))
+    text = (folder / "checkpoint_manager_snapshot.json").read_text()
+    state = _CheckpointManagerState.model_validate_json(text)
+    for result in state.checkpoint_results:
+        assert (folder / result.checkpoint_dir_name / "state.pt").exists()
+    assert sorted(path.name for path in folder.glob("step-*")) == [checkpoints.name_of(s) for s in (10, 20, 30)]
+    name = state.latest_checkpoint_result.checkpoint_dir_name if state.latest_checkpoint_result else None
+    assert checkpoints.committed(str(folder)) == name
+    assert ("is torn" in capsys.readouterr().err) == (name != checkpoints.name_of(20))
+    return name
+
+
+def test_an_orphan_is_not_restored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mended(folder, capsys) == checkpoints.name_of(20)
+    assert checkpoints.ledger(str(folder)) == ledger(20)
+
+
+def test_a_torn_snapshot_gives_way_to_the_newest_whole_checkpoint(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "checkpoint_manager_snapshot.json"
+    path.write_text(path.read_text()[:50])
+    assert checkpoints.committed(str(folder)) is None
+    assert mended(folder, capsys) == checkpoints.name_of(30)
+    assert checkpoints.ledger(str(folder)) == ledger(30)
+
+
+@pytest.mark.parametrize("file", ["state.pt", "contents.json"])
+def test_a_torn_checkpoint_gives_way_to_one_that_is_whole(
+    file: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (20, 30):
+        path = folder / checkpoints.name_of(step) / file
+        path.write_bytes(path.read_bytes()[:-5])
+    assert mended(folder, capsys) == checkpoints.name_of(10)
+
+
+def test_without_a_whole_checkpoint_a_run_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in folder.glob("step-*/state.pt"):
+        path.write_bytes(b"")
+    assert mended(folder, capsys) is None
+    assert checkpoints.ledger(str(folder)) == Ledger(0, ())
+
+
+def test_a_run_without_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    checkpoints.mend(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
