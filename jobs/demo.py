@@ -34,7 +34,7 @@ from pipelines.manifest import versions
 
 RECIPE = "demo"
 STAGES = ("corpus", "index", "preview", "pretrain", "adapt", "export", "report")
-NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 60, 150  # crops of each photograph
+NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 100, 150  # crops of each photograph
 FEATURES = (("colour_", "colour statistics"), ("untrained_", "untrained encoder"), ("", "pretrained encoder"))
 
 
@@ -42,7 +42,7 @@ class DemoConfig(Frozen):
     """A demonstration."""
 
     out: str = Field(min_length=1, description="local folder for everything it makes; new, or an earlier demo's")
-    num_steps: int = Field(210, ge=1, description="optimiser steps of 128 images")
+    num_steps: int = Field(420, ge=1, description="optimiser steps of 64 images")
     seed: int = Field(0, ge=0, lt=2**31, description="of pretraining; the corpus is the same for all")
     cluster: ClusterConfig = ClusterConfig()
 

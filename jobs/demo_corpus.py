@@ -5,11 +5,12 @@ one). Left out are drawings and diagrams (chessboards, colour wheel, horse, logo
 photographs with too little on them for disjoint regions: a single cell, a blurred clock face, a 102 px piece of retina,
 tiny files and 25 px faces.
 
-A photograph is cut into upright strips, train | test | train, with a gap between them; upright, because sky and ground
-then lie in both. Pretraining sees crops of the train strips alone: unlabelled, in colour, in one folder. The probe asks
-from which photograph a crop comes. In colour the palette alone would give most of that away, and in grey how bright and
-how contrasty a photograph is; so the probe's crops are grey, each with a mean and a spread drawn for it, for every kind
-of features alike. Crops of a photograph overlap: the intervals speak of further crops, not of further photographs.
+A photograph is cut into upright strips, train | test | train | test | train, with gaps between them; upright, because
+sky and ground then lie in both. Pretraining sees crops of the train strips alone: unlabelled, in colour, in one folder.
+The probe asks from which photograph a crop comes. In colour the palette alone would give most of that away, and in grey
+brightness and contrast half of it; so the probe's crops are grey, each moved to a mean drawn for it and its contrast
+multiplied by a drawn factor, for every kind of features alike. Crops of a photograph overlap: the intervals speak of
+further crops, not of further photographs.
 """
 
 import io
@@ -43,14 +44,15 @@ PHOTOGRAPHS = (
 )
 LONGEST_PX = 640  # larger photographs are reduced to it: a crop of some pixels then shows a like part of each
 STRIPS = {
-    "train": ((0.0, 0.32), (0.68, 1.0)),
-    "test": ((0.35, 0.65),),
+    "train": ((0.0, 0.176), (0.412, 0.588), (0.824, 1.0)),
+    "test": ((0.206, 0.382), (0.618, 0.794)),
 }  # shares of the width; gaps of 3 %, 11 px or more
-PRETRAIN_SIDE_PX = (80, 160)  # two views of such a crop are different parts of a photograph, as large as the probe's
-PROBE_SIDE_PX = (40, 96)
+PRETRAIN_SIDE_PX = (64, 192)  # two views of such a crop are different parts of a photograph, as large as the probe's
+PROBE_SIDE_PX = (32, 64)  # the narrowest strip has 67 px
 JPEG_QUALITY = (60, 95)
-MIN_DETAIL = 4.0  # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
-PROBE_MEAN, PROBE_STD = (64, 192), (16, 64)  # grey levels, before values outside 0..255 are cut off
+MIN_DETAIL = 8.0  # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
+PROBE_MEAN = (64, 192)  # grey levels, before values outside 0..255 are cut off
+PROBE_GAIN = 3.0  # contrast is multiplied by a factor between 1/3 and this; one spread for all would amplify mere noise
 MTIME_S = 1_000_000_000  # part of a local file's identity: made again, a corpus has the same sample ids
 RECORD = "corpus.json"
 
@@ -162,10 +164,10 @@ def _write_crops(
 
 
 def relevelled(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Take the colour away and draw a new mean and standard deviation, so that neither tells where the crop is from."""
+    """Take the colour away, draw a new mean, and multiply the contrast, so that neither says much about the place."""
     luma = np.asarray(crop.convert("L"), dtype=np.float64)
-    mean, std = rng.uniform(*PROBE_MEAN), rng.uniform(*PROBE_STD)
-    levels = (luma - luma.mean()) / luma.std() * std + mean
+    mean, gain = rng.uniform(*PROBE_MEAN), PROBE_GAIN ** rng.uniform(-1, 1)
+    levels = (luma - luma.mean()) * gain + mean
     return Image.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))
 
 
