@@ -1,11 +1,15 @@
 """On a Ray that is already there: two nodes, a submitted job, and what such a cluster is refused for."""
 
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ from tests.object_store import ObjectStore
 BIN = Path(sys.executable).parent
 
 
-def test_nothing_phones_home() -> None:
+def test_a_local_ray_reports_no_usage() -> None:
     script = (
         "import os\n"
         "from ray._common.usage import usage_lib\n"
@@ -29,6 +33,30 @@ def test_nothing_phones_home() -> None:
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=commands.ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "0"]  # Ray's own default, and what it is once a job has started it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool, tmp_path: Path) -> None:
+    reports: list[str] = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            reports.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        usage = {"RAY_USAGE_STATS_REPORT_URL": f"http://127.0.0.1:{port}", "RAY_USAGE_STATS_REPORT_INTERVAL_S": "1"}
+        with started_head(RAY_USAGE_STATS_ENABLED=str(int(asked)), **usage):
+            deadline = time.monotonic() + (60 if asked else 20)
+            while time.monotonic() < deadline and not reports:
+                time.sleep(0.5)
+        server.shutdown()
+    assert bool(reports) == asked
 
 
 @pytest.mark.slow
@@ -50,8 +78,8 @@ def test_two_nodes_train_and_a_local_out_needs_shared_fs(image_folder: Path, tmp
         assert json.loads(done.stdout.splitlines()[-1])["steps"] == 6
 
 
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[dict[str, str]]:
+@contextmanager
+def started_head(**variables: str) -> Iterator[dict[str, str]]:
     """A `ray start --head` with its job server; gives the variables of its clients."""
     with socket.socket() as probe, socket.socket() as other:
         probe.bind(("127.0.0.1", 0))
@@ -62,10 +90,19 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
         *(str(BIN / "ray"), "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"),
         *(f"--temp-dir={folder}", "--block", "--dashboard-agent-listen-port=0"),
     ]
-    process = subprocess.Popen(command, cwd=commands.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    process.terminate()
-    process.wait(60)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=commands.ROOT, env={**os.environ, **variables}, **quiet)
+    try:
+        yield {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture
+def head() -> Iterator[dict[str, str]]:
+    with started_head() as variables:
+        yield variables
 
 
 @pytest.mark.slow
