@@ -39,6 +39,15 @@ LISTED = schema.MANIFEST.append(LEFT_OUT)
 Entry = tuple[str, int, str]  # uri, bytes, etag
 
 
+def media_of(name: str) -> str | None:
+    """Tell what a file holds by its suffix: `image`, or None where it is no sample."""
+    return "image" if _suffix(name) in IMAGE_SUFFIXES else None
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name.lower())[1]
+
+
 def sample_id(uri: str, member: str | None, etag: str, clip: int = 0) -> int:
     """Hash what identifies a sample's content to a signed 64-bit id."""
     key = "\0".join([uri, member or "", str(clip), etag]).encode("utf-8", "surrogateescape")
@@ -151,9 +160,7 @@ def _rows(entry: Entry) -> Iterable[dict[str, Any]]:
         return _tar_rows(uri, etag)
     if name.endswith(COMPRESSED_TAR):
         raise ValueError(f"source.uri: {uri} is compressed, so its members cannot be read by range: unpack it to .tar")
-    if os.path.splitext(name)[1] not in IMAGE_SUFFIXES:
-        return [_row(uri, 0, size, None, etag, left_out=f"no image ({os.path.splitext(name)[1] or 'no suffix'})")]
-    return [_row(uri, 0, size, None, etag, left_out=None if size else "zero bytes")]
+    return [_row(uri, 0, size, None, etag, left_out=_left_out(uri, size))]
 
 
 def _tar_rows(uri: str, etag: str) -> Iterator[dict[str, Any]]:
@@ -164,9 +171,14 @@ def _tar_rows(uri: str, etag: str) -> Iterator[dict[str, Any]]:
             tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
             if not member.isfile():
                 continue
-            suffix = os.path.splitext(member.name.lower())[1]
-            reason = "zero bytes" if not member.size else None if suffix in IMAGE_SUFFIXES else f"no image ({suffix})"
+            reason = _left_out(member.name, member.size)
             yield _row(uri, member.offset_data, member.size, member.name, etag, left_out=reason)
+
+
+def _left_out(name: str, size: int) -> str | None:
+    if media_of(name) is None:
+        return f"no image ({_suffix(name) or 'no suffix'})"
+    return None if size else "zero bytes"
 
 
 def _row(uri: str, offset: int, length: int, member: str | None, etag: str, *, left_out: str | None) -> dict[str, Any]:
@@ -177,6 +189,6 @@ def _row(uri: str, offset: int, length: int, member: str | None, etag: str, *, l
         schema.LENGTH: length,
         "member": member,
         "etag": etag,
-        "media": "image",
+        "media": media_of(member or uri) or "",
         LEFT_OUT.name: left_out,
     }
