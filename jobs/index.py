@@ -1,8 +1,12 @@
-"""List a corpus once and write its manifest."""
+"""List a corpus once and write its manifest; again later: add a version with what changed."""
 
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 from ray.exceptions import RayTaskError
 
@@ -10,8 +14,11 @@ from augment.frozen import Frozen
 from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, SourceConfig
+from pipelines.changes import Diff
 from pipelines.listing import list_source
-from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.manifest import Manifest, check_source, open_manifest, versions, write_manifest
+
+PROGRESS_S = 5.0
 
 
 class IndexConfig(Frozen):
@@ -23,27 +30,48 @@ class IndexConfig(Frozen):
 
 
 def index(config: IndexConfig) -> dict[str, Any]:
-    """Write the next version of the manifest at `config.out`."""
+    """Write the next version of the manifest at `config.out`, or none where nothing changed.
+
+    Returns:
+        `rows`, `version`, `unchanged`, `left_out` and, as `diff`, what was `added, removed, changed, kept` since the
+        version before.
+    """
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
+    before = _before(out, source)
     with launch.session(config.cluster, train=False, paths=(out, source)):
         manifest = make_manifest(source, out)
+    unchanged = before is not None and before.version == manifest.version
+    diff = Diff(0, 0, 0, manifest.num_rows) if unchanged else manifest.diff
+    what = "unchanged" if unchanged else str(diff) if before else "new"
     return {
         "rows": manifest.num_rows,
         "version": manifest.version,
+        "unchanged": unchanged,
+        "diff": asdict(diff),
         "left_out": manifest.left_out,
-        "result": f"{manifest.num_rows} samples, version {manifest.version}: {manifest.uri}",
+        "result": f"{manifest.num_rows} samples, version {manifest.version} ({what}): {manifest.uri}",
     }
+
+
+def _before(out: str, source: str) -> Manifest | None:
+    """Open the version there is; refused before anything starts where it is of another source."""
+    before = open_manifest(out) if versions(out) else None
+    try:
+        check_source(before, source)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return before
 
 
 def make_manifest(source: str, out: str) -> Manifest:
     """List a source into a manifest; both URIs absolute.
 
     Raises:
-        InputError: the source is missing, refused or holds no samples.
+        InputError: the source is missing, refused or holds no samples, or somebody else wrote the version meanwhile.
     """
     try:
-        manifest = write_manifest(out, source, list_source(source))
+        manifest = write_manifest(out, source, _with_progress(list_source(source)))
     except ValueError as error:
         raise InputError(str(error)) from None
     except RayTaskError as error:
@@ -53,6 +81,19 @@ def make_manifest(source: str, out: str) -> Manifest:
     left = ", ".join(f"{count} x {reason}" for reason, count in manifest.left_out.items())
     print(f"indexed {manifest.num_rows} samples of {source}{f'; left out: {left}' if left else ''}", file=sys.stderr)
     return manifest
+
+
+def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Pass tables on and say on stderr how far the listing is, every few seconds."""
+    start = told = time.monotonic()
+    files = 0
+    for table in tables:
+        files += table.num_rows
+        now = time.monotonic()
+        if now - told >= PROGRESS_S:
+            told = now
+            print(f"listed {files:,} files  {files / (now - start):,.0f} files/s", file=sys.stderr)
+        yield table
 
 
 def manifest_of(source: str, fallback: str) -> Manifest:

@@ -239,8 +239,21 @@ def _bad(found: Found) -> list[Html]:
         parts += [html.paragraph("Every sample met so far could be read.")]
     if found.manifest and found.manifest.left_out:
         parts += [html.paragraph("Files of the source that are no samples, left out when it was listed:")]
-        parts += [html.table(("reason", "files"), sorted(found.manifest.left_out.items()))]
+        parts += [html.table(("reason", "files", "for example"), _left_out(found.manifest))]
     return parts
+
+
+def _left_out(manifest: Manifest) -> list[tuple[Any, ...]]:
+    """Reason, count and a few examples of the files that are no samples; the first table of them is looked at."""
+    table = next(manifest.read_left_out(), schema.QUARANTINE.empty_table()).select([schema.URI, "reason", "message"])
+    examples: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        shown = examples.setdefault(row["reason"], [])
+        if len(shown) < NUM_EXAMPLES:
+            shown.append(": ".join(text for text in (row[schema.URI], row["message"]) if text))
+    return [
+        (reason, count, html.lines(examples.get(reason, []))) for reason, count in sorted(manifest.left_out.items())
+    ]
 
 
 def _origin(found: Found) -> list[Html]:

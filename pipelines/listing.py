@@ -34,7 +34,8 @@ IMAGE_SUFFIXES = (
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 ROWS_PER_TABLE = 8192
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
-LISTED = schema.MANIFEST.append(LEFT_OUT)
+MESSAGE = pa.field("message", pa.string())  # more of it, for a person
+LISTED = schema.MANIFEST.append(LEFT_OUT).append(MESSAGE)
 
 Entry = tuple[str, int, str]  # uri, bytes, etag
 

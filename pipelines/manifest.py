@@ -1,17 +1,24 @@
 """The manifest: a corpus listed once, as immutable versions of Parquet parts.
 
-<manifest>/parts/000001-00000.parquet       rows in hash order, or one row group per tar shard in offset order
-<manifest>/versions/000001.json             the parts of a version, written last: a crash leaves the last version intact
+<manifest>/parts/000001-3f9ac0de-00000.parquet    rows in hash order, or one row group per tar shard in offset order
+<manifest>/tombstones/000002-81b2c7aa.parquet     rows of older parts that are gone, of all versions up to this one
+<manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, as a quarantine table of stage `index`
+<manifest>/versions/000001.json                   what makes up a version, written last and only if it is not there
+
+A version shares the parts of the one before. A file's name holds the attempt that wrote it, so that a crash or two
+indexers at once leave orphans at worst, which nobody reads.
 """
 
 import json
 import os
+import shutil
 import tempfile
-from collections import Counter
+import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +26,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema, storage
+from pipelines.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
+from pipelines.left_out import LeftOut
 from pipelines.listing import LEFT_OUT
 
 ROW_GROUP_ROWS = 8192
+SHARD_ROWS = 1 << 17  # members of one row group; a shard of more makes several
 PART_ROWS = 1 << 20
-NUM_BUCKETS = 256  # a bucket is sorted in memory: 10^9 rows make buckets of 4 * 10^6
 
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of a manifest: its path below the manifest and the rows of each of its row groups."""
+    """One Parquet file of a manifest.
+
+    Attributes:
+        path: Below the manifest.
+        row_groups: Live rows of each of its row groups.
+        tombstones: Row group of the version's tombstones that tells its dead rows; None where all live.
+    """
 
     path: str
     row_groups: tuple[int, ...]
+    tombstones: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +58,11 @@ class Manifest:
         uri: Where the manifest lies.
         version: Counts from 1.
         source: The URI that was listed.
-        parts: The files, in order.
+        parts: The files; those of the version before come first, in its order.
         left_out: Files that are no samples, by reason.
+        diff: To the version before.
+        tombstones: Path of the dead rows below the manifest, None where there are none.
+        left_out_table: Path of the files that are no samples below the manifest, None where there are none.
     """
 
     uri: str
@@ -51,6 +70,9 @@ class Manifest:
     source: str
     parts: tuple[Part, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+    diff: Diff = field(default_factory=lambda: Diff(0, 0, 0, 0))
+    tombstones: str | None = None
+    left_out_table: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -58,20 +80,60 @@ class Manifest:
         return sum(sum(part.row_groups) for part in self.parts)
 
     def read_row_group(self, part: int, row_group: int) -> pa.Table:
-        """Read one row group, columns of `schema.MANIFEST`."""
-        return _parquet(storage.join(self.uri, self.parts[part].path)).read_row_group(row_group)
+        """Read the live rows of one row group in stored order, columns of `schema.MANIFEST`."""
+        table = _parquet(storage.join(self.uri, self.parts[part].path)).read_row_group(row_group)
+        return self._alive(table, part, row_group)
 
     def row_groups(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (part, row group, rows) in order."""
+        """Yield (part, row group, live rows) in order."""
         for part, entry in enumerate(self.parts):
             for row_group, rows in enumerate(entry.row_groups):
                 yield part, row_group, rows
+
+    def places(self) -> Iterator[pa.Table]:
+        """Yield `sample_id, uri, member` and the stored position of all live rows, a row group at a time."""
+        for part, row_group, rows in self.row_groups():
+            if not rows:
+                continue
+            file = _parquet(storage.join(self.uri, self.parts[part].path))
+            table = file.read_row_group(row_group, columns=[schema.SAMPLE_ID, schema.URI, "member"])
+            row = np.arange(table.num_rows, dtype=np.int32)
+            positions = (np.full_like(row, part), np.full_like(row, row_group), row)
+            for name, values in zip(POSITION.names, positions, strict=True):
+                table = table.append_column(name, pa.array(values))
+            yield self._alive(table, part, row_group)
+
+    def dead(self, part: int) -> pa.Table:
+        """Stored positions of the dead rows of a part, schema `changes.POSITION`, in order."""
+        row_group = self.parts[part].tombstones
+        if row_group is None or self.tombstones is None:
+            return POSITION.empty_table()
+        return _tombstones(storage.join(self.uri, self.tombstones), row_group)
+
+    def _alive(self, table: pa.Table, part: int, row_group: int) -> pa.Table:
+        if self.parts[part].tombstones is None:
+            return table
+        dead = self.dead(part)
+        first, last = (np.searchsorted(dead[ROW_GROUP].to_numpy(), row_group, side=side) for side in ("left", "right"))
+        rows = np.delete(np.arange(table.num_rows), dead[ROW].to_numpy()[first:last])
+        return table.take(pa.array(rows))
+
+    def read_left_out(self) -> Iterator[pa.Table]:
+        """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
+        if self.left_out_table:
+            for batch in _parquet(storage.join(self.uri, self.left_out_table)).iter_batches():
+                yield pa.Table.from_batches([batch])
 
 
 @lru_cache(maxsize=8)
 def _parquet(uri: str) -> pq.ParquetFile:
     fs, path = storage.arrow_filesystem(uri)
     return pq.ParquetFile(fs.open_input_file(path))
+
+
+@lru_cache(maxsize=8)
+def _tombstones(uri: str, row_group: int) -> pa.Table:
+    return _parquet(uri).read_row_group(row_group).combine_chunks()
 
 
 def versions(uri: str) -> list[int]:
@@ -89,127 +151,170 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
         raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
-    text = storage.read_bytes(storage.join(uri, "versions", f"{version or found[-1]:06d}.json"))
-    record = json.loads(text)
-    parts = tuple(Part(part["path"], tuple(part["row_groups"])) for part in record["parts"])
-    return Manifest(storage.absolute(uri), record["version"], record["source"], parts, record["left_out"])
+    record = json.loads(storage.read_bytes(_record(uri, version or found[-1])))
+    parts = tuple(Part(part["path"], tuple(part["row_groups"]), part["tombstones"]) for part in record["parts"])
+    return Manifest(
+        storage.absolute(uri),
+        record["version"],
+        record["source"],
+        parts,
+        record["left_out"],
+        Diff(**record["diff"]),
+        record["tombstones"],
+        record["left_out_table"],
+    )
+
+
+def _record(uri: str, version: int) -> str:
+    return storage.join(uri, "versions", f"{version:06d}.json")
 
 
 def write_manifest(uri: str, source: str, tables: Iterable[pa.Table]) -> Manifest:
-    """Write listed rows as the next version of a manifest.
+    """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
 
-    Rows spill to 256 local buckets by hash and are sorted a bucket at a time, so memory does not grow with the corpus.
+    Memory does not grow with the corpus: rows are compared with the version before on local disk, bucket by bucket.
 
     Args:
         uri: Where the manifest lies or shall lie.
-        source: The URI that was listed.
+        source: The URI that was listed, the same for all versions.
         tables: Rows of schema `listing.LISTED`.
 
+    Returns:
+        The new version; the newest there is where the samples are those that it has.
+
     Raises:
-        ValueError: no sample among the rows; the message says what was found instead.
+        ValueError: no sample among the rows, and the message says what was found instead; the manifest of another
+            source; or somebody else wrote the next version meanwhile.
     """
-    found = versions(uri)
-    version = found[-1] + 1 if found else 1
-    left_out: Counter[str] = Counter()
+    before = open_manifest(uri) if versions(uri) else None
+    check_source(before, source)
+    version = before.version + 1 if before else 1
+    attempt = f"{version:06d}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="afield-index-") as folder:
-        buckets = _Buckets(folder)
-        for table in tables:
-            reasons = table[LEFT_OUT.name]
-            left_out.update(
-                {str(row["values"]): row["counts"] for row in pc.value_counts(reasons.drop_null()).to_pylist()}
-            )
-            buckets.add(table.filter(pc.is_null(reasons)).select(schema.MANIFEST.names).cast(schema.MANIFEST))
-        buckets.close()
-        if not buckets.num_rows:
-            seen = ", ".join(f"{count} x {reason}" for reason, count in left_out.most_common(4)) or "an empty folder"
+        changes = Changes(folder)
+        with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
+            for table in tables:
+                left_out.add(table)
+                samples = table.filter(pc.is_null(table[LEFT_OUT.name]))
+                changes.add_listed(samples.select(schema.MANIFEST.names).cast(schema.MANIFEST))
+        if not changes.num_listed:
+            seen = ", ".join(f"{count} x {reason}" for reason, count in left_out.counts.most_common(4))
             raise ValueError(
-                f"source.uri {source} holds no images ({seen}): give a folder, prefix, glob or tar shards of images"
+                f"source.uri {source} holds no images ({seen or 'an empty folder'}): "
+                "give a folder, prefix, glob or tar shards of images"
             )
-        parts = [
-            _write_part(uri, f"parts/{version:06d}-{i:05d}.parquet", groups) for i, groups in enumerate(buckets.parts())
-        ]
-    manifest = Manifest(storage.absolute(uri), version, source, tuple(parts), dict(left_out))
-    record = {
-        "version": version,
-        "source": source,
-        "num_rows": manifest.num_rows,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "left_out": manifest.left_out,
-        "parts": [{"path": part.path, "row_groups": list(part.row_groups)} for part in parts],
-    }
-    storage.write_bytes(storage.join(uri, "versions", f"{version:06d}.json"), json.dumps(record).encode())
+        for rows in before.places() if before else ():
+            changes.add_stored(rows)
+        added = _write_parts(uri, attempt, _row_groups(changes.added()))
+        diff = changes.diff()
+        if before and not (diff.added or diff.removed or diff.changed):
+            return before
+        parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
+        left = _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
+    counts = dict(left_out.counts)
+    manifest = Manifest(storage.absolute(uri), version, source, (*parts, *added), counts, diff, tombstones, left)
+    _commit(manifest)
     return manifest
 
 
-def _write_part(uri: str, name: str, groups: Iterator[pa.Table]) -> Part:
-    rows: list[int] = []
-    with storage.open_atomic(storage.join(uri, name)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=max(1, group.num_rows))
-            rows.append(group.num_rows)
-    return Part(name, tuple(rows))
+def check_source(before: Manifest | None, source: str) -> None:
+    """Refuse to list another source into a manifest: everything in it would count as removed.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if before and before.source.rstrip("/") != source.rstrip("/"):
+        raise ValueError(f"out {before.uri} is the manifest of {before.source}, not of {source}: choose another out")
 
 
-class _Buckets:
-    """Rows on local disk, split by the top byte of `sample_id`; members of tar shards apart, a stream of their own."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._writers: dict[str, pa.RecordBatchStreamWriter] = {}
-        self.num_rows = 0
-
-    def add(self, table: pa.Table) -> None:
-        self.num_rows += table.num_rows
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut buckets to row groups: loose rows filled up over several buckets, the members of each shard by themselves."""
+    waiting = schema.MANIFEST.empty_table()
+    for table in tables:
         packed = pc.is_valid(table["member"])
-        self._write("packed", table.filter(packed))
-        loose = table.filter(pc.invert(packed))
-        bucket = (loose[schema.SAMPLE_ID].to_numpy() >> 56) + NUM_BUCKETS // 2
-        for key in np.unique(bucket):
-            self._write(f"{key:03d}", loose.filter(pa.array(bucket == key)))
-
-    def _write(self, name: str, table: pa.Table) -> None:
-        if not table.num_rows:
-            return
-        if name not in self._writers:
-            self._writers[name] = pa.ipc.new_stream(os.path.join(self._folder, name), schema.MANIFEST)
-        self._writers[name].write_table(table)
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-
-    def parts(self) -> Iterator[Iterator[pa.Table]]:
-        """Yield the row groups of one part after another."""
-        waiting: list[pa.Table] = []
-        for name in sorted(name for name in self._writers if name != "packed"):
-            waiting.append(self._read(name).read_all().sort_by(schema.SAMPLE_ID))
-            if sum(table.num_rows for table in waiting) >= PART_ROWS:
-                yield _split(pa.concat_tables(waiting))
-                waiting = []
-        if waiting:
-            yield _split(pa.concat_tables(waiting))
-        if "packed" in self._writers:
-            yield self._shards()
-
-    def _read(self, name: str) -> pa.RecordBatchStreamReader:
-        return pa.ipc.open_stream(os.path.join(self._folder, name))
-
-    def _shards(self) -> Iterator[pa.Table]:
-        """One row group a shard: a shard's members follow each other in the listing."""
-        waiting: list[pa.Table] = []
-        for batch in self._read("packed"):
-            table = pa.Table.from_batches([batch])
-            edges = np.flatnonzero(pc.not_equal(table[schema.URI][1:], table[schema.URI][:-1]).to_numpy()) + 1
-            for start, stop in zip([0, *edges], [*edges, table.num_rows], strict=True):
-                piece = table.slice(start, stop - start)
-                if waiting and waiting[-1][schema.URI][0] != piece[schema.URI][0]:
-                    yield pa.concat_tables(waiting)
-                    waiting = []
-                waiting.append(piece)
-        if waiting:
-            yield pa.concat_tables(waiting)
+        yield from _shards(table.filter(packed))
+        waiting = pa.concat_tables([waiting, table.filter(pc.invert(packed))])
+        whole = waiting.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+        yield from _cut(waiting.slice(0, whole), ROW_GROUP_ROWS)
+        waiting = waiting.slice(whole)
+    yield from _cut(waiting, ROW_GROUP_ROWS)
 
 
-def _split(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-        yield table.slice(start, ROW_GROUP_ROWS)
+def _shards(members: pa.Table) -> Iterator[pa.Table]:
+    members = members.sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")]).combine_chunks()
+    uris = members[schema.URI]
+    edges = np.flatnonzero(pc.not_equal(uris[1:], uris[:-1]).to_numpy()) + 1
+    for start, stop in zip([0, *edges], [*edges, members.num_rows], strict=True):
+        yield from _cut(members.slice(start, stop - start), SHARD_ROWS)
+
+
+def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
+    yield from (table.slice(start, rows) for start in range(0, table.num_rows, rows))
+
+
+def _write_parts(uri: str, attempt: str, groups: Iterator[pa.Table]) -> list[Part]:
+    parts: list[Part] = []
+    while (first := next(groups, None)) is not None:
+        parts.append(_write_part(uri, f"parts/{attempt}-{len(parts):05d}.parquet", chain([first], groups)))
+    return parts
+
+
+def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
+    """Write row groups until the part is full."""
+    rows: list[int] = []
+    with storage.open_atomic(storage.join(uri, path)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=group.num_rows)
+            rows.append(group.num_rows)
+            if sum(rows) >= PART_ROWS:
+                break
+    return Part(path, tuple(rows))
+
+
+def _bury(uri: str, attempt: str, before: Manifest, changes: Changes) -> tuple[tuple[Part, ...], str | None]:
+    """Write the tombstones of all dead rows; gives the older parts with what lives on in them, and the file's path."""
+    for part in range(len(before.parts)):
+        changes.add_dead(before.dead(part))
+    if not changes.num_dead:
+        return before.parts, None
+    parts, path = list(before.parts), f"tombstones/{attempt}.parquet"
+    with storage.open_atomic(storage.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
+        for number, (index, positions) in enumerate(changes.dead()):
+            writer.write_table(positions, row_group_size=positions.num_rows)
+            old = parts[index]
+            stored = np.array(old.row_groups) + _per_row_group(before.dead(index), old)
+            live = stored - _per_row_group(positions, old)
+            parts[index] = Part(old.path, tuple(live.tolist()), tombstones=number)
+    return tuple(parts), path
+
+
+def _per_row_group(positions: pa.Table, part: Part) -> np.ndarray:
+    return np.bincount(positions[ROW_GROUP].to_numpy(), minlength=len(part.row_groups))
+
+
+def _upload(local: str, uri: str, path: str) -> str:
+    with open(local, "rb") as source, storage.open_atomic(storage.join(uri, path)) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    return path
+
+
+def _commit(manifest: Manifest) -> None:
+    record = {
+        "version": manifest.version,
+        "source": manifest.source,
+        "num_rows": manifest.num_rows,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "left_out": manifest.left_out,
+        "diff": asdict(manifest.diff),
+        "tombstones": manifest.tombstones,
+        "left_out_table": manifest.left_out_table,
+        "parts": [asdict(part) for part in manifest.parts],
+    }
+    place = _record(manifest.uri, manifest.version)
+    try:
+        storage.create_bytes(place, json.dumps(record).encode())
+    except FileExistsError:
+        raise ValueError(
+            f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile, and it stands: "
+            "run jobs.index again to compare with it"
+        ) from None

@@ -117,6 +117,37 @@ def write_bytes(uri: str, data: bytes) -> None:
         file.write(data)
 
 
+def create_bytes(uri: str, data: bytes) -> None:
+    """Write a small file whole, if and only if there is none: of several writers at once exactly one succeeds.
+
+    Raises:
+        FileExistsError: somebody was first; the file is theirs.
+    """
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        _create_local(path, data)
+        return
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except OSError as error:  # SeaweedFS and Ceph word their refusal so that s3fs does not recognise it
+        answer = getattr(error.__cause__, "response", {})
+        if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
+            raise
+        raise FileExistsError(f"{uri} exists already") from error
+
+
+def _create_local(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.link(temporary, path)  # unlike a rename, refused where there is one already
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
 @contextmanager
 def open_atomic(uri: str) -> Iterator[Any]:
     """Open a binary file for writing that appears under its name only when the block ends without an error."""

@@ -1,0 +1,56 @@
+"""The files of a source that are no samples: streamed to a quarantine table of stage `index`, and counted by reason."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines import schema
+from pipelines.listing import LEFT_OUT, MESSAGE
+
+NO_EPOCH = -1  # the index comes before any epoch
+_KEPT = (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
+
+
+class LeftOut:
+    """Writes left-out rows of a listing to a local Parquet file as they come.
+
+    Args:
+        path: The file.
+        run: Name of the indexing, for the table's column.
+
+    Attributes:
+        path: The file.
+        counts: Rows by reason.
+    """
+
+    def __init__(self, path: str, run: str) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self._run, self._time = run, datetime.now(UTC)
+        self._writer = pq.ParquetWriter(path, schema.QUARANTINE)
+
+    def __enter__(self) -> "LeftOut":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._writer.close()
+
+    def add(self, listed: pa.Table) -> None:
+        """Take rows of schema `listing.LISTED`; those that are samples are passed over."""
+        rows = listed.filter(pc.is_valid(listed[LEFT_OUT.name]))
+        if not rows.num_rows:
+            return
+        counted = pc.value_counts(rows[LEFT_OUT.name]).to_pylist()
+        self.counts.update({str(row["values"]): row["counts"] for row in counted})
+        columns = {name: rows[name] for name in _KEPT}
+        columns |= {"reason": rows[LEFT_OUT.name], "message": pc.fill_null(rows[MESSAGE.name], "")}
+        constant = {"stage": "index", schema.EPOCH: NO_EPOCH, "run": self._run, "time": self._time}
+        columns |= {
+            name: pa.repeat(pa.scalar(value, schema.QUARANTINE.field(name).type), rows.num_rows)
+            for name, value in constant.items()
+        }
+        self._writer.write_table(pa.table(columns, schema=schema.QUARANTINE))
