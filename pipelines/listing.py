@@ -2,15 +2,21 @@
 
 import hashlib
 import os
-import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 from braceexpand import braceexpand
+from fsspec import AbstractFileSystem
+from s3fs import S3FileSystem
 
 from pipelines import schema, storage
+from pipelines.entry import Entry, Place, is_hidden
+from pipelines.local_files import local_entries, local_places
+from pipelines.object_keys import key_entries, key_places
+from pipelines.tar_members import read_members
 
 IMAGE_SUFFIXES = (
     *(
@@ -36,8 +42,9 @@ ROWS_PER_TABLE = 8192
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
 MESSAGE = pa.field("message", pa.string())  # more of it, for a person
 LISTED = schema.MANIFEST.append(LEFT_OUT).append(MESSAGE)
-
-Entry = tuple[str, int, str]  # uri, bytes, etag
+BLOCK_BYTES = 4 << 20  # of a listing: small, so that progress shows
+MAX_TASKS = 512
+MAGIC = "*?["
 
 
 def media_of(name: str) -> str | None:
@@ -56,7 +63,7 @@ def sample_id(uri: str, member: str | None, etag: str, clip: int = 0) -> int:
 
 
 def list_source(uri: str) -> Iterator[pa.Table]:
-    """List a source in parallel by prefix.
+    """List a source in parallel: by folder, by the first characters of keys in a bucket, and by shard.
 
     Args:
         uri: A folder or prefix (walked whole), a glob, or `.tar` shards, brace patterns expanded.
@@ -65,51 +72,65 @@ def list_source(uri: str) -> Iterator[pa.Table]:
         Tables of schema `LISTED`, in no order; at most a few thousand rows in memory at a time.
 
     Raises:
-        ValueError: the source is missing or refused, with the remedy.
+        ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError` with it as cause.
     """
-    places = [place for pattern in braceexpand(storage.absolute(uri)) for place in _places(pattern)]
-    dataset = ray.data.from_items(places, override_num_blocks=max(1, min(len(places), 512)))
+    uri = storage.absolute(uri)
+    patterns = list(braceexpand(uri)) if "{" in uri and not storage.exists(uri) else [uri]
+    places = [place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)]
+    num_rows = 0
+    if places:
+        for table in _listed(places):
+            num_rows += table.num_rows
+            yield table
+    if not num_rows and any(char in uri for char in MAGIC):
+        raise ValueError(f"source.uri {uri} matches nothing: check the pattern")
+
+
+def _listed(places: list[Place]) -> Iterator[pa.Table]:
+    dataset = ray.data.from_items([asdict(place) for place in places], override_num_blocks=min(len(places), MAX_TASKS))
     dataset.context.execution_no_progress_timeout_s = -1  # a prefix may take hours to list
-    dataset.context.execution_options.preserve_order = True  # a shard's members stay together
+    dataset.context.target_max_block_size = BLOCK_BYTES
     listed = dataset.map_batches(_list_places, batch_size=None, batch_format="pyarrow")
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def _places(pattern: str) -> list[dict[str, Any]]:
-    """Split one pattern into independently listable places: files, and folders to walk."""
+def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
+    """Cut one pattern into places that can be listed at the same time: files, folders, and ranges of keys.
+
+    The thousands of shards of a brace pattern are looked at by the tasks.
+    """
+    if one_of_many and not any(char in pattern for char in MAGIC):
+        return [Place(pattern)]
+    if storage.is_local(pattern) and os.path.lexists(pattern):
+        return local_places(pattern)
     fs, path = storage.filesystem(pattern)
-    if any(char in path for char in "*?["):
-        found = fs.glob(path)
-        if not found:
-            raise ValueError(f"source.uri {pattern} matches nothing: check the pattern")
-        return [{"uri": _uri(pattern, name), "walk": bool(fs.isdir(name))} for name in found]
-    problem = storage.reachable(pattern)
-    if problem:
+    if any(char in path for char in MAGIC) and not fs.exists(path):
+        return local_places(pattern) if storage.is_local(pattern) else _glob(fs, pattern, path)
+    if problem := storage.reachable(pattern):
         raise ValueError(f"source.uri {problem}")
     if not fs.isdir(path):
-        return [{"uri": pattern, "walk": False}]
-    folders = [_uri(pattern, entry["name"]) for entry in fs.ls(path, detail=True) if _walkable(entry)]
-    return [{"uri": storage.join(pattern, ""), "walk": False}, *({"uri": folder, "walk": True} for folder in folders)]
+        return [Place(pattern)]
+    if isinstance(fs, S3FileSystem):
+        return key_places(pattern)
+    folders = [entry["name"] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
+    return [Place(pattern, "own"), *(Place(_uri(pattern, name)) for name in folders)]
 
 
-def _walkable(entry: dict[str, Any]) -> bool:
-    """Folders are followed, links to folders are not: they may lead in circles."""
-    return entry["type"] == "directory" and not entry.get("islink") and not _hidden(entry["name"])
-
-
-def _hidden(path: str) -> bool:
-    return path.rstrip("/").rpartition("/")[2].startswith(".")
+def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
+    if isinstance(fs, S3FileSystem):
+        return key_places(pattern)
+    return [Place(_uri(pattern, name)) for name in fs.glob(path)]
 
 
 def _uri(like: str, path: str) -> str:
     """Give a filesystem's path the scheme of the URI it came from."""
-    return path if storage.is_local(like) else f"{like.split('://')[0]}://{path.lstrip('/')}"
+    return f"{like.split('://')[0]}://{path.lstrip('/')}"
 
 
 def _list_places(places: pa.Table) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
     for place in places.to_pylist():
-        for entry in _entries(place["uri"], walk=place["walk"]):
+        for entry in _entries(Place(**place)):
             for row in _rows(entry):
                 rows.append(row)
                 if len(rows) >= ROWS_PER_TABLE:
@@ -118,62 +139,76 @@ def _list_places(places: pa.Table) -> Iterator[pa.Table]:
     yield pa.Table.from_pylist(rows, schema=LISTED)
 
 
-def _entries(uri: str, *, walk: bool) -> Iterator[Entry]:
-    """Files of a folder: at any depth with `walk`, its own where the URI ends with a slash; else the file itself."""
-    if storage.is_local(uri):
-        yield from _local_entries(uri, walk=walk)
+def _entries(place: Place) -> Iterator[Entry]:
+    if storage.is_local(place.uri):
+        yield from local_entries(place)
+    elif place.kind == "keys":
+        yield from key_entries(place)
+    else:
+        yield from _remote_entries(place)
+
+
+def _remote_entries(place: Place) -> Iterator[Entry]:
+    """List a file or folder of any filesystem that fsspec knows."""
+    fs, path = storage.filesystem(place.uri)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        raise ValueError(f"source.uri {place.uri} does not exist: check the path") from None
+    if info["type"] == "file":
+        yield _remote_entry(place.uri, info)
         return
-    fs, path = storage.filesystem(uri)
-    if not walk and not uri.endswith("/"):
-        yield _remote_entry(uri, fs.info(path))
-        return
-    for _, _, files in fs.walk(path, maxdepth=None if walk else 1, detail=True):
+    for folder, _, files in fs.walk(path, maxdepth=1 if place.kind == "own" else None, detail=True):
         for info in files.values():
-            if info["name"].rstrip("/") != path.rstrip("/"):  # the folder's own marker object
-                yield _remote_entry(uri, info)
+            if info["name"].rstrip("/") != folder.rstrip("/"):  # the folder's own marker object
+                yield _remote_entry(place.uri, info)
 
 
-def _remote_entry(uri: str, info: dict[str, Any]) -> Entry:
+def _remote_entry(like: str, info: dict[str, Any]) -> Entry:
     etag = str(info.get("ETag") or info.get("etag") or info.get("LastModified") or "").strip('"')
-    return _uri(uri, info["name"]), int(info["size"] or 0), etag
+    return Entry(_uri(like, info["name"]), int(info["size"] or 0), etag)
 
 
-def _local_entries(path: str, *, walk: bool) -> Iterator[Entry]:
-    if not os.path.isdir(path):
-        stat = os.stat(path)
-        yield path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"
-        return
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if walk and entry.is_dir(follow_symlinks=False) and not _hidden(entry.name):
-                yield from _local_entries(entry.path, walk=True)
-            elif entry.is_file():
-                stat = entry.stat()
-                yield entry.path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"
+def entries(uri: str) -> Iterator[Entry]:
+    """List files of any kind in this process, one after another.
+
+    Raises:
+        ValueError: the source is missing or refused, with the remedy.
+    """
+    for place in _places(uri, one_of_many=False):
+        yield from _entries(place)
+
+
+def look_up(uri: str) -> Entry:
+    """Look one file up.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    return next(_entries(Place(uri)))
 
 
 def _rows(entry: Entry) -> Iterable[dict[str, Any]]:
-    uri, size, etag = entry
-    name = uri.lower()
-    if _hidden(uri):
-        return [_row(uri, 0, size, None, etag, left_out="hidden file")]
+    name = entry.uri.rpartition("/")[2].lower()
+    if entry.problem or is_hidden(name):
+        return [_row(entry, 0, entry.size, None, left_out=entry.problem or "hidden file")]
     if name.endswith(".tar"):
-        return _tar_rows(uri, etag)
+        return _tar_rows(entry)
     if name.endswith(COMPRESSED_TAR):
-        raise ValueError(f"source.uri: {uri} is compressed, so its members cannot be read by range: unpack it to .tar")
-    return [_row(uri, 0, size, None, etag, left_out=_left_out(uri, size))]
+        raise ValueError(
+            f"source.uri: {entry.uri} is compressed, so its members cannot be read by range: unpack it to .tar"
+        )
+    return [_row(entry, 0, entry.size, None, left_out=_left_out(name, entry.size))]
 
 
-def _tar_rows(uri: str, etag: str) -> Iterator[dict[str, Any]]:
-    """Address every image member of a shard as a byte range; only the headers are read."""
-    fs, path = storage.filesystem(uri)
-    with fs.open(path, "rb", block_size=1 << 20) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-            if not member.isfile():
-                continue
-            reason = _left_out(member.name, member.size)
-            yield _row(uri, member.offset_data, member.size, member.name, etag, left_out=reason)
+def _tar_rows(shard: Entry) -> Iterator[dict[str, Any]]:
+    if not shard.size:
+        yield _row(shard, 0, 0, None, left_out="zero bytes")
+        return
+    for name, offset, length, problem, message in read_members(shard.uri, shard.size):
+        hidden = "hidden file" if name and is_hidden(name) else None
+        reason = problem or hidden or _left_out(name or "", length)
+        yield _row(shard, offset, length, name, left_out=reason, message=message or (name if reason else None))
 
 
 def _left_out(name: str, size: int) -> str | None:
@@ -182,14 +217,17 @@ def _left_out(name: str, size: int) -> str | None:
     return None if size else "zero bytes"
 
 
-def _row(uri: str, offset: int, length: int, member: str | None, etag: str, *, left_out: str | None) -> dict[str, Any]:
+def _row(
+    entry: Entry, offset: int, length: int, member: str | None, *, left_out: str | None, message: str | None = None
+) -> dict[str, Any]:
     return {
-        schema.SAMPLE_ID: sample_id(uri, member, etag),
-        schema.URI: uri,
+        schema.SAMPLE_ID: sample_id(entry.uri, member, entry.etag),
+        schema.URI: entry.uri,
         schema.OFFSET: offset,
         schema.LENGTH: length,
         "member": member,
-        "etag": etag,
-        "media": media_of(member or uri) or "",
+        "etag": entry.etag,
+        "media": media_of(member or entry.uri) or "",
         LEFT_OUT.name: left_out,
+        MESSAGE.name: message,
     }

@@ -10,6 +10,7 @@ from jobs.command_line import parse
 from jobs.config import complete_pretrain
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
+from jobs.pack import PackConfig
 from jobs.report import ReportConfig
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,7 @@ BUILD = {
     "adapt": lambda values: (AdaptConfig, values),
     "export": lambda values: (ExportConfig, values),
     "index": lambda values: (IndexConfig, values),
+    "pack": lambda values: (PackConfig, values),
     "report": lambda values: (ReportConfig, values),
 }
 

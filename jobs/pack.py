@@ -1,0 +1,173 @@
+"""Pack a source of any kind into WebDataset tar shards in hash order; a rerun writes only what is missing."""
+
+import json
+import sys
+import tempfile
+import time
+from typing import Any
+
+import ray
+from pydantic import Field
+from ray.exceptions import RayTaskError
+
+from augment.frozen import Frozen
+from jobs import launch
+from jobs.command_line import InputError, main
+from jobs.config import ClusterConfig, SourceConfig
+from jobs.index import manifest_of
+from pipelines import parquet_source, quarantine, storage
+from pipelines.manifest import versions, write_manifest
+from pipelines.pack_plan import HashOrder, PackPlan, samples_of, write_plan
+from pipelines.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
+
+RECORD = "pack.json"
+MEASURED = 256  # samples that tell how much smaller re-encoding makes them
+MIN_SAMPLES_TO_JUDGE = 1000
+MIB = 1 << 20
+
+
+class PackSource(SourceConfig):
+    """Where samples come from: also Parquet files with a column of bytes."""
+
+    bytes_column: str | None = Field(
+        None, min_length=1, description="of Parquet files: bytes, or a struct of bytes and path; null: bytes or image"
+    )
+
+
+class ReencodeConfig(Frozen):
+    """How images are made smaller, where `max_side` is given."""
+
+    max_side: int | None = Field(None, ge=16, description="longer side at most, px; null: bytes stay as they are")
+    quality: int = Field(90, ge=1, le=100, description="JPEG quality; a JPEG within max_side stays as it is")
+
+
+class PackConfig(Frozen):
+    """A pack."""
+
+    source: PackSource
+    out: str = Field(min_length=1, description="folder of shards and manifest; new, or holding the same pack")
+    shard_mib: int = Field(128, ge=1, le=4096, description="size of a shard, MiB; 64 to 256 suit object storage")
+    reencode: ReencodeConfig = ReencodeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def pack(config: PackConfig) -> dict[str, Any]:
+    """Write the shards that are missing, then the manifest of all.
+
+    Returns:
+        `rows_in`, `rows` packed and `quarantined` (they add up), `shards_written`, `shards_kept`, `manifest`.
+
+    Raises:
+        InputError: the source cannot be packed, or `out` holds something else.
+    """
+    out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
+    launch.check_reachable("source.uri", source)
+    side = config.reencode.max_side
+    work = Pack(out, Reencoding(side, config.reencode.quality) if side else None, config.source.max_pixels)
+    _claim(out, source, config)
+    with launch.session(config.cluster, train=False, paths=(out, source)):
+        plan = _plan(config, source, work)
+        missing = work.missing(plan.num_shards)
+        if not _write(config, plan, work, missing):
+            return {"exit_code": 1, "result": out}
+        manifest = write_manifest(storage.join(out, "manifest"), work.shards, work.listed(plan.num_shards))
+    _clear(storage.join(out, "staging"))
+    quarantined = plan.rows_in - manifest.num_rows
+    return {
+        "rows_in": plan.rows_in,
+        "rows": manifest.num_rows,
+        "quarantined": quarantined,
+        "shards_written": len(missing),
+        "shards_kept": plan.num_shards - len(missing),
+        "manifest": manifest.uri,
+        "result": f"{manifest.num_rows} samples in {plan.num_shards} shards, {quarantined} quarantined: {manifest.uri}",
+    }
+
+
+def _claim(out: str, source: str, config: PackConfig) -> None:
+    """Take the folder for this pack.
+
+    Raises:
+        InputError: it holds another one, or something else.
+    """
+    reencode = config.reencode.model_dump() if config.reencode.max_side else None
+    wanted = {"source": source, "bytes_column": config.source.bytes_column, "shard_mib": config.shard_mib}
+    record = wanted | {"reencode": reencode}
+    place = storage.join(out, RECORD)
+    if not storage.exists(place):
+        if names := storage.list_names(out):
+            raise InputError(f"out {out} is no pack and not empty ({names[0]}, ...): choose another one")
+        storage.write_bytes(place, json.dumps(record).encode())
+        return
+    before = json.loads(storage.read_bytes(place))
+    differing = [f"{key} ({before.get(key)} there, {new} now)" for key, new in record.items() if before.get(key) != new]
+    if differing:
+        raise InputError(f"out {out} holds another pack: it differs in {', '.join(differing)}; choose another out")
+
+
+def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
+    """Open the plan of the pack, made if missing.
+
+    Raises:
+        InputError: the source cannot be listed.
+    """
+    if not storage.exists(work.plan):
+        with tempfile.TemporaryDirectory(prefix="afield-pack-") as folder:
+            order = HashOrder(f"{folder}/order")
+            try:
+                rows_in = _collect(config, source, work, order)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+            except RayTaskError as error:
+                raise (InputError(str(error.cause)) if isinstance(error.cause, ValueError) else error) from None
+            scale = 1.0
+            if work.reencoding:
+                task = ray.remote(measure).options(max_retries=MAX_RETRIES)
+                scale = ray.get(task.remote(order.head(MEASURED), work))
+            write_plan(work.plan, order, rows_in=rows_in, shard_bytes=config.shard_mib * MIB, scale=scale)
+    return PackPlan(work.plan)
+
+
+def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> int:
+    """Gather all samples of the source; gives its number of rows."""
+    column = config.source.bytes_column
+    is_manifest = bool(versions(source))
+    if column or (not is_manifest and parquet_source.is_parquet(source)):
+        staging = parquet_source.Staging(storage.join(work.out, "staging"), work.quarantine, column)
+        for table in parquet_source.stage(source, staging):
+            order.add(table)
+        return parquet_source.num_rows(source)
+    manifest = manifest_of(source, storage.join(work.out, "source"))
+    for table in samples_of(manifest):
+        order.add(table)
+    return manifest.num_rows
+
+
+def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -> bool:
+    """Write shards; False where too many samples were bad."""
+    start, rows, size, bad = time.monotonic(), 0, 0, 0
+    if len(missing) < plan.num_shards:
+        print(f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already", file=sys.stderr)
+    for number, shard in enumerate(write_shards(work, missing) if missing else (), start=1):
+        rows, size, bad = rows + shard["rows"], size + shard["bytes"], bad + shard["quarantined"]
+        speed = rows / (time.monotonic() - start)
+        line = f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f} samples/s"
+        print(f"{line}  {bad:,} quarantined", file=sys.stderr)
+        if rows + bad >= MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (rows + bad):
+            counts = quarantine.count_by_reason(quarantine.read(work.quarantine))
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+            limit = f"source.max_bad_fraction={config.source.max_bad_fraction}"
+            print(f"stopped: {bad} of {rows + bad} samples are bad, more than {limit}: {reasons}", file=sys.stderr)
+            return False
+    return True
+
+
+def _clear(folder: str) -> None:
+    """Delete the copies of a finished pack."""
+    fs, path = storage.filesystem(folder)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main("pack", __doc__ or "", lambda values: (PackConfig, values), pack))

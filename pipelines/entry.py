@@ -1,0 +1,45 @@
+"""What a listing works on, a place, and what it finds there: entries, before anybody knows whether they are samples."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of a source that one task lists.
+
+    Attributes:
+        uri: A file, a folder, or what keys of a bucket begin with.
+        kind: `tree`: the file, or all below the folder; `own`: the folder without those in it; `keys`.
+        match: Pattern of an own folder's names, which takes matching folders whole; regular expression of keys' paths.
+        root: Characters of keys' paths that the user gave: what is hidden above the source is none of its business.
+        share, shares: Of an own folder's names this task takes one share of so many.
+    """
+
+    uri: str
+    kind: Literal["tree", "own", "keys"] = "tree"
+    match: str = ""
+    root: int = 0
+    share: int = 0
+    shares: int = 1
+
+
+class Entry(NamedTuple):
+    """A file or object.
+
+    Attributes:
+        uri: Where it lies.
+        size: Bytes.
+        etag: The object store's, or size and time of a local file.
+        problem: Why it is no sample whatever it holds; None: its name decides.
+    """
+
+    uri: str
+    size: int = 0
+    etag: str = ""
+    problem: str | None = None
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether a relative path or a part of it begins with a dot."""
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/"))

@@ -1,0 +1,97 @@
+"""Lists folders of this machine's file system, cut into places that tasks can list at the same time."""
+
+import glob
+import os
+import zlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from pipelines.entry import Entry, Place, is_hidden
+
+WANTED_PLACES = 64  # folders are opened level by level until there are as many
+SHARE_FILES = 50_000  # a larger folder is listed by several tasks, each with its share of the names
+
+
+def local_places(pattern: str) -> list[Place]:
+    """Cut a file, folder or glob into places.
+
+    A pattern that is there literally is taken literally, as `[1].jpg`. Links to folders are not followed, since they
+    may lead in circles.
+    """
+    if os.path.isdir(pattern):
+        return _split(pattern)
+    if os.path.exists(pattern) or not glob.has_magic(pattern):
+        return [Place(pattern)]
+    head, tail = os.path.split(pattern)
+    folders = sorted(filter(os.path.isdir, glob.iglob(head, recursive=True)))
+    if tail == "**":
+        return [place for folder in folders for place in _split(folder)]
+    return [Place(folder, "own", match=tail) for folder in folders]
+
+
+def _split(root: str) -> list[Place]:
+    """Open folders level by level: the files of each opened one are a place, and so is each tree not opened."""
+    opened: list[Place] = []
+    trees = [root]
+    while trees and len(trees) < WANTED_PLACES:
+        below: list[str] = []
+        for folder in trees:
+            names = list(_scan(folder))
+            below += [entry.path for entry in names if _is_walked(entry)]
+            shares = max(1, -(-len(names) // SHARE_FILES))
+            opened += [Place(folder, "own", share=share, shares=shares) for share in range(shares)]
+        trees = below
+    return opened + [Place(folder) for folder in trees]
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except PermissionError as error:
+        raise ValueError(f"source.uri: {folder} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _is_walked(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name)
+
+
+def local_entries(place: Place) -> Iterator[Entry]:
+    """List a place.
+
+    Raises:
+        ValueError: it is not there or must not be read.
+    """
+    path = place.uri
+    if os.path.isdir(path):
+        yield from _folder(path, place)
+        return
+    if not os.path.exists(path):
+        raise ValueError(f"source.uri {path} does not exist: check the path")
+    yield _file(path)
+
+
+def _folder(folder: str, place: Place) -> Iterator[Entry]:
+    for entry in _scan(folder):
+        if place.match and not fnmatchcase(entry.name, place.match):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if is_hidden(entry.name):
+                if place.share == 0:
+                    yield Entry(entry.path, problem="hidden folder")
+            elif place.match or place.kind == "tree":
+                yield from _folder(entry.path, Place(entry.path))
+        elif zlib.crc32(os.fsencode(entry.name)) % place.shares == place.share:
+            yield _file(entry.path)
+
+
+def _file(path: str) -> Entry:
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if shown != path:
+        return Entry(shown, problem="name is not UTF-8")
+    if os.path.isdir(path):
+        return Entry(path, problem="link to a folder")
+    if not os.path.isfile(path):
+        return Entry(path, problem="no regular file" if os.path.exists(path) else "broken link")
+    stat = os.stat(path)
+    return Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")

@@ -1,0 +1,123 @@
+"""Lists buckets, cut into ranges of keys that tasks can list at the same time, however flat the bucket is."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from fsspec.utils import glob_translate
+from s3fs import S3FileSystem
+
+from pipelines import storage
+from pipelines.entry import Entry, Place, is_hidden
+
+WANTED_STEMS = 64  # stems are cut until there are as many, or none is left with more than a page of keys
+MAX_CUTS = 8
+LAST = "\U0010ffff"  # sorts after every character of a key
+REQUESTS = 16  # in flight while cutting
+
+
+def key_places(uri: str) -> list[Place]:
+    """Cut a folder or glob of a bucket into stems: keys that begin with the same characters.
+
+    One request tells how many keys lie under a stem (up to a page of 1 000) and one the first key after some character,
+    so a stem is cut at the characters that really follow, with a request for each.
+    """
+    fs, path = storage.filesystem(uri)
+    bucket, _, key = path.partition("/")
+    magic = re.search(r"[*?\[]", key)
+    match = glob_translate(path).removesuffix(r"\Z") + r"(?:/.*)?\Z" if magic else ""
+    stem = key[: magic.start()] if magic else f"{key}/" if key else ""
+    scheme = uri.partition("://")[0]
+    root = len(f"{bucket}/{stem.rpartition('/')[0]}/") if "/" in stem else len(bucket) + 1
+    return [Place(f"{scheme}://{bucket}/{part}", "keys", match, root) for part in _cut_all(fs, bucket, stem)]
+
+
+def _cut_all(fs: S3FileSystem, bucket: str, stem: str) -> list[str]:
+    stems, whole = [stem], list[str]()
+    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="keys") as threads:
+        for _ in range(MAX_CUTS):
+            if not stems or len(stems) + len(whole) >= WANTED_STEMS:
+                break
+            cut = list(threads.map(partial(_cut, fs, bucket), stems))
+            whole += [stem for stem, parts in zip(stems, cut, strict=True) if not parts]
+            stems = [part for parts in cut for part in parts]
+    return whole + stems
+
+
+def _cut(fs: S3FileSystem, bucket: str, stem: str) -> list[str]:
+    """Stems of the next character of the keys under a stem; none where they fit a page, or one key ends there."""
+    page = _page(fs, bucket, stem)
+    keys = [entry["Key"] for entry in page.get("Contents", [])]
+    if not page.get("IsTruncated"):
+        return []
+    common = _common(keys[0], keys[-1])
+    while (beyond := _first(fs, bucket, stem, common + LAST)) and not beyond.startswith(common):
+        common = _common(common, beyond)
+    parts: list[str] = []
+    key = keys[0] if keys[0] != common or not common.endswith("/") else _first(fs, bucket, common, common)
+    while key is not None and len(key) > len(common):
+        parts.append(key[: len(common) + 1])
+        key = _first(fs, bucket, common, parts[-1] + LAST)
+    if key == common:  # an object whose name begins the names of others: too odd to cut for
+        return []
+    # SeaweedFS sorts a folder before the names that begin like it, so the steps above may pass it by.
+    folder = f"{common}/"
+    if not common.endswith("/") and folder not in parts and _first(fs, bucket, folder, ""):
+        parts.append(folder)
+    return parts
+
+
+def _common(a: str, b: str) -> str:
+    """What two keys begin with."""
+    same = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return a[: next(same, min(len(a), len(b)))]
+
+
+def _page(fs: S3FileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=stem, **options)
+    return answer
+
+
+def _first(fs: S3FileSystem, bucket: str, stem: str, after: str) -> str | None:
+    """First key under a stem that sorts after a text."""
+    options = {"StartAfter": after} if after else {}
+    contents = _page(fs, bucket, stem, MaxKeys=1, **options).get("Contents", [])
+    return contents[0]["Key"] if contents else None
+
+
+def key_entries(place: Place) -> Iterator[Entry]:
+    """List a place, a page in memory at a time; a hidden folder is one entry."""
+    fs, _ = storage.filesystem(place.uri)
+    bucket, _, stem = place.uri.partition("://")[2].partition("/")
+    scheme = place.uri.partition("://")[0]
+    match = re.compile(place.match).match if place.match else None
+    hidden = ""
+    for info in _objects(fs, bucket, stem):
+        path = f"{bucket}/{info['Key']}"
+        if (match and not match(path)) or (path.endswith("/") and not info["Size"]):  # a folder's own marker object
+            continue
+        uri = f"{scheme}://{path}"
+        folder = _hidden_folder(path[place.root :])
+        if folder is None:
+            yield Entry(uri, info["Size"], info["ETag"].strip('"'))
+        elif folder != hidden:
+            yield Entry(f"{uri[: len(uri) - len(path) + place.root]}{folder}", problem="hidden folder")
+        hidden = folder or hidden
+
+
+def _hidden_folder(relative: str) -> str | None:
+    """The first hidden folder on a path, None where there is none."""
+    folders = relative.split("/")[:-1]
+    return next(("/".join(folders[: i + 1]) for i, name in enumerate(folders) if is_hidden(name)), None)
+
+
+def _objects(fs: S3FileSystem, bucket: str, stem: str) -> Iterator[dict[str, Any]]:
+    options: dict[str, str] = {}
+    while True:
+        page = _page(fs, bucket, stem, **options)
+        yield from page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        options = {"ContinuationToken": page["NextContinuationToken"]}

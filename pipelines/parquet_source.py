@@ -1,0 +1,166 @@
+"""Parquet files with a column of image bytes, staged so that any row can be read by range.
+
+A row of a Parquet file cannot be read alone, and hash order wants rows from everywhere: each row group is copied once,
+by one task, to a file of nothing but its rows' bytes. The copies are deleted when the shards are written.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from pipelines import quarantine, schema, storage
+from pipelines.decode import BadSample
+from pipelines.entry import Entry
+from pipelines.left_out import NO_EPOCH
+from pipelines.listing import entries, media_of, sample_id
+from pipelines.pack_plan import SAMPLES
+
+COLUMNS = ("bytes", "image")  # looked for where the user names none
+PROBED = 1000  # files of a folder that tell whether it is one of Parquet files
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Where row groups are copied to.
+
+    Attributes:
+        folder: Of the copies.
+        quarantine: Folder of the quarantine table, for rows without bytes.
+        column: Of the bytes; None: the first of `COLUMNS` that is there.
+    """
+
+    folder: str
+    quarantine: str
+    column: str | None
+
+
+def is_parquet(uri: str) -> bool:
+    """Tell whether a source is a Parquet file, a pattern of them, or a folder that holds them and no samples."""
+    if uri.lower().endswith(".parquet"):
+        return True
+    found = False
+    for number, entry in enumerate(entries(uri)):
+        if media_of(entry.uri) or entry.uri.endswith(".tar"):
+            return False
+        found |= entry.uri.lower().endswith(".parquet")
+        if number >= PROBED:
+            break
+    return found
+
+
+def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
+    """Copy the row groups of all Parquet files of a source that are not copied yet.
+
+    Yields:
+        The samples, schema `SAMPLES`, a table a row group.
+
+    Raises:
+        ValueError: no Parquet file, or one without the column.
+    """
+    files = sorted(entry for entry in entries(uri) if entry.uri.lower().endswith(".parquet"))
+    if not files:
+        raise ValueError(f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone")
+    items = [item for number, file in enumerate(files) for item in _items(file, number, staging)]
+    there = set(storage.list_names(staging.folder))
+    missing = [item for item in items if f"{item['name']}.parquet" not in there]
+    if missing:
+        dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
+        dataset.context.execution_no_progress_timeout_s = -1
+        staged = dataset.map_batches(partial(_stage_batch, staging=staging), batch_size=1, batch_format="pyarrow")
+        for _ in staged.iter_batches(batch_size=None):
+            pass
+    for item in items:
+        fs, path = storage.arrow_filesystem(storage.join(staging.folder, f"{item['name']}.parquet"))
+        with fs.open_input_file(path) as file:
+            yield pq.read_table(file)
+
+
+def num_rows(uri: str) -> int:
+    """Rows of all Parquet files of a source."""
+    return sum(_open(entry.uri).metadata.num_rows for entry in entries(uri) if entry.uri.lower().endswith(".parquet"))
+
+
+def _open(uri: str) -> pq.ParquetFile:
+    fs, path = storage.arrow_filesystem(uri)
+    try:
+        return pq.ParquetFile(fs.open_input_file(path))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"source.uri: {uri} is no Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _items(file: Entry, number: int, staging: Staging) -> Iterator[dict[str, Any]]:
+    """One item for each row group of a file; the column is looked for before anything is copied."""
+    parquet = _open(file.uri)
+    column = _column(file.uri, parquet.schema_arrow, staging.column)
+    first = 0
+    for row_group in range(parquet.num_row_groups):
+        name = f"{number:06d}-{row_group:06d}"
+        what = {"name": name, "uri": file.uri, "etag": file.etag, "row_group": row_group, "first": first}
+        yield what | {"column": column}
+        first += parquet.metadata.row_group(row_group).num_rows
+
+
+def _column(uri: str, columns: pa.Schema, wanted: str | None) -> str:
+    names = [name for name in ((wanted,) if wanted else COLUMNS) if name in columns.names]
+    fitting = [name for name in names if _is_bytes(columns.field(name).type)]
+    if not fitting:
+        there = ", ".join(f"{field.name} ({field.type})" for field in columns)
+        raise ValueError(
+            f"source.bytes_column {wanted or ' or '.join(COLUMNS)} is no column of bytes in {uri}: it has {there}"
+        )
+    return fitting[0]
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Bytes, or what Hugging Face makes of images: a struct of bytes and path."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _stage_batch(items: pa.Table, staging: Staging) -> pa.Table:
+    return pa.table({"rows": [_stage_row_group(item, staging) for item in items.to_pylist()]})
+
+
+def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
+    """Copy one row group; the table of its samples is written last and says that the copy is whole."""
+    blob = storage.join(staging.folder, f"{item['name']}.bin")
+    samples: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
+    with storage.open_atomic(blob) as file:
+        offset = 0
+        for row, (data, path) in enumerate(_values(item), start=item["first"]):
+            identity = sample_id(item["uri"], f"row {row}", item["etag"])
+            origin = {"origin_uri": item["uri"], "origin_offset": row, "origin_member": path}
+            sample = {schema.SAMPLE_ID: identity, schema.URI: blob, schema.OFFSET: offset, schema.LENGTH: len(data)}
+            if not data:
+                bad.append(_bad_row(sample, origin))
+                continue
+            file.write(data)
+            offset += len(data)
+            samples.append(sample | origin | {"name": path, "media": media_of(path or "") or "image"})
+    quarantine.write(staging.quarantine, f"staged-{item['name']}", bad)
+    with storage.open_atomic(storage.join(staging.folder, f"{item['name']}.parquet")) as file:
+        pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), file)
+    return len(samples)
+
+
+def _values(item: dict[str, Any]) -> Iterator[tuple[bytes, str | None]]:
+    """Bytes and name of each row of a row group; no bytes where they are null."""
+    parquet = _open(item["uri"])
+    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[item["row_group"]], columns=[item["column"]]):
+        for value in batch.column(0).to_pylist():
+            whole = value if isinstance(value, dict) else {"bytes": value}
+            yield whole["bytes"] or b"", whole.get("path")
+
+
+def _bad_row(sample: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+    found_at = sample | {schema.URI: origin["origin_uri"], schema.OFFSET: origin["origin_offset"]}
+    problem = BadSample("empty", f"row {origin['origin_offset']} has no bytes")
+    return quarantine.bad_row(found_at, problem, stage="fetch", epoch=NO_EPOCH, run="pack")

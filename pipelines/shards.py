@@ -1,0 +1,224 @@
+"""Writes samples as WebDataset-compatible tar shards, one task a shard; a shard that is recorded as done is kept."""
+
+import io
+import tarfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+import simplejpeg
+from PIL import Image
+
+from pipelines import quarantine, schema, storage
+from pipelines.decode import BadSample, decode
+from pipelines.fetch import fetch
+from pipelines.left_out import NO_EPOCH
+from pipelines.listing import LISTED, look_up, media_of, sample_id
+from pipelines.pack_plan import PackPlan
+
+FETCH_BYTES = 16 << 20  # read at a time by one task
+MAX_RETRIES = 3
+_ORIGIN = (("sample_id", pa.int64()), ("uri", pa.string()), ("offset", pa.int64()), ("member", pa.string()))
+DONE = pa.schema([*LISTED, *(pa.field(f"origin_{name}", kind) for name, kind in _ORIGIN)])
+_SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"II*\0": "tif", b"BM": "bmp"}
+
+
+@dataclass(frozen=True)
+class Reencoding:
+    """How images are made smaller.
+
+    Attributes:
+        max_side: Longer side at most, px.
+        quality: Of JPEG, 1 to 100.
+    """
+
+    max_side: int
+    quality: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack in progress: what lies where under `out`.
+
+    Attributes:
+        out: The folder.
+        reencoding: None: bytes stay as they are.
+        max_pixels: Larger images are quarantined undecoded, when re-encoding.
+    """
+
+    out: str
+    reencoding: Reencoding | None
+    max_pixels: int
+
+    @property
+    def plan(self) -> str:
+        """URI of the plan."""
+        return storage.join(self.out, "plan.parquet")
+
+    @property
+    def shards(self) -> str:
+        """Folder of the shards."""
+        return storage.join(self.out, "shards")
+
+    @property
+    def quarantine(self) -> str:
+        """Folder of the quarantine table."""
+        return storage.join(self.out, "quarantine")
+
+    def shard(self, number: int) -> str:
+        """URI of a shard."""
+        return storage.join(self.shards, f"{number:06d}.tar")
+
+    def done(self, *number: int) -> str:
+        """URI of the record that a shard is whole, or the folder of all."""
+        return storage.join(self.out, "done", *(f"{i:06d}.parquet" for i in number))
+
+    def missing(self, num_shards: int) -> list[int]:
+        """Shards that are not recorded as done."""
+        there = set(storage.list_names(self.done()))
+        return [number for number in range(num_shards) if f"{number:06d}.parquet" not in there]
+
+    def listed(self, num_shards: int) -> Iterator[pa.Table]:
+        """Yield the samples of all finished shards as a listing would find them."""
+        for number in range(num_shards):
+            yield _read(self.done(number)).select(LISTED.names)
+
+
+def _read(uri: str) -> pa.Table:
+    fs, path = storage.arrow_filesystem(uri)
+    with fs.open_input_file(path) as file:
+        return pq.read_table(file)
+
+
+def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, int]]:
+    """Write shards in parallel.
+
+    Yields:
+        For each that is finished its `shard`, `rows`, `bytes` and `quarantined`.
+    """
+    dataset = ray.data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
+    dataset.context.execution_no_progress_timeout_s = -1  # a shard may take minutes
+    with warnings.catch_warnings():
+        # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
+        written = dataset.map_batches(
+            partial(_write_batch, pack=pack),
+            batch_size=1,
+            batch_format="pyarrow",
+            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
+        )
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+        assert isinstance(batch, pa.Table)
+        yield from batch.to_pylist()
+
+
+def _write_batch(shards: pa.Table, pack: Pack) -> pa.Table:
+    return pa.Table.from_pylist([write_shard(pack, row["shard"]) for row in shards.to_pylist()])
+
+
+def write_shard(pack: Pack, number: int) -> dict[str, int]:
+    """Write one shard, then its quarantined samples, then the record that it is done.
+
+    Returns:
+        `shard`, `rows`, `bytes`, `quarantined`.
+    """
+    rows = PackPlan(pack.plan).read(number)
+    members: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
+    with storage.open_atomic(pack.shard(number)) as file, _tar(file) as tar:
+        for chunk in _chunks(rows):
+            for row, payload in zip(chunk.to_pylist(), fetch(chunk), strict=True):
+                stage = "fetch" if isinstance(payload, BadSample) else "decode"
+                try:
+                    members.append(_add(tar, row, payload, pack))
+                except BadSample as problem:
+                    bad.append(_bad_row(row, problem, stage))
+    quarantine.write(pack.quarantine, f"shard-{number:06d}", bad)
+    shard = look_up(pack.shard(number))
+    for member in members:
+        member[schema.SAMPLE_ID] = sample_id(shard.uri, member["member"], shard.etag)
+        member |= {schema.URI: shard.uri, "etag": shard.etag}
+    with storage.open_atomic(pack.done(number)) as file:
+        pq.write_table(pa.Table.from_pylist(members, schema=DONE), file)
+    return {"shard": number, "rows": len(members), "bytes": shard.size, "quarantined": len(bad)}
+
+
+def _tar(file: IO[bytes]) -> tarfile.TarFile:
+    """Begin an archive that is written from front to end, each member with one header."""
+    return tarfile.open(fileobj=file, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20)
+
+
+def _chunks(rows: pa.Table) -> Iterator[pa.Table]:
+    """Cut rows to pieces whose bytes fit in memory."""
+    ends = np.cumsum(rows[schema.LENGTH].to_numpy())
+    edges = np.unique(np.searchsorted(ends // FETCH_BYTES, np.arange(ends[-1] // FETCH_BYTES + 1)))
+    for start, stop in zip(edges, [*edges[1:], rows.num_rows], strict=True):
+        yield rows.slice(start, stop - start)
+
+
+def _add(tar: tarfile.TarFile, row: dict[str, Any], payload: bytes | BadSample, pack: Pack) -> dict[str, Any]:
+    """Append a sample to the shard; gives what a listing would say of it, but for the shard's own etag."""
+    if isinstance(payload, BadSample):
+        raise payload
+    suffix = _suffix(row["name"], payload)
+    if pack.reencoding and row["media"] == "image":
+        payload, suffix = _reencoded(payload, suffix, pack.reencoding, pack.max_pixels)
+    # WebDataset's key ends at the first dot of the name: the id has none.
+    member = tarfile.TarInfo(f"{row[schema.SAMPLE_ID] & (1 << 64) - 1:016x}.{suffix}")
+    member.size = len(payload)
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(member, io.BytesIO(payload))
+    origin = {f"origin_{name}": row[f"origin_{name}"] for name in ("uri", "offset", "member")}
+    what = {schema.OFFSET: offset, schema.LENGTH: len(payload), "member": member.name, "media": media_of(member.name)}
+    return what | origin | {"origin_sample_id": row[schema.SAMPLE_ID]}
+
+
+def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, Any]:
+    found_at = row | {schema.URI: row["origin_uri"], schema.OFFSET: row["origin_offset"]}
+    return quarantine.bad_row(found_at, problem, stage=stage, epoch=NO_EPOCH, run="pack")
+
+
+def _suffix(name: str | None, data: bytes) -> str:
+    """Suffix of a member: the name's, or what the bytes look like."""
+    if name and media_of(name):
+        return name.rpartition(".")[2].lower()
+    return next((suffix for magic, suffix in _SUFFIXES.items() if data.startswith(magic)), "jpg")
+
+
+def _reencoded(data: bytes, suffix: str, wanted: Reencoding, max_pixels: int) -> tuple[bytes, str]:
+    """Shrink an image to the wanted side as JPEG; a JPEG that is no larger stays as it is.
+
+    Raises:
+        BadSample: it cannot be decoded.
+    """
+    image = decode(data, max_pixels=max_pixels)
+    height, width = image.shape[:2]
+    factor = wanted.max_side / max(height, width)
+    if factor >= 1 and data.startswith(b"\xff\xd8\xff"):
+        return data, "jpg" if suffix not in ("jpg", "jpeg") else suffix
+    if factor < 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), wanted.quality, colorsubsampling="420"), "jpg"
+
+
+def measure(rows: pa.Table, pack: Pack) -> float:
+    """Re-encode a few samples: bytes they will have for each that they have now."""
+    assert pack.reencoding is not None
+    before = after = 0
+    for chunk in _chunks(rows):
+        for row, payload in zip(chunk.to_pylist(), fetch(chunk), strict=True):
+            before += row[schema.LENGTH]
+            try:
+                if not isinstance(payload, BadSample) and row["media"] == "image":
+                    payload, _ = _reencoded(payload, "", pack.reencoding, pack.max_pixels)
+            except BadSample:
+                continue
+            after += 0 if isinstance(payload, BadSample) else len(payload)
+    return max(after / max(before, 1), 1e-3)

@@ -1,0 +1,203 @@
+"""Packing real photographs of every kind of source, and what comes out as `webdataset` and our own manifest read it."""
+
+import io
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from jobs import index as indexing
+from jobs.command_line import InputError
+from jobs.pack import PackConfig, pack
+from pipelines import quarantine, schema, shards, storage
+from pipelines.fetch import fetch
+from pipelines.manifest import Manifest, open_manifest
+from tests import commands
+from tests.object_store import ObjectStore
+
+ray_only = pytest.mark.usefixtures("ray_session")
+BIG, SMALL = (1200, 900), (60, 40)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """The 200 small images and 6 JPEGs of noise of 1 MB each, so that there are several shards of 1 MiB."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "scenes").symlink_to(image_folder)
+    for path in image_folder.rglob("*.*"):
+        (folder / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    (folder / "scenes").unlink()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        noise = rng.integers(0, 256, (*BIG[::-1], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"noise{number}.jpg", quality=60)
+    return folder
+
+
+def configured(source: str, out: Path | str, **more: Any) -> PackConfig:
+    extra = {"source": {"uri": source, **more.pop("source", {})}, "out": str(out), "shard_mib": 1}
+    return PackConfig.model_validate(extra | more)
+
+
+def contents(manifest: Manifest) -> list[bytes]:
+    """Bytes of all samples, as our own reader fetches them, sorted."""
+    groups = [manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups()]
+    return sorted(bytes(data) for group in groups for data in fetch(group) if isinstance(data, bytes))
+
+
+def of_folder(folder: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def tars(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "shards").iterdir())}
+
+
+@ray_only
+def test_a_folder_becomes_shards_in_hash_order_that_webdataset_reads(pictures: Path, tmp_path: Path) -> None:
+    result = pack(configured(str(pictures), tmp_path / "p"))
+    assert (result["rows_in"], result["rows"], result["quarantined"]) == (206, 206, 0)
+    manifest = open_manifest(result["manifest"])
+    assert contents(manifest) == of_folder(pictures)
+    sizes = [len(data) for data in tars(tmp_path / "p").values()]
+    assert len(sizes) > 3 and sum(size > 2 << 20 for size in sizes) == 0
+    assert len(list(manifest.row_groups())) == len(sizes)  # one row group a shard
+    paths = [str(path) for path in sorted((tmp_path / "p" / "shards").iterdir())]
+    read = list(webdataset.WebDataset(paths, shardshuffle=False))
+    assert sorted(sample.get("jpg") or sample.get("png") for sample in read) == of_folder(pictures)
+    keys = [int(sample["__key__"], 16) for sample in read]
+    signed = [key - (1 << 64) if key >> 63 else key for key in keys]
+    assert signed == sorted(signed) and len(set(keys)) == 206
+
+
+@ray_only
+def test_a_rerun_writes_only_what_is_missing(pictures: Path, tmp_path: Path) -> None:
+    config = configured(str(pictures), tmp_path / "p")
+    first = pack(config)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / "shards").iterdir()}
+    data = tars(tmp_path / "p")
+    (tmp_path / "p" / "done" / "000001.parquet").unlink()
+    (tmp_path / "p" / "shards" / "000001.tar").write_bytes(b"half")
+    second = pack(config)
+    assert (second["shards_written"], second["shards_kept"]) == (1, first["shards_written"] - 1)
+    assert tars(tmp_path / "p") == data
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / "shards").iterdir()}
+    assert {path.name for path in before if before[path] != after[path]} == {"000001.tar"}
+    assert contents(open_manifest(second["manifest"])) == of_folder(pictures)
+    with pytest.raises(InputError, match=r"holds another pack: it differs in shard_mib \(1 there, 2 now\)"):
+        pack(config.model_copy(update={"shard_mib": 2}))
+    with pytest.raises(InputError, match="is no pack and not empty"):
+        pack(configured(str(pictures), pictures))
+
+
+@ray_only
+def test_the_index_of_the_shards_is_the_manifest_that_the_pack_wrote(pictures: Path, tmp_path: Path) -> None:
+    result = pack(configured(str(pictures), tmp_path / "p"))
+    words = {"source": {"uri": f"{tmp_path}/p/shards"}, "out": result["manifest"]}
+    assert indexing.index(indexing.IndexConfig.model_validate(words))["unchanged"]
+
+
+@ray_only
+def test_reencoding_bounds_the_side_and_quarantines_what_cannot_be_decoded(pictures: Path, tmp_path: Path) -> None:
+    bad = {"text.jpg": b"no picture", "cut.jpg": (pictures / "noise0.jpg").read_bytes()[:5000]}
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("noise0.jpg", "noise1.jpg", "scene0-01.jpg", "scene0-00.png"):
+        (source / name).write_bytes((pictures / name).read_bytes())
+    for name, data in bad.items():
+        (source / name).write_bytes(data)
+    result = pack(configured(str(source), tmp_path / "p", reencode={"max_side": 300}))
+    assert (result["rows_in"], result["rows"], result["quarantined"]) == (6, 4, 2)
+    rows = {Path(row["uri"]).name: row for row in quarantine.read(f"{tmp_path}/p/quarantine")}
+    assert {name: row["reason"] for name, row in rows.items()} == {"text.jpg": "unknown_type", "cut.jpg": "truncated"}
+    assert all(row[schema.URI].startswith(str(source)) and row["stage"] == "decode" for row in rows.values())
+    made = contents(open_manifest(result["manifest"]))
+    images = [Image.open(io.BytesIO(data)) for data in made]
+    assert {image.format for image in images} == {"JPEG"}
+    assert sum(max(image.size) == 300 for image in images) == 2 and max(max(image.size) for image in images) == 300
+    assert (source / "scene0-01.jpg").read_bytes() in made  # small enough: not encoded anew
+
+
+def parquet(path: Path, pictures: Path, kind: str) -> list[bytes]:
+    """Write images to a Parquet file of several row groups; two rows have no bytes."""
+    files = sorted(pictures.glob("*.*"))[:40]
+    data: list[bytes | None] = [*(file.read_bytes() for file in files), None, b""]
+    names = [file.name for file in files] + [None, None]
+    column: list[Any] = data
+    if kind == "struct":
+        column = [{"bytes": value, "path": name} for value, name in zip(data, names, strict=True)]
+    name = {"struct": "image", "named": "picture"}.get(kind, "bytes")
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table({name: column, "label": list(range(len(data)))}), path, row_group_size=9)
+    return sorted(value for value in data if value)
+
+
+@ray_only
+@pytest.mark.parametrize("kind", ["plain", "struct", "named"])
+def test_parquet_files_with_a_bytes_column_are_packed(kind: str, pictures: Path, tmp_path: Path) -> None:
+    images = parquet(tmp_path / "data" / "train.parquet", pictures, kind)
+    column = {"bytes_column": "picture"} if kind == "named" else {}
+    uri = tmp_path / "data" if kind == "struct" else tmp_path / "data" / "train.parquet"
+    result = pack(configured(str(uri), tmp_path / "p", source=column))
+    assert (result["rows_in"], result["rows"], result["quarantined"]) == (42, 40, 2)
+    assert contents(open_manifest(result["manifest"])) == images
+    rows = quarantine.read(f"{tmp_path}/p/quarantine")
+    assert [(row["offset"], row["reason"], row["message"]) for row in rows] == [
+        (40, "empty", "row 40 has no bytes"),
+        (41, "empty", "row 41 has no bytes"),
+    ]
+    assert not (tmp_path / "p" / "staging").exists()
+    assert pack(configured(str(uri), tmp_path / "p", source=column))["shards_written"] == 0
+
+
+@ray_only
+def test_a_wrong_column_is_refused_with_the_columns_there_are(pictures: Path, tmp_path: Path) -> None:
+    parquet(tmp_path / "data" / "x.parquet", pictures, "named")
+    with pytest.raises(InputError, match=r"bytes or image is no column of bytes in .*: it has picture \(binary\)"):
+        pack(configured(str(tmp_path / "data"), tmp_path / "p"))
+    with pytest.raises(InputError, match="label is no column of bytes"):
+        pack(configured(str(tmp_path / "data"), tmp_path / "q", source={"bytes_column": "label"}))
+
+
+@ray_only
+def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
+    object_store: ObjectStore, pictures: Path, tmp_path: Path, put_folder: Callable[[Path, str], None]
+) -> None:
+    with tarfile.open(tmp_path / "by-class.tar", "w") as tar:
+        tar.add(pictures, "x")
+    object_store.make_bucket("pack")
+    storage.write_bytes("s3://pack/in/by-class.tar", (tmp_path / "by-class.tar").read_bytes())
+    result = pack(configured("s3://pack/in/by-class.tar", "s3://pack/out"))
+    assert (result["rows"], result["manifest"]) == (206, "s3://pack/out/manifest")
+    assert contents(open_manifest(result["manifest"])) == of_folder(pictures)
+    assert pack(configured("s3://pack/in/by-class.tar", "s3://pack/out"))["shards_written"] == 0
+
+
+def test_what_is_gone_since_the_index_is_quarantined(pictures: Path, tmp_path: Path) -> None:
+    rows = pa.table({"sample_id": [1], "uri": [str(tmp_path / "gone.jpg")], "offset": [0], "length": [5]})
+    assert isinstance(fetch(rows)[0], shards.BadSample)
+
+
+@pytest.mark.slow
+def test_a_killed_pack_goes_on_where_it_was(pictures: Path, tmp_path: Path) -> None:
+    words = [f"source.uri={pictures}", "shard_mib=1"]
+    whole = commands.run("pack", *words, f"out={tmp_path}/whole", "--json")
+    assert whole.returncode == 0, whole.stderr
+    process = commands.start("pack", *words, f"out={tmp_path}/p")
+    commands.read_until(process, "shard 2/")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = commands.run("pack", *words, f"out={tmp_path}/p", "--json")
+    result = json.loads(again.stdout.splitlines()[-1])
+    assert again.returncode == 0 and result["shards_kept"] >= 2 and result["rows"] == 206
+    assert tars(tmp_path / "p") == tars(tmp_path / "whole")
