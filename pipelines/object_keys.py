@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from fsspec.asyn import sync
 from fsspec.utils import glob_translate
 from s3fs import S3FileSystem
 
@@ -76,7 +77,8 @@ def _common(a: str, b: str) -> str:
 
 
 def _page(fs: S3FileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=stem, **options)
+    call = partial(fs._call_s3, "list_objects_v2", Bucket=bucket, Prefix=stem, **options)
+    answer: dict[str, Any] = sync(fs.loop, call)  # s3fs's own call_s3 would pass by what a subclass does about faults
     return answer
 
 

@@ -131,9 +131,11 @@ def create_bytes(uri: str, data: bytes) -> None:
         fs.pipe_file(path, data, mode="create")
     except OSError as error:  # SeaweedFS and Ceph word their refusal so that s3fs does not recognise it
         answer = getattr(error.__cause__, "response", {})
-        if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
+        refused = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412
+        if not refused and not isinstance(error, FileExistsError):
             raise
-        raise FileExistsError(f"{uri} exists already") from error
+        if read_bytes(uri) != data:  # else the answer to our own write was lost, and the client tried again
+            raise FileExistsError(f"{uri} exists already") from error
 
 
 def _create_local(path: str, data: bytes) -> None:

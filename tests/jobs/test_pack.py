@@ -44,14 +44,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pa
     return folder
 
 
-def configured(source: str, out: Path | str, **more: Any) -> PackConfig:
-    extra = {"source": {"uri": source, **more.pop("source", {})}, "out": str(out), "shard_mib": 1}
+def configured(uri: str, out: Path | str, **more: Any) -> PackConfig:
+    extra = {"source": {"uri": uri, **more.pop("source", {})}, "out": str(out), "shard_mib": 1}
     return PackConfig.model_validate(extra | more)
 
 
 def contents(manifest: Manifest) -> list[bytes]:
     """Bytes of all samples, as our own reader fetches them, sorted."""
-    groups = [manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups()]
+    groups = [manifest.read_row_group(part, group) for part, group, rows in manifest.row_groups() if rows]
     return sorted(bytes(data) for group in groups for data in fetch(group) if isinstance(data, bytes))
 
 
