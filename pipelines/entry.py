@@ -12,7 +12,7 @@ class Place:
         uri: A file, a folder, or what keys of a bucket begin with.
         kind: `tree`: the file, or all below the folder; `own`: the folder without those in it; `keys`.
         match: Pattern of an own folder's names, which takes matching folders whole; regular expression of keys' paths.
-        root: Characters of keys' paths that the user gave: what is hidden above the source is none of its business.
+        root: Characters of a path that the user gave: what is hidden above the source is none of its business.
         share, shares: Of an own folder's names this task takes one share of so many.
     """
 

@@ -113,7 +113,8 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
     if isinstance(fs, S3FileSystem):
         return key_places(pattern)
     folders = [entry["name"] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
-    return [Place(pattern, "own"), *(Place(_uri(pattern, name)) for name in folders)]
+    root = len(path.rstrip("/")) + 1
+    return [Place(pattern, "own", root=root), *(Place(_uri(pattern, name), root=root) for name in folders)]
 
 
 def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
@@ -159,9 +160,10 @@ def _remote_entries(place: Place) -> Iterator[Entry]:
         yield _remote_entry(place.uri, info)
         return
     for folder, _, files in fs.walk(path, maxdepth=1 if place.kind == "own" else None, detail=True):
+        problem = "in a hidden folder" if place.root and is_hidden(folder[place.root :]) else None
         for info in files.values():
             if info["name"].rstrip("/") != folder.rstrip("/"):  # the folder's own marker object
-                yield _remote_entry(place.uri, info)
+                yield _remote_entry(place.uri, info)._replace(problem=problem)
 
 
 def _remote_entry(like: str, info: dict[str, Any]) -> Entry:

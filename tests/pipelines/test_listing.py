@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines import listing, local_files, object_keys
+from pipelines import listing, local_files, object_keys, storage
 from pipelines.fetch import fetch
 from pipelines.listing import media_of
 from tests.object_store import ObjectStore
@@ -136,6 +136,18 @@ def test_what_is_no_sample_is_told_with_the_reason(tmp_path: Path) -> None:
         "pipe.jpg": "no regular file",
         "latin-\\xe9.jpg": "name is not UTF-8",
     }
+
+
+def test_any_filesystem_of_fsspec_is_listed() -> None:
+    for name in ("a.jpg", "deep/er/b.jpg", ".hid/c.jpg", "deep/.hid/d.jpg", "e.txt"):
+        storage.write_bytes(f"memory://corpus/{name}", name.encode())
+    assert samples("memory://corpus") == ["memory://corpus/a.jpg", "memory://corpus/deep/er/b.jpg"]
+    assert left_out("memory://corpus", "memory://corpus/") == {
+        ".hid/c.jpg": "in a hidden folder",
+        "deep/.hid/d.jpg": "in a hidden folder",
+        "e.txt": "no image (.txt)",
+    }
+    assert samples("memory://corpus/*/er/*") == ["memory://corpus/deep/er/b.jpg"]
 
 
 def test_a_large_folder_is_shared_among_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
