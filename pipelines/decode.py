@@ -7,16 +7,30 @@ does not take (CMYK, arithmetic coding), through Pillow. Embedded colour profile
 import io
 import struct
 import warnings
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-# missing and too_large (in bytes) are the fetching stage's words as well.
-Reason = Literal["missing", "empty", "unknown_type", "truncated", "corrupt", "too_many_pixels", "too_large"]
+Reason = Literal[
+    "empty",
+    "unknown_type",
+    "truncated",
+    "corrupt",
+    "too_many_pixels",
+    "too_large",  # in bytes, or in the memory that decoding would take
+    "too_long",
+    "no_video",
+    "timeout",
+    "crashed",
+    "checksum",
+    "missing",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
-# Still-image formats decoded inside this process. Left out on purpose: EPS, which starts Ghostscript, and the formats
+# Still-image formats that are decoded. Left out on purpose: EPS, which starts Ghostscript, and the formats
 # for which Pillow has only a stub.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "ICO"),
@@ -51,7 +65,45 @@ class BadSample(Exception):
         return f"{self.reason}: {self.message}"
 
 
-def decode(data: bytes, *, max_pixels: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost, checked in its header before anything is decoded.
+
+    Attributes:
+        max_pixels: Of an image, or of each frame of a video.
+        max_bytes: Of the file; a larger one is not fetched.
+        max_frames: Of a video.
+        max_duration_s: Of a video.
+        timeout_s: Time to decode one sample; fetching does not count.
+        allow_truncated: Take what there is of a file that was cut off, the rest grey or still.
+    """
+
+    max_pixels: int = 100_000_000
+    max_bytes: int = 2**30
+    max_frames: int = 2_000_000
+    max_duration_s: float = 43_200.0
+    timeout_s: float = 60.0
+    allow_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which frames of a video make a sample.
+
+    Attributes:
+        num_frames: T.
+        frame_stride: Frames from one to the next, at the video's nominal rate; where `fps` is None.
+        fps: Frames per second of the clip, whatever the video's rate.
+        position: In [0, 1]: where among all places that the clip can take; 0.5 is the middle.
+    """
+
+    num_frames: int
+    frame_stride: int
+    fps: float | None
+    position: float
+
+
+def decode(data: bytes, *, max_pixels: int, allow_truncated: bool = False) -> np.ndarray:
     """Decode an image file of any common format to upright RGB.
 
     EXIF orientation is applied, transparency is composited on white (the page that web images are drawn for), 16-bit
@@ -61,6 +113,7 @@ def decode(data: bytes, *, max_pixels: int) -> np.ndarray:
         data: The whole file; its name plays no role.
         max_pixels: Largest height * width to decode, checked in the header. Above 178 956 970 Pillow's own limit
             still holds for formats other than JPEG.
+        allow_truncated: Return an image that was cut off, its missing part grey or black.
 
     Returns:
         Pixels (H, W, 3) uint8, C-contiguous.
@@ -68,19 +121,21 @@ def decode(data: bytes, *, max_pixels: int) -> np.ndarray:
     Raises:
         BadSample: the bytes are no image, incomplete, damaged, or too large.
     """
+    image = decode_jpeg(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    return _decode_pillow(data, max_pixels, allow_truncated) if image is None else image
+
+
+def decode_jpeg(data: bytes, *, max_pixels: int, allow_truncated: bool = False) -> np.ndarray | None:
+    """Decode with libjpeg-turbo as `decode` does, or return None where Pillow has to be asked."""
     if not data:
         raise BadSample("empty", "zero bytes")
-    image = _decode_jpeg(data, max_pixels) if data.startswith(b"\xff\xd8\xff") else None
-    return _decode_pillow(data, max_pixels) if image is None else image
-
-
-def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Decode with libjpeg-turbo, or return None where Pillow has to be asked."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    _check_pixels(height, width, max_pixels)
+    check_pixels(height, width, max_pixels)
     if colorspace not in ("YCbCr", "Gray", "RGB"):  # CMYK and YCCK: simplejpeg ignores Adobe's inversion
         return None
     try:
@@ -89,7 +144,10 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
         message = str(error)
         if message.startswith(_HARMLESS) or "Unsupported" in message:
             return None
-        raise BadSample("truncated" if "premature end" in message.lower() else "corrupt", message) from error
+        truncated = "premature end" in message.lower()
+        if not (truncated and allow_truncated):
+            raise BadSample("truncated" if truncated else "corrupt", message) from error
+        image = simplejpeg.decode_jpeg(data, "RGB", strict=False)
     return _upright(image, _jpeg_orientation(data))
 
 
@@ -124,8 +182,9 @@ def _tiff_orientation(exif: bytes) -> int:
     return 1
 
 
-def _decode_pillow(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_pillow(data: bytes, max_pixels: int, allow_truncated: bool) -> np.ndarray:
     Image.init()  # registers every plugin, once a process; Image.open(formats=...) relies on it
+    ImageFile.LOAD_TRUNCATED_IMAGES = allow_truncated
     try:
         with warnings.catch_warnings():
             # One message per damaged tag of a web corpus floods the log; what matters ends as BadSample.
@@ -152,7 +211,7 @@ def _reason(error: Exception) -> Reason:
 
 def _load(data: bytes, max_pixels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _check_pixels(image.height, image.width, max_pixels)
+        check_pixels(image.height, image.width, max_pixels)
         image.load()
         try:
             # After load, since some of Pillow's readers (TIFF, AVIF) turn the image themselves and then say so here.
@@ -191,7 +250,12 @@ def _to_8_bit(image: Image.Image) -> np.ndarray:
     return grey
 
 
-def _check_pixels(height: int, width: int, max_pixels: int) -> None:
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Refuse an image that is too large.
+
+    Raises:
+        BadSample: `too_many_pixels`.
+    """
     if height * width > max_pixels:
         raise BadSample(
             "too_many_pixels", f"{height} x {width} = {height * width:,} pixels, the limit is {max_pixels:,}"

@@ -1,0 +1,143 @@
+"""Decodes what hostile files may do harm to in a supervised child process: everything but ordinary JPEG.
+
+A child that hangs or crashes costs its sample one retry in a new child and then the sample, never the run.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import BinaryIO, Protocol, cast
+
+import numpy as np
+
+from pipelines.decode import BadSample, Clip, Limits, decode_jpeg
+from pipelines.decoder_process import Message, body_of, receive, send
+
+TRIES = 2
+_PIPE_BYTES = 1 << 20  # Linux's default of 64 KiB means sixteen times the process switches
+_F_SETPIPE_SZ = 1031
+# The allocator's settings of Ray's workers would have the child keep the memory of the largest image it ever saw.
+_NOT_INHERITED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+class File(Protocol):
+    """A file that is read by parts."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes [offset, offset + length).
+
+        Raises:
+            BadSample, OSError: as in fetching.
+        """
+
+
+class Decoder:
+    """Turns files into pixels, with one child process that is started when it is first needed and when it has died.
+
+    Args:
+        limits: What a file may cost.
+        module: What runs in the child.
+    """
+
+    def __init__(self, limits: Limits, module: str = "pipelines.decoder_process") -> None:
+        self._limits = limits
+        self._module = module
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def image(self, data: bytes) -> np.ndarray:
+        """Decode a still image to (H, W, 3) uint8, JPEG in this process.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        limits = self._limits
+        pixels = decode_jpeg(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated)
+        return self._ask({}, data) if pixels is None else pixels
+
+    def clip(self, source: bytes | File, clip: Clip) -> np.ndarray:
+        """Decode a clip of a video to (T, H, W, 3) uint8.
+
+        Raises:
+            BadSample: it cannot be used.
+            OSError: the storage failed.
+        """
+        if isinstance(source, bytes):
+            if not source:
+                raise BadSample("empty", "zero bytes")
+            return self._ask({"clip": asdict(clip)}, source)
+        return self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read)
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+    def _ask(self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None) -> np.ndarray:
+        for _ in range(TRIES):
+            child = self._child or self._start()
+            try:
+                answer = self._converse(child, request, body, read)
+            except BaseException:  # the storage's failures, a task that is cancelled: the child is in mid-sentence
+                self.close()
+                raise
+            if isinstance(answer, np.ndarray):
+                return answer
+            if answer is not None:
+                raise answer
+            problem = self._obituary(child)
+        raise problem
+
+    def _converse(
+        self, child: subprocess.Popen[bytes], request: Message, body: bytes, read: Callable[[int, int], bytes] | None
+    ) -> np.ndarray | BadSample | None:
+        """Put one request and serve the child's until it answers; None where it died."""
+        to_child, from_child = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
+        try:
+            send(to_child, request, body)
+            while (answer := receive(from_child)) is not None:
+                if "reason" in answer:
+                    return BadSample(answer["reason"], answer["message"])
+                if "shape" in answer:
+                    pixels = body_of(from_child, answer)
+                    return None if pixels is None else pixels.reshape(answer["shape"])
+                assert read is not None
+                send(to_child, {}, read(*answer["read"]))
+        except BrokenPipeError:
+            pass
+        return None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        env |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", self._module, json.dumps(asdict(self._limits))]
+        child = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for pipe in (child.stdin, child.stdout):
+            try:
+                fcntl.fcntl(cast(BinaryIO, pipe), _F_SETPIPE_SZ, _PIPE_BYTES)
+            except OSError:  # a user's pipes may take so much and no more; the default is only slower
+                break
+        self._child = child
+        if receive(cast(BinaryIO, child.stdout)) is None:
+            self.close()
+            raise RuntimeError(f"{' '.join(command[:3])} ends at once, with {child.returncode}: its output says why")
+        return child
+
+    def _obituary(self, child: subprocess.Popen[bytes]) -> BadSample:
+        """Say what a child died of."""
+        child.communicate()
+        self._child = None
+        if child.returncode == -signal.SIGALRM:
+            return BadSample("timeout", f"not decoded within {self._limits.timeout_s:g} s, twice")
+        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"status {child.returncode}"
+        return BadSample("crashed", f"the decoder ended with {how}, twice")

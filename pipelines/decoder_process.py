@@ -1,0 +1,150 @@
+"""The process in which decoders run that may hang, crash or eat memory: bytes come in, pixels go out.
+
+It opens no file and no connection. Messages are a line of JSON and as many raw bytes as it announces: no pickle, so
+that a decoder which a file has taken over harms nobody else. A sample that takes too long ends the process by the
+kernel's timer, which needs neither the interpreter nor a parent that is still alive.
+"""
+
+import io
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipelines.decode import BadSample, Clip, Limits, decode
+
+# Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page, the composite, RGB.
+BASE_BYTES = 1 << 30
+BYTES_PER_PIXEL = 24
+
+Message = dict[str, Any]
+
+
+def send(pipe: BinaryIO, message: Message, body: Any = b"") -> None:
+    """Write a message; `size` says how many bytes of body follow."""
+    view = memoryview(body).cast("B")
+    pipe.write(json.dumps({**message, "size": len(view)}).encode() + b"\n")
+    pipe.write(view)
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO) -> Message | None:
+    """Read the head of a message, None where the other side has gone; its body is read by `body_of`."""
+    line = pipe.readline()
+    return json.loads(line) if line.endswith(b"\n") else None
+
+
+def body_of(pipe: BinaryIO, message: Message) -> np.ndarray | None:
+    """Read the body of a message, (size,) uint8; None where the other side has gone."""
+    body = np.empty(message["size"], np.uint8)
+    return body if pipe.readinto(body) == len(body) else None  # type: ignore[attr-defined]
+
+
+def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
+    """Serve requests until the parent is gone.
+
+    Args:
+        decode_image: The decoder of still images.
+    """
+    limits = Limits(**json.loads(sys.argv[1]))
+    memory = BASE_BYTES + BYTES_PER_PIXEL * limits.max_pixels
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    os.dup2(2, 1)  # whatever a library prints must not end up among the answers
+    send(answers, {"ready": True})
+    while (request := receive(requests)) is not None:
+        body = body_of(requests, request)
+        if body is None:
+            break
+        try:
+            with deadline(limits.timeout_s):
+                pixels = _answer(request, body, limits, Link(requests, answers), decode_image)
+        except BadSample as problem:
+            send(answers, {"reason": problem.reason, "message": problem.message})
+        except MemoryError:
+            send(answers, {"reason": "too_large", "message": f"decoding takes more than {memory >> 20:,} MiB"})
+        else:
+            send(answers, {"shape": pixels.shape}, pixels)
+
+
+def _answer(
+    request: Message, body: np.ndarray, limits: Limits, link: "Link", decode_image: Callable[..., np.ndarray]
+) -> np.ndarray:
+    if "clip" not in request:
+        data = body.tobytes()
+        return decode_image(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated)
+    from pipelines.video import decode_clip  # here, as FFmpeg is of no use to a corpus of images
+
+    file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
+    return decode_clip(file, Clip(**request["clip"]), limits).frames
+
+
+@contextmanager
+def deadline(timeout_s: float) -> Iterator[None]:
+    """End this process by SIGALRM when the block takes longer."""
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class Link:
+    """Asks the parent for parts of a file; the time that takes does not count against the decoder."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests, self._answers = requests, answers
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Get bytes [offset, offset + length)."""
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        send(self._answers, {"read": [offset, length]})
+        message = receive(self._requests)
+        body = body_of(self._requests, message) if message else None
+        if body is None:
+            sys.exit(0)
+        signal.setitimer(signal.ITIMER_REAL, left_s)
+        return body.tobytes()
+
+
+class RemoteFile(io.RawIOBase):
+    """A file whose bytes the parent reads as they are needed."""
+
+    def __init__(self, link: Link, size: int) -> None:
+        self._link, self._size, self._at = link, size, 0
+
+    def readable(self) -> bool:
+        """It can."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place, which costs nothing."""
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Ask for the next `size` bytes."""
+        length = min(self._size - self._at, size if size >= 0 else self._size)
+        data = self._link.read(self._at, length) if length > 0 else b""
+        self._at += len(data)
+        return data
+
+
+if __name__ == "__main__":
+    main()
