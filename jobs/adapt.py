@@ -17,11 +17,11 @@ from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, load_artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import embed, ingest, schema
+from pipelines.decode import Limits
 from pipelines.listing import LEFT_OUT, list_source
 from pipelines.plan import Listed
 
 COLUMNS: dict[str, embed.Kind] = {"pretrained": "pretrained", "untrained": "untrained", "colour": "colour"}
-MAX_PIXELS = 100_000_000
 
 
 class LabelledConfig(Frozen):
@@ -125,7 +125,7 @@ def _embed(
     table: pa.Table, encoders: embed.Encoders, size: int, num_actors: int
 ) -> tuple[dict[str, Tensor], np.ndarray]:
     """Features of every kind (N, D) of the readable images, and the row (N,) of each in the table."""
-    work = ingest.Ingest(Listed(table), ingest.Centre(size), embed.BLOCK_ROWS, MAX_PIXELS, quarantine=None, run="adapt")
+    work = ingest.Ingest(Listed(table), ingest.Centre(size), embed.BLOCK_ROWS, Limits(), quarantine=None, run="adapt")
     stream = embed.embed(ingest.dataset(work, work.items(0, table.num_rows)), encoders, num_actors=num_actors)
     batches = list(stream.iter_batches(batch_size=None))
     valid = np.concatenate([batch[schema.VALID] for batch in batches])

@@ -17,6 +17,9 @@ from models.encoders.factory import EncoderConfig
 from models.method import MethodConfig
 from models.optim import OptimConfig
 from models.registry import METHODS
+from pipelines.clips import Sampling
+from pipelines.decode import Limits
+from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 
 
@@ -24,11 +27,56 @@ class SourceConfig(Frozen):
     """Where samples come from."""
 
     uri: str = Field(min_length=1, description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest")
-    max_pixels: int = Field(100_000_000, ge=1, description="larger images are quarantined undecoded, px")
+    max_pixels: int = Field(100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px")
+    max_bytes: int = Field(2**30, ge=1, description="larger files are quarantined unread, bytes")
+    max_frames: int = Field(2_000_000, ge=1, description="videos of more frames are quarantined undecoded")
+    max_duration_s: float = Field(43_200, gt=0, description="longer videos are quarantined undecoded, seconds")
+    decode_timeout_s: float = Field(
+        60, gt=0, description="a sample that takes longer to decode is quarantined, seconds"
+    )
+    allow_truncated: bool = Field(
+        False, description="use files that were cut off: images part grey, videos up to the cut"
+    )
     max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
     interleave: int = Field(
         1, ge=1, description="row groups drawn from together; more for shards packed in order of class"
     )
+
+    def limits(self) -> Limits:
+        """What a file may cost."""
+        return Limits(
+            max_pixels=self.max_pixels,
+            max_bytes=self.max_bytes,
+            max_frames=self.max_frames,
+            max_duration_s=self.max_duration_s,
+            timeout_s=self.decode_timeout_s,
+            allow_truncated=self.allow_truncated,
+        )
+
+
+PER_VIDEO = Field(
+    None, ge=0, description="clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1"
+)
+
+
+class PerVideoConfig(Frozen):
+    """How often each video is listed."""
+
+    per_video: int | None = PER_VIDEO
+
+
+class ClipConfig(Frozen):
+    """What is taken of videos."""
+
+    num_frames: int = Field(16, ge=1, description="frames of a clip; a shorter video's last frame is repeated")
+    frame_stride: int = Field(4, ge=1, description="frames of the video from one frame of a clip to the next")
+    fps: float | None = Field(None, gt=0, description="frames per second of a clip; null: by frame_stride")
+    per_video: int | None = PER_VIDEO
+    as_frames: bool = Field(False, description="single frames instead of clips, for methods that take images")
+
+    def sampling(self, manifest: Manifest, seed: int) -> Sampling:
+        """How samples are drawn from the videos of a manifest."""
+        return Sampling(self.num_frames, self.frame_stride, self.fps, manifest.per_video, self.as_frames, seed)
 
 
 class ClusterConfig(Frozen):
@@ -90,6 +138,7 @@ class PretrainConfig(Frozen):
     method: SerializeAsAny[MethodConfig]
     encoder: EncoderConfig = EncoderConfig()
     views: Views
+    clip: ClipConfig = ClipConfig()
     optim: OptimConfig = OptimConfig()
     num_steps: int | None = Field(None, ge=1, description="optimiser steps; exactly one of num_steps and num_epochs")
     num_epochs: float | None = Field(
@@ -145,7 +194,7 @@ class PretrainConfig(Frozen):
         whole = self.model_dump(mode="json")
         whole["views"].pop("placement")
         whole["source"] = {"uri": whole["source"]["uri"]}
-        names = ("method", "encoder", "views", "optim", "seed", "global_batch_size", "source")
+        names = ("method", "encoder", "views", "clip", "optim", "seed", "global_batch_size", "source")
         return dict(_flatten({name: whole[name] for name in names}))
 
     def fingerprint(self) -> str:

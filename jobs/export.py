@@ -1,4 +1,7 @@
-"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are missing."""
+"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are missing.
+
+Of a video the frame in the middle of each clip is embedded.
+"""
 
 import json
 import math
@@ -11,10 +14,11 @@ from pydantic import Field
 from augment.frozen import Frozen
 from jobs import launch
 from jobs.command_line import InputError, main
-from jobs.config import ClusterConfig, SourceConfig, load_artifact
+from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from models.artifact import Artifact
-from pipelines import embed, ingest, schema, sinks, storage
+from pipelines import embed, ingest, quarantine, schema, sinks, storage
+from pipelines.clips import Sampling
 from pipelines.manifest import Manifest
 from pipelines.plan import ManifestOrder
 
@@ -29,6 +33,7 @@ class ExportConfig(Frozen):
     out: str = Field(min_length=1, description="folder of the Parquet parts; new, or holding the same export")
     dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors")
     part_rows: int = Field(8192, ge=16, description="rows of a Parquet part")
+    clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -39,19 +44,20 @@ def export(config: ExportConfig) -> dict[str, Any]:
     uri = launch.user_uri("artifact", config.artifact)
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
         encoder = load_artifact(uri)
-        manifest = manifest_of(source, storage.join(out, "manifest"))
+        manifest = manifest_of(source, storage.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
         there = set(storage.list_names(storage.join(out, "embeddings")))
         wanted = sinks.parts(manifest.num_rows, config.part_rows)
         missing = [part for part in wanted if sinks.part_name(*part) not in there]
-        rows = quarantined = 0
+        rows = bad = 0
         if missing:
-            rows, quarantined = _write(config, out, uri, encoder, manifest, missing, session)
+            rows, bad = _write(config, out, uri, encoder, manifest, missing, session)
     return {
         "rows": rows,
         "parts_written": len(missing),
         "parts_kept": len(wanted) - len(missing),
-        "quarantined": quarantined,
+        "quarantined": bad,
+        "reasons": quarantine.count_by_reason(quarantine.read(storage.join(out, "quarantine"))),
         "artifact_digest": encoder.digest,
         "result": storage.join(out, "embeddings"),
     }
@@ -92,14 +98,16 @@ def _write(
     session: launch.Session,
 ) -> tuple[int, int]:
     order = ManifestOrder(manifest)
+    bad_samples = storage.join(out, "quarantine")
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
     work = ingest.Ingest(
         order=order,
         shape=ingest.Centre(encoder.image_size),
         block_rows=block_rows,
-        max_pixels=config.source.max_pixels,
-        quarantine=storage.join(out, "quarantine"),
+        limits=config.source.limits(),
+        quarantine=bad_samples,
         run=encoder.digest[:16],
+        sampling=Sampling(per_video=manifest.per_video),
     )
     encoders = embed.Encoders(uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker)
     embeddings = embed.embed(ingest.dataset(work, np.array(missing)), encoders, num_actors=session.num_workers)
@@ -107,7 +115,15 @@ def _write(
     sink = sinks.EmbeddingSink(
         storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
     )
-    return sinks.write_embeddings(embeddings, sink)
+    rows = bad = 0
+    for rows, bad in sinks.write_embeddings(embeddings, sink):
+        if rows + bad >= quarantine.MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (rows + bad):
+            reasons = quarantine.count_by_reason(quarantine.read(bad_samples))
+            raise RuntimeError(
+                f"{quarantine.summary(reasons, bad, rows + bad)}, more than source.max_bad_fraction="
+                f"{config.source.max_bad_fraction}: see {bad_samples} for the files"
+            )
+    return rows, bad
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from ray.exceptions import RayTaskError
 from augment.frozen import Frozen
 from jobs import launch
 from jobs.command_line import InputError, main
-from jobs.config import ClusterConfig, SourceConfig
+from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig
 from pipelines.changes import Diff
 from pipelines.listing import list_source
 from pipelines.manifest import Manifest, check_source, open_manifest, versions, write_manifest
+from pipelines.schema import VIDEO
 
 PROGRESS_S = 5.0
 
@@ -26,6 +27,7 @@ class IndexConfig(Frozen):
 
     source: SourceConfig
     out: str = Field(min_length=1, description="the manifest: a path or s3:// prefix")
+    clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -40,7 +42,7 @@ def index(config: IndexConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     before = _before(out, source)
     with launch.session(config.cluster, train=False, paths=(out, source)):
-        manifest = make_manifest(source, out)
+        manifest = make_manifest(source, out, config.clip.per_video)
     unchanged = before is not None and before.version == manifest.version
     diff = Diff(0, 0, 0, manifest.num_rows) if unchanged else manifest.diff
     what = "unchanged" if unchanged else str(diff) if before else "new"
@@ -64,14 +66,17 @@ def _before(out: str, source: str) -> Manifest | None:
     return before
 
 
-def make_manifest(source: str, out: str) -> Manifest:
-    """List a source into a manifest; both URIs absolute.
+def make_manifest(source: str, out: str, per_video: int | None = None) -> Manifest:
+    """List a source into a manifest; both URIs absolute; each video `per_video` times, or as often as before, or once.
 
     Raises:
         InputError: the source is missing, refused or holds no samples, or somebody else wrote the version meanwhile.
     """
+    if per_video is None:
+        per_video = open_manifest(out).per_video if versions(out) else 1
     try:
-        manifest = write_manifest(out, source, _with_progress(list_source(source)))
+        tables = _with_progress(list_source(source, per_video=per_video))
+        manifest = write_manifest(out, source, tables, per_video=per_video)
     except ValueError as error:
         raise InputError(str(error)) from None
     except RayTaskError as error:
@@ -96,15 +101,37 @@ def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield table
 
 
-def manifest_of(source: str, fallback: str) -> Manifest:
+def manifest_of(source: str, fallback: str, per_video: int | None = None) -> Manifest:
     """Open the manifest of a source: the source itself where it is one, else the one at `fallback`, made if missing.
 
     Raises:
-        InputError: the source is missing, refused or holds no samples.
+        InputError: the source is missing, refused or holds no samples; or its videos are listed with another number of
+            clips than `per_video`.
     """
-    if versions(source):
-        return open_manifest(source)
-    return open_manifest(fallback) if versions(fallback) else make_manifest(source, fallback)
+    place = source if versions(source) else fallback
+    if not versions(place):
+        return make_manifest(source, fallback, per_video)
+    manifest = open_manifest(place)
+    listed = manifest.per_video
+    if per_video not in (None, listed) and (VIDEO in manifest.media or not listed):
+        raise InputError(
+            f"clip.per_video {per_video}, but {place} was listed with {listed}: leave it out or set "
+            f"clip.per_video={listed}, or make another manifest with jobs.index clip.per_video={per_video}"
+        )
+    return manifest
+
+
+def check_media(manifest: Manifest, *, as_frames: bool, method: str) -> None:
+    """Refuse to feed clips of videos to a method that takes images.
+
+    Raises:
+        InputError: there are videos and they are not taken as frames.
+    """
+    if not as_frames and (clips := manifest.media.get(VIDEO)):
+        raise InputError(
+            f"source.uri {manifest.source} holds {clips} clips of videos, and method.name={method} takes images: "
+            "set clip.as_frames=true, or leave videos out with clip.per_video=0"
+        )
 
 
 if __name__ == "__main__":

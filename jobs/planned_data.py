@@ -31,9 +31,10 @@ class PlannedData(DataConfig):
             order=self._plan,
             shape=ingest.Crops(ViewGenerator(config.views, config.seed), photometric=photometric_done(config)),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
-            max_pixels=config.source.max_pixels,
+            limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),
             run=config.fingerprint(),
+            sampling=config.clip.sampling(self._plan.manifest, config.seed),
         )
         stop = self._num_steps * config.global_batch_size
         stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))

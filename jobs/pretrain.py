@@ -12,7 +12,7 @@ from ray.train.torch import TorchTrainer
 from jobs import checkpoints, launch
 from jobs.command_line import InputError, main
 from jobs.config import PretrainConfig, complete_pretrain
-from jobs.index import manifest_of
+from jobs.index import check_media, manifest_of
 from jobs.monitor import Monitor, StepProgress, stop_signals
 from jobs.planned_data import PlannedData, photometric_done
 from jobs.run_dir import MANIFEST, RunDir
@@ -82,9 +82,11 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
     """The order of samples: what the checkpoint's ledger has it be, and from there on the newest manifest version.
 
     Raises:
-        InputError: the source holds no samples, or its manifest was made anew since.
+        InputError: the source holds no samples, or clips for a method of images; or its manifest was made anew since.
     """
-    manifest, ledger = manifest_of(config.source.uri, run.path(MANIFEST)), run.ledger()
+    manifest = manifest_of(config.source.uri, run.path(MANIFEST), config.clip.per_video)
+    check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+    ledger = run.ledger()
     joined = ledger.onto(manifest.version, config.source.interleave)
     if ledger.spans and ledger.spans[-1].version != manifest.version:
         print(f"the running epoch goes on with manifest version {manifest.version}", file=sys.stderr)

@@ -19,7 +19,7 @@ from augment.preview import Cell, grid
 from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import PretrainConfig, complete_pretrain
-from jobs.index import manifest_of
+from jobs.index import check_media, manifest_of
 from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
@@ -62,7 +62,9 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         if not any(char in source for char in "*?[{") and (problem := storage.reachable(source)):
             raise InputError(f"source.uri {problem}")
         with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
-            drawn = draw(config, manifest_of(source, folder), num_images=config.num_images, epoch=config.epoch)
+            manifest = manifest_of(source, folder, config.clip.per_video)
+            check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+            drawn = draw(config, manifest, num_images=config.num_images, epoch=config.epoch)
     if drawn.num_bad:
         print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
@@ -141,7 +143,15 @@ def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: 
     head = Head.of(Plan.fresh(manifest, config.seed, config.source.interleave), start, start + num_images)
     generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
     shape = WithOriginal(ingest.Crops(generator, photometric=in_task))
-    work = ingest.Ingest(head, shape, num_images, config.source.max_pixels, quarantine=None, run="preview")
+    work = ingest.Ingest(
+        head,
+        shape,
+        num_images,
+        config.source.limits(),
+        quarantine=None,
+        run="preview",
+        sampling=config.clip.sampling(manifest, config.seed),
+    )
     columns = collect(ingest.dataset(work, np.array([[0, num_images]])))
     valid = columns.pop(schema.VALID)
     if not valid.any():

@@ -69,7 +69,15 @@ def _embed(
     num_images = min(NUM_EMBEDDED, manifest.num_rows)
     head = preview.Head.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
     shape = preview.WithOriginal(ingest.Centre(encoder.image_size))
-    work = ingest.Ingest(head, shape, embed.BLOCK_ROWS, config.source.max_pixels, quarantine=None, run="report")
+    work = ingest.Ingest(
+        head,
+        shape,
+        embed.BLOCK_ROWS,
+        config.source.limits(),
+        quarantine=None,
+        run="report",
+        sampling=config.clip.sampling(manifest, config.seed),
+    )
     images = ingest.dataset(work, np.array([[0, num_images]]))
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
     encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)

@@ -3,6 +3,7 @@
 import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,11 @@ from torch import Tensor
 from jobs.config import PretrainConfig
 from jobs.run_dir import RunDir
 from models import collectives, health
-from pipelines import schema, storage
+from pipelines import quarantine, schema, storage
+from pipelines.decode import REASONS
 
 Item = TypeVar("Item")
 FLUSH_S = 15.0
-MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
 
 
 class PretrainingError(RuntimeError):
@@ -45,8 +46,9 @@ class RunLog:
         self._started = time.monotonic()
         self._wait_s = 0.0
         self._attempt = attempt
-        self._counts = torch.zeros(2, dtype=torch.int64)  # bad samples, misplaced ones
-        self._bad_total = self._samples = 0
+        self._counts = torch.zeros(1 + len(REASONS), dtype=torch.int64)  # misplaced samples, bad ones by reason
+        self._bad = Counter[str]()  # by reason, since this attempt began
+        self._samples = 0
         self._outputs: dict[str, Tensor] = {}
         self._first = collectives.rank() == 0
         if self._first:
@@ -82,10 +84,11 @@ class RunLog:
 
     def saw(self, columns: dict[str, Tensor], position: int, outputs: dict[str, Tensor]) -> None:
         """Take note of one micro-batch, due to begin at a plan position; nothing is waited for."""
-        found = columns[schema.POSITION]
+        found, reason = columns[schema.POSITION], columns[schema.REASON]
         due = torch.arange(position, position + len(found), device=found.device)
-        self._counts = self._counts.to(found.device)
-        self._counts += torch.stack([(~columns[schema.VALID]).sum(), (found != due).sum()])
+        kinds = torch.arange(1, 1 + len(REASONS), device=found.device)
+        bad = (reason[:, None] == kinds).sum(0)  # bincount would wait for the device
+        self._counts = self._counts.to(found.device) + torch.cat([(found != due).sum()[None], bad])
         self._outputs = outputs
 
     def check_order(self) -> None:
@@ -112,7 +115,7 @@ class RunLog:
         now = time.monotonic()
         elapsed, steps = now - self._started, step - self._logged_step
         self._samples += steps * self._config.global_batch_size
-        self._bad_total += int(shared.pop("bad"))
+        self._bad.update({reason: int(count) for reason in REASONS if (count := shared.pop(reason))})
         misplaced = int(shared.pop("misplaced"))
         line = {
             "step": step,
@@ -122,7 +125,8 @@ class RunLog:
             "images_per_s": steps * self._config.global_batch_size / elapsed,
             "wait_fraction": min(1.0, self._wait_s / elapsed),
             "memory_gib": _memory_gib(),
-            "bad_samples": self._bad_total,
+            "bad_samples": self._bad.total(),
+            **{f"bad_{reason}": count for reason, count in self._bad.items()},
         }
         self._started, self._logged_step, self._wait_s = now, step, 0.0
         if self._first:
@@ -143,17 +147,17 @@ class RunLog:
         }
         values = torch.stack([value.detach().double() for value in scalars.values()] + list(self._counts.double()))
         summed = collectives.all_reduce_sum(values).tolist()
-        self._counts = torch.zeros(2, dtype=torch.int64)
+        self._counts = torch.zeros_like(self._counts)
         shared = {name: total / collectives.world_size() for name, total in zip(scalars, summed, strict=False)}
-        return shared | {"bad": summed[-2], "misplaced": summed[-1]}
+        return shared | dict(zip(("misplaced", *REASONS), summed[len(scalars) :], strict=True))
 
     def _problem(self, line: dict[str, Any], misplaced: int) -> str | None:
         if misplaced:
             return self._out_of_order(misplaced)
-        fraction = self._bad_total / self._samples
-        if self._samples >= MIN_SAMPLES_TO_JUDGE and fraction > self._config.source.max_bad_fraction:
+        fraction = self._bad.total() / self._samples
+        if self._samples >= quarantine.MIN_SAMPLES_TO_JUDGE and fraction > self._config.source.max_bad_fraction:
             return (
-                f"{fraction:.0%} of the samples are bad, more than source.max_bad_fraction="
+                f"{quarantine.summary(self._bad, self._bad.total(), self._samples)}, more than source.max_bad_fraction="
                 f"{self._config.source.max_bad_fraction}: "
                 f"see {self._run.path('quarantine')} for the files and reasons"
             )

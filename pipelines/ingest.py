@@ -4,10 +4,10 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 """
 
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice, tee
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,10 @@ import torch
 from augment.generator import ViewGenerator
 from augment.geometry import centre_crop
 from pipelines import quarantine, schema
-from pipelines.decode import BadSample, decode
-from pipelines.fetch import fetch
+from pipelines.clips import Sampling
+from pipelines.decode import REASONS, BadSample, Clip, Limits
+from pipelines.decoder import Decoder
+from pipelines.payload import Payload, payloads
 from pipelines.plan import Order
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
@@ -31,6 +33,8 @@ DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 MAX_RETRIES = 3
 DECODED_BYTES = 64 << 20  # decoded images held at a time by one task
 
+MIDDLE_FRAME = Sampling()
+
 Columns = dict[str, np.ndarray]
 
 
@@ -41,7 +45,7 @@ class Shape(Protocol):
         """Allocate the columns of a block."""
 
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Make the columns of decoded images (H, W, 3)."""
+        """Make the columns of decoded images (H, W, 3); of `Clips`, of clips (T, H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,33 @@ class Centre:
 
 
 @dataclass(frozen=True)
+class Clips:
+    """The columns of an image shape for each frame of a clip: (..., T, 3, S, S).
+
+    Draws are keyed by the sample, so all frames of a clip get the same boxes and the same colours.
+    """
+
+    shape: Shape
+    num_frames: int
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate the columns of a block."""
+        return {
+            name: np.zeros((*column.shape[:-3], self.num_frames, *column.shape[-3:]), np.uint8)
+            for name, column in self.shape.empty(num_rows).items()
+        }
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
+        """Make the columns frame by frame; a still image is a clip in which nothing moves."""
+        clips = [image if image.ndim == 4 else [image] * self.num_frames for image in images]
+        columns = self.empty(len(images))
+        for t in range(self.num_frames):
+            for name, values in self.shape.fill([clip[t] for clip in clips], epoch, sample_id).items():
+                columns[name][..., t, :, :, :] = values
+        return columns
+
+
+@dataclass(frozen=True)
 class Ingest:
     """What a decode task needs to know.
 
@@ -96,21 +127,25 @@ class Ingest:
         order: Positions to samples.
         shape: Decoded images to columns.
         block_rows: Rows of every block but the last.
-        max_pixels: Larger images are quarantined undecoded.
+        limits: What exceeds them is quarantined undecoded.
         quarantine: Folder of the quarantine table; None: bad samples are only marked.
         run: Name of the run, for the quarantine table.
+        sampling: What is taken of videos; the default is the frame in the middle.
+        decoder: Module of the process that decodes what may do harm.
     """
 
     order: Order
     shape: Shape
     block_rows: int
-    max_pixels: int
+    limits: Limits
     quarantine: str | None
     run: str
+    sampling: Sampling = MIDDLE_FRAME
+    decoder: str = "pipelines.decoder_process"
 
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
-        keys = 8 + 8 + 8 + 1
+        keys = 8 + 8 + 8 + 1 + 1
         return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
 
     def items(self, start: int, stop: int) -> np.ndarray:
@@ -129,7 +164,7 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         items: (n, 2) half-open ranges of plan positions, one task each; at least one.
 
     Returns:
-        A dataset of `sample_id, epoch, position, valid` and the shape's columns, `block_rows` rows a block.
+        A dataset of `sample_id, epoch, position, valid, reason` and the shape's columns, `block_rows` rows a block.
     """
     plan = _planned(items)
     context = plan.context
@@ -169,26 +204,15 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
-        for rows, payloads in _fetched(blocks):
+        ours, theirs = tee(blocks)
+        fetched = payloads(theirs, ingest.limits)
+        for rows in ours:
             known = len(bad)
-            columns = _block(rows, payloads, ingest, bad)
+            columns = _block(rows, islice(fetched, rows.num_rows), ingest, bad)
             if len(bad) > known and ingest.quarantine is not None:
                 # Before the block is handed on: once its step is committed, nobody looks at these samples again.
                 quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad)
             yield columns
-
-
-def _fetched(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, list[bytes | BadSample]]]:
-    """Pair every block's rows with their bytes; the next block's are fetched while one is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as ahead:
-        waiting: tuple[pa.Table, Future[list[bytes | BadSample]]] | None = None
-        for rows in blocks:
-            coming = rows, ahead.submit(fetch, rows)
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = coming
-        if waiting:
-            yield waiting[0], waiting[1].result()
 
 
 def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -205,40 +229,56 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _block(rows: pa.Table, payloads: list[bytes | BadSample], ingest: Ingest, bad: list[dict[str, Any]]) -> Columns:
+def _block(rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]]) -> Columns:
     """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
     statistics hold while the loss leaves it out."""
     epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
     columns = ingest.shape.empty(rows.num_rows)
     images: list[np.ndarray] = []
     waiting: list[int] = []
-    good: list[int] = []
+    reason = np.zeros(rows.num_rows, np.uint8)
+    decoder = _decoder(ingest.limits, ingest.decoder)
 
     def cut() -> None:
         if waiting:
             for name, values in ingest.shape.fill(images, epoch[waiting], sample_id[waiting]).items():
                 columns[name][waiting] = values
-        good.extend(waiting)
         images.clear()
         waiting.clear()
 
-    for index, payload in enumerate(payloads):
+    for index, (payload, clip) in enumerate(zip(found, ingest.sampling.clips(rows), strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
-            if isinstance(payload, BadSample):
-                raise payload
-            images.append(decode(payload, max_pixels=ingest.max_pixels))
+            images.append(_decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames))
             waiting.append(index)
         except BadSample as problem:
+            reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
             bad.append(quarantine.bad_row(row, problem, stage=stage, epoch=int(epoch[index]), run=ingest.run))
         if sum(image.nbytes for image in images) > DECODED_BYTES:
             cut()
     cut()
+    valid = reason == 0
+    good = np.flatnonzero(valid)
     if 0 < len(good) < rows.num_rows:
-        neighbour = np.array(good)[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
+        neighbour = good[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
         columns = {name: column[neighbour] for name, column in columns.items()}
-    valid = np.zeros(rows.num_rows, bool)
-    valid[good] = True
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch, schema.POSITION: rows[schema.POSITION].to_numpy()}
-    return keys | {schema.VALID: valid} | columns
+    return keys | {schema.VALID: valid, schema.REASON: reason} | columns
+
+
+def _decoded(payload: Payload, clip: Clip | None, decoder: Decoder, *, as_image: bool) -> np.ndarray:
+    """Decode one sample to an image (H, W, 3) or a clip (T, H, W, 3)."""
+    if isinstance(payload, BadSample):
+        raise payload
+    if clip is None:
+        assert isinstance(payload, bytes)  # only videos are read by parts
+        return decoder.image(payload)
+    frames = decoder.clip(payload, clip)
+    return frames[0] if as_image else frames
+
+
+@lru_cache(maxsize=1)
+def _decoder(limits: Limits, module: str) -> Decoder:
+    """The decoder of this process, kept from task to task: its child takes a quarter of a second to start."""
+    return Decoder(limits, module)

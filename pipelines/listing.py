@@ -4,8 +4,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray.data
 from braceexpand import braceexpand
@@ -37,6 +39,10 @@ IMAGE_SUFFIXES = (
     ),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".3gp", ".3g2"),
+    *(".ogv", ".wmv", ".asf"),
+)
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 ROWS_PER_TABLE = 8192
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
@@ -45,11 +51,13 @@ LISTED = schema.MANIFEST.append(LEFT_OUT).append(MESSAGE)
 BLOCK_BYTES = 4 << 20  # of a listing: small, so that progress shows
 MAX_TASKS = 512
 MAGIC = "*?["
+_IDENTITY = (schema.URI, "member", "etag")
 
 
 def media_of(name: str) -> str | None:
-    """Tell what a file holds by its suffix: `image`, or None where it is no sample."""
-    return "image" if _suffix(name) in IMAGE_SUFFIXES else None
+    """Tell what a file holds by its suffix: `image` or `video`, or None where it is no sample."""
+    suffix = _suffix(name)
+    return "image" if suffix in IMAGE_SUFFIXES else schema.VIDEO if suffix in VIDEO_SUFFIXES else None
 
 
 def _suffix(name: str) -> str:
@@ -62,11 +70,12 @@ def sample_id(uri: str, member: str | None, etag: str, clip: int = 0) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big", signed=True)
 
 
-def list_source(uri: str) -> Iterator[pa.Table]:
+def list_source(uri: str, *, per_video: int = 1) -> Iterator[pa.Table]:
     """List a source in parallel: by folder, by the first characters of keys in a bucket, and by shard.
 
     Args:
         uri: A folder or prefix (walked whole), a glob, or `.tar` shards, brace patterns expanded.
+        per_video: Rows of a video, one a clip; 0 leaves videos out.
 
     Yields:
         Tables of schema `LISTED`, in no order; at most a few thousand rows in memory at a time.
@@ -79,18 +88,19 @@ def list_source(uri: str) -> Iterator[pa.Table]:
     places = [place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)]
     num_rows = 0
     if places:
-        for table in _listed(places):
+        for table in _listed(places, per_video):
             num_rows += table.num_rows
             yield table
     if not num_rows and any(char in uri for char in MAGIC):
         raise ValueError(f"source.uri {uri} matches nothing: check the pattern")
 
 
-def _listed(places: list[Place]) -> Iterator[pa.Table]:
+def _listed(places: list[Place], per_video: int) -> Iterator[pa.Table]:
     dataset = ray.data.from_items([asdict(place) for place in places], override_num_blocks=min(len(places), MAX_TASKS))
     dataset.context.execution_no_progress_timeout_s = -1  # a prefix may take hours to list
     dataset.context.target_max_block_size = BLOCK_BYTES
     listed = dataset.map_batches(_list_places, batch_size=None, batch_format="pyarrow")
+    listed = listed.map_batches(partial(_per_clip, per_video=per_video), batch_size=None, batch_format="pyarrow")
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
@@ -213,6 +223,30 @@ def _tar_rows(shard: Entry) -> Iterator[dict[str, Any]]:
         yield _row(shard, offset, length, name, left_out=reason, message=message or (name if reason else None))
 
 
+def _per_clip(table: pa.Table, *, per_video: int) -> pa.Table:
+    """Give each video a row for each of its clips, or the reason why it is left out."""
+    is_video = np.array(table[schema.MEDIA]) == schema.VIDEO
+    is_video &= table[LEFT_OUT.name].is_null().to_numpy()
+    if not is_video.any():
+        return table
+    if not per_video:
+        reason = np.where(is_video, "a video, and clip.per_video=0", table[LEFT_OUT.name].to_pylist())
+        return _replaced(table, LEFT_OUT.name, reason.tolist())
+    repeats = np.where(is_video, per_video, 1)
+    rows = table.take(np.repeat(np.arange(table.num_rows), repeats))
+    clip = np.concatenate([np.arange(count) for count in repeats])
+    of_video = np.repeat(is_video, repeats)
+    keys = zip(of_video, clip, *(rows[name].to_pylist() for name in (schema.SAMPLE_ID, *_IDENTITY)), strict=True)
+    ids = [sample_id(*identity, int(i)) if video else key for video, i, key, *identity in keys]
+    rows = _replaced(rows, schema.CLIP, [int(i) if video else None for video, i in zip(of_video, clip, strict=True)])
+    return _replaced(rows, schema.SAMPLE_ID, ids)
+
+
+def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type))
+
+
 def _left_out(name: str, size: int) -> str | None:
     if media_of(name) is None:
         return f"no image ({_suffix(name) or 'no suffix'})"
@@ -229,7 +263,8 @@ def _row(
         schema.LENGTH: length,
         "member": member,
         "etag": entry.etag,
-        "media": media_of(member or entry.uri) or "",
+        schema.MEDIA: media_of(member or entry.uri) or "",
+        schema.CLIP: None,
         LEFT_OUT.name: left_out,
         MESSAGE.name: message,
     }

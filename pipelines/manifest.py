@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -63,6 +64,8 @@ class Manifest:
         diff: To the version before.
         tombstones: Path of the dead rows below the manifest, None where there are none.
         left_out_table: Path of the files that are no samples below the manifest, None where there are none.
+        media: Samples by what they are: image, video.
+        per_video: Samples of each video, one a clip.
     """
 
     uri: str
@@ -73,6 +76,8 @@ class Manifest:
     diff: Diff = field(default_factory=lambda: Diff(0, 0, 0, 0))
     tombstones: str | None = None
     left_out_table: str | None = None
+    media: dict[str, int] = field(default_factory=dict)
+    per_video: int = 1
 
     @property
     def num_rows(self) -> int:
@@ -162,6 +167,8 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         Diff(**record["diff"]),
         record["tombstones"],
         record["left_out_table"],
+        record["media"],
+        record["per_video"],
     )
 
 
@@ -169,7 +176,7 @@ def _record(uri: str, version: int) -> str:
     return storage.join(uri, "versions", f"{version:06d}.json")
 
 
-def write_manifest(uri: str, source: str, tables: Iterable[pa.Table]) -> Manifest:
+def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1) -> Manifest:
     """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
 
     Memory does not grow with the corpus: rows are compared with the version before on local disk, bucket by bucket.
@@ -178,6 +185,7 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table]) -> Manifes
         uri: Where the manifest lies or shall lie.
         source: The URI that was listed, the same for all versions.
         tables: Rows of schema `listing.LISTED`.
+        per_video: Rows of each video among them.
 
     Returns:
         The new version; the newest there is where the samples are those that it has.
@@ -193,10 +201,7 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table]) -> Manifes
     with tempfile.TemporaryDirectory(prefix="afield-index-") as folder:
         changes = Changes(folder)
         with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
-            for table in tables:
-                left_out.add(table)
-                samples = table.filter(pc.is_null(table[LEFT_OUT.name]))
-                changes.add_listed(samples.select(schema.MANIFEST.names).cast(schema.MANIFEST))
+            media = _take(tables, changes, left_out)
         if not changes.num_listed:
             seen = ", ".join(f"{count} x {reason}" for reason, count in left_out.counts.most_common(4))
             raise ValueError(
@@ -207,14 +212,35 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table]) -> Manifes
             changes.add_stored(rows)
         added = _write_parts(uri, attempt, _row_groups(changes.added()))
         diff = changes.diff()
-        if before and not (diff.added or diff.removed or diff.changed):
+        if before and before.per_video == per_video and not (diff.added or diff.removed or diff.changed):
             return before
         parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
         left = _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
-    counts = dict(left_out.counts)
-    manifest = Manifest(storage.absolute(uri), version, source, (*parts, *added), counts, diff, tombstones, left)
+    manifest = Manifest(
+        storage.absolute(uri),
+        version,
+        source,
+        (*parts, *added),
+        dict(left_out.counts),
+        diff,
+        tombstones,
+        left,
+        media,
+        per_video,
+    )
     _commit(manifest)
     return manifest
+
+
+def _take(tables: Iterable[pa.Table], changes: Changes, left_out: LeftOut) -> dict[str, int]:
+    """Spill a listing; gives its samples by media."""
+    media: Counter[str] = Counter()
+    for table in tables:
+        left_out.add(table)
+        samples = table.filter(pc.is_null(table[LEFT_OUT.name])).select(schema.MANIFEST.names)
+        media.update(samples[schema.MEDIA].to_pylist())
+        changes.add_listed(samples.cast(schema.MANIFEST))
+    return dict(media)
 
 
 def check_source(before: Manifest | None, source: str) -> None:
@@ -305,6 +331,8 @@ def _commit(manifest: Manifest) -> None:
         "num_rows": manifest.num_rows,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "left_out": manifest.left_out,
+        "media": manifest.media,
+        "per_video": manifest.per_video,
         "diff": asdict(manifest.diff),
         "tombstones": manifest.tombstones,
         "left_out_table": manifest.left_out_table,

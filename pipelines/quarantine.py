@@ -4,6 +4,7 @@ A part is named by the plan item that met the samples, so a task that is run aga
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 
 from pipelines import schema, storage
 from pipelines.decode import BadSample
+
+NUM_TOP_REASONS = 4
+MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
 
 
 def bad_row(row: dict[str, Any], problem: BadSample, *, stage: str, epoch: int, run: str) -> dict[str, Any]:
@@ -41,3 +45,9 @@ def read(folder: str) -> list[dict[str, Any]]:
 def count_by_reason(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Count distinct samples by reason, most frequent first."""
     return dict(Counter(reason for _, reason in {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}).most_common())
+
+
+def summary(by_reason: Mapping[str, int], num_bad: int, num_samples: int) -> str:
+    """Say in one line what part of the samples is bad, with the top reasons."""
+    top = ", ".join(f"{count} {reason}" for reason, count in Counter(by_reason).most_common(NUM_TOP_REASONS))
+    return f"{num_bad} of {num_samples} samples ({num_bad / num_samples:.0%}) are bad ({top})"

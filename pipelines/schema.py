@@ -1,6 +1,7 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
-A training batch is `sample_id, epoch, position, valid` and one column per crop group, uint8 (B, V, 3, S, S).
+A training batch is `sample_id, epoch, position, valid, reason` and one column per crop group: uint8, images
+(B, V, 3, S, S) or clips (B, V, T, 3, S, S).
 """
 
 import pyarrow as pa
@@ -12,6 +13,10 @@ LENGTH = "length"
 EPOCH = "epoch"
 POSITION = "position"
 VALID = "valid"
+REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REASONS
+MEDIA = "media"
+VIDEO = "video"
+CLIP = "clip"
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
 EMBEDDING = "embedding"
 DIGEST = "artifact_digest"
@@ -24,7 +29,8 @@ MANIFEST = pa.schema(
         pa.field(LENGTH, pa.int64(), nullable=False),  # bytes
         pa.field("member", pa.string()),  # name inside a tar shard; null for a loose object
         pa.field("etag", pa.string(), nullable=False),  # object store's etag, or size-mtime_ns of a local file
-        pa.field("media", pa.string(), nullable=False),  # image
+        pa.field(MEDIA, pa.string(), nullable=False),  # image | video
+        pa.field(CLIP, pa.int32()),  # index of the clip among those of its video; null for an image
     ]
 )
 
@@ -35,7 +41,7 @@ QUARANTINE = pa.schema(
         pa.field(OFFSET, pa.int64(), nullable=False),
         pa.field(LENGTH, pa.int64(), nullable=False),
         pa.field("stage", pa.string(), nullable=False),  # index | fetch | decode
-        pa.field("reason", pa.string(), nullable=False),
+        pa.field(REASON, pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field(EPOCH, pa.int64(), nullable=False),
         pa.field("run", pa.string(), nullable=False),
@@ -50,6 +56,7 @@ def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
         [
             pa.field(SAMPLE_ID, pa.int64(), nullable=False),
             pa.field(URI, pa.string(), nullable=False),
+            pa.field(CLIP, pa.int32()),  # as in the manifest
             pa.field(EMBEDDING, pa.list_(dtype, dim), nullable=False),
             pa.field(DIGEST, pa.string(), nullable=False),
         ]

@@ -1,5 +1,6 @@
 """Writes embeddings as Parquet parts named by the rows they hold, so that a rerun writes only what is missing."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,6 +55,7 @@ class EmbeddingSink:
         columns = [
             rows[schema.SAMPLE_ID],
             rows[schema.URI],
+            rows[schema.CLIP],
             pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1), dtype), embedding.shape[1]),
             pa.array([self.digest] * rows.num_rows, pa.string()),
         ]
@@ -68,14 +70,14 @@ def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, n
     return sink.write(batch)
 
 
-def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> tuple[int, int]:
+def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Iterator[tuple[int, int]]:
     """Write a stream of embeddings of whole parts, in order.
 
-    Returns:
-        Rows written and samples quarantined.
+    Yields:
+        Rows written and samples quarantined so far.
     """
     written = embeddings.map_batches(partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1)
     rows = quarantined = 0
     for batch in written.iter_batches(batch_size=None):
         rows, quarantined = rows + int(batch["rows"].sum()), quarantined + int(batch["quarantined"].sum())
-    return rows, quarantined
+        yield rows, quarantined

@@ -10,8 +10,8 @@ import torch
 
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
-from pipelines import ingest, quarantine, schema
-from pipelines.decode import decode
+from pipelines import ingest, listing, quarantine, schema
+from pipelines.decode import Limits, decode
 from pipelines.ingest import Centre, Crops, Ingest, run_items
 from pipelines.listing import sample_id
 from pipelines.plan import Listed, Order, keyed
@@ -26,7 +26,8 @@ def listed(files: list[Path]) -> Listed:
             "length": file.stat().st_size if file.exists() else 1,
             "member": None,
             "etag": "",
-            "media": "image",
+            "media": listing.media_of(file.name),
+            "clip": None,
         }
         for file in files
     ]
@@ -34,7 +35,7 @@ def listed(files: list[Path]) -> Listed:
 
 
 def work(order: Order, folder: Path | None, shape: ingest.Shape, block_rows: int = 8) -> Ingest:
-    return Ingest(order, shape, block_rows, 10**7, quarantine=str(folder) if folder else None, run="test")
+    return Ingest(order, shape, block_rows, Limits(), quarantine=str(folder) if folder else None, run="test")
 
 
 def items(*ranges: tuple[int, int]) -> pa.Table:
