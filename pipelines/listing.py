@@ -37,7 +37,8 @@ IMAGE_SUFFIXES = (
         ".ico",
         ".tga",
     ),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jfi", ".apng", ".dib", ".j2k", ".j2c", ".jpx", ".jpf", ".mpo", ".qoi"),
+    *(".icns", ".pcx", ".psd", ".sgi", ".dds", ".fli", ".flc"),
 )
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".3gp", ".3g2"),

@@ -2,20 +2,20 @@
 
 import csv
 import io
-import os
 import pickle
 import struct
 import tarfile
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipelines.decode import BadSample, Reason, decode
+from pipelines.decode import REASONS, BadSample, decode
+from tests.shared_data import shared_data
 
 LIMIT = 1_000_000
 RAMP = np.linspace(0, 255, 24 * 40).reshape(24, 40)
@@ -196,14 +196,7 @@ def test_bad_sample_survives_pickling_with_its_reason() -> None:
     assert (error.reason, error.message, str(error)) == ("truncated", "cut at 3", "truncated: cut at 3")
 
 
-def _nasty_tar() -> Path | None:
-    repository = Path(__file__).resolve().parents[2]
-    folder = Path(os.environ.get("AFIELD_TEST_DATA", repository.parent / "shared" / "data"))
-    path = folder / "nasty.tar"
-    return path if path.is_file() else None
-
-
-NASTY = _nasty_tar()
+NASTY = shared_data("nasty.tar")
 # Pillow alone decodes these; we refuse: libjpeg-turbo or the container reports damage that Pillow overlooks.
 STRICTER_THAN_PILLOW = {"bitflip_jpg", "broken_png", "large_dim", "exif_err", "tiff_lab"}
 
@@ -235,7 +228,7 @@ def _check_hostile(row: dict[str, str], data: bytes) -> None:
     try:
         image = decode(data, max_pixels=20_000_000)
     except BadSample as error:
-        assert error.reason in get_args(Reason) and error.message, row["file"]
+        assert error.reason in REASONS and error.message, row["file"]
         assert row["decodes"] != "1" or tags & STRICTER_THAN_PILLOW, f"{row['file']}: {error}"
     else:
         assert image.dtype == np.uint8 and image.flags.c_contiguous
