@@ -33,6 +33,7 @@ PACKAGES = (
     "s3fs",
     "simplejpeg",
     "pillow",
+    "av",
 )
 
 
