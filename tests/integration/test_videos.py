@@ -75,7 +75,7 @@ def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(mixe
     place = str(tmp_path / "manifest")
     manifest = make_manifest(str(mixed), place, 2)
     assert (manifest.num_rows, manifest.media, manifest.per_video) == (25 + 26, {"image": 25, "video": 26}, 2)
-    rows = next(Plan(manifest, 0).rows(0, 51)).to_pylist()
+    rows = next(Plan.fresh(manifest, 0).rows(0, 51)).to_pylist()
     assert len({row["sample_id"] for row in rows}) == 51
     assert {row["clip"] for row in rows if row["media"] == "video"} == {0, 1}
     with pytest.raises(
@@ -93,14 +93,17 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
     views = simclr_views(16)
     shape = ingest.Clips(ingest.Crops(ViewGenerator(views, 0), photometric=False), num_frames=5)
     sampling = Sampling(num_frames=5, frame_stride=2, per_video=2, as_frames=False, seed=0)
-    work = ingest.Ingest(Plan(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling)
-    batches = list(ingest.dataset(work, [(0, 51), (51, 102)]).iter_batches(batch_size=None))
+    work = ingest.Ingest(Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling)
+    batches = list(ingest.dataset(work, np.array([[0, 51], [51, 102]])).iter_batches(batch_size=None))
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     clips = columns["global_crops"]
     assert clips.shape == (102, 2, 5, 3, 16, 16) and clips.dtype == np.uint8
     assert (~columns[schema.VALID]).sum() == 4  # the sound, twice an epoch
     rows = [
-        row for start in (0, 51) for table in Plan(manifest, 0).rows(start, start + 51) for row in table.to_pylist()
+        row
+        for start in (0, 51)
+        for table in Plan.fresh(manifest, 0).rows(start, start + 51)
+        for row in table.to_pylist()
     ]
     still = np.array([row["media"] == "image" for row in rows])
     assert (clips[still] == clips[still][:, :, :1]).all()  # nothing moves, and the box does not either

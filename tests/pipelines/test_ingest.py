@@ -105,7 +105,7 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 32), (224, 1)])
 def test_plan_items_are_whole_blocks_of_bounded_bytes(size: int, blocks: int) -> None:
-    made = Ingest(Listed(pa.table({})), Centre(size), 1024, 10**7, quarantine=None, run="test")
+    made = Ingest(Listed(pa.table({})), Centre(size), 1024, Limits(), quarantine=None, run="test")
     ranges = made.items(96, 96 + 100_000)
     assert ranges[0, 0] == 96 and ranges[-1, 1] == 96 + 100_000
     assert np.array_equal(ranges[1:, 0], ranges[:-1, 1])
@@ -113,7 +113,7 @@ def test_plan_items_are_whole_blocks_of_bounded_bytes(size: int, blocks: int) ->
 
 
 def test_a_long_run_has_no_more_items_than_fit_in_memory() -> None:
-    made = Ingest(Listed(pa.table({})), Centre(224), 256, 10**7, quarantine=None, run="test")
+    made = Ingest(Listed(pa.table({})), Centre(224), 256, Limits(), quarantine=None, run="test")
     assert len(made.items(0, 10**12)) <= ingest.MAX_ITEMS
 
 
