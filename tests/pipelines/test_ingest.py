@@ -139,3 +139,9 @@ class Cycled:
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         wanted = np.arange(start, stop) % self.table.num_rows
         yield keyed(self.table.take(pa.array(wanted)), epoch=0, start=start)
+
+
+def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
+    reasons = {"missing": 1, "corrupt": 30, "truncated": 60, "empty": 2, "too_long": 7}
+    line = quarantine.summary(reasons, 100, 400)
+    assert line == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty)"
