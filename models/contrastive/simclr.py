@@ -4,8 +4,12 @@ Two random views of an image attract each other and repel the views of every oth
 it work is the augmentation: without colour distortion two crops of one image share their histogram, and the encoder
 solves the task by comparing colours. It cannot collapse, as the negatives forbid it, but with few negatives, with batch
 norm over one worker's samples (which leaks who is in the batch) or with a temperature near 1 it learns little.
+
+`method.loss` puts an older objective of metric learning in NT-Xent's place, all else equal.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -16,7 +20,16 @@ from torch.nn import functional
 from augment.recipe import Views, simclr_views
 from models.encoders.factory import EncoderConfig
 from models.heads import mlp
-from models.losses import nt_xent
+from models.losses import (
+    contrastive,
+    info_nce,
+    lifted_structured,
+    n_pairs,
+    nce,
+    nt_xent,
+    soft_nearest_neighbour,
+    triplet,
+)
 from models.method import Batch, Method, MethodConfig, check_views
 
 _GROUP = "global_crops"
@@ -26,18 +39,37 @@ class SimCLRConfig(MethodConfig):
     """SimCLR's settings; the defaults are the paper's for ImageNet."""
 
     name: Literal["simclr"] = "simclr"
+    loss: Literal[
+        "nt_xent",
+        "info_nce",
+        "nce",
+        "contrastive",
+        "triplet",
+        "lifted_structured",
+        "n_pairs",
+        "soft_nearest_neighbour",
+    ] = Field(default="nt_xent", description="what pulls views together; nt_xent is SimCLR's own")
     temperature: float = Field(
         default=0.1,
         gt=0.0,
-        le=10.0,
-        description="divides the cosine similarities; 0.1 suits a batch of 4096, 0.2 to 0.5 one of 256",
+        description="nt_xent, info_nce, nce: divides the cosine similarities, 0.1 suits a batch of 4096, 0.2 to 0.5 "
+        "one of 256; soft_nearest_neighbour: divides squared distances, about 0.4 * projection_dim",
+    )
+    margin: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=4.0,
+        description="contrastive, lifted_structured: distance of unit vectors, null: 1; triplet: squared, null: 0.2",
+    )
+    mining: Literal["hard", "semi_hard"] = Field(
+        default="semi_hard", description="triplet: the negative an anchor is compared with"
     )
     hidden_dim: int = Field(default=2048, ge=1, description="features of the projection head's hidden layer")
     projection_dim: int = Field(default=128, ge=2, description="features in which the views are compared")
 
 
 class SimCLR(Method):
-    """Encoder, projection head and NT-Xent over the views of all workers."""
+    """Encoder, projection head and a contrastive loss over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = SimCLRConfig
     default_views = staticmethod(simclr_views)
@@ -46,7 +78,7 @@ class SimCLR(Method):
     def __init__(self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
-        self.temperature = config.temperature
+        self.objective = _objective(config)
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
         # Batch norm after both layers, as in the authors' code; the second without scale and shift.
         self.projection_head = mlp(dims, norm=True, last_norm=True)
@@ -55,7 +87,7 @@ class SimCLR(Method):
         """Contrast the two views.
 
         Returns:
-            loss: NT-Xent, nats, mean over the global batch's valid anchors.
+            loss: Mean over the global batch's valid anchors; nats for `nt_xent`.
             contrast_top1: Fraction of this worker's anchors whose most similar view, among this worker's only, is their
                 own image's other one; 1 / (2B - 1) at chance.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
@@ -66,10 +98,31 @@ class SimCLR(Method):
         embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
         projection = self.projection_head(embedding).unflatten(0, (2, num_samples))  # (2, B, projection_dim)
         return {
-            "loss": nt_xent(projection, temperature=self.temperature, valid=batch["valid"]),
+            "loss": self.objective(projection, valid=batch["valid"]),
             "contrast_top1": _contrast_top1(projection.detach(), batch["valid"]),
             "embedding": embedding[:num_samples].detach(),
         }
+
+
+def _objective(config: SimCLRConfig) -> Callable[..., Tensor]:
+    """From projections (2, B, D) and `valid` (B,) to the loss."""
+    temperature = config.temperature
+    losses: dict[str, Callable[..., Tensor]] = {
+        "nt_xent": partial(nt_xent, temperature=temperature),
+        "info_nce": partial(_info_nce_both_ways, temperature=temperature),
+        "nce": partial(nce, temperature=temperature),
+        "contrastive": partial(contrastive, margin=config.margin or 1.0),
+        "triplet": partial(triplet, margin=config.margin or 0.2, mining=config.mining),
+        "lifted_structured": partial(lifted_structured, margin=config.margin or 1.0),
+        "n_pairs": n_pairs,
+        "soft_nearest_neighbour": partial(soft_nearest_neighbour, temperature=temperature),
+    }
+    return losses[config.loss]
+
+
+def _info_nce_both_ways(z: Tensor, *, temperature: float, valid: Tensor) -> Tensor:
+    forth, back = (info_nce(z[i], z[1 - i], temperature=temperature, valid=valid) for i in range(2))
+    return (forth + back) / 2
 
 
 def _contrast_top1(projection: Tensor, valid: Tensor) -> Tensor:

@@ -1,11 +1,34 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from models.collectives import rank, world_size
-from models.losses import nt_xent
+from models.losses import (
+    contrastive,
+    info_nce,
+    lifted_structured,
+    n_pairs,
+    nce,
+    nt_xent,
+    soft_nearest_neighbour,
+    triplet,
+)
 from tests.distributed.two_processes import TwoProcesses
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nt_xent": lambda z, valid: nt_xent(z, temperature=0.2, valid=valid),
+    "info_nce": lambda z, valid: info_nce(z[0], z[1], temperature=0.2, valid=valid),
+    "nce": lambda z, valid: nce(z, temperature=0.2, valid=valid),
+    "contrastive": lambda z, valid: contrastive(z, margin=1.5, valid=valid),
+    "triplet_hard": lambda z, valid: triplet(z, margin=0.5, mining="hard", valid=valid),
+    "triplet_semi_hard": lambda z, valid: triplet(z, margin=0.5, valid=valid),
+    "lifted_structured": lambda z, valid: lifted_structured(z, margin=1.0, valid=valid),
+    "n_pairs": lambda z, valid: n_pairs(z, valid=valid),
+    "soft_nearest_neighbour": lambda z, valid: soft_nearest_neighbour(z, temperature=2.0, valid=valid),
+}
 
 _VALID = {
     "all": [True] * 6,
@@ -14,7 +37,7 @@ _VALID = {
 }
 
 
-def project_and_contrast(valid: list[bool]) -> dict[str, Tensor]:
+def project_and_contrast(name: str, valid: list[bool]) -> dict[str, Tensor]:
     """A linear projection trained by the loss: what reaches its weight is what DDP would give a method."""
     samples = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mask = torch.tensor(valid)
@@ -27,17 +50,18 @@ def project_and_contrast(valid: list[bool]) -> dict[str, Tensor]:
         samples, mask = samples[:, mine], mask[mine]
     z = network(samples.float())
     z.retain_grad()
-    loss = nt_xent(z, temperature=0.2, valid=mask)
+    loss = _LOSSES[name](z, mask)
     loss.backward()
     return {"loss": loss.detach(), "grad_weight": projection.weight.grad, "grad_z": z.grad / world_size()}
 
 
 @pytest.mark.parametrize("valid", _VALID.values(), ids=_VALID.keys())
-def test_nt_xent_of_two_processes_equals_one_with_the_joined_batch(
-    two_processes: TwoProcesses, valid: list[bool]
+@pytest.mark.parametrize("name", _LOSSES)
+def test_loss_of_two_processes_equals_one_with_the_joined_batch(
+    two_processes: TwoProcesses, name: str, valid: list[bool]
 ) -> None:
-    joined = project_and_contrast(valid)
-    first, second = two_processes(project_and_contrast, valid)
+    joined = project_and_contrast(name, valid)
+    first, second = two_processes(project_and_contrast, name, valid)
     torch.testing.assert_close((first["loss"] + second["loss"]) / 2, joined["loss"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
         torch.cat([first["grad_z"], second["grad_z"]], 1), joined["grad_z"], rtol=1e-4, atol=1e-6

@@ -1,6 +1,7 @@
 """SimCLR: what goes into its loss and what it reports."""
 
 import math
+from typing import get_args
 
 import pytest
 import skimage.data
@@ -17,7 +18,7 @@ from models.registry import build_method
 SIZE = 16
 
 
-def build(**settings: float) -> SimCLR:
+def build(**settings: float | str) -> SimCLR:
     config = SimCLRConfig(hidden_dim=32, projection_dim=16, **settings)  # type: ignore[arg-type]
     method = build_method(config, EncoderConfig(name="resnet18_small", width=8), simclr_views(SIZE), 0)
     assert isinstance(method, SimCLR)
@@ -50,6 +51,27 @@ def test_loss_is_nt_xent_of_both_views_encoded_in_one_batch() -> None:
     assert seen == [16]
     z = method.projection_head(method.encoder(views.flatten(0, 1))).view(2, 8, 16)
     torch.testing.assert_close(loss, nt_xent(z, temperature=0.3))
+
+
+@pytest.mark.parametrize("loss", get_args(SimCLRConfig.model_fields["loss"].annotation))
+def test_every_loss_trains_in_nt_xents_place(loss: str) -> None:
+    method = build(loss=loss, temperature=6.0 if loss == "soft_nearest_neighbour" else 0.2)
+    batch = make_batch(torch.stack([tiles(8), tiles(8).flip(-1)]))
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(8):
+        value = method(batch)["loss"]
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert 0 <= losses[-1] < 0.7 * losses[0], losses
+
+
+def test_a_margin_reaches_the_loss() -> None:
+    batch = make_batch(torch.stack([tiles(8), tiles(8).flip(-1)]))
+    near, far = (build(loss="contrastive", margin=margin)(batch)["loss"].item() for margin in (0.5, 1.8))
+    assert near < far
 
 
 def test_equal_views_are_each_others_nearest() -> None:
