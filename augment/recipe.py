@@ -109,11 +109,9 @@ def simclr_views(size: int) -> Views:
     Args:
         size: Side of the views, px.
     """
-    if size <= SMALL_IMAGE_PX:
-        jitter, blur = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1), None
-    else:
-        jitter, blur = ColorJitter(), GaussianBlur()
-    group = CropGroup(count=2, color_jitter=jitter, greyscale=Greyscale(), blur=blur)
+    weak = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    jitter = weak if size <= SMALL_IMAGE_PX else ColorJitter()
+    group = CropGroup(count=2, color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size))
     return Views(size=size, groups={"global_crops": group})
 
 
@@ -124,3 +122,96 @@ def mae_views(size: int) -> Views:
         size: Side of the view, px.
     """
     return Views(size=size, groups={"global_crops": CropGroup(scale=(0.2, 1.0))})
+
+
+def moco_v1_views(size: int) -> Views:
+    """Make MoCo v1's two views (arXiv:1911.05722, section 3.3): strong hue, no blur; the same for small images.
+
+    The authors turn images grey before the jitter; here, as in every recipe, after it.
+
+    Args:
+        size: Side of the views, px.
+    """
+    jitter = ColorJitter(p=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
+    group = CropGroup(count=2, scale=(0.2, 1.0), color_jitter=jitter, greyscale=Greyscale())
+    return Views(size=size, groups={"global_crops": group})
+
+
+def moco_v2_views(size: int) -> Views:
+    """Make MoCo v2's two views (arXiv:2003.04297, section 3): weaker hue and, above 64 px, blur.
+
+    Args:
+        size: Side of the views, px.
+    """
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    group = CropGroup(count=2, scale=(0.2, 1.0), color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size))
+    return Views(size=size, groups={"global_crops": group})
+
+
+def byol_views(size: int) -> Views:
+    """Make BYOL's two unlike views (arXiv:2006.07733, appendix B), one each in `global_crops_1` and `global_crops_2`.
+
+    The first is always blurred and never solarised, the second rarely blurred and sometimes solarised; small images are
+    never blurred.
+
+    Args:
+        size: Side of the views, px.
+    """
+    first, second = _unlike(size, scale=(0.08, 1.0))
+    return Views(size=size, groups={"global_crops_1": first, "global_crops_2": second})
+
+
+def dino_views(size: int) -> Views:
+    """Make DINO's views (arXiv:2104.14294, section 3.2): BYOL's two, cut large, and eight small ones, `local_crops`.
+
+    Args:
+        size: Side of the two large views, px; the small ones have 3/7 of it (96 for 224), rounded to a multiple of 8.
+    """
+    first, second = _unlike(size, scale=(0.4, 1.0))
+    changes = {"color_jitter": first.color_jitter, "greyscale": first.greyscale, "blur": _blur(size)}
+    local = CropGroup(count=8, size=_local_size(size), scale=(0.05, 0.4), **changes)
+    return Views(size=size, groups={"global_crops_1": first, "global_crops_2": second, "local_crops": local})
+
+
+def swav_views(size: int) -> Views:
+    """Make SwAV's views (arXiv:2006.09882, appendix A): two large ones and six small ones, `local_crops`.
+
+    Colours as in SimCLR.
+
+    Args:
+        size: Side of the large views, px; the small ones have 3/7 of it (96 for 224), rounded to a multiple of 8.
+    """
+    (colours,) = simclr_views(size).groups.values()
+    large = colours.model_copy(update={"scale": (0.14, 1.0)})
+    small = colours.model_copy(update={"count": 6, "size": _local_size(size), "scale": (0.05, 0.14)})
+    return Views(size=size, groups={"global_crops": large, "local_crops": small})
+
+
+def videomae_views(size: int) -> Views:
+    """Make the single crop and flip of a clip for VideoMAE (arXiv:2203.12602), all frames cut and flipped alike.
+
+    The paper chooses among a few boxes at the corners and in the middle; this is the continuous box of masked
+    autoencoders for video (arXiv:2205.09113). Set `flip` to 0 where left and right mean something, as in SSv2.
+
+    Args:
+        size: Side of the view, px.
+    """
+    return Views(size=size, groups={"global_crops": CropGroup(scale=(0.5, 1.0))})
+
+
+def _unlike(size: int, scale: tuple[float, float]) -> tuple[CropGroup, CropGroup]:
+    """BYOL's two views: the colours of one distribution, blur and solarisation of two."""
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+    first = CropGroup(scale=scale, color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size, p=1.0))
+    second = first.model_copy(update={"blur": _blur(size, p=0.1), "solarize": Solarize(p=0.2)})
+    return first, second
+
+
+def _blur(size: int, p: float = 0.5) -> GaussianBlur | None:
+    """A blur for views of this side; small images are not blurred."""
+    return None if size <= SMALL_IMAGE_PX else GaussianBlur(p=p)
+
+
+def _local_size(size: int) -> int:
+    """Side of the small views of multi-crop, px: 96 for 224; a multiple of 8, so that patches fit."""
+    return max(8, round(size * 96 / 224 / 8) * 8)
