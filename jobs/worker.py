@@ -125,11 +125,9 @@ class TrainState:
         return self._plan.at(self.step * self.config.global_batch_size)
 
     def set_lr(self, num_steps: int) -> float:
-        """Set and return the coming step's learning rate."""
-        lr = optim.lr_at(self.step, num_steps, self.peak_lr, self.config.optim)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
+        """Set the coming step's learning rate, which is returned, and weight decay."""
+        schedule = self.config.optim
+        return optim.set_schedule(self.optimizer, schedule, step=self.step, num_steps=num_steps, peak=self.peak_lr)
 
     def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
         """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from pydantic import Field
@@ -27,6 +27,9 @@ class OptimConfig(Frozen):
     weight_decay: float = Field(
         default=1e-6, ge=0, description="weight decay, for adamw decoupled; none on biases and norms"
     )
+    final_weight_decay: float | None = Field(
+        default=None, ge=0, description="weight decay at the last step, reached along half a cosine; null: constant"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd and lars")
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="adamw: decay of its two running means, in [0, 1)"
@@ -47,6 +50,8 @@ class ParamGroup(TypedDict):
     name: str
     params: list[nn.Parameter]
     decay: bool
+    fixed_lr: NotRequired[bool]
+    """The peak learning rate from first step to last."""
 
 
 def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
@@ -73,6 +78,27 @@ def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
     progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
     low = config.min_lr_fraction
     return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def weight_decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
+    """Returns the weight decay of a step, the first being 0: half a cosine from the first to the final one."""
+    last = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
+    return last + (config.weight_decay - last) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def set_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, num_steps: int, peak: float
+) -> float:
+    """Sets the coming step's learning rate and weight decay in every group of `build_optimizer`.
+
+    Returns:
+        The learning rate of the groups that follow the schedule.
+    """
+    lr, decay = lr_at(step, num_steps, peak, config), weight_decay_at(step, num_steps, config)
+    for group in optimizer.param_groups:
+        group["lr"] = peak if group["fixed_lr"] else lr
+        group["weight_decay"] = decay if group["decay"] else 0.0
+    return lr
 
 
 def param_groups(module: nn.Module) -> list[ParamGroup]:
@@ -106,7 +132,7 @@ def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig, lr: float
     Args:
         groups: As `param_groups` gives them; every group has its name once.
         config: Names the optimiser and its constants.
-        lr: Learning rate to begin with; the training loop sets each group's "lr" every step.
+        lr: Learning rate to begin with; the training loop calls `set_schedule` every step.
 
     Raises:
         ValueError: no trainable parameter, or a group name used twice.
@@ -116,7 +142,7 @@ def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig, lr: float
         raise ValueError(f"param groups must be at least one, with names of their own; got {names}")
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
-        options: dict[str, Any] = {"name": group["name"], "params": group["params"]}
+        options: dict[str, Any] = {"fixed_lr": False, **group}
         options["weight_decay"] = config.weight_decay if group["decay"] else 0.0
         if config.name == "lars":
             # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where decay is set to 0.

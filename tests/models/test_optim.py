@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.optim import OptimConfig, build_optimizer, lr_at, param_groups, peak_lr
+from models.optim import OptimConfig, build_optimizer, lr_at, param_groups, peak_lr, set_schedule, weight_decay_at
 
 
 class Tokens(nn.Module):
@@ -119,6 +119,26 @@ def test_an_optimiser_goes_on_from_its_state_dict_to_the_bit(name: str) -> None:
     step_once(module, optimizer, seed=1)
     step_once(resumed, restored, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))
+
+
+def test_weight_decay_goes_to_its_final_value_along_half_a_cosine() -> None:
+    config = OptimConfig(weight_decay=0.04, final_weight_decay=0.4)
+    decays = [weight_decay_at(step, 100, config) for step in (0, 50, 100)]
+    assert decays == pytest.approx([0.04, 0.22, 0.4])
+    assert weight_decay_at(70, 100, OptimConfig(weight_decay=0.04)) == 0.04
+
+
+def test_schedule_leaves_a_fixed_rate_and_groups_without_decay_alone() -> None:
+    groups = param_groups(network())
+    head = param_groups(nn.Linear(2, 2))
+    for group in head:
+        group["name"], group["fixed_lr"] = f"head_{group['name']}", True
+    config = OptimConfig(name="sgd", weight_decay=0.1, final_weight_decay=0.3, warmup_fraction=0)
+    optimizer = build_optimizer(groups + head, config, lr=2.0)
+    assert set_schedule(optimizer, config, step=50, num_steps=100, peak=2.0) == pytest.approx(1.0)
+    found = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    expected = {"decay": (1.0, 0.2), "no_decay": (1.0, 0.0), "head_decay": (2.0, 0.2), "head_no_decay": (2.0, 0.0)}
+    assert {name: pytest.approx(value) for name, value in expected.items()} == found
 
 
 def test_groups_without_parameters_or_with_one_name_twice_are_refused() -> None:
