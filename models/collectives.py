@@ -46,6 +46,21 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _AllReduceSum.apply(x)
 
 
+def global_mean(per_sample: Tensor, valid: Tensor) -> Tensor:
+    """Averages over the valid samples of all workers.
+
+    Args:
+        per_sample: (B,), B the same on every worker; all workers must call.
+        valid: (B,) bool.
+
+    Returns:
+        This worker's sum times the number of workers over the global batch's count, a scalar: its average over workers
+        is the mean. Zero, with zero gradient, where no sample of the global batch is valid.
+    """
+    num_valid = all_reduce_sum(valid.sum().to(per_sample.dtype)).clamp(min=1)
+    return per_sample.where(valid, 0.0).sum() * world_size() / num_valid
+
+
 def _summed(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)  # NCCL takes dense tensors only
     dist.all_reduce(total)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 
-def mlp(dims: Sequence[int], *, norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp(dims: Sequence[int], *, norm: bool = True, last_norm: bool = False, last_bias: bool = True) -> nn.Sequential:
     """Build a multi-layer perceptron with ReLU between its layers, as projection or prediction head.
 
     A layer followed by batch norm has no bias: the norm would subtract it.
@@ -15,6 +15,7 @@ def mlp(dims: Sequence[int], *, norm: bool = True, last_norm: bool = False) -> n
         dims: Features at the input, of each hidden layer and at the output; at least two.
         norm: Batch norm after each hidden layer.
         last_norm: Batch norm after the last layer, without learned scale and shift: what follows normalises anyway.
+        last_bias: A bias in the last layer, where no norm follows it.
 
     Returns:
         A module from (B, dims[0]) to (B, dims[-1]).
@@ -30,7 +31,15 @@ def mlp(dims: Sequence[int], *, norm: bool = True, last_norm: bool = False) -> n
         if norm:
             layers.append(nn.BatchNorm1d(width_out))
         layers.append(nn.ReLU(inplace=True))
-    layers.append(nn.Linear(dims[-2], dims[-1], bias=not last_norm))
+    layers.append(nn.Linear(dims[-2], dims[-1], bias=last_bias and not last_norm))
     if last_norm:
         layers.append(nn.BatchNorm1d(dims[-1], affine=False))
     return nn.Sequential(*layers)
+
+
+def train_where(x: Tensor, condition: Tensor) -> Tensor:
+    """Returns `x` as it is, through which gradient flows where the scalar `condition` is true and is zero otherwise.
+
+    Unlike a detached weight, one that waits its turn this way still takes part in data-parallel training.
+    """
+    return x.detach() + (x - x.detach()) * condition

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from augment.frozen import Frozen
@@ -9,6 +10,9 @@ from augment.recipe import Views
 from models import optim
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
+
+UNLIKE_VIEWS = ("global_crops_1", "global_crops_2")
+"""Groups of one view each, whose colours are drawn differently (BYOL, arXiv:2006.07733)."""
 
 
 class Batch(TypedDict):
@@ -46,11 +50,14 @@ class Method(nn.Module):
         Config: The class of `config`.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
         encoder: What ships.
+        progress: Fraction of the run's steps made, a float32 scalar in the state dict; `after_step` keeps it. What
+            changes during a run and is needed in `forward` follows it, so that nothing waits for the device.
     """
 
     Config: ClassVar[type[MethodConfig]]
     accumulates: ClassVar[bool]
     encoder: Encoder
+    progress: Tensor
 
     def __init__(self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
         super().__init__()
@@ -58,6 +65,7 @@ class Method(nn.Module):
         self.config = config
         self.views = views
         self.seed = seed
+        self.register_buffer("progress", torch.zeros(()))
 
     @staticmethod
     def default_views(size: int) -> Views:
@@ -74,7 +82,11 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, step: int, num_steps: int) -> None:
-        """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`."""
+        """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`.
+
+        Called by every worker; a method that moves more than `progress` calls this one as well.
+        """
+        self.progress.fill_(step / num_steps)
 
     def param_groups(self) -> list[optim.ParamGroup]:
         """Split the trainable parameters into named optimiser groups, with and without weight decay."""

@@ -77,6 +77,7 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
             img_size=image_size,
             fc_norm=False,  # the last norm belongs to the tokens: a decoder reads them, not only their mean
             weight_init="jax",  # Xavier, as MAE and MoCo v3 start from
+            dynamic_img_size=True,  # small crops of multi-crop
         )
         if isinstance(vit, VisionTransformer):
             _check_divisible(name, image_size, vit.patch_embed.patch_size[0])

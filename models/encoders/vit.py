@@ -17,6 +17,8 @@ class VisionTransformerEncoder(Encoder):
     trains a class token directly, so under MAE it carries whatever attention left in it, while the patch tokens are
     what the decoder reads. Where the network has a class token it takes part in attention and is dropped at the end.
 
+    Images of another size than the encoder was built for, a multiple of the patch size, get interpolated positions.
+
     Args:
         vit: The network, without classifier, with its last layer norm before pooling (`fc_norm=False`).
 

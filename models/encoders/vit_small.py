@@ -34,5 +34,6 @@ def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder
         depth=_DEPTH,
         num_heads=_NUM_HEADS,
         weight_init="jax",
+        dynamic_img_size=True,
     )
     return VisionTransformerEncoder(vit)

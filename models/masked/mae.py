@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from augment.masking import random_mask
 from augment.recipe import Views, mae_views
-from models.collectives import all_reduce_sum, world_size
+from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, check_views
 
@@ -131,7 +131,7 @@ class MAE(Method):
         target, _, _ = self._targets(images)
         error = (prediction.float() - target).square().mean(dim=-1)  # (B, N)
         per_sample = (error * mask).sum(dim=1) / mask.sum(dim=1)  # (B,)
-        return {"loss": _global_mean(per_sample, batch["valid"]), "embedding": visible.detach().mean(dim=1)}
+        return {"loss": global_mean(per_sample, batch["valid"]), "embedding": visible.detach().mean(dim=1)}
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,12 +180,6 @@ class MAE(Method):
     def _to_rgb(self, images: Tensor) -> Tensor:
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std))
         return (images * std + mean).clamp(0, 1)
-
-
-def _global_mean(per_sample: Tensor, valid: Tensor) -> Tensor:
-    """Mean over all workers' valid samples, times world size over workers: their average is the one-process mean."""
-    total_valid = all_reduce_sum(valid.sum().to(per_sample.dtype)).clamp(min=1)
-    return per_sample.where(valid, 0.0).sum() * world_size() / total_valid
 
 
 def _patchify(images: Tensor, patch_size: int) -> Tensor:
