@@ -1,5 +1,7 @@
 """Signs of life in features, without labels."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -39,3 +41,88 @@ def rankme(z: Tensor) -> Tensor:
     share = singular / singular.sum().clamp(min=torch.finfo(z.dtype).tiny)
     entropy: Tensor = torch.special.entr(share).sum()
     return entropy.exp()
+
+
+@torch.no_grad()
+def alpha_req(z: Tensor) -> Tensor:
+    """How fast the variance along the features' principal directions falls: the exponent of a power law.
+
+    alpha-ReQ (arXiv:2202.05808): the least-squares slope of log eigenvalue against log rank. Features that generalise
+    lie near 1; near 0 all directions weigh alike, far above 1 few directions carry everything.
+
+    Args:
+        z: Features, (N, D), any float dtype, N >= 3; centred here.
+
+    Returns:
+        The exponent, a float32 scalar, over the eigenvalues above rounding error; NaN where a feature is not finite or
+        fewer than two directions vary.
+    """
+    z = z.float()
+    if not z.isfinite().all():
+        return z.new_full((), torch.nan)
+    singular = torch.linalg.svdvals(z - z.mean(0))
+    floor = singular[0] * max(z.shape) * torch.finfo(z.dtype).eps  # as matrix_rank
+    variances = singular[singular > floor].square()
+    if len(variances) < 2:
+        return z.new_full((), torch.nan)
+    x = torch.arange(1, len(variances) + 1, device=z.device, dtype=z.dtype).log()
+    x = x - x.mean()
+    slope: Tensor = (x * variances.log()).sum() / x.square().sum()
+    return -slope
+
+
+@torch.no_grad()
+def alignment(first: Tensor, second: Tensor) -> Tensor:
+    """How near two views of a sample lie: mean squared distance of unit vectors (arXiv:2005.10242, eq. 7, alpha 2).
+
+    Args:
+        first: Features of one view, (N, D), any float dtype.
+        second: Of the other view of the same samples, (N, D).
+
+    Returns:
+        0 where views coincide, 2 where they are unrelated, at most 4; a float32 scalar.
+    """
+    first, second = (functional.normalize(z.float(), dim=-1) for z in (first, second))
+    return (first - second).square().sum(-1).mean()
+
+
+@torch.no_grad()
+def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
+    """How evenly features cover the sphere: log of the mean Gaussian potential of pairs (arXiv:2005.10242, eq. 8).
+
+    Args:
+        z: Features of N >= 2 different samples, (N, D), any float dtype; takes 4 * N^2 bytes.
+        t: Sharpness of the potential. Paper: 2.
+
+    Returns:
+        0 where all coincide, the lower the more even, above -4 * t; a float32 scalar.
+    """
+    z = functional.normalize(z.float(), dim=-1)
+    squared = 2 - 2 * z @ z.T
+    apart = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    return (-t * squared[apart]).logsumexp(0) - apart.sum().log()
+
+
+@torch.no_grad()
+def prototype_entropy(assignments: Tensor) -> Tensor:
+    """How many clusters are in use: the entropy of the mean assignment.
+
+    Args:
+        assignments: Distributions over clusters, (N, K) float; rows of zeros have no part.
+
+    Returns:
+        Nats in [0, log K], 0 where one cluster takes everything or nothing is assigned; a float32 scalar.
+    """
+    total = assignments.float().sum(0)  # (K,)
+    entropy: Tensor = torch.special.entr(total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)).sum()
+    return entropy
+
+
+def info_nce_bound(loss: float, num_candidates: int) -> float:
+    """Lower bound in nats on the mutual information of two views that InfoNCE certifies (arXiv:1807.03748, eq. 5).
+
+    Args:
+        loss: InfoNCE, nats.
+        num_candidates: N, the positive included; the bound cannot exceed log N.
+    """
+    return math.log(num_candidates) - loss

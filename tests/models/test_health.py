@@ -1,9 +1,18 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from models.health import feature_std, rankme
+from models.health import (
+    alignment,
+    alpha_req,
+    feature_std,
+    info_nce_bound,
+    prototype_entropy,
+    rankme,
+    uniformity,
+)
 
 
 def test_collapsed_features_have_no_spread_and_rank_one() -> None:
@@ -45,3 +54,61 @@ def test_zero_features_and_half_precision_are_measured() -> None:
     assert rankme(torch.zeros(4, 3)).item() == 1
     assert feature_std(torch.zeros(4, 3)).item() == 0
     assert rankme(torch.eye(4).bfloat16()).dtype == torch.float32
+
+
+def power_law(alpha: float, num: int = 40) -> torch.Tensor:
+    """Centred features whose covariance has eigenvalues i ** -alpha, rotated."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(
+        torch.randn(200, num + 1, generator=generator).double().index_fill_(1, torch.tensor([0]), 1)
+    )[0]
+    rotation = torch.linalg.qr(torch.randn(num, num, generator=generator).double())[0]
+    scales = torch.arange(1, num + 1).double() ** (-alpha / 2)
+    return ((basis[:, 1:] * scales) @ rotation + 3).float()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
+def test_alpha_req_recovers_the_exponent_wherever_the_mean_is(alpha: float) -> None:
+    assert alpha_req(power_law(alpha)).item() == pytest.approx(alpha, abs=1e-3)
+
+
+def test_alpha_req_is_the_slope_of_a_line_through_the_log_eigenvalues() -> None:
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7)
+    eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(z.numpy().T)))[::-1]
+    slope = np.polyfit(np.log(np.arange(1, 7)), np.log(eigenvalues), 1)[0]
+    assert alpha_req(z).item() == pytest.approx(-slope, rel=1e-4)
+
+
+def test_alpha_req_of_collapsed_or_broken_features_is_nan() -> None:
+    assert alpha_req(torch.ones(5, 3)).isnan()
+    assert alpha_req(torch.outer(torch.arange(5.0), torch.tensor([1.0, 2.0]))).isnan()
+    assert alpha_req(torch.full((5, 3), torch.nan)).isnan()
+
+
+def test_alignment_is_zero_for_equal_views_and_two_for_orthogonal_ones() -> None:
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert alignment(z, 3 * z).item() == pytest.approx(0, abs=1e-6)
+    assert alignment(torch.eye(4), torch.eye(4).roll(1, 0)).item() == pytest.approx(2)
+    assert alignment(z, -z).item() == pytest.approx(4, rel=1e-5)
+
+
+def test_uniformity_equals_a_loop_over_pairs_and_is_zero_on_collapse() -> None:
+    z = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    unit = torch.nn.functional.normalize(z.double(), dim=1)
+    pairs = [math.exp(-2 * float((unit[i] - unit[j]).square().sum())) for i in range(7) for j in range(7) if i != j]
+    assert uniformity(z).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-5)
+    assert uniformity(torch.ones(5, 3)).item() == pytest.approx(0, abs=1e-5)
+    assert uniformity(torch.eye(5)).item() == pytest.approx(-4, rel=1e-5)  # all pairs the root of 2 apart
+
+
+def test_prototype_entropy_counts_clusters_in_use() -> None:
+    assert prototype_entropy(torch.eye(8)).item() == pytest.approx(math.log(8))
+    assert prototype_entropy(torch.eye(8)[:4].repeat(3, 1)).item() == pytest.approx(math.log(4))
+    assert prototype_entropy(torch.eye(8)[:1]).item() == 0
+    assert prototype_entropy(torch.cat([torch.eye(8)[:4], torch.zeros(3, 8)])).item() == pytest.approx(math.log(4))
+    assert prototype_entropy(torch.zeros(3, 8)).item() == 0
+
+
+def test_info_nce_bound_is_zero_at_chance_and_at_most_log_n() -> None:
+    assert info_nce_bound(math.log(64), 64) == 0
+    assert info_nce_bound(0.0, 64) == math.log(64)
