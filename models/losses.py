@@ -260,6 +260,23 @@ def soft_nearest_neighbour(z: Tensor, *, temperature: float, valid: Tensor | Non
         return _share(logits.flatten(2).logsumexp(-1) - positive, valid, everyone_valid)
 
 
+def cross_view_entropy(targets: Tensor, log_predictions: Tensor) -> Tensor:
+    """Compare what is predicted from every view of a sample with the targets that its other views give.
+
+    DINO's eq. 3 (arXiv:2104.14294) and SwAV's eq. 6 (arXiv:2006.09882).
+
+    Args:
+        targets: Distributions from the first views, (U, B, K) float32 without gradient, U <= V.
+        log_predictions: Logarithms of the distributions from all views in the same order, (V, B, K) float32, V >= 2.
+
+    Returns:
+        Cross entropy in nats, mean over the U * (V - 1) pairs of different views, (B,); at chance it is log K.
+    """
+    pairs = -torch.einsum("ubk,vbk->buv", targets, log_predictions)  # (B, U, V)
+    own = pairs.diagonal(dim1=1, dim2=2).sum(-1)
+    return (pairs.sum((1, 2)) - own) / (len(targets) * (len(log_predictions) - 1))
+
+
 def _float32(z: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(z.device.type, enabled=False)
 

@@ -3,12 +3,31 @@
 import torch
 
 from augment.recipe import Views
+from models.clustering.swav import SwAV
+from models.contrastive.moco import MoCo
+from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
 from models.encoders.factory import EncoderConfig
+from models.joint_embedding.barlow_twins import BarlowTwins
+from models.joint_embedding.byol import BYOL
+from models.joint_embedding.dino import DINO
+from models.joint_embedding.simsiam import SimSiam
+from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
 from models.method import Method, MethodConfig
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "mae": MAE}
+METHODS: dict[str, type[Method]] = {
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "moco_v3": MoCoV3,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "swav": SwAV,
+    "dino": DINO,
+    "mae": MAE,
+}
 
 
 def build_method(method_config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> Method:

@@ -5,7 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from models.clustering.swav import sinkhorn
 from models.collectives import rank, world_size
+from models.joint_embedding.barlow_twins import barlow_twins_loss
+from models.joint_embedding.vicreg import vicreg_terms
 from models.losses import (
     contrastive,
     info_nce,
@@ -27,6 +30,8 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "triplet_semi_hard": lambda z, valid: triplet(z, margin=0.5, valid=valid),
     "lifted_structured": lambda z, valid: lifted_structured(z, margin=1.0, valid=valid),
     "n_pairs": lambda z, valid: n_pairs(z, valid=valid),
+    "barlow_twins": lambda z, valid: barlow_twins_loss(*z, redundancy_weight=0.1, valid=valid),
+    "vicreg": lambda z, valid: torch.stack(vicreg_terms(*z, valid)).sum(),
     "soft_nearest_neighbour": lambda z, valid: soft_nearest_neighbour(z, temperature=2.0, valid=valid),
 }
 
@@ -88,3 +93,14 @@ def contrast_one_sample() -> Tensor:
 def test_one_sample_a_worker_has_the_other_workers_as_negatives(two_processes: TwoProcesses) -> None:
     for loss in two_processes(contrast_one_sample):
         torch.testing.assert_close(loss, torch.tensor(3.0).log())
+
+
+def balance() -> Tensor:
+    scores = torch.rand(8, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([1.0, 0, 1, 1, 0.5, 1, 1, 0])
+    mine = slice(4 * rank(), 4 * rank() + 4) if world_size() > 1 else slice(None)
+    return sinkhorn(scores[mine], weight[mine], epsilon=0.05, iterations=3)
+
+
+def test_sinkhorn_balances_over_both_processes(two_processes: TwoProcesses) -> None:
+    torch.testing.assert_close(torch.cat(two_processes(balance)), balance(), rtol=1e-4, atol=1e-6)

@@ -15,32 +15,47 @@ from tests.small_methods import NUM_SAMPLES, build, make_batch
 _INVALID = [0, 1, 2, 8]  # three samples of rank 0, one of rank 1
 
 
-def train_once(name: str) -> dict[str, Tensor]:
-    """Gradients of one step on this worker's half of the batch, synchronised; on the whole batch in one process."""
+def train_once(name: str) -> dict[str, dict[str, Tensor]]:
+    """Gradients of the second step, and the state after it, on this worker's half of each batch; in one process on the
+    whole batch. The first step fills queues and centres."""
     method, _ = build(name)
-    batch = make_batch(name)
-    batch["valid"][_INVALID] = False
     network: torch.nn.Module = method
     if world_size() > 1:
-        mine = slice(rank() * NUM_SAMPLES // 2, (rank() + 1) * NUM_SAMPLES // 2)
-        batch = Batch(
-            views={group: views[:, mine] for group, views in batch["views"].items()},
-            sample_id=batch["sample_id"][mine],
-            epoch=batch["epoch"][mine],
-            valid=batch["valid"][mine],
-        )
-        network = DistributedDataParallel(convert_sync_batch_norm(method))
-    network(batch)["loss"].backward()
-    return {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
+        network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
+    optimizer = torch.optim.SGD(method.parameters(), lr=1e-4)  # small: a step multiplies the first one's rounding
+    for step in range(2):
+        optimizer.zero_grad()
+        network(_my_batch(name, epoch=step))["loss"].backward()
+        optimizer.step()
+        method.after_step(step + 1, 4)
+    gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
+    return {"gradients": gradients, "state": method.state_dict()}
+
+
+def _my_batch(name: str, epoch: int) -> Batch:
+    batch = make_batch(name, epoch)
+    batch["valid"][_INVALID] = False
+    if world_size() == 1:
+        return batch
+    mine = slice(rank() * NUM_SAMPLES // 2, (rank() + 1) * NUM_SAMPLES // 2)
+    return Batch(
+        views={group: views[:, mine] for group, views in batch["views"].items()},
+        sample_id=batch["sample_id"][mine],
+        epoch=batch["epoch"][mine],
+        valid=batch["valid"][mine],
+    )
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_gradients_of_two_workers_are_those_of_one_process_with_the_joined_batch(
-    name: str, two_processes: TwoProcesses
-) -> None:
+def test_two_workers_train_as_one_process_with_the_joined_batch(name: str, two_processes: TwoProcesses) -> None:
     expected = train_once(name)
-    for gradients in two_processes(train_once, name):
-        assert gradients.keys() == expected.keys()
-        for key, gradient in gradients.items():
+    first, second = two_processes(train_once, name)
+    for worker in (first, second):
+        assert worker["gradients"].keys() == expected["gradients"].keys()
+        for key, gradient in worker["gradients"].items():
             # Rounding gives 3e-5 at most, batch norm left to each worker's own samples 2.
-            assert (gradient - expected[key]).norm() < 1e-3 * expected[key].norm(), key
+            size = expected["gradients"][key].norm()
+            assert (gradient - expected["gradients"][key]).norm() < 1e-3 * size, key
+        for key, value in worker["state"].items():
+            torch.testing.assert_close(value, expected["state"][key], rtol=1e-3, atol=1e-5, msg=key)
+    assert all(torch.equal(first["state"][key], value) for key, value in second["state"].items())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import nt_xent
+from models.losses import cross_view_entropy, nt_xent
 
 
 def views(num_samples: int = 5, dim: int = 4) -> Tensor:
@@ -98,3 +98,17 @@ def test_nt_xent_is_float32_under_autocast() -> None:
 def test_input_without_a_meaning_is_refused(z: Tensor, temperature: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nt_xent(z, temperature=temperature)
+
+
+def test_cross_view_entropy_is_the_mean_over_pairs_of_unlike_views_by_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(2, 3, 5, generator=generator).softmax(-1)
+    log_p = torch.rand(4, 3, 5, generator=generator).log_softmax(-1)
+    for sample in range(3):
+        pairs = [-(targets[u, sample] * log_p[v, sample]).sum() for u in range(2) for v in range(4) if u != v]
+        torch.testing.assert_close(cross_view_entropy(targets, log_p)[sample], torch.stack(pairs).mean())
+
+
+def test_cross_view_entropy_of_a_uniform_prediction_is_log_k() -> None:
+    log_p = torch.full((3, 2, 8), -math.log(8))
+    assert cross_view_entropy(torch.eye(8)[:4].view(2, 2, 8), log_p).tolist() == pytest.approx([math.log(8)] * 2)

@@ -1,0 +1,100 @@
+"""MoCo v1 and v2 (He 2019, arXiv:1911.05722; Chen 2020, arXiv:2003.04297).
+
+A view must be told from a long queue of other images' views, encoded by a slowly moving copy of the encoder: the number
+of negatives no longer depends on the batch, and the copy keeps the queue's old keys consistent with the new. It cheats
+where the batch norm of a view and of its key see the same few samples; here the statistics are those of all workers'
+samples, in both networks. It cannot collapse, but with a copy that moves too fast the keys go stale and the loss rises.
+
+v2 is v1 with a projection head of two layers (`method.head=mlp`), blur and a temperature of 0.2.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augment.recipe import Views, moco_v2_views
+from models.collectives import gather, global_mean
+from models.ema import follow, frozen_copy
+from models.encoders.factory import EncoderConfig
+from models.heads import mlp
+from models.method import Batch, Method, MethodConfig, check_views
+from models.queue import Queue
+
+_GROUP = "global_crops"
+
+
+class MoCoConfig(MethodConfig):
+    """MoCo's settings; the defaults are v2's for ImageNet."""
+
+    name: Literal["moco"] = "moco"
+    head: Literal["linear", "mlp"] = Field(default="mlp", description="projection head: linear is v1's, mlp v2's")
+    temperature: float = Field(default=0.2, gt=0.0, description="divides the cosine similarities; v1: 0.07")
+    queue_size: int = Field(
+        default=65_536,
+        ge=1,
+        description="keys kept as negatives, at least the global batch; 4 * projection_dim bytes each on every worker",
+    )
+    momentum: float = Field(default=0.999, ge=0.0, lt=1.0, description="share of the teacher kept in a step")
+    hidden_dim: int = Field(default=2048, ge=1, description="features of the mlp head's hidden layer")
+    projection_dim: int = Field(default=128, ge=2, description="features in which the views are compared")
+
+
+class MoCo(Method):
+    """Encoder and head, their teacher, and InfoNCE against a queue of the teacher's keys."""
+
+    Config: ClassVar[type[MethodConfig]] = MoCoConfig
+    default_views = staticmethod(moco_v2_views)
+    accumulates: ClassVar[bool] = False
+
+    def __init__(self, config: MoCoConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        check_views(views, _GROUP, 2)
+        self.temperature = config.temperature
+        self.momentum = config.momentum
+        hidden = [config.hidden_dim] if config.head == "mlp" else []
+        self.projection_head = mlp([self.encoder.embed_dim, *hidden, config.projection_dim], norm=False)
+        self.teacher = frozen_copy(self._student())
+        self.queue = Queue(config.queue_size, config.projection_dim)
+        self._seen: tuple[Tensor, Tensor] | None = None  # the step's keys of all workers, for after_step
+
+    def _student(self) -> nn.Sequential:
+        return nn.Sequential(self.encoder, self.projection_head)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Find the first view's key, the second view, in front of the queue.
+
+        Returns:
+            loss: InfoNCE against the queue, nats, mean over the global batch's valid samples.
+            contrast_top1: Fraction of this worker's samples that are nearer to their key than to any in the queue.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+        """
+        for_query, for_key = batch["views"][_GROUP]  # (B, 3, S, S) each
+        valid = batch["valid"]
+        embedding = self.encoder(for_query)  # (B, D)
+        query = self.projection_head(embedding)  # (B, projection_dim)
+        with torch.no_grad():
+            key = self.teacher(for_key)
+        with torch.autocast(query.device.type, enabled=False):
+            query, key = (functional.normalize(x.float(), dim=-1) for x in (query, key))
+            positive = (query * key).sum(-1) / self.temperature  # (B,)
+            negatives = query @ self.queue.rows.T / self.temperature  # (B, K)
+            logits = torch.cat([positive.unsqueeze(1), negatives], dim=1)
+            loss = global_mean(logits.logsumexp(1) - positive, valid)
+        self._seen = gather(key), gather(valid)
+        hits = (positive.detach() > negatives.detach().amax(1)) & valid
+        return {
+            "loss": loss,
+            "contrast_top1": hits.sum() / valid.sum().clamp(min=1),
+            "embedding": embedding.detach(),
+        }
+
+    def after_step(self, step: int, num_steps: int) -> None:
+        """Put the step's keys, in rank order, in place of the oldest, and move the teacher."""
+        super().after_step(step, num_steps)
+        if self._seen is not None:
+            self.queue.push(*self._seen)
+            self._seen = None
+        follow(self.teacher, self._student(), self.momentum)

@@ -1,0 +1,93 @@
+"""Barlow Twins (Zbontar 2021, arXiv:2103.03230).
+
+The cross-correlation of two views' features, over the batch, should be the identity: a feature agrees with itself
+across views and says nothing that another says. Decorrelation is what keeps it from collapsing, and why it likes wide
+projections; with a batch small beside the projection the correlations are mostly noise.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from augment.recipe import Views, byol_views
+from models.collectives import gather
+from models.encoders.factory import EncoderConfig
+from models.heads import mlp
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+
+_VARIANCE_FLOOR = 1e-5  # of the batch norm in the authors' loss
+
+
+class BarlowTwinsConfig(MethodConfig):
+    """Barlow Twins' settings; the defaults are the paper's for ImageNet."""
+
+    name: Literal["barlow_twins"] = "barlow_twins"
+    redundancy_weight: float = Field(
+        default=0.0051, ge=0.0, description="weight of an off-diagonal correlation's square beside a diagonal one's"
+    )
+    projection_dim: int = Field(
+        default=8192, ge=2, description="features D of every layer of the projection head; the loss takes 4 * D^2 bytes"
+    )
+
+
+class BarlowTwins(Method):
+    """Encoder, projection head, and the cross-correlation of two views over all workers."""
+
+    Config: ClassVar[type[MethodConfig]] = BarlowTwinsConfig
+    default_views = staticmethod(byol_views)
+    accumulates: ClassVar[bool] = False
+
+    def __init__(self, config: BarlowTwinsConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        for group in UNLIKE_VIEWS:
+            check_views(views, group, 1)
+        self.redundancy_weight = config.redundancy_weight
+        dim = config.projection_dim
+        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)  # the loss centres
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Correlate the two views' projections.
+
+        Returns:
+            loss: `barlow_twins_loss` of the global batch, equal on every worker.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+        """
+        embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
+        first, second = (self.projection_head(embedding) for embedding in embeddings)
+        loss = barlow_twins_loss(first, second, redundancy_weight=self.redundancy_weight, valid=batch["valid"])
+        return {"loss": loss, "embedding": embeddings[0].detach()}
+
+
+def barlow_twins_loss(first: Tensor, second: Tensor, *, redundancy_weight: float, valid: Tensor) -> Tensor:
+    """Ask for equal features across views and unlike features within (eq. 1).
+
+    Args:
+        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on every worker.
+        second: Of the other view, (B, D).
+        redundancy_weight: Lambda, >= 0.
+        valid: (B,) bool; the other rows count in no mean, deviation or correlation.
+
+    Returns:
+        Sum over the diagonal of (1 - C_ii)^2 plus the weighted sum over the rest of C_ij^2, C the correlations over the
+        valid samples of all workers; a float32 scalar, equal on every worker. Zero where fewer than two are valid.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller than D.
+        everyone_valid = gather(valid)  # (W*B,)
+        standard = [_standardise(gather(z.float()), everyone_valid) for z in (first, second)]  # (W*B, D) each
+        num_valid = everyone_valid.sum()
+        correlation = standard[0].T @ standard[1] / num_valid.clamp(min=1)  # (D, D)
+        diagonal = correlation.diagonal()
+        off_diagonal = correlation.square().sum() - diagonal.square().sum()
+        loss = (1 - diagonal).square().sum() + redundancy_weight * off_diagonal
+        return loss * (num_valid > 1)
+
+
+def _standardise(z: Tensor, valid: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 of each feature over the valid rows; zero elsewhere."""
+    mask = valid.unsqueeze(1)
+    num_valid = valid.sum().clamp(min=1)
+    centred = (z - z.where(mask, 0.0).sum(0) / num_valid).where(mask, 0.0)
+    return centred / (centred.square().sum(0) / num_valid + _VARIANCE_FLOOR).sqrt()

@@ -1,0 +1,97 @@
+"""VICReg (Bardes 2021, arXiv:2105.04906).
+
+Two views' features should be equal (invariance), each feature should vary over the batch (variance) and no two should
+vary together (covariance). The variance term forbids the collapse to a point, the covariance term that to a line.
+Unlike in Barlow Twins nothing is normalised, so the three weights set the scale of the features.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from augment.recipe import Views, byol_views
+from models.collectives import gather
+from models.encoders.factory import EncoderConfig
+from models.heads import mlp
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+
+_VARIANCE_FLOOR = 1e-4
+_TARGET_STD = 1.0
+
+
+class VICRegConfig(MethodConfig):
+    """VICReg's settings; the defaults are the paper's for ImageNet."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance_weight: float = Field(default=25.0, ge=0.0, description="weight of the views' squared distance")
+    variance_weight: float = Field(default=25.0, ge=0.0, description="weight of the features' missing deviation")
+    covariance_weight: float = Field(default=1.0, ge=0.0, description="weight of the features' squared covariances")
+    projection_dim: int = Field(
+        default=8192, ge=2, description="features D of every layer of the projection head; the loss takes 8 * D^2 bytes"
+    )
+
+
+class VICReg(Method):
+    """Encoder, projection head, and three terms over the views of all workers."""
+
+    Config: ClassVar[type[MethodConfig]] = VICRegConfig
+    default_views = staticmethod(byol_views)
+    accumulates: ClassVar[bool] = False
+
+    def __init__(self, config: VICRegConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        for group in UNLIKE_VIEWS:
+            check_views(views, group, 1)
+        self.weights = (config.invariance_weight, config.variance_weight, config.covariance_weight)
+        dim = config.projection_dim
+        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)  # all terms ignore a shift
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare the two views' projections.
+
+        Returns:
+            loss: Weighted sum of the three terms of the global batch, equal on every worker.
+            invariance, variance, covariance: The terms of `vicreg_terms`, detached.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+        """
+        embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
+        first, second = (self.projection_head(embedding) for embedding in embeddings)
+        terms = torch.stack(vicreg_terms(first, second, batch["valid"]))
+        return {
+            "loss": (terms * terms.new_tensor(self.weights)).sum(),
+            **dict(zip(("invariance", "variance", "covariance"), terms.detach(), strict=True)),
+            "embedding": embeddings[0].detach(),
+        }
+
+
+def vicreg_terms(first: Tensor, second: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Measure invariance, variance and covariance (eq. 1 to 6; the two views' variances averaged, as by the authors).
+
+    Args:
+        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on every worker.
+        second: Of the other view, (B, D).
+        valid: (B,) bool; the other rows count in no term.
+
+    Returns:
+        Squared distance of a feature, mean over samples and features; by how much deviations fall short of 1, mean over
+        features and views; squared off-diagonal covariances over D, sum of both views. Float32 scalars over the valid
+        samples of all workers, equal on every worker. Zero where fewer than two are valid.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller than D.
+        everyone = [gather(z.float()) for z in (first, second)]  # (W*B, D) each
+        mask = gather(valid).unsqueeze(1)  # (W*B, 1)
+        num_valid, dim = mask.sum(), first.shape[1]
+        distance = (everyone[0] - everyone[1]).square().where(mask, 0.0).sum() / (num_valid.clamp(min=1) * dim)
+        variance, covariance = torch.zeros_like(distance), torch.zeros_like(distance)
+        for z in everyone:
+            centred = (z - z.where(mask, 0.0).sum(0) / num_valid.clamp(min=1)).where(mask, 0.0)
+            products = centred.T @ centred / (num_valid - 1).clamp(min=1)  # (D, D)
+            variances = products.diagonal()
+            variance = variance + functional.relu(_TARGET_STD - (variances + _VARIANCE_FLOOR).sqrt()).mean() / 2
+            covariance = covariance + (products.square().sum() - variances.square().sum()) / dim
+        enough = num_valid > 1
+        return distance * enough, variance * enough, covariance * enough
