@@ -136,7 +136,7 @@ def test_patch_tokens_are_in_raster_order() -> None:
     images = torch.zeros(1, 3, 32, 32)
     changed = images.clone()
     changed[:, :, 8:12, 20:24] = 3.0  # row 2, column 5 of patches of 4 px
-    embedded = encoder.vit.patch_embed(changed) - encoder.vit.patch_embed(images)
+    embedded = (encoder.vit.patch_embed(changed) - encoder.vit.patch_embed(images)).flatten(1, -2)  # (1, N, D)
     assert embedded.abs().sum(-1).nonzero()[:, 1].tolist() == [2 * 8 + 5]
 
 
