@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import artifact
 from models.probes import colour_statistics
-from pipelines import schema
+from pipelines import schema, storage
 
 BLOCK_ROWS = 256
 Kind = Literal["pretrained", "untrained", "colour"]
@@ -40,6 +40,7 @@ class Embed:
 
     def __init__(self, encoders: Encoders) -> None:
         torch.set_num_threads(encoders.threads)
+        storage.filesystem(encoders.artifact)  # the artifact opens its URI with plain fsspec: with this client from now
         self._device = torch.device("cuda" if encoders.use_gpu else "cpu")
         loaders = {"pretrained": artifact.load, "untrained": artifact.untrained}
         self._columns = encoders.columns

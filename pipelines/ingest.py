@@ -17,7 +17,7 @@ import torch
 
 from augment.generator import ViewGenerator
 from augment.geometry import centre_crop
-from pipelines import quarantine, schema
+from pipelines import quarantine, schema, stats
 from pipelines.clips import Sampling
 from pipelines.decode import REASONS, BadSample, Clip, Limits
 from pipelines.decoder import Decoder
@@ -132,6 +132,7 @@ class Ingest:
         run: Name of the run, for the quarantine table.
         sampling: What is taken of videos; the default is the frame in the middle.
         decoder: Module of the process that decodes what may do harm.
+        verify: Whether content is checked against the manifest's etag.
     """
 
     order: Order
@@ -142,10 +143,11 @@ class Ingest:
     run: str
     sampling: Sampling = MIDDLE_FRAME
     decoder: str = "pipelines.decoder_process"
+    verify: bool = False
 
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
-        keys = 8 + 8 + 8 + 1 + 1
+        keys = 8 + 8 + 8 + 1 + 1 + stats.row_bytes()
         return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
 
     def items(self, start: int, stop: int) -> np.ndarray:
@@ -164,13 +166,15 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         items: (n, 2) half-open ranges of plan positions, one task each; at least one.
 
     Returns:
-        A dataset of `sample_id, epoch, position, valid, reason` and the shape's columns, `block_rows` rows a block.
+        A dataset of `sample_id, epoch, position, valid, reason`, the shape's columns and those of `stats`,
+        `block_rows` rows a block.
     """
     plan = _planned(items)
     context = plan.context
     context.execution_options.preserve_order = True
     context.execution_no_progress_timeout_s = -1  # the consumer may pause: checkpoints, waiting for nodes
     context.target_max_block_size = ingest.block_bytes()
+    context.raise_original_map_exception = True  # Ray's wrapper of a storage failure loses it on the way to the driver
     with warnings.catch_warnings():
         # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
@@ -204,15 +208,16 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
+        clock = stats.Stopwatch()
         ours, theirs = tee(blocks)
-        fetched = payloads(theirs, ingest.limits)
+        fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
         for rows in ours:
             known = len(bad)
-            columns = _block(rows, islice(fetched, rows.num_rows), ingest, bad)
+            columns = _block(rows, islice(fetched, rows.num_rows), ingest, bad, clock)
             if len(bad) > known and ingest.quarantine is not None:
                 # Before the block is handed on: once its step is committed, nobody looks at these samples again.
                 quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad)
-            yield columns
+            yield columns | clock.columns(rows.num_rows)
 
 
 def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -229,7 +234,9 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _block(rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]]) -> Columns:
+def _block(
+    rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]], clock: stats.Stopwatch
+) -> Columns:
     """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
     statistics hold while the loss leaves it out."""
     epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
@@ -241,15 +248,17 @@ def _block(rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[d
 
     def cut() -> None:
         if waiting:
-            for name, values in ingest.shape.fill(images, epoch[waiting], sample_id[waiting]).items():
-                columns[name][waiting] = values
+            with clock.time("crop"):
+                for name, values in ingest.shape.fill(images, epoch[waiting], sample_id[waiting]).items():
+                    columns[name][waiting] = values
         images.clear()
         waiting.clear()
 
     for index, (payload, clip) in enumerate(zip(found, ingest.sampling.clips(rows), strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
-            images.append(_decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames))
+            with clock.time("decode"):
+                images.append(_decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames))
             waiting.append(index)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)

@@ -1,5 +1,6 @@
 """Brings the files of manifest rows in pieces that fit into memory; long videos are read by parts where they lie."""
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,12 +8,15 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.decode import BadSample, Limits
 from pipelines.fetch import fetch
+from pipelines.stats import Stopwatch
 
-PIECE_BYTES = 128 << 20  # of one fetch; one piece is in use and one on its way
+PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
+ROWS_AHEAD = 64  # on their way, at least a block: small blocks alone would leave threads without work
 # Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of the decoder; by
 # parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long whole, and the same by parts.
 WHOLE_BYTES = 16 << 20
@@ -53,17 +57,36 @@ class Part:
 Payload = bytes | BadSample | Part
 
 
-def payloads(blocks: Iterator[pa.Table], limits: Limits) -> Iterator[Payload]:
-    """Fetch what belongs to each row, in order; the next piece is on its way while one is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as ahead:
-        waiting: Future[list[Payload]] | None = None
+def payloads(
+    blocks: Iterator[pa.Table], limits: Limits, clock: Stopwatch, *, verify: bool = False
+) -> Iterator[Payload]:
+    """Fetch what belongs to each row, in order; the next pieces are on their way while one is in use.
+
+    Args:
+        blocks: Manifest rows.
+        limits: What is not fetched at all.
+        clock: Counts the time waited.
+        verify: Check content against the manifest's etag; nothing is then read by parts.
+    """
+    with ThreadPoolExecutor(2, thread_name_prefix="prefetch") as ahead:
+        waiting: deque[tuple[pa.Table, Future[list[Payload]]]] = deque()
         for piece in pieces(blocks):
-            coming = ahead.submit(_bring, piece, limits)
-            if waiting:
-                yield from waiting.result()
-            waiting = coming
-        if waiting:
-            yield from waiting.result()
+            waiting.append((piece, ahead.submit(_bring, piece, limits, verify)))
+            while _enough([rows for rows, _ in waiting]):
+                yield from _brought(waiting.popleft()[1], clock)
+        for _, coming in waiting:
+            yield from _brought(coming, clock)
+
+
+def _enough(pieces: list[pa.Table]) -> bool:
+    """Tell whether what follows the first piece keeps the threads busy, or all of it fills the memory allowed."""
+    rows = sum(piece.num_rows for piece in pieces[1:])
+    return rows >= ROWS_AHEAD or sum(pc.sum(piece[schema.LENGTH]).as_py() for piece in pieces) >= 2 * PIECE_BYTES
+
+
+def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
+    with clock.time("fetch"):
+        return coming.result()
 
 
 def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -74,12 +97,12 @@ def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield from (block.slice(start, stop - start) for start, stop in pairwise(edges))
 
 
-def _bring(rows: pa.Table, limits: Limits) -> list[Payload]:
+def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
     length, is_video = rows[schema.LENGTH].to_numpy(), np.array(rows[schema.MEDIA]) == schema.VIDEO
     too_large = length > limits.max_bytes
-    by_parts = is_video & (length > WHOLE_BYTES) & ~too_large
+    by_parts = is_video & (length > WHOLE_BYTES) & ~too_large & (not verify)
     whole = rows.filter(pa.array(~(too_large | by_parts)))
-    fetched = iter(fetch(whole) if whole.num_rows else ())
+    fetched = iter(fetch(whole, verify=verify) if whole.num_rows else ())
     found = list[Payload]()
     for index in range(rows.num_rows):
         if too_large[index]:

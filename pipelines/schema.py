@@ -1,7 +1,7 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
-A training batch is `sample_id, epoch, position, valid, reason` and one column per crop group: uint8, images
-(B, V, 3, S, S) or clips (B, V, T, 3, S, S).
+A training batch is `sample_id, epoch, position, valid, reason`, one column per crop group: uint8, images
+(B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took (`pipelines.stats`).
 """
 
 import pyarrow as pa
@@ -17,6 +17,9 @@ REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REA
 MEDIA = "media"
 VIDEO = "video"
 CLIP = "clip"
+FETCH_S, DECODE_S, CROP_S = "fetch_s", "decode_s", "crop_s"  # float32, a row's share of its block's seconds
+RETRIES = "retries"  # float32, a row's share of the storage requests that were tried again
+READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
 EMBEDDING = "embedding"
 DIGEST = "artifact_digest"

@@ -15,8 +15,11 @@ import fsspec
 import pyarrow.fs
 from fsspec import AbstractFileSystem
 
-# Standard retries with back-off and jitter; more than botocore's four, since a throttled bucket needs patience.
-_S3_CLIENT = {"retries": {"mode": "standard", "max_attempts": 10}, "read_timeout": 30, "connect_timeout": 10}
+from pipelines import retries, s3
+from pipelines.retries import StorageError
+
+PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
+S3_PROTOCOLS = ("s3", "s3a")
 
 
 def absolute(uri: str) -> str:
@@ -46,12 +49,13 @@ def is_local(uri: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _open(protocol: str) -> AbstractFileSystem:
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if protocol in ("s3", "s3a"):
-        options["config_kwargs"] = _S3_CLIENT
+def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
+    if protocol in S3_PROTOCOLS:
+        # For libraries that open URIs themselves as well.
+        fsspec.register_implementation(protocol, s3.PatientS3, clobber=True)
+        return s3.PatientS3(retry_s=retry_s)
     try:
-        return fsspec.filesystem(protocol, **options)
+        return fsspec.filesystem(protocol, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{protocol}:// has no filesystem here: {error}") from error
 
@@ -59,7 +63,8 @@ def _open(protocol: str) -> AbstractFileSystem:
 def forget_clients() -> None:
     """Drop open clients, so that the next one reads the environment's credentials anew."""
     _open.cache_clear()
-    AbstractFileSystem.clear_instance_cache()
+    s3.forget_clients()
+    s3.PatientS3.clear_instance_cache()
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -92,7 +97,8 @@ def join(uri: str, *names: str) -> str:
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with _named(uri):
+        return bool(fs.exists(path))
 
 
 def size(uri: str) -> int:
@@ -102,13 +108,47 @@ def size(uri: str) -> int:
         FileNotFoundError: there is none.
     """
     fs, path = filesystem(uri)
-    return int(fs.size(path))
+    with _named(uri):
+        return int(fs.size(path))
 
 
 def read_bytes(uri: str) -> bytes:
     """Read a whole small file."""
     fs, path = filesystem(uri)
-    return bytes(fs.cat_file(path))
+    with _named(uri):
+        return bytes(fs.cat_file(path))
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Read bytes [start, stop) of an object in object storage, fewer where it is shorter.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        StorageError: anything else.
+    """
+    if start == stop:
+        return b""
+    fs, path = filesystem(uri)
+    if isinstance(fs, s3.PatientS3):
+        return s3.read_range(fs, path, start, stop)
+    with _named(uri):
+        return bytes(fs.cat_file(path, start=start, end=stop))
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    """Turn what a client of an object store raises into an error that names the URI; what is missing stays so."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except Exception as error:
+        if is_local(uri) or not retries.is_of_client(error):
+            raise
+        failure = retries.failure(uri, error)
+    else:
+        return
+    raise failure from None  # the client's own error may hold the access key
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -155,7 +195,7 @@ def open_atomic(uri: str) -> Iterator[Any]:
     """Open a binary file for writing that appears under its name only when the block ends without an error."""
     fs, path = filesystem(uri)
     if not is_local(uri):
-        with fs.open(path, "wb") as file:
+        with _named(uri), fs.open(path, "wb") as file:
             try:
                 yield file
             except BaseException:
@@ -178,7 +218,8 @@ def list_names(uri: str) -> list[str]:
     """Names in a folder, sorted; none where there is no such folder."""
     fs, path = filesystem(uri)
     try:
-        entries = fs.ls(path, detail=False, refresh=True) if not is_local(uri) else fs.ls(path, detail=False)
+        with _named(uri):
+            entries = fs.ls(path, detail=False, refresh=True) if not is_local(uri) else fs.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
@@ -191,22 +232,14 @@ def reachable(uri: str) -> str | None:
         None when it is there (an object, a folder or a prefix); otherwise one line: what is wrong and the remedy.
     """
     fs, path = filesystem(uri)
+    if not is_local(uri):
+        fs = _open(urlsplit(absolute(uri)).scheme, PROBE_S)
     try:
-        if fs.exists(path) if is_local(uri) else fs.ls(path, refresh=True) is not None:
-            return None
+        with _named(uri):
+            if fs.exists(path) if is_local(uri) else fs.ls(path, refresh=True) is not None:
+                return None
     except FileNotFoundError:
         pass
-    except PermissionError as error:
-        return f"{uri} is refused ({_cause(error)}): check the credentials and the bucket's policy"
-    except OSError as error:
-        return f"{uri} cannot be reached ({_cause(error)}): check the endpoint, the region and the network"
-    except Exception as error:  # botocore's own hierarchy (NoCredentialsError, EndpointConnectionError) is no OSError
-        if type(error).__module__.split(".")[0] not in ("botocore", "aiobotocore", "aiohttp"):
-            raise
-        return f"{uri} cannot be reached ({_cause(error)}): check the credentials, the endpoint and the network"
+    except StorageError as error:
+        return str(error)
     return f"{uri} does not exist: check the path, or the bucket's name"
-
-
-def _cause(error: BaseException) -> str:
-    root = error.__cause__ or error
-    return f"{type(root).__name__}: {root}".splitlines()[0][:200]

@@ -75,6 +75,11 @@ class ObjectStore:
                 raise RuntimeError(f"the S3 server did not come up in {timeout_s:.0f} s:\n{tail}")
             time.sleep(0.1)
 
+    def restart(self) -> None:
+        """Start the server again on the same ports and data, after it was killed."""
+        self.stop()
+        self.start()
+
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its URI."""
         self.filesystem().mkdir(name)

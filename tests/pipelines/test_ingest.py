@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_blocks_are_whole_and_in_order(files: list[Path]) -> None:
     assert [len(block[schema.VALID]) for block in blocks] == [8, 8, 8, 8, 8]
     assert np.concatenate([block[schema.POSITION] for block in blocks]).tolist() == list(range(40))
     assert all(block["image"].shape == (8, 3, 16, 16) and block["image"].dtype == np.uint8 for block in blocks)
+
+
+def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
+    before = time.time()
+    order = work(listed(files), None, Centre(16), block_rows=16)
+    first, *_, last = run_items(items((0, 40)), ingest=order)
+    for block in (first, last):
+        seconds = {name: block[name].sum() for name in (schema.FETCH_S, schema.DECODE_S, schema.CROP_S)}
+        assert all(0 < value < time.time() - before for value in seconds.values())
+        assert all(len(set(block[name])) == 1 for name in seconds)
+        assert block[schema.RETRIES].sum() == 0
+    assert before < first[schema.READY_AT][0] < last[schema.READY_AT][0] < time.time()
+    assert sum(column.nbytes for column in first.values()) == order.block_bytes()
 
 
 def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,182 @@
+"""One policy for requests to object storage that fail: what is worth another try, for how long, and how many it took.
+
+Throttling, server errors, broken connections and stalls are tried again with exponential back-off and jitter, for
+`retry_s` seconds a request. Whatever the server answers on purpose (AccessDenied, ExpiredToken, NoSuchBucket) is not.
+"""
+
+import itertools
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import aiohttp
+import botocore.exceptions
+import botocore.parsers
+import obstore.exceptions
+
+Result = TypeVar("Result")
+
+# Every process of a job reads these when it opens its first client; `jobs.launch` sets them.
+RETRY_VARIABLE, RETRY_S = "AFIELD_STORAGE_RETRY_S", 300.0
+TIMEOUT_VARIABLE, TIMEOUT_S = "AFIELD_STORAGE_TIMEOUT_S", 30.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 10.0
+
+_TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+_TRANSIENT_CODES = (
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"),
+    *("RequestTimeout", "InternalError", "ServiceUnavailable", "Busy"),  # RequestTimeout comes with status 400
+)
+_BROKEN_CONNECTIONS = (
+    *(ConnectionError, TimeoutError, aiohttp.ClientError, obstore.exceptions.GenericError),
+    *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
+    botocore.exceptions.IncompleteReadError,
+    botocore.parsers.ResponseParserError,  # half an error page
+)
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore")
+_REMEDIES = {
+    "ExpiredToken": "get new credentials and give the same command line again",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "NoSuchBucket": "check the bucket's name",
+    "AccessDenied": "check the credentials and the bucket's policy (a missing object reads so where listing is denied)",
+    "SignatureDoesNotMatch": "check the credentials, the secret key first",
+    "InvalidObjectState": "restore the object from the archive",
+}
+
+
+class StorageError(OSError):
+    """The storage refuses a request, or failed for longer than it is waited for; one line that names the URI.
+
+    Never counted as bad data, and trying again at once would not help.
+
+    Args:
+        uri: What was asked for.
+        what: What is wrong, and the remedy.
+    """
+
+    def __init__(self, uri: str, what: str) -> None:
+        super().__init__(f"{uri}: {what}")
+        self.uri, self.what = uri, what
+
+    def __reduce__(self) -> tuple[type["StorageError"], tuple[str, str]]:
+        return StorageError, (self.uri, self.what)
+
+
+class Retries:
+    """Counts the retries of this process, whichever thread makes them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+
+    def add(self) -> None:
+        """Count one retry."""
+        with self._lock:
+            self._total += 1
+
+    @property
+    def total(self) -> int:
+        """Retries so far."""
+        return self._total
+
+
+RETRIES = Retries()
+
+
+def retry_s() -> float:
+    """Seconds that a failing request is tried for."""
+    return float(os.environ.get(RETRY_VARIABLE, RETRY_S))
+
+
+def timeout_s() -> float:
+    """Seconds without a byte after which a request has stalled."""
+    return float(os.environ.get(TIMEOUT_VARIABLE, TIMEOUT_S))
+
+
+class Patience:
+    """The tries of one request.
+
+    Args:
+        seconds: How long to go on trying.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        self._attempts = itertools.count()
+
+    def delay(self, error: BaseException) -> float | None:
+        """Seconds to wait before another try, counted as a retry; None where it would not help or time is up."""
+        if not is_transient(error) or time.monotonic() >= self._until:
+            return None
+        RETRIES.add()
+        limit = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(16, next(self._attempts)))
+        return random.uniform(limit / 2, limit)  # jitter: throttled clients must not come back all at once
+
+
+def patiently(request: Callable[[], Result], seconds: float) -> Result:
+    """Make a request, again where it fails for a passing reason."""
+    patience = Patience(seconds)
+    while True:
+        try:
+            return request()
+        except Exception as error:
+            delay = patience.delay(error)
+            if delay is None:
+                raise
+        time.sleep(delay)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same request may succeed a moment later."""
+    status, code, _ = answer(error)
+    if status is not None:
+        return status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES
+    return isinstance(error, _BROKEN_CONNECTIONS) and not isinstance(error, botocore.exceptions.SSLError)
+
+
+def is_of_client(error: BaseException) -> bool:
+    """Tell whether an error is one of the object store clients': botocore's hierarchy is no OSError."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def answer(error: BaseException) -> tuple[int | None, str, str]:
+    """Status, S3 error code and message of the server's answer behind an error; status None where none came."""
+    found: Any = next((e for e in (error, error.__cause__) if isinstance(getattr(e, "response", None), dict)), None)
+    if found is not None:
+        what = found.response.get("Error", {})
+        status = found.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status or 0, str(what.get("Code", status)), str(what.get("Message", ""))
+    text = str(error)
+    status_text = re.search(r"non-2xx status code: (\d+) ?([^:\n]*)", text)
+    if not isinstance(error, FileNotFoundError | obstore.exceptions.BaseError) or status_text is None:
+        return None, "", ""
+    code, message = (re.search(f"<{name}>([^<]*)</{name}>", text) for name in ("Code", "Message"))
+    status = int(status_text[1])
+    return status, code[1] if code else str(status), message[1] if message else status_text[2]
+
+
+def failure(uri: str, error: BaseException) -> StorageError:
+    """Say in one line what went wrong with a request, and what to do.
+
+    Only the server's code and message are repeated: its whole answer may hold the access key.
+    """
+    if isinstance(error, StorageError):
+        return StorageError(uri, error.what) if uri.startswith(error.uri) else error  # a bucket's becomes the object's
+    status, code, message = answer(error)
+    if is_transient(error):
+        what = f"{code}: {message}" if status else _first_line(error)
+        return StorageError(uri, f"{what}: check the endpoint and the network, or raise cluster.storage_retry_s")
+    if status is None:
+        return StorageError(uri, f"{_first_line(error)}: check the credentials, the endpoint and the network")
+    remedy = _REMEDIES.get(code, "check the credentials" if status in (400, 401, 403) else "check the URI")
+    refused = "refused, " if status in (401, 403) else ""
+    return StorageError(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
+
+
+def _first_line(error: BaseException) -> str:
+    root = error.__cause__ or error
+    text = re.sub(r" for url .*|\?X-Amz-\S*", "", str(root).strip().split("\n")[0])
+    return f"{type(root).__name__}: {text}"[:200].rstrip(": .")

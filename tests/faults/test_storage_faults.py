@@ -1,0 +1,200 @@
+"""Object storage under fault: what passes is ridden out and counted, what does not stops at once; none is bad data."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import retries, schema, storage
+from pipelines.decode import BadSample
+from pipelines.fetch import fetch
+from pipelines.listing import sample_id
+from pipelines.retries import RETRIES, StorageError
+from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
+from tests.object_store import ObjectStore
+
+BUCKET = "s3://faults"
+OBJECTS = {f"{number:02d}": os.urandom(20_000 + number) for number in range(24)}
+
+
+@pytest.fixture(scope="module")
+def filled(object_store: ObjectStore) -> None:
+    object_store.make_bucket("faults")
+    for name, data in OBJECTS.items():
+        storage.write_bytes(f"{BUCKET}/images/{name}", data)
+
+
+@pytest.fixture(scope="module")
+def opened(object_store: ObjectStore, filled: None) -> Iterator[FaultProxy]:
+    """The suite's server behind a proxy that may misbehave, and clients that lose patience soon."""
+    with FaultProxy(object_store.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            patch.setenv(name, proxy.endpoint)
+        patch.setenv(retries.TIMEOUT_VARIABLE, "1")
+        patch.setenv(retries.RETRY_VARIABLE, "20")
+        storage.forget_clients()
+        yield proxy
+    storage.forget_clients()
+
+
+@pytest.fixture
+def proxy(opened: FaultProxy) -> Iterator[FaultProxy]:
+    """The proxy, which behaves until told otherwise."""
+    opened.rules = []
+    yield opened
+    opened.rules = []
+
+
+def rows(names: list[str], etags: dict[str, str] | None = None) -> pa.Table:
+    found = [
+        {
+            "sample_id": sample_id(name, None, ""),
+            "uri": f"{BUCKET}/images/{name}",
+            "offset": 0,
+            "length": len(OBJECTS[name]),
+            "member": None,
+            "etag": (etags or {}).get(name, hashlib.md5(OBJECTS[name]).hexdigest()),
+            "media": "image",
+        }
+        for name in names
+    ]
+    return pa.Table.from_pylist(found, schema=schema.MANIFEST)
+
+
+PASSING = {
+    "throttled": Rule("reply", count=8),
+    "server error": Rule("reply", status=500, code="InternalError", count=8),
+    "reset": Rule("reset", count=8),
+    "reset in the body": Rule("reset_body", after=5000, count=8),
+    "cut body": Rule("trunc_body", after=5000, count=8),
+    "stalled": Rule("hang", count=3),
+    "stalled in the body": Rule("hang_body", after=5000, count=3),
+    "timeout with status 400": Rule("reply", status=400, code="RequestTimeout", count=8),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_passing_fault_of_reads_is_ridden_out_and_counted(fault: str, proxy: FaultProxy) -> None:
+    rule = PASSING[fault]
+    rule.method = "GET"
+    proxy.rules = [rule]
+    before, wanted = RETRIES.total, rule.count
+    assert fetch(rows(list(OBJECTS))) == list(OBJECTS.values())
+    assert rule.hits == RETRIES.total - before == wanted
+    rule.count += 1
+    assert storage.read_bytes(f"{BUCKET}/images/00") == OBJECTS["00"]  # through the other client
+    assert rule.hits == wanted + 1
+    assert RETRIES.total - before >= wanted  # aiohttp tries again itself where a kept connection turns out reset
+
+
+def test_a_slow_read_is_waited_for(proxy: FaultProxy) -> None:
+    proxy.rules = [Rule("slow", rate=15_000)]
+    before = RETRIES.total
+    assert fetch(rows(["00"])) == [OBJECTS["00"]]
+    assert RETRIES.total == before
+
+
+@pytest.mark.parametrize("action", ["reply", "reset", "ack_lost", "hang"])
+def test_a_passing_fault_of_writes_is_ridden_out(action: str, proxy: FaultProxy) -> None:
+    proxy.rules = [Rule(action, method="PUT|POST", count=2)]
+    storage.write_bytes(f"{BUCKET}/written/{action}", b"content")
+    proxy.rules = [Rule(action, method="GET|HEAD", count=2)]
+    assert storage.list_names(f"{BUCKET}/written").count(action) == 1
+    proxy.rules = [Rule(action, method="GET|HEAD", count=2)]
+    fs, path = storage.arrow_filesystem(f"{BUCKET}/written/{action}.parquet")
+    pq.write_table(pa.table({"x": [1, 2]}), path, filesystem=fs)
+    assert pq.read_table(path, filesystem=fs)["x"].to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_an_upload_in_parts_survives_lost_answers(method: str, proxy: FaultProxy) -> None:
+    fs, path = storage.filesystem(f"{BUCKET}/written/parts")
+    proxy.rules = [Rule("ack_lost", method=method, count=2), Rule("reply", method=method, count=2)]
+    data = os.urandom(11 << 20)
+    with fs.open(path, "wb", block_size=5 << 20) as file:
+        file.write(data)
+    assert storage.read_bytes(f"{BUCKET}/written/parts") == data
+
+
+PERMANENT = {
+    "AccessDenied": 403,
+    "InvalidAccessKeyId": 403,
+    "SignatureDoesNotMatch": 403,
+    "ExpiredToken": 400,
+    "InvalidToken": 400,
+    "NoSuchBucket": 404,
+}
+
+
+@pytest.mark.parametrize("code", PERMANENT)
+def test_a_refusal_stops_at_once_with_the_uri_and_the_error(code: str, proxy: FaultProxy) -> None:
+    rule = Rule("reply", status=PERMANENT[code], code=code)
+    proxy.rules = [rule]
+    before, calls = RETRIES.total, 0
+    place = f"{BUCKET}/images/00"
+    for call in (
+        lambda: fetch(rows(["00"])),
+        lambda: storage.write_bytes(place, b"x"),
+        lambda: storage.read_bytes(place),
+    )[: 2 if code == "NoSuchBucket" else 3]:  # a small file that is looked for may be missing with its bucket
+        with pytest.raises(StorageError, match=f"{place}: .*({code}|{PERMANENT[code]}|Bad Request)") as caught:
+            call()
+        calls += 1
+        message = str(caught.value)
+        assert "\n" not in message and ECHOED_KEY not in message and caught.value.__suppress_context__
+    assert RETRIES.total == before and rule.hits <= 2 * calls
+
+
+def test_patience_ends_with_the_uri_and_what_was_last_wrong(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(retries.RETRY_VARIABLE, "0.5")
+    storage.forget_clients()
+    proxy.rules = [Rule("reply")]
+    for call in (lambda: fetch(rows(["00"])), lambda: storage.write_bytes(f"{BUCKET}/images/00", b"x")):
+        with pytest.raises(StorageError, match=rf"{BUCKET}/images/00: SlowDown: injected: .*storage_retry_s"):
+            call()
+    monkeypatch.undo()
+    storage.forget_clients()
+
+
+def test_a_flipped_byte_is_healed_by_one_more_read(proxy: FaultProxy) -> None:
+    proxy.rules = [Rule("corrupt", method="GET", after=100, count=1)]
+    assert fetch(rows(["00"]))[0] != OBJECTS["00"]  # no client notices
+    proxy.rules = [Rule("corrupt", method="GET", after=100, count=1)]
+    assert fetch(rows(["00"]), verify=True) == [OBJECTS["00"]]
+
+
+def test_content_that_changed_since_the_manifest_is_bad_by_its_checksum(proxy: FaultProxy) -> None:
+    etags = {"00": "0" * 32, "01": f"{'0' * 32}-2"}
+    table = rows(["00", "01", "02"], etags)
+    changed, of_parts, whole = fetch(table, verify=True)
+    assert isinstance(changed, BadSample) and changed.reason == "checksum" and "changed since" in changed.message
+    assert of_parts == OBJECTS["01"] and whole == OBJECTS["02"]  # an upload in parts has no MD5: its size is right
+    shorter = table.set_column(3, "length", pa.array([10, 10, 10], pa.int64()))
+    _, grown, _ = fetch(shorter, verify=True)
+    assert isinstance(grown, BadSample) and grown.reason == "checksum" and "more than 10 bytes" in grown.message
+
+
+def test_a_changed_local_file_is_bad_by_its_checksum(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"first")
+    stat = file.stat()
+    row = {"sample_id": 1, "uri": str(file), "offset": 0, "length": 5, "member": None, "media": "image"}
+    table = pa.Table.from_pylist([row | {"etag": f"5-{stat.st_mtime_ns}"}], schema=schema.MANIFEST)
+    assert fetch(table, verify=True) == [b"first"]
+    file.write_bytes(b"other")
+    os.utime(file, ns=(0, stat.st_mtime_ns + 1))
+    (problem,) = fetch(table, verify=True)
+    assert isinstance(problem, BadSample) and problem.reason == "checksum"
+    assert fetch(table) == [b"other"]
+
+
+def test_keys_with_odd_names_are_read(proxy: FaultProxy) -> None:
+    names = ["a b.jpg", "-dash.jpg", "ünï/文.jpg", "per%20cent%.jpg", "ha#sh?q.jpg", "a//b.jpg", "pl+us*[x].jpg"]
+    fs, _ = storage.filesystem(BUCKET)
+    for name in names:
+        fs.pipe_file(f"faults/odd/{name}", name.encode())
+        assert storage.read_range(f"{BUCKET}/odd/{name}", 0, 1000) == name.encode()
