@@ -15,12 +15,17 @@ from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
 from augment.frozen import Frozen
+from pipelines.retries import StorageError
 
 Config = TypeVar("Config", bound=Frozen)
 
 
 class InputError(ValueError):
     """What a user can cause and mend; becomes one `error:` line and exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A job cannot go on, and trying again at once would not help; becomes one `error:` line and exit code 1."""
 
 
 Build = Callable[[dict[str, Any]], tuple[type[Config], dict[str, Any]]]
@@ -190,9 +195,12 @@ def main(
             print(to_yaml(config), end="")
             return 0
         result = run(config)
-    except InputError as error:
+    except (InputError, StorageError) as error:  # storage that fails later than the start is a RunError
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 1

@@ -41,6 +41,9 @@ class SourceConfig(Frozen):
     interleave: int = Field(
         1, ge=1, description="row groups drawn from together; more for shards packed in order of class"
     )
+    verify: Literal["etag", "none"] = Field(
+        "none", description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)"
+    )
 
     def limits(self) -> Limits:
         """What a file may cost."""
@@ -90,6 +93,8 @@ class ClusterConfig(Frozen):
     max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
     use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
     shared_fs: bool = Field(False, description="local paths are the same files on every node")
+    storage_retry_s: float = Field(300.0, ge=0, description="how long a failing storage request is tried again, s")
+    storage_timeout_s: float = Field(30.0, gt=0, description="a storage request without a byte for so long stalls, s")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from augment.frozen import Frozen
 from jobs import launch
-from jobs.command_line import InputError, main
+from jobs.command_line import InputError, RunError, main
 from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from models.artifact import Artifact
@@ -49,15 +49,16 @@ def export(config: ExportConfig) -> dict[str, Any]:
         there = set(storage.list_names(storage.join(out, "embeddings")))
         wanted = sinks.parts(manifest.num_rows, config.part_rows)
         missing = [part for part in wanted if sinks.part_name(*part) not in there]
-        rows = bad = 0
+        counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
         if missing:
-            rows, bad = _write(config, out, uri, encoder, manifest, missing, session)
+            counts = _write(config, out, uri, encoder, manifest, missing, session)
     return {
-        "rows": rows,
+        "rows": counts["rows"],
         "parts_written": len(missing),
         "parts_kept": len(wanted) - len(missing),
-        "quarantined": bad,
+        "quarantined": counts["quarantined"],
         "reasons": quarantine.count_by_reason(quarantine.read(storage.join(out, "quarantine"))),
+        "storage_retries": counts["retries"],
         "artifact_digest": encoder.digest,
         "result": storage.join(out, "embeddings"),
     }
@@ -96,7 +97,7 @@ def _write(
     manifest: Manifest,
     missing: list[tuple[int, int]],
     session: launch.Session,
-) -> tuple[int, int]:
+) -> dict[str, int]:
     order = ManifestOrder(manifest)
     bad_samples = storage.join(out, "quarantine")
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
@@ -105,6 +106,7 @@ def _write(
         shape=ingest.Centre(encoder.image_size),
         block_rows=block_rows,
         limits=config.source.limits(),
+        verify=config.source.verify == "etag",
         quarantine=bad_samples,
         run=encoder.digest[:16],
         sampling=Sampling(per_video=manifest.per_video),
@@ -115,15 +117,16 @@ def _write(
     sink = sinks.EmbeddingSink(
         storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
     )
-    rows = bad = 0
-    for rows, bad in sinks.write_embeddings(embeddings, sink):
-        if rows + bad >= quarantine.MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (rows + bad):
+    counts: dict[str, int] = {}
+    for counts in sinks.write_embeddings(embeddings, sink):
+        bad, seen = counts["quarantined"], counts["rows"] + counts["quarantined"]
+        if seen >= quarantine.MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * seen:
             reasons = quarantine.count_by_reason(quarantine.read(bad_samples))
-            raise RuntimeError(
-                f"{quarantine.summary(reasons, bad, rows + bad)}, more than source.max_bad_fraction="
+            raise RunError(
+                f"{quarantine.summary(reasons, bad, seen)}, more than source.max_bad_fraction="
                 f"{config.source.max_bad_fraction}: see {bad_samples} for the files"
             )
-    return rows, bad
+    return counts
 
 
 if __name__ == "__main__":

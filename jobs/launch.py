@@ -11,9 +11,10 @@ from typing import Any
 
 import ray
 
+from jobs import failures
 from jobs.command_line import InputError
 from jobs.config import ClusterConfig
-from pipelines import storage
+from pipelines import retries, storage
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job
@@ -31,6 +32,8 @@ WORKER_ENV = {
 # Ray Train grows a worker group until it does not fit any more. Where CPUs are what it grows into, workers that ask for
 # a little more than a whole number of them leave one on every node for decoding, also when the cluster has shrunk.
 SPARE_CPUS = 0.01
+
+FORWARDED = (*WORKER_ENV, retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE)  # to the workers of a joined cluster
 
 _own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
 
@@ -111,17 +114,31 @@ def session(cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...
     Raises:
         InputError: the cluster cannot feed the workers, has no GPU that was asked for, cannot be reached, or has
             several nodes for local paths.
+        RunError: what the job did failed for good: storage refused it, for instance.
     """
     global _own
+    _set_patience(cluster)
     started = not ray.is_initialized()
     if started:
         _own = _start(cluster)
     try:
-        yield _check(cluster, train=train, own=_own, paths=paths)
+        with failures.as_one_line():
+            yield _check(cluster, train=train, own=_own, paths=paths)
     finally:
         if started:
             ray.shutdown()
             _own = False
+
+
+def _set_patience(cluster: ClusterConfig) -> None:
+    """Set how long storage is waited for, in this process and those that it starts."""
+    wanted = {
+        retries.RETRY_VARIABLE: str(cluster.storage_retry_s),
+        retries.TIMEOUT_VARIABLE: str(cluster.storage_timeout_s),
+    }
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.environ.update(wanted)
+        storage.forget_clients()
 
 
 def _start(cluster: ClusterConfig) -> bool:
@@ -139,7 +156,7 @@ def _start(cluster: ClusterConfig) -> bool:
             address="local", num_cpus=logical, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
         )
         return True
-    runtime_env: dict[str, object] = {"env_vars": {name: os.environ[name] for name in WORKER_ENV}}
+    runtime_env: dict[str, object] = {"env_vars": {name: os.environ[name] for name in FORWARDED}}
     if not in_submitted_job() and (ROOT / "pyproject.toml").exists():  # else the nodes have the package installed
         runtime_env["working_dir"] = str(ROOT)
     try:

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import ray
+from ray.train import UserCallback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.failures import lasting
 
 
 class Monitor:
@@ -19,6 +23,7 @@ class Monitor:
         self._lines: list[dict[str, Any]] = []
         self._stop = False
         self._stopped_at: int | None = None
+        self._failure: str | None = None
 
     def log(self, line: dict[str, Any] | None) -> bool:
         """Take a line, None for a mere heartbeat; tell whether to stop."""
@@ -38,10 +43,32 @@ class Monitor:
         """Step at which the workers stopped on request, None if they did not."""
         return self._stopped_at
 
+    def fail(self, line: str) -> None:
+        """Note a failure that starting the workers again would not mend; the first one counts."""
+        self._failure = self._failure or line
+
+    def failure(self) -> str | None:
+        """What failed for good, None so far."""
+        return self._failure
+
     def take(self) -> list[dict[str, Any]]:
         """Hand over the lines since the last call."""
         lines, self._lines = self._lines, []
         return lines
+
+
+class TellMonitor(UserCallback):
+    """Tells the driver's monitor of a lasting failure of any worker, wherever it came up: in the loop, its data, or an
+    upload in the background. The driver then stops the run, which Ray Train would start again."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Look at what each worker raised, before Ray Train decides."""
+        for error in worker_exceptions.values():
+            if line := lasting(error):
+                ray.get(self._monitor.fail.remote(line))
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class PlannedData(DataConfig):
             quarantine=self._run.path("quarantine"),
             run=config.fingerprint(),
             sampling=config.clip.sampling(self._plan.manifest, config.seed),
+            verify=config.source.verify == "etag",
         )
         stop = self._num_steps * config.global_batch_size
         stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))

@@ -10,10 +10,11 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from jobs import checkpoints, launch
-from jobs.command_line import InputError, main
+from jobs.bottleneck import bottleneck
+from jobs.command_line import InputError, RunError, main
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import check_media, manifest_of
-from jobs.monitor import Monitor, StepProgress, stop_signals
+from jobs.monitor import Monitor, StepProgress, TellMonitor, stop_signals
 from jobs.planned_data import PlannedData, photometric_done
 from jobs.run_dir import MANIFEST, RunDir
 from jobs.worker import train_worker
@@ -50,6 +51,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         print(_derived(config, plan.manifest, num_steps), file=sys.stderr)
         stopped_at = None if done >= num_steps else _fit(config, run, plan, num_steps, session)
     lines = run.join_metrics()
+    if finding := bottleneck(lines):
+        print(finding, file=sys.stderr)
     if stopped_at is not None:
         print(f"stopped at step {stopped_at} of {num_steps}; the same command line goes on from there", file=sys.stderr)
         return {"exit_code": 1, "steps": stopped_at, "result": run.uri}
@@ -131,6 +134,7 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            callbacks=[TellMonitor(monitor)],  # type: ignore[list-item]  # the annotation is of Train V1
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         ),
         datasets={"train": lambda: ray.data.range(1)},
@@ -165,6 +169,8 @@ def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> No
                 monitor.stop.remote()
             for line in ray.get(monitor.take.remote()):
                 progress.show(line)
+            if lasting := ray.get(monitor.failure.remote()):
+                raise RunError(lasting)  # not waiting for Ray Train, which would start the workers again
     if failure:
         raise failure[0]
 

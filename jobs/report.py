@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from augment.frozen import Frozen
 from jobs import launch, preview, report_figures, report_pictures
 from jobs import report_page as html
+from jobs.bottleneck import bottleneck
 from jobs.command_line import InputError, main, to_yaml
 from jobs.config import ClusterConfig, PretrainConfig, load_artifact
 from jobs.report_figures import Lines, Picture
@@ -120,6 +121,7 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
             report_figures.loss(found.lines),
             report_figures.feature_spread(found.lines, dim),
             report_figures.throughput(found.lines),
+            report_figures.stages(found.lines),
         ]
     if found.manifest:
         drawn += _shown(found, found.manifest)
@@ -154,7 +156,7 @@ def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
     unseen = "The images can no longer be read." if found.manifest else "The corpus has not been listed yet."
     return [
         *_head(found),
-        _training(pictures),
+        _training(found, pictures),
         html.section("What it was shown", _sheet(pictures, "views", unseen)),
         *_learnt(found, pictures),
         html.section("How good the features are", *_probes(found)),
@@ -180,11 +182,14 @@ def _head(found: Found) -> list[Html]:
     return [html.header(title, lead, badge, done=found.encoder is not None), html.tiles(shown)]
 
 
-def _training(pictures: dict[str, Picture]) -> Html:
+def _training(found: Found, pictures: dict[str, Picture]) -> Html:
     if "loss" not in pictures:
         return html.section("Training", html.paragraph("No step has been logged yet.", pale=True))
     health = html.pictures(pictures["feature_std"], pictures["throughput"], width=HALF_PX)
-    return html.section("Training", html.pictures(pictures["loss"], width=WIDE_PX), health)
+    parts = [html.pictures(pictures["loss"], width=WIDE_PX), health]
+    if "stages" in pictures:
+        parts += [html.pictures(pictures["stages"], width=WIDE_PX), html.paragraph(bottleneck(found.lines) or "")]
+    return html.section("Training", *parts)
 
 
 def _sheet(pictures: dict[str, Picture], name: str, missing: str) -> Html:

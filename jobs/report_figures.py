@@ -13,8 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jobs.bottleneck import STAGES, bottleneck, stage_means
+
 INK, PALE, GRID = "#20242a", "#6a727c", "#e4e8ec"
 COLOURS = ("#1f6fb2", "#d2691e")
+STAGE_COLOURS = ("#1f6fb2", "#6ba3d6", "#b5d1ea", "#e0a46c", "#f1d3b5", "#d2691e")
 COLLAPSE_SHARE = 0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
 WIDE, HALF = (13.0, 4.0), (7.2, 4.6)  # inches
 STYLE = {
@@ -97,6 +100,24 @@ def throughput(lines: Lines) -> Picture:
     return Picture("throughput.png", finding, _png(figure))
 
 
+def stages(lines: Lines) -> Picture | None:
+    """Draw where an image's time goes in data tasks and in training workers; None where the log does not say."""
+    means, finding = stage_means(lines), bottleneck(lines)
+    if finding is None:
+        return None
+    finding = finding.partition(": ")[0].capitalize()
+    with _figure(finding, panels=1, size=WIDE, steps=False) as (figure, (axes,)):
+        for row, names in ((1, STAGES[:3]), (0, STAGES[3:])):
+            left = 0.0
+            for name in names:
+                axes.barh(row, means[name], left=left, color=STAGE_COLOURS[STAGES.index(name)], label=name, height=0.55)
+                left += means[name]
+        axes.set_yticks((0, 1), ("a training\nworker", "a data task"))
+        axes.grid(axis="y", visible=False)
+        axes.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
+    return Picture("stages.png", finding, _png(figure))
+
+
 def _moved(first: float, last: float) -> str:
     if abs(last - first) < 0.005 * abs(first):
         return "hardly moved,"
@@ -114,7 +135,9 @@ def _highest(lines: Lines, name: str, least: float) -> float:
 
 
 @contextmanager
-def _figure(finding: str, *, panels: int, size: tuple[float, float] = HALF) -> Iterator[tuple[Figure, list[Axes]]]:
+def _figure(
+    finding: str, *, panels: int, size: tuple[float, float] = HALF, steps: bool = True
+) -> Iterator[tuple[Figure, list[Axes]]]:
     """Open a figure in the report's style with panels one below the other, and finish it at the end of the block."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
@@ -122,8 +145,8 @@ def _figure(finding: str, *, panels: int, size: tuple[float, float] = HALF) -> I
         figure.suptitle(finding, x=0.015, ha="left", fontsize=11.5, fontweight="bold", color=INK)
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr,call-arg]
         yield figure, axes
-        axes[-1].set_xlabel("optimiser step")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+        axes[-1].set_xlabel("optimiser step" if steps else "milliseconds an image")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=steps, steps=[1, 2, 5, 10]))
         figure.align_ylabels(axes)
 
 

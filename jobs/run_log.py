@@ -13,17 +13,21 @@ import ray
 import torch
 from torch import Tensor
 
+from jobs.command_line import RunError
 from jobs.config import PretrainConfig
 from jobs.run_dir import RunDir
 from models import collectives, health
 from pipelines import quarantine, schema, storage
 from pipelines.decode import REASONS
+from pipelines.retries import RETRIES
 
 Item = TypeVar("Item")
 FLUSH_S = 15.0
+SHARES = (schema.FETCH_S, schema.DECODE_S, schema.CROP_S, schema.RETRIES)  # columns that are summed
+SUMS = ("misplaced", *SHARES, "transport_s", *REASONS)
 
 
-class PretrainingError(RuntimeError):
+class PretrainingError(RunError):
     """The run must not go on, and starting its workers again would not help."""
 
 
@@ -44,9 +48,10 @@ class RunLog:
         self._monitor = job["monitor"]
         self._logged_step = step
         self._started = time.monotonic()
-        self._wait_s = 0.0
         self._attempt = attempt
-        self._counts = torch.zeros(1 + len(REASONS), dtype=torch.int64)  # misplaced samples, bad ones by reason
+        self._wait_s = self._waited_s = self._taken_at = 0.0
+        self._retries = RETRIES.total
+        self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
         self._bad = Counter[str]()  # by reason, since this attempt began
         self._samples = 0
         self._outputs: dict[str, Tensor] = {}
@@ -76,10 +81,10 @@ class RunLog:
                 batch = next(batches)
             except StopIteration:
                 return
+            self._taken_at, self._waited_s = time.time(), time.monotonic() - before
             if first:
-                self._started, first = time.monotonic(), False
-            else:
-                self._wait_s += time.monotonic() - before
+                self._started, self._waited_s, first = time.monotonic(), 0.0, False
+            self._wait_s += self._waited_s
             yield batch
 
     def saw(self, columns: dict[str, Tensor], position: int, outputs: dict[str, Tensor]) -> None:
@@ -88,7 +93,9 @@ class RunLog:
         due = torch.arange(position, position + len(found), device=found.device)
         kinds = torch.arange(1, 1 + len(REASONS), device=found.device)
         bad = (reason[:, None] == kinds).sum(0)  # bincount would wait for the device
-        self._counts = self._counts.to(found.device) + torch.cat([(found != due).sum()[None], bad])
+        transport_s = (self._taken_at - columns[schema.READY_AT].max()).clamp(0, self._waited_s)
+        new = [(found != due).sum(), *(columns[name].sum() for name in SHARES), transport_s, *bad]
+        self._sums = self._sums.to(found.device) + torch.stack([value.double() for value in new])
         self._outputs = outputs
 
     def check_order(self) -> None:
@@ -97,7 +104,7 @@ class RunLog:
         Raises:
             PretrainingError: they did not.
         """
-        if misplaced := int(self._counts[1]):
+        if misplaced := int(self._sums[SUMS.index("misplaced")]):
             raise PretrainingError(self._out_of_order(misplaced))
 
     def _out_of_order(self, misplaced: int) -> str:
@@ -115,15 +122,17 @@ class RunLog:
         now = time.monotonic()
         elapsed, steps = now - self._started, step - self._logged_step
         self._samples += steps * self._config.global_batch_size
-        self._bad.update({reason: int(count) for reason in REASONS if (count := shared.pop(reason))})
-        misplaced = int(shared.pop("misplaced"))
+        sums = {name: shared.pop(name) for name in (*SUMS, "wait_s")}
+        self._bad.update({reason: int(count) for reason in REASONS if (count := sums[reason])})
+        misplaced = int(sums["misplaced"])
+        times = stage_times(sums, steps * self._config.global_batch_size, elapsed * collectives.world_size())
         line = {
             "step": step,
             "samples": step * self._config.global_batch_size,
             "lr": lr,
             **shared,
             "images_per_s": steps * self._config.global_batch_size / elapsed,
-            "wait_fraction": min(1.0, self._wait_s / elapsed),
+            **times,
             "memory_gib": _memory_gib(),
             "bad_samples": self._bad.total(),
             **{f"bad_{reason}": count for reason, count in self._bad.items()},
@@ -137,7 +146,7 @@ class RunLog:
             raise PretrainingError(problem)
 
     def _reduce(self, grad_norm: Tensor) -> dict[str, float]:
-        """Average the scalar outputs over ranks and sum up bad samples; one all-reduce."""
+        """Average the scalar outputs over ranks and sum up what is counted; one all-reduce."""
         embedding = self._outputs["embedding"].float()
         scalars = {name: value for name, value in self._outputs.items() if value.ndim == 0}
         scalars |= {
@@ -145,11 +154,14 @@ class RunLog:
             "rankme": health.rankme(embedding),
             "grad_norm": grad_norm,
         }
-        values = torch.stack([value.detach().double() for value in scalars.values()] + list(self._counts.double()))
-        summed = collectives.all_reduce_sum(values).tolist()
-        self._counts = torch.zeros_like(self._counts)
+        self._sums[SUMS.index(schema.RETRIES)] += RETRIES.total - self._retries  # of this process: what it writes
+        self._retries = RETRIES.total
+        means = torch.stack([value.detach().double() for value in scalars.values()])
+        wait_s = torch.full_like(means[:1], self._wait_s)
+        summed = collectives.all_reduce_sum(torch.cat([means, self._sums.to(means.device), wait_s])).tolist()
+        self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
         shared = {name: total / collectives.world_size() for name, total in zip(scalars, summed, strict=False)}
-        return shared | dict(zip(("misplaced", *REASONS), summed[len(scalars) :], strict=True))
+        return shared | dict(zip((*SUMS, "wait_s"), summed[len(scalars) :], strict=True))
 
     def _problem(self, line: dict[str, Any], misplaced: int) -> str | None:
         if misplaced:
@@ -195,6 +207,27 @@ class RunLog:
                 storage.write_bytes(self._run.path("tensorboard", file.name), file.read_bytes())
         self._folder.cleanup()
         ray.get(self._monitor.end.remote(stopped_at))
+
+
+def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dict[str, float]:
+    """Divide the seconds between two lines among the stages.
+
+    Args:
+        sums: Over all ranks and rows: seconds of the data tasks' stages, seconds waited, of which transport, retries.
+        num_images: Images consumed.
+        worker_s: Seconds that passed, times the number of workers.
+
+    Returns:
+        `fetch_ms`, `decode_ms`, `crop_ms` of one data task an image and `wait_ms`, `transport_ms`, `train_ms` of one
+        training worker an image (`pipelines.stats` says what is what); `wait_fraction`, the share of the workers' time
+        in the first two of these; `storage_retries`.
+    """
+    waited_s = min(sums["wait_s"], worker_s)
+    transport_s = min(sums["transport_s"], waited_s)
+    seconds = {name: sums[f"{name}_s"] for name in ("fetch", "decode", "crop")}
+    seconds |= {"wait": waited_s - transport_s, "transport": transport_s, "train": worker_s - waited_s}
+    times = {f"{name}_ms": 1000 * value / num_images for name, value in seconds.items()}
+    return {"wait_fraction": waited_s / worker_s, **times, "storage_retries": round(sums[schema.RETRIES])}
 
 
 def _memory_gib() -> float:

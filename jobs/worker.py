@@ -36,6 +36,11 @@ def train_worker(job: dict[str, Any]) -> None:
         job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest_version`, and
             `monitor`, the driver's actor.
     """
+    if ray.get(job["monitor"].failure.remote()) is None:  # else Ray Train has started this for nothing
+        _train(job)
+
+
+def _train(job: dict[str, Any]) -> None:
     config, run = load_pretrain(job["config"]), RunDir(job["run"])
     torch.set_num_threads(job["threads"])
     if config.deterministic:

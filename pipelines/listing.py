@@ -238,7 +238,7 @@ def _per_clip(table: pa.Table, *, per_video: int) -> pa.Table:
     clip = np.concatenate([np.arange(count) for count in repeats])
     of_video = np.repeat(is_video, repeats)
     keys = zip(of_video, clip, *(rows[name].to_pylist() for name in (schema.SAMPLE_ID, *_IDENTITY)), strict=True)
-    ids = [sample_id(*identity, int(i)) if video else key for video, i, key, *identity in keys]
+    ids = [sample_id(uri, member, etag, int(i)) if video else key for video, i, key, uri, member, etag in keys]
     rows = _replaced(rows, schema.CLIP, [int(i) if video else None for video, i in zip(of_video, clip, strict=True)])
     return _replaced(rows, schema.SAMPLE_ID, ids)
 

@@ -44,7 +44,7 @@ class EmbeddingSink:
     half: bool
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Write the batch's part; returns one row: `rows` written and `quarantined`."""
+        """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage `retries` in reading."""
         position, valid = batch[schema.POSITION], batch[schema.VALID]
         start, stop = int(position[0]), int(position[-1]) + 1
         if start % self.part_rows or not len(position) == stop - start == min(self.part_rows, self.num_rows - start):
@@ -62,7 +62,8 @@ class EmbeddingSink:
         table = pa.Table.from_arrays(columns, schema=schema.embeddings(embedding.shape[1], dtype))
         with storage.open_atomic(storage.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
-        return {"rows": np.array([table.num_rows]), "quarantined": np.array([len(valid) - table.num_rows])}
+        counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
+        return {name: np.array([count]) for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()}
 
 
 def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, np.ndarray]:
@@ -70,14 +71,14 @@ def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, n
     return sink.write(batch)
 
 
-def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Iterator[tuple[int, int]]:
+def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Iterator[dict[str, int]]:
     """Write a stream of embeddings of whole parts, in order.
 
     Yields:
-        Rows written and samples quarantined so far.
+        So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in reading.
     """
     written = embeddings.map_batches(partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1)
-    rows = quarantined = 0
+    totals = dict.fromkeys(("rows", "quarantined", "retries"), 0.0)
     for batch in written.iter_batches(batch_size=None):
-        rows, quarantined = rows + int(batch["rows"].sum()), quarantined + int(batch["quarantined"].sum())
-        yield rows, quarantined
+        totals = {name: total + float(batch[name].sum()) for name, total in totals.items()}
+        yield {name: round(total) for name, total in totals.items()}

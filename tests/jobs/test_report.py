@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from jobs import checkpoints, report_figures
+from jobs.bottleneck import bottleneck
 from jobs.command_line import InputError, main, parse
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import make_manifest
@@ -26,7 +27,7 @@ from pipelines import quarantine
 from pipelines.decode import BadSample
 from pipelines.manifest import Manifest
 
-CURVES = {"loss", "feature_std", "throughput"}
+CURVES = {"loss", "feature_std", "throughput", "stages"}
 WORDS = {
     "simclr": ["encoder.name=resnet18_small", "encoder.width=8", "method.hidden_dim=16", "method.projection_dim=8"],
     "mae": [
@@ -91,9 +92,15 @@ def begin(folder: Path, source: str, method: str) -> tuple[RunDir, PretrainConfi
     return run, config
 
 
+def times(**given: float) -> dict[str, float]:
+    """What a log line says of the stages: training limits unless told otherwise."""
+    usual = {"fetch": 0.1, "decode": 2.0, "crop": 1.0, "transport": 0.1, "wait": 0.1, "train": 9.8}
+    return {f"{name}_ms": value for name, value in (usual | given).items()}
+
+
 def log(run: RunDir, losses: tuple[float, ...] = (6.2, 5.5, 4.9)) -> None:
     """Write a log whose loss is what is given, in two parts as a run does."""
-    rest = {"feature_std": 0.15, "rankme": 12.0, "images_per_s": 100.0, "wait_fraction": 0.02}
+    rest = {"feature_std": 0.15, "rankme": 12.0, "images_per_s": 100.0, "wait_fraction": 0.02, **times()}
     lines = [{"step": 10 * n, "samples": 2560 * n, "loss": loss, **rest} for n, loss in enumerate(losses, start=1)]
     run.write_metrics(0, 0, lines[:1])
     run.write_metrics(0, 1, lines[1:])
@@ -250,6 +257,28 @@ def test_titles_state_what_the_numbers_say() -> None:
     assert report_figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith("No collapse")
     busy = report_figures.throughput(lines(images_per_s=[10, 30, 20], wait_fraction=[0.5, 0.4, 0.1]))
     assert busy.finding == "20 images/s at the median, 40.0% of the time spent waiting for data"
+
+
+def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
+    def finding(**given: float) -> str:
+        log = [{"step": 1, "samples": 100, **times(wait=1e9)}, {"step": 2, "samples": 200, **times(**given)}]
+        picture = report_figures.stages(log)
+        assert picture is not None and Image.open(io.BytesIO(picture.png)).width > 500
+        line = str(bottleneck(log))
+        assert line.lower().startswith(picture.finding.lower())
+        return line
+
+    assert finding() == (
+        "training limits, data is ready 98% of the time: add or speed up training workers (cluster.num_workers, GPUs), "
+        "or take a larger global_batch_size"
+    )
+    assert finding(wait=5.0).startswith("decoding limits, 65% of the data tasks' time, while workers wait 34% of")
+    assert "tar shards" in finding(wait=5.0, fetch=4.0) and "storage" not in finding(wait=5.0, fetch=4.0)
+    assert finding(transport=5.0).startswith("transport limits, 34% of the workers' time: make blocks larger")
+    assert finding(wait=5.0, crop=4.0).startswith("cropping limits")
+    busy = [{"step": 1, "samples": 100, **times(), "storage_retries": 7}]
+    assert str(bottleneck(busy)).endswith("tried again 7 times: is the bucket throttled?")
+    assert bottleneck([{"step": 1, "samples": 100}]) is None and report_figures.stages([{"step": 1}]) is None
 
 
 def test_a_rank_that_is_no_number_does_not_stop_the_report() -> None:

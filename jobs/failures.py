@@ -1,0 +1,36 @@
+"""Finds, under what Ray wraps around it, the failure that starting again would not mend."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.command_line import RunError
+from pipelines.retries import StorageError
+
+
+def lasting(error: BaseException) -> str | None:
+    """Give the line of a failure that starting again would not mend; None for any other."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if isinstance(one, RunError | StorageError):
+            return str(getattr(one, "cause", None) or one)  # Ray makes its own class of the two
+        seen.add(id(one))
+        behind = [one.__cause__, getattr(one, "cause", None), getattr(one, "_base_exc", None)]  # the last is Train's
+        behind += getattr(one, "worker_failures", {}).values()
+        left += [other for other in behind if isinstance(other, BaseException) and id(other) not in seen]
+    return None
+
+
+@contextmanager
+def as_one_line() -> Iterator[None]:
+    """Turn a lasting failure into a `RunError`."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if (line := lasting(error)) is None:
+            raise
+    else:
+        return
+    raise RunError(line)
