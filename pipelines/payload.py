@@ -81,7 +81,7 @@ def payloads(
 def _enough(pieces: list[pa.Table]) -> bool:
     """Tell whether what follows the first piece keeps the threads busy, or all of it fills the memory allowed."""
     rows = sum(piece.num_rows for piece in pieces[1:])
-    return rows >= ROWS_AHEAD or sum(pc.sum(piece[schema.LENGTH]).as_py() for piece in pieces) >= 2 * PIECE_BYTES
+    return rows >= ROWS_AHEAD or sum(int(pc.sum(piece[schema.LENGTH]).as_py()) for piece in pieces) >= 2 * PIECE_BYTES
 
 
 def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
