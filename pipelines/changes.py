@@ -86,6 +86,8 @@ class Changes:
         """
         for bucket in range(NUM_BUCKETS):
             new, old = _distinct(self._new.read(bucket)), self._old.read(bucket)
+            if not new.num_rows and not old.num_rows:
+                continue
             new_ids, old_ids = (table[schema.SAMPLE_ID].to_numpy() for table in (new, old))
             stays = np.isin(old_ids, new_ids)
             gone = old.filter(pa.array(~stays))

@@ -136,7 +136,7 @@ def _parquet(uri: str) -> pq.ParquetFile:
     return pq.ParquetFile(fs.open_input_file(path))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _tombstones(uri: str, row_group: int) -> pa.Table:
     return _parquet(uri).read_row_group(row_group).combine_chunks()
 

@@ -23,6 +23,7 @@ from pipelines.pack_plan import SAMPLES
 COLUMNS = ("bytes", "image")  # looked for where the user names none
 PROBED = 1000  # files of a folder that tell whether it is one of Parquet files
 BATCH_ROWS = 64
+MAX_TASKS = 4096
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
     there = set(storage.list_names(staging.folder))
     missing = [item for item in items if f"{item['name']}.parquet" not in there]
     if missing:
-        dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
+        dataset = ray.data.from_items(missing, override_num_blocks=min(len(missing), MAX_TASKS))
         dataset.context.execution_no_progress_timeout_s = -1
         staged = dataset.map_batches(partial(_stage_batch, staging=staging), batch_size=1, batch_format="pyarrow")
         for _ in staged.iter_batches(batch_size=None):
