@@ -57,7 +57,8 @@ def test_what_is_no_sample_is_counted_by_reason(tmp_path: Path) -> None:
     os.symlink(source, source / "circle")
     manifest = write_manifest(str(tmp_path / "m"), str(source), list_source(str(source)))
     assert [os.path.basename(uri) for uri in all_rows(manifest)[schema.URI].to_pylist()] == ["-odd name %20#ü.png"]
-    assert manifest.left_out == {"no image (.txt)": 1, "zero bytes": 1}
+    wanted = {"hidden folder": 1, "link to a folder": 1, "no image (.txt)": 1, "zero bytes": 1}
+    assert manifest.left_out == wanted
 
 
 def test_a_folder_without_images_is_refused_with_what_was_seen(tmp_path: Path) -> None:
