@@ -28,12 +28,13 @@ class ViewGenerator:
         """Cut, resize and flip all views of decoded images; colours are left alone.
 
         Args:
-            images: B arrays (H, W, 3) uint8, contiguous, each of its own size.
+            images: B arrays (H, W, 3) uint8, contiguous, each of its own size; or B clips (T, H, W, 3), whose frames
+                are cut alike.
             epoch: (B,) int64, on the CPU.
             sample_id: (B,) int64, on the CPU.
 
         Returns:
-            (B, V, 3, S, S) uint8 for each group of the recipe.
+            (B, V, 3, S, S) uint8 for each group of the recipe; (B, V, T, 3, S, S) of clips.
         """
         return {name: self._crop(name, images, epoch, sample_id) for name in self.views.groups}
 
@@ -78,8 +79,8 @@ class ViewGenerator:
     def _crop(self, name: str, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> np.ndarray:
         group, size = self.views.groups[name], self.views.group_size(name)
         rows = [image for image in images for _ in range(group.count)]  # B * V, an image's views side by side
-        height = torch.tensor([image.shape[0] for image in rows], dtype=torch.int64)
-        width = torch.tensor([image.shape[1] for image in rows], dtype=torch.int64)
+        height = torch.tensor([image.shape[-3] for image in rows], dtype=torch.int64)
+        width = torch.tensor([image.shape[-2] for image in rows], dtype=torch.int64)
         epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
         draws = sample_crops(
             group,
@@ -90,10 +91,11 @@ class ViewGenerator:
             image_height=height,
             image_width=width,
         )
-        out = np.empty((len(rows), 3, size, size), dtype=np.uint8)
+        frames = images[0].shape[:-3] if images else ()  # (T,) of clips
+        out = np.empty((len(rows), *frames, 3, size, size), dtype=np.uint8)
         for image, box, row in zip(rows, draws.boxes(), out, strict=True):
             crop_resize(image, *box, size, row)
-        return out.reshape(len(images), group.count, 3, size, size)
+        return out.reshape(len(images), group.count, *frames, 3, size, size)
 
     def _change_colours(self, name: str, x: Tensor, epoch: Tensor, sample_id: Tensor) -> Tensor:
         """Draw and apply the colour changes of a group to its views in [0, 1], (B, V, 3, S, S)."""

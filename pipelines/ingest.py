@@ -31,7 +31,7 @@ FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by a
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 MAX_RETRIES = 3
-DECODED_BYTES = 64 << 20  # decoded images held at a time by one task
+DECODED_BYTES = 8 << 20  # decoded images held at a time by one task: cropped while they are in the cache
 
 MIDDLE_FRAME = Sampling()
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from augment.geometry import centre_crop, crop_resize
+from augment.resize_kernel import MAX_SCALE
 
 
 def photo(height: int, width: int) -> np.ndarray:
@@ -63,3 +64,20 @@ def test_centre_crop_takes_the_largest_centred_square(height: int, width: int, b
     image, out = photo(height, width), np.empty((3, 64, 64), np.uint8)
     centre_crop(image, 64, out)
     assert np.array_equal(out, crop(image, box, False, 64))
+
+
+@pytest.mark.parametrize("size", [16, 96, 224])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.7, MAX_SCALE])
+def test_noise_is_resized_as_pillow_does_at_every_scale_of_the_compiled_kernel(size: int, scale: float) -> None:
+    height, width = round(size * scale), max(1, round(size * scale) - 3)
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.abs(crop(noise, (0, 0, height, width), False, size).astype(int) - expected).max() <= 2
+
+
+def test_a_clip_is_cut_alike_in_every_frame() -> None:
+    clip = np.stack([photo(90, 120), photo(90, 120)[::-1], photo(90, 120)[:, ::-1]])
+    out = np.empty((3, 3, 32, 32), np.uint8)
+    crop_resize(clip, 5, 7, 60, 80, True, 32, out)
+    for frame, view in zip(clip, out, strict=True):
+        assert np.array_equal(view, crop(np.ascontiguousarray(frame), (5, 7, 60, 80), True, 32))
