@@ -1,7 +1,9 @@
-"""The colour changes of a recipe, executed with Kornia's functional operators and this project's draws."""
+"""The changes of a recipe, executed with Kornia's functional operators and this project's draws."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
 
 import torch
 from kornia.color import rgb_to_grayscale
@@ -12,39 +14,45 @@ from kornia.enhance import (
     adjust_saturation_with_gray_subtraction,
     solarize,
 )
-from kornia.filters import filter2d_separable, get_gaussian_kernel1d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d, sobel
+from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 from torch import Tensor
 
-from augment.recipe import ColorJitter, CropGroup
+from augment.ops import ColorJitter, Cutout
+from augment.recipe import CropGroup
+from augment.rng import uniform_of
 from augment.sample import JITTER_OPS
 
 # A batch of images and one value of each parameter per image, to the changed images.
 Operator = Callable[..., Tensor]
 
 
-def apply_photometric(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
-    """Change the colours of a batch of views as drawn: jitter, greyscale, blur, solarise.
+def apply_photometric(
+    x: Tensor, group: CropGroup, draws: dict[str, Tensor], only: Collection[str] | None = None
+) -> Tensor:
+    """Change a batch of views as drawn, one operator of Kornia after the other: the reference of all executions.
 
     Images whose draw says no are returned bit for bit. On CUDA nothing waits for the device.
 
     Args:
-        x: (B, 3, H, W) float32 in [0, 1]; left untouched.
+        x: (B, 3, H, W) float32 in [0, 1], or clips (B, T, 3, H, W), whose frames share their draws; left untouched.
         group: Recipe of the views.
         draws: `augment.sample.sample_photometric` of the same recipe, on x's device.
+        only: The changes to make, by their field in the recipe; None makes all of them.
 
     Returns:
-        (B, 3, H, W) float32 in [0, 1].
+        x's shape, float32 in [0, 1].
     """
+    if x.ndim == 5:
+        frames = x.shape[1]
+        repeated = {name: value.repeat_interleave(frames, dim=0) for name, value in draws.items()}
+        return apply_photometric(x.flatten(0, 1), group, repeated, only).reshape(x.shape)
     x = x.clone() if x.device.type == "cpu" else x  # only _on_chosen writes in place
-    if group.color_jitter is not None:
-        parameters = [draws[f"color_jitter.{name}"] for name in ("order", *JITTER_OPS)]
-        x = _where(draws["color_jitter.apply"], _color_jitter(group.color_jitter), x, *parameters)
-    if group.greyscale is not None:
-        x = _where(draws["greyscale.apply"], _greyscale, x)
-    if group.blur is not None:
-        x = _where(draws["blur.apply"], _gaussian_blur, x, draws["blur.sigma"])
-    if group.solarize is not None:
-        x = _where(draws["solarize.apply"], solarize, x, draws["solarize.threshold"])
+    for op, (make, names) in _OPERATORS.items():
+        settings = getattr(group, op)
+        if settings is not None and (only is None or op in only):
+            parameters = [draws[f"{op}.{name}"] for name in names]
+            x = _where(draws[f"{op}.apply"], make(settings), x, *parameters)
     return x
 
 
@@ -99,7 +107,85 @@ def _greyscale(x: Tensor) -> Tensor:
 
 def _gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image by its own sigma (px), (B,); the kernel is a tenth of the side, odd (arXiv:2002.05709, A)."""
-    size = max(3, x.shape[-1] // 10 | 1)
+    size = blur_taps(x.shape[-1])
     kernel = get_gaussian_kernel1d(size, sigma[:, None])  # (B, size)
     # kornia.filters.gaussian_blur2d is these two steps and a check that sigma is positive, which waits for the device.
     return filter2d_separable(x, kernel, kernel)
+
+
+def blur_taps(side: int) -> int:
+    """Length of the blur's kernel for views of this side: an odd tenth of it."""
+    return max(3, side // 10 | 1)
+
+
+def _turn(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn by quarters, counter-clockwise."""
+    for quarter in (1, 2, 3):
+        x = _where(turns == quarter, partial(torch.rot90, k=quarter, dims=(2, 3)), x)
+    return x
+
+
+def _rotate(x: Tensor, degrees: Tensor) -> Tensor:
+    zero = torch.zeros_like(degrees)
+    return _affine(x, degrees, zero, zero, torch.ones_like(degrees), zero, zero)
+
+
+def _affine(x: Tensor, degrees: Tensor, *amounts: Tensor) -> Tensor:
+    """Rotate, shift (sides), zoom and shear (degrees) about the centre."""
+    shift_x, shift_y, scale, shear_x, shear_y = amounts
+    height, width = x.shape[-2:]
+    # Filled on the device: a tensor made of Python numbers would be a copy to it, which waits.
+    centre = torch.stack([torch.full_like(degrees, (width - 1) / 2), torch.full_like(degrees, (height - 1) / 2)], dim=1)
+    matrix = get_affine_matrix2d(
+        torch.stack([shift_x * width, shift_y * height], dim=1),
+        centre,
+        torch.stack([scale, scale], dim=1),
+        degrees,
+        torch.deg2rad(shear_x),
+        torch.deg2rad(shear_y),
+    )
+    return warp_affine(x, matrix[:, :2], (height, width)).clamp(0, 1)
+
+
+def _keep_channels(x: Tensor, keep: Tensor) -> Tensor:
+    return x * keep[:, :, None, None]
+
+
+def _add_noise(x: Tensor, std: Tensor, state: Tensor) -> Tensor:
+    """Add normal numbers (Box and Muller's transform of keyed uniforms), so that a view can be replayed."""
+    u = uniform_of(state, 2 * x[0].numel())
+    radius, angle = (1 - u[:, ::2]).log().mul(-2).sqrt(), u[:, 1::2] * (2 * math.pi)
+    return (x + std[:, None, None, None] * (radius * angle.cos()).reshape(x.shape)).clamp(0, 1)
+
+
+def _cut_out(cutout: Cutout) -> Operator:
+    def apply(x: Tensor, box: Tensor) -> Tensor:
+        rows = (torch.arange(x.shape[-2], device=x.device) + 0.5) / x.shape[-2]
+        columns = (torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1]
+        top, left, bottom, right = box.unsqueeze(2).unbind(dim=1)  # (B, 1) each
+        inside_rows, inside_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+        inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+        return x.masked_fill(inside, cutout.value)
+
+    return apply
+
+
+def _always(operator: Operator) -> Callable[[Any], Operator]:
+    """An operator that needs nothing of the recipe but its draws."""
+    return lambda _: operator
+
+
+# Field of the recipe -> how its operator is made of the settings, and the draws it takes; in the order of application.
+_OPERATORS: dict[str, tuple[Callable[[Any], Operator], tuple[str, ...]]] = {
+    "quarter_turns": (_always(_turn), ("turns",)),
+    "rotate": (_always(_rotate), ("degrees",)),
+    "affine": (_always(_affine), ("degrees", "shift_x", "shift_y", "scale", "shear_x", "shear_y")),
+    "color_jitter": (_color_jitter, ("order", *JITTER_OPS)),
+    "greyscale": (_always(_greyscale), ()),
+    "blur": (_always(_gaussian_blur), ("sigma",)),
+    "solarize": (_always(solarize), ("threshold",)),
+    "channel_drop": (_always(_keep_channels), ("keep",)),
+    "noise": (_always(_add_noise), ("std", "state")),
+    "cutout": (_cut_out, ("box",)),
+    "sobel": (_always(sobel), ()),
+}

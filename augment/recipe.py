@@ -1,75 +1,52 @@
 """What a view is: typed recipes of crops and colour changes, and the recipes of the papers."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from augment.frozen import Frozen
+from augment.ops import (
+    Affine,
+    ChannelDrop,
+    ColorJitter,
+    Cutout,
+    FractionRange,
+    GaussianBlur,
+    GaussianNoise,
+    Greyscale,
+    Positive,
+    PositiveRange,
+    Probability,
+    QuarterTurns,
+    Rotate,
+    Sobel,
+    Solarize,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALL_IMAGE_PX = 64  # at and below this side the recipes drop the blur and halve the colour changes
 
 
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound comes first, got {bounds}")
-    return bounds
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
-
-
-class ColorJitter(Frozen):
-    """Brightness, contrast, saturation and hue changed in an order drawn for each image (as in torchvision)."""
-
-    p: Probability = Field(default=0.8, description="probability that an image is changed")
-    brightness: float = Field(
-        default=0.8, ge=0, description="factor drawn from [max(0, 1 - b), 1 + b]; 0 leaves it out"
-    )
-    contrast: float = Field(default=0.8, ge=0, description="factor drawn from [max(0, 1 - c), 1 + c]; 0 leaves it out")
-    saturation: float = Field(
-        default=0.8, ge=0, description="factor drawn from [max(0, 1 - s), 1 + s]; 0 leaves it out"
-    )
-    hue: float = Field(default=0.2, ge=0, le=0.5, description="shift drawn from [-h, h], in turns of the colour circle")
-
-
-class Greyscale(Frozen):
-    """Colour removed (luma of ITU-R BT.601), three equal channels kept."""
-
-    p: Probability = Field(default=0.2, description="probability that an image turns grey")
-
-
-class GaussianBlur(Frozen):
-    """Blur by a Gaussian whose width is drawn for each image; the kernel spans a tenth of the view's side."""
-
-    p: Probability = Field(default=0.5, description="probability that an image is blurred")
-    sigma: PositiveRange = Field(default=(0.1, 2.0), description="range of the standard deviation, px of the view")
-
-
-class Solarize(Frozen):
-    """Values at and above a threshold inverted."""
-
-    p: Probability = Field(default=0.2, description="probability that an image is solarised")
-    threshold: float = Field(default=0.5, ge=0, le=1, description="in units of white; 0.5 is 128 of 255")
-
-
 class CropGroup(Frozen):
-    """Views drawn alike: a random resized crop, a flip, then the colour changes present, in the order of the fields."""
+    """Views drawn alike: a random resized crop, a flip, then the changes present, in the order of the fields."""
 
     count: int = Field(default=1, ge=1, description="views of this kind per image")
     size: int | None = Field(default=None, ge=8, description="side of the views, px; null: the side of all views")
     scale: FractionRange = Field(default=(0.08, 1.0), description="range of the crop's share of the image's area")
     ratio: PositiveRange = Field(default=(3 / 4, 4 / 3), description="range of the crop's width / height, log-uniform")
     flip: Probability = Field(default=0.5, description="probability of a mirror image, left to right")
+    quarter_turns: QuarterTurns | None = Field(default=None, description="turns by 90 degrees; null: none")
+    rotate: Rotate | None = Field(default=None, description="rotation by any angle; null: none")
+    affine: Affine | None = Field(default=None, description="affine map; null: none")
     color_jitter: ColorJitter | None = Field(default=None, description="change of colour; null: none")
     greyscale: Greyscale | None = Field(default=None, description="removal of colour; null: none")
     blur: GaussianBlur | None = Field(default=None, description="Gaussian blur; null: none")
     solarize: Solarize | None = Field(default=None, description="inversion of bright values; null: none")
+    channel_drop: ChannelDrop | None = Field(default=None, description="colour channels set to zero; null: none")
+    noise: GaussianNoise | None = Field(default=None, description="Gaussian noise; null: none")
+    cutout: Cutout | None = Field(default=None, description="a grey box; null: none")
+    sobel: Sobel | None = Field(default=None, description="edges instead of colours; null: none")
 
 
 class Views(Frozen):

@@ -28,11 +28,21 @@ def uniform(num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int 
     Returns:
         (B, num) float32 in [0, 1), multiples of 2^-24, on sample_id's device.
     """
+    return uniform_of(state(seed=seed, epoch=epoch, sample_id=sample_id, view=view, op=op), num)
+
+
+def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
+    """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers, (B,) int64."""
     views = torch.zeros_like(sample_id) + view  # no torch.tensor(view, device=...): that copy waits for the device
-    state = torch.zeros_like(sample_id) + _hash_name(f"{seed}/{op}")
+    hashed = torch.zeros_like(sample_id) + _hash_name(f"{seed}/{op}")
     for word in (epoch, sample_id, views):
-        state = _mix(state + word * _GOLDEN)
-    counter = torch.arange(1, num + 1, device=sample_id.device)
+        hashed = _mix(hashed + word * _GOLDEN)
+    return hashed
+
+
+def uniform_of(state: Tensor, num: int) -> Tensor:
+    """Expand `state` (B,) to (B, num) float32 uniform in [0, 1); see `uniform`."""
+    counter = torch.arange(1, num + 1, device=state.device)
     bits = _mix(state[:, None] + counter * _GOLDEN)  # (B, num)
     return _shift_right(bits, 40).float() * 2**-24
 

@@ -1,14 +1,16 @@
 """Draws: from a recipe and a sample's key to the numbers that say what happens to its pixels."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from augment.recipe import ColorJitter, CropGroup
-from augment.rng import uniform
+from augment.ops import Affine, ColorJitter, Cutout
+from augment.recipe import CropGroup
+from augment.rng import state, uniform
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 JITTER_OPS = ("brightness", "contrast", "saturation", "hue")
@@ -93,40 +95,75 @@ def sample_photometric(
         view: Index among all views of the sample, one for all rows or (B,) int64.
 
     Returns:
-        For each change in the recipe, named by its field: `<op>.apply` (B,) bool, and its parameters, (B,) float32:
-        `color_jitter.brightness`, `.contrast`, `.saturation` (factors), `.hue` (turns), `blur.sigma` (px),
-        `solarize.threshold`; and `color_jitter.order` (B, 4) int64, indices into `JITTER_OPS`, first to last.
-        On sample_id's device.
+        For each change in the recipe, named by its field: `<op>.apply` (B,) bool, and its parameters, (B,) float32 if
+        not said otherwise: `color_jitter.brightness`, `.contrast`, `.saturation` (factors), `.hue` (turns), `.order`
+        (B, 4) int64, indices into `JITTER_OPS`, first to last; `blur.sigma` (px); `solarize.threshold`;
+        `quarter_turns.turns` (int64); `rotate.degrees`; `affine.degrees`, `.shift_x`, `.shift_y` (sides), `.scale`,
+        `.shear_x`, `.shear_y` (degrees); `channel_drop.keep` (B, 3) bool; `noise.std` and `.state` (int64, the key of
+        its numbers); `cutout.box` (B, 4), top, left, bottom, right in sides. On sample_id's device.
     """
 
     def draw(op: str, num: int) -> Tensor:
         return uniform(num, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op=op)
 
     draws: dict[str, Tensor] = {}
-    if group.color_jitter is not None:
-        draws |= _jitter_draws(group.color_jitter, draw("color_jitter", 9))
-    if group.greyscale is not None:
-        draws["greyscale.apply"] = draw("greyscale", 1)[:, 0] < group.greyscale.p
-    if group.blur is not None:
-        u = draw("blur", 2)
-        draws["blur.apply"] = u[:, 0] < group.blur.p
-        draws["blur.sigma"] = _between(group.blur.sigma, u[:, 1])
-    if group.solarize is not None:
-        u = draw("solarize", 1)[:, 0]
-        draws["solarize.apply"] = u < group.solarize.p
-        draws["solarize.threshold"] = torch.full_like(u, group.solarize.threshold)
+    for op, (num, parameters) in _PARAMETERS.items():
+        if (settings := getattr(group, op)) is not None:
+            u = draw(op, num)
+            draws[f"{op}.apply"] = u[:, 0] < settings.p
+            draws |= {f"{op}.{name}": value for name, value in parameters(settings, u).items()}
+    if group.noise is not None:
+        draws["noise.state"] = state(seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="noise.values")
     return draws
 
 
-def _jitter_draws(jitter: ColorJitter, u: Tensor) -> dict[str, Tensor]:
-    """Turn nine uniforms a sample, (B, 9), into whether, how much of each change, and in which order."""
-    draws = {"color_jitter.apply": u[:, 0] < jitter.p}
+def _jitter(jitter: ColorJitter, u: Tensor) -> dict[str, Tensor]:
+    """How much of each change, and in which order."""
+    draws = {}
     for i, name in enumerate(JITTER_OPS[:3], start=1):
         strength = getattr(jitter, name)
-        draws[f"color_jitter.{name}"] = _between((max(0.0, 1 - strength), 1 + strength), u[:, i])
-    draws["color_jitter.hue"] = _between((-jitter.hue, jitter.hue), u[:, 4])
-    draws["color_jitter.order"] = u[:, 5:].argsort(dim=1, stable=True)  # stable: ties fall alike on every device
+        draws[name] = _between((max(0.0, 1 - strength), 1 + strength), u[:, i])
+    draws["hue"] = _between((-jitter.hue, jitter.hue), u[:, 4])
+    draws["order"] = u[:, 5:].argsort(dim=1, stable=True)  # stable: ties fall alike on every device
     return draws
+
+
+def _affine(affine: Affine, u: Tensor) -> dict[str, Tensor]:
+    spread = {
+        "degrees": affine.degrees,
+        "shift_x": affine.translate,
+        "shift_y": affine.translate,
+        "shear_x": affine.shear,
+        "shear_y": affine.shear,
+    }
+    draws = {name: _between((-most, most), u[:, i]) for i, (name, most) in enumerate(spread.items(), start=1)}
+    return draws | {"scale": _between(affine.scale, u[:, 6])}
+
+
+def _cutout(cutout: Cutout, u: Tensor) -> dict[str, Tensor]:
+    """The box in sides of the image; one that would be longer than a side is cut to it."""
+    area = _between(cutout.scale, u[:, 1])
+    ratio = _between((math.log(cutout.ratio[0]), math.log(cutout.ratio[1])), u[:, 2]).exp()
+    height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
+    top, left = u[:, 3] * (1 - height), u[:, 4] * (1 - width)
+    return {"box": torch.stack([top, left, top + height, left + width], dim=1)}
+
+
+# Field of the recipe -> how many uniforms a sample its draw takes, and what it makes of those after the first, which
+# decides whether the change is applied.
+_PARAMETERS: dict[str, tuple[int, Callable[[Any, Tensor], dict[str, Tensor]]]] = {
+    "quarter_turns": (2, lambda _, u: {"turns": (u[:, 1] * 4).long()}),
+    "rotate": (2, lambda rotate, u: {"degrees": _between((-rotate.degrees, rotate.degrees), u[:, 1])}),
+    "affine": (7, _affine),
+    "color_jitter": (9, _jitter),
+    "greyscale": (1, lambda *_: {}),
+    "blur": (2, lambda blur, u: {"sigma": _between(blur.sigma, u[:, 1])}),
+    "solarize": (1, lambda solarize, u: {"threshold": torch.full_like(u[:, 0], solarize.threshold)}),
+    "channel_drop": (4, lambda drop, u: {"keep": u[:, 1:].argsort(dim=1, stable=True) >= drop.num}),
+    "noise": (2, lambda noise, u: {"std": _between(noise.std, u[:, 1])}),
+    "cutout": (5, _cutout),
+    "sobel": (1, lambda *_: {}),
+}
 
 
 def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:

@@ -11,7 +11,20 @@ from torchvision.transforms import functional as torchvision
 
 from augment import kornia_ops
 from augment.kornia_ops import apply_photometric
-from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Solarize
+from augment.ops import (
+    Affine,
+    ChannelDrop,
+    ColorJitter,
+    Cutout,
+    GaussianBlur,
+    GaussianNoise,
+    Greyscale,
+    QuarterTurns,
+    Rotate,
+    Sobel,
+    Solarize,
+)
+from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS, sample_photometric
 
 JITTER = CropGroup(color_jitter=ColorJitter())
@@ -153,3 +166,115 @@ def test_cuda_equals_cpu_and_never_waits() -> None:
         torch.cuda.set_sync_debug_mode("default")
     different = (out.cpu() - apply_photometric(images(64), ALL, draws_of(ALL, 64))).abs() > 1e-4
     assert different.double().mean() < 1e-3  # values beside the threshold of the solarisation
+
+
+EVERY_OP = CropGroup(
+    quarter_turns=QuarterTurns(),
+    rotate=Rotate(degrees=40),
+    affine=Affine(),
+    channel_drop=ChannelDrop(num=1),
+    noise=GaussianNoise(),
+    cutout=Cutout(),
+    sobel=Sobel(),
+)
+
+
+def alone(op: str, **settings: float) -> tuple[CropGroup, dict[str, Tensor]]:
+    """A recipe of one change, applied to every image, and its draws for 64 images."""
+    group = CropGroup.model_validate({op: {"p": 1} | settings})
+    return group, draws_of(group, 64)
+
+
+def test_quarter_turns_are_exact_and_equally_likely() -> None:
+    group, draws = alone("quarter_turns")
+    x, turns = images(64), draws["quarter_turns.turns"]
+    expected = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(x, turns, strict=True)])
+    assert torch.equal(apply_photometric(x, group, draws), expected)
+    assert turns.bincount(minlength=4).min() >= 8
+
+
+def test_a_rotation_and_an_affine_map_equal_torchvisions() -> None:
+    smooth = torch.nn.functional.interpolate(images(64, 8), size=33, mode="bilinear")
+    group, draws = alone("affine")
+    ours = apply_photometric(smooth, group, draws)
+    for i in range(3, 12):
+        theirs = torchvision.affine(
+            smooth[i],
+            angle=draws["affine.degrees"][i].item(),
+            translate=[33 * draws[f"affine.shift_{axis}"][i].item() for axis in "xy"],
+            scale=draws["affine.scale"][i].item(),
+            shear=[draws[f"affine.shear_{axis}"][i].item() for axis in "xy"],
+            interpolation=torchvision.InterpolationMode.BILINEAR,
+        )
+        difference = (ours[i] - theirs).abs()
+        assert difference[:, 8:-8, 8:-8].max() < 0.08, i  # torchvision shears after, Kornia before the rotation
+    group, draws = alone("rotate", degrees=30)
+    ours = apply_photometric(smooth, group, draws)
+    for i in range(3, 12):
+        theirs = torchvision.rotate(
+            smooth[i], -draws["rotate.degrees"][i].item(), torchvision.InterpolationMode.BILINEAR
+        )
+        assert (ours[i] - theirs).abs()[:, 8:-8, 8:-8].max() < 1e-3, i
+
+
+def test_noise_is_normal_of_the_drawn_width_and_the_same_again() -> None:
+    group, draws = alone("noise")
+    grey = torch.full((64, 3, 40, 40), 0.5)
+    noise = apply_photometric(grey, group, draws) - grey
+    measured = noise.flatten(1).std(dim=1)
+    assert ((measured / draws["noise.std"]) - 1).abs().max() < 0.06
+    scaled = (noise / draws["noise.std"][:, None, None, None]).flatten()
+    assert abs((scaled**4).mean() - 3) < 0.1 and abs(scaled.mean()) < 0.01  # the kurtosis of a normal distribution
+    assert torch.equal(apply_photometric(grey, group, draws) - grey, noise)
+    assert torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max() < 0.08
+
+
+def test_a_cutout_covers_its_share_and_lies_inside() -> None:
+    group, draws = alone("cutout", value=0.25)
+    x = torch.ones(64, 3, 100, 100)
+    out = apply_photometric(x, group, draws)
+    top, left, bottom, right = draws["cutout.box"].unbind(dim=1)
+    share = (out == 0.25).double().mean(dim=(1, 2, 3))
+    assert torch.equal(out == 1, out != 0.25)
+    torch.testing.assert_close(share, ((bottom - top) * (right - left)).double(), atol=0.02, rtol=0)
+    assert draws["cutout.box"].min() >= 0 and draws["cutout.box"].max() <= 1 + 1e-6
+
+
+def test_channels_are_dropped_one_by_one_equally_often() -> None:
+    group, draws = alone("channel_drop", num=2)
+    out = apply_photometric(images(64).clamp(min=0.1), group, draws)
+    kept = (out > 0).flatten(2).any(dim=2)
+    assert torch.equal(kept, draws["channel_drop.keep"])
+    assert (kept.sum(dim=1) == 1).all() and kept.sum(dim=0).min() >= 10
+
+
+def test_sobel_finds_an_edge_and_nothing_else() -> None:
+    group, draws = alone("sobel")
+    x = torch.zeros(64, 3, 20, 20)
+    x[:, :, :, 10:] = 1
+    out = apply_photometric(x, group, draws)
+    assert out[:, :, :, 9:11].min() > 0.4 and out[:, :, :, :8].max() < 0.01
+
+
+def test_every_op_leaves_an_image_alone_when_its_draw_says_no_and_stays_in_range() -> None:
+    for op in ("rotate", "affine", "channel_drop", "noise", "cutout", "sobel"):
+        group = CropGroup.model_validate({op: {"p": 0.5}})
+        x, draws = images(64), draws_of(group, 64)
+        out, applied = apply_photometric(x, group, draws), draws[f"{op}.apply"]
+        assert 16 < applied.sum() < 48
+        assert torch.equal(out[~applied], x[~applied])
+        assert out.min() >= 0 and out.max() <= 1
+
+
+def test_no_op_reads_a_value_back() -> None:
+    out = apply_photometric(torch.empty(8, 3, 32, 32, device="meta"), EVERY_OP, draws_of(EVERY_OP, 8, device="meta"))
+    assert out.shape == (8, 3, 32, 32)
+
+
+def test_the_frames_of_a_clip_share_their_draws() -> None:
+    group = CropGroup.model_validate(ALL.model_dump() | EVERY_OP.model_dump(exclude_none=True))
+    x, draws = images(8), draws_of(group, 8)
+    clips = x[:, None].expand(-1, 3, -1, -1, -1)
+    out = apply_photometric(clips, group, draws)
+    assert torch.equal(out[:, 0], out[:, 1]) and torch.equal(out[:, 0], out[:, 2])
+    torch.testing.assert_close(out[:, 0], apply_photometric(x, group, draws), atol=1e-6, rtol=0)
