@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from augment.geometry import crop_resize
-from augment.kornia_ops import apply_photometric
+from augment.photometric import apply_fused
+from augment.photometric_cpu import apply_on_cpu
 from augment.recipe import Views
 from augment.sample import sample_crops, sample_photometric
 
@@ -18,11 +19,13 @@ class ViewGenerator:
     Args:
         views: The recipe.
         seed: The run's seed.
+        dtype: float32, or bfloat16 where the encoder takes it: half the memory traffic of the colour changes.
     """
 
-    def __init__(self, views: Views, seed: int) -> None:
+    def __init__(self, views: Views, seed: int, dtype: torch.dtype = torch.float32) -> None:
         self.views = views
         self.seed = seed
+        self.dtype = dtype
 
     def make_crops(self, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> dict[str, np.ndarray]:
         """Cut, resize and flip all views of decoded images; colours are left alone.
@@ -42,17 +45,14 @@ class ViewGenerator:
         """Change the colours and round to whole grey levels, for the decode placement.
 
         Args:
-            crops: (B, V, 3, S, S) uint8 by group.
+            crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips.
             epoch: (B,) int64, on crops' device.
             sample_id: (B,) int64, on crops' device.
 
         Returns:
             Same shapes and dtype; pass them to the generator with `photometric_done=True`.
         """
-        return {
-            name: self._change_colours(name, _to_unit(x), epoch, sample_id).mul_(255).round_().to(torch.uint8)
-            for name, x in crops.items()
-        }
+        return {name: self._change(name, x, epoch, sample_id, torch.uint8) for name, x in crops.items()}
 
     def __call__(
         self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor, *, photometric_done: bool = False
@@ -60,19 +60,20 @@ class ViewGenerator:
         """Turn crops into a method's input: change the colours, unless that is done, and normalise.
 
         Args:
-            crops: (B, V, 3, S, S) uint8 by group.
+            crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips.
             epoch: (B,) int64, on crops' device.
             sample_id: (B,) int64, on crops' device.
             photometric_done: The crops come from `photometric`.
 
         Returns:
-            (V, B, 3, S, S) float32 by group, contiguous, on crops' device.
+            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, the generator's type, on crops' device.
         """
         views = {}
         for name, batch in crops.items():
-            x = _to_unit(batch)
-            if not photometric_done:
-                x = self._change_colours(name, x, epoch, sample_id)
+            if photometric_done or not self.views.groups[name].changes():
+                x = batch.to(self.dtype) / 255
+            else:
+                x = self._change(name, batch, epoch, sample_id, self.dtype)
             views[name] = self._normalise(x.transpose(0, 1).contiguous())  # (V, B, 3, S, S)
         return views
 
@@ -97,12 +98,22 @@ class ViewGenerator:
             crop_resize(image, *box, size, row)
         return out.reshape(len(images), group.count, *frames, 3, size, size)
 
-    def _change_colours(self, name: str, x: Tensor, epoch: Tensor, sample_id: Tensor) -> Tensor:
-        """Draw and apply the colour changes of a group to its views in [0, 1], (B, V, 3, S, S)."""
+    def _change(self, name: str, crops: Tensor, epoch: Tensor, sample_id: Tensor, dtype: torch.dtype) -> Tensor:
+        """Draw and apply a group's changes to its crops, (B, V, [T,] 3, S, S): fused on a device, one by one here."""
         group = self.views.groups[name]
+        if not group.changes():
+            return crops
         epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
         draws = sample_photometric(group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view)
-        return apply_photometric(x.flatten(0, 1), group, draws).reshape(x.shape)
+        rows = crops.flatten(0, 1)  # (B * V, [T,] 3, S, S)
+        if rows.device.type == "cpu":
+            out = torch.empty(rows.shape, dtype=torch.uint8 if dtype == torch.uint8 else torch.float32)
+            apply_on_cpu(rows.numpy(), group, draws, out.numpy())
+            return out.to(dtype).reshape(crops.shape)
+        x = apply_fused(rows.to(self.dtype) / 255, group, draws)
+        if dtype == torch.uint8:
+            x = x.float().mul_(255).round_()
+        return x.to(dtype).reshape(crops.shape)
 
     def _row_keys(self, name: str, epoch: Tensor, sample_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
@@ -117,7 +128,3 @@ class ViewGenerator:
         for channel, (mean, std) in enumerate(zip(self.views.mean, self.views.std, strict=True)):
             x[..., channel, :, :].sub_(mean).div_(std)
         return x
-
-
-def _to_unit(x: Tensor) -> Tensor:
-    return x / 255  # uint8 to float32 in [0, 1]

@@ -48,6 +48,10 @@ class CropGroup(Frozen):
     cutout: Cutout | None = Field(default=None, description="a grey box; null: none")
     sobel: Sobel | None = Field(default=None, description="edges instead of colours; null: none")
 
+    def changes(self) -> list[str]:
+        """Fields of the changes present, in the order of their application."""
+        return [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
+
 
 class Views(Frozen):
     """All views of one image: group after group in the order given, which also numbers the views."""

@@ -1,0 +1,170 @@
+"""The colour changes of one view on the CPU, compiled: rows of planar float32 that stay in the first-level cache.
+
+The formulas are those of `augment.photometric`, with each image's ops in its own order.
+"""
+
+import numpy as np
+from numba import njit
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
+_RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
+_ZERO, _ONE, _HALF, _WHITE = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
+_TURN, _SIXTH, _THIRD = np.float32(6), np.float32(1 / 6), np.float32(4)
+_FAST = {"contract", "nnan", "ninf", "nsz", "arcp", "reassoc"}  # sums in any order, products and sums fused
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def jitter(
+    image: np.ndarray, ops: np.ndarray, amounts: np.ndarray, grey: bool, out: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Apply changes in order, then turn grey if asked.
+
+    Args:
+        image: (3, H, W) uint8.
+        ops: (N,) int64 in the order of application, the contrast at most once.
+        amounts: (N,) float32: factors, and turns of the hue.
+        grey: Remove the colour.
+        out: (3, H, W) float32 in [0, 1], overwritten.
+    """
+    split = 0  # the contrast needs the mean of all that comes before it, so the rows are gone through twice
+    for position in range(ops.size):
+        if ops[position] == CONTRAST:
+            split = position
+    total = 0.0
+    for y in range(image.shape[1]):
+        for channel in range(3):
+            _to_unit(image[channel, y], out[channel, y])
+        red, green, blue = out[0, y], out[1, y], out[2, y]
+        _change_row(red, green, blue, ops[:split], amounts[:split], _ZERO)
+        if ops.size > 0 and ops[split] == CONTRAST:
+            total += _sum_luma(red, green, blue)
+    mean = np.float32(total / (image.shape[1] * image.shape[2]))
+    for y in range(image.shape[1]):
+        red, green, blue = out[0, y], out[1, y], out[2, y]
+        _change_row(red, green, blue, ops[split:], amounts[split:], mean)
+        if grey:
+            _turn_grey(red, green, blue)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _change_row(
+    red: np.ndarray, green: np.ndarray, blue: np.ndarray, ops: np.ndarray, amounts: np.ndarray, mean: np.float32
+) -> None:  # pragma: no cover - compiled
+    for position in range(ops.size):
+        factor = amounts[position]
+        rest = _ONE - factor
+        if ops[position] == HUE:
+            _shift_hue(red, green, blue, _TURN * factor)
+        elif ops[position] == SATURATION:
+            for x in range(red.size):
+                base = rest * (_RED * red[x] + _GREEN * green[x] + _BLUE * blue[x])
+                red[x] = min(max(factor * red[x] + base, _ZERO), _ONE)
+                green[x] = min(max(factor * green[x] + base, _ZERO), _ONE)
+                blue[x] = min(max(factor * blue[x] + base, _ZERO), _ONE)
+        else:
+            base = rest * mean if ops[position] == CONTRAST else _ZERO
+            for x in range(red.size):
+                red[x] = min(max(factor * red[x] + base, _ZERO), _ONE)
+                green[x] = min(max(factor * green[x] + base, _ZERO), _ONE)
+                blue[x] = min(max(factor * blue[x] + base, _ZERO), _ONE)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _shift_hue(
+    red: np.ndarray, green: np.ndarray, blue: np.ndarray, sextants: np.float32
+) -> None:  # pragma: no cover - compiled
+    for x in range(red.size):
+        r, g, b = red[x], green[x], blue[x]
+        value, low = max(max(r, g), b), min(min(r, g), b)
+        chroma = value - low
+        inverse = _ONE / (chroma if chroma > _ZERO else _ONE)
+        beyond_green = np.float32(2) + (b - r) * inverse if g == value else np.float32(4) + (r - g) * inverse
+        place = sextants + ((g - b) * inverse if r == value else beyond_green)
+        red[x] = value - chroma * _ramp(place + np.float32(5))
+        green[x] = value - chroma * _ramp(place + np.float32(3))
+        blue[x] = value - chroma * _ramp(place + np.float32(1))
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _ramp(place: np.float32) -> np.float32:  # pragma: no cover - compiled
+    """How far a channel lies below the value, in units of chroma, at a place on the circle of six."""
+    place -= _TURN * np.floor(place * _SIXTH)
+    return min(max(min(place, _THIRD - place), _ZERO), _ONE)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _sum_luma(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> float:  # pragma: no cover - compiled
+    total = np.float32(0)
+    for x in range(red.size):
+        total += _RED * red[x] + _GREEN * green[x] + _BLUE * blue[x]
+    return float(total)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _turn_grey(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> None:  # pragma: no cover - compiled
+    for x in range(red.size):
+        luma = _RED * red[x] + _GREEN * green[x] + _BLUE * blue[x]
+        red[x] = luma
+        green[x] = luma
+        blue[x] = luma
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def blur(image: np.ndarray, weights: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Blur in place by a symmetric kernel along both axes, mirrored at the edges without repeating them.
+
+    Args:
+        image: (3, H, W) float32.
+        weights: (K,) float32: the middle and one side, outwards; K <= H, W.
+    """
+    height, width = image.shape[1], image.shape[2]
+    reach = weights.size - 1
+    down = np.empty((height, width + 2 * reach), np.float32)
+    for channel in range(3):
+        plane = image[channel]
+        for y in range(height):
+            row = down[y, reach : reach + width]
+            _weigh(plane[y], plane[y], _HALF * weights[0], row, True)
+            for k in range(1, reach + 1):
+                above, below = abs(y - k), height - 1 - abs(height - 1 - (y + k))
+                _weigh(plane[above], plane[below], weights[k], row, False)
+        for y in range(height):
+            line = down[y]
+            for k in range(1, reach + 1):
+                line[reach - k] = line[reach + k]
+                line[reach + width - 1 + k] = line[reach + width - 1 - k]
+            for k in range(reach + 1):
+                left, right = line[reach - k : reach - k + width], line[reach + k : reach + k + width]
+                _weigh(left, right, weights[k] if k else _HALF * weights[0], plane[y], k == 0)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _weigh(
+    left: np.ndarray, right: np.ndarray, weight: np.float32, out: np.ndarray, fresh: bool
+) -> None:  # pragma: no cover - compiled
+    if fresh:
+        for x in range(out.size):
+            out[x] = weight * (left[x] + right[x])
+    else:
+        for x in range(out.size):
+            out[x] += weight * (left[x] + right[x])
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def solarise(image: np.ndarray, threshold: np.float32) -> None:  # pragma: no cover - compiled
+    """Invert values at and above a threshold, in place; image (N,) float32."""
+    for x in range(image.size):
+        image[x] = _ONE - image[x] if image[x] >= threshold else image[x]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def to_bytes(image: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Round [0, 1] to grey levels; image (N,) float32, out (N,) uint8."""
+    for x in range(image.size):
+        out[x] = np.uint8(np.int32(image[x] * _WHITE + _HALF))
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _to_unit(row: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    for x in range(row.size):
+        out[x] = np.float32(row[x]) * np.float32(1 / 255)

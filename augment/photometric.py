@@ -1,0 +1,145 @@
+"""The changes of a recipe fused for a device: batch by batch, no value read back, no graph break for torch.compile.
+
+Brightness, contrast and saturation are one form, `f * x + (1 - f) * base` clipped, with black, the mean grey or the
+pixel's own grey as its base. So the three, in any order, are three identical steps for the whole batch, and the hue,
+which may stand before, between or after them, splits them in two runs of which each image takes its part.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from augment.kornia_ops import apply_photometric, blur_taps
+from augment.ops import ColorJitter, GaussianBlur
+from augment.recipe import CropGroup
+from augment.sample import JITTER_OPS
+
+BEFORE = ("quarter_turns", "rotate", "affine")  # executed by Kornia, before and after what is fused
+AFTER = ("channel_drop", "noise", "cutout", "sobel")
+_HUE = JITTER_OPS.index("hue")
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
+TAIL = 3.5  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0005
+
+
+def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
+    """Change a batch of views as drawn.
+
+    Equal to `augment.kornia_ops.apply_photometric` up to rounding; see there. Each step is computed in float32 and kept
+    in x's type.
+
+    Args:
+        x: (B, 3, H, W) float32 or bfloat16 in [0, 1], or clips (B, T, 3, H, W), whose frames share their draws.
+        group: Recipe of the views.
+        draws: `augment.sample.sample_photometric` of the same recipe, on x's device.
+
+    Returns:
+        x's shape and type, in [0, 1].
+    """
+    if x.ndim == 5:
+        frames = x.shape[1]
+        repeated = {name: value.repeat_interleave(frames, dim=0) for name, value in draws.items()}
+        return apply_fused(x.flatten(0, 1), group, repeated).reshape(x.shape)
+    kept = x.dtype
+    if any(getattr(group, op) is not None for op in BEFORE):
+        x = apply_photometric(x.float(), group, draws, BEFORE).to(kept)
+    if group.color_jitter is not None or group.greyscale is not None:
+        x = _colours(x.float(), group, draws).to(kept)
+    if group.blur is not None:
+        x = _blur(x, group.blur, draws["blur.apply"], draws["blur.sigma"])
+    if group.solarize is not None:
+        inverted = draws["solarize.apply"][:, None, None, None] & (x >= _per_image(draws["solarize.threshold"]))
+        x = torch.where(inverted, 1 - x, x)
+    if any(getattr(group, op) is not None for op in AFTER):
+        x = apply_photometric(x.float(), group, draws, AFTER).to(kept)
+    return x
+
+
+def _colours(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
+    """Jitter, then greyscale, of (B, 3, H, W) float32."""
+    if group.color_jitter is not None:
+        jitter = {name: draws[f"color_jitter.{name}"] for name in ("apply", "order", *JITTER_OPS)}
+        x = _jitter(x, group.color_jitter, jitter)
+    if group.greyscale is not None:
+        x = torch.where(draws["greyscale.apply"][:, None, None, None], _luma(x), x)
+    return x
+
+
+def _jitter(x: Tensor, settings: ColorJitter, draws: dict[str, Tensor]) -> Tensor:
+    """The changes before the hue's place in each image's order, the hue, and those behind it."""
+    chosen, order = draws["apply"], draws["order"]  # (B,), (B, 4)
+    place = (order == _HUE).long().argmax(dim=1)  # (B,) of the hue
+    has_hue = settings.hue > 0
+    if has_hue:
+        x = _affine_run(x, settings, draws, [chosen & (position < place) for position in range(_HUE)])
+        x = _shift_hue(x, torch.where(chosen, draws["hue"], torch.zeros_like(draws["hue"])))
+        return _affine_run(
+            x, settings, draws, [chosen & (position > place) for position in range(1, _HUE + 1)], first=1
+        )
+    return _affine_run(x, settings, draws, [chosen] * len(JITTER_OPS))
+
+
+def _affine_run(
+    x: Tensor, settings: ColorJitter, draws: dict[str, Tensor], takes_part: list[Tensor], first: int = 0
+) -> Tensor:
+    """Brightness, contrast and saturation at the places from `first` on, each for the images that take part there."""
+    for position, part in enumerate(takes_part, start=first):
+        op = draws["order"][:, position]  # (B,)
+        factor = torch.ones_like(draws["brightness"])
+        for index, name in enumerate(JITTER_OPS[:_HUE]):
+            if getattr(settings, name) > 0:
+                factor = torch.where(part & (op == index), draws[name], factor)
+        rest = 1 - factor  # 0 for images that are left as they are
+        mean_part = torch.where(op == JITTER_OPS.index("contrast"), rest, torch.zeros_like(rest))
+        grey_part = torch.where(op == JITTER_OPS.index("saturation"), rest, torch.zeros_like(rest))
+        grey = _luma(x)
+        base = _per_image(grey_part) * grey + _per_image(mean_part) * grey.mean(dim=(1, 2, 3), keepdim=True)
+        x = (_per_image(factor) * x + base).clamp(0, 1)
+    return x
+
+
+def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the colour circle of HSV: value and chroma stay, so RGB is had without going through saturation."""
+    red, green, blue = x.unbind(dim=1)
+    value, low = x.amax(dim=1), x.amin(dim=1)
+    chroma = value - low
+    safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
+    sextant = torch.where(
+        red == value,
+        (green - blue) / safe,
+        torch.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sextant = sextant + 6 * turns[:, None, None]
+    channels = []
+    for offset in (5, 3, 1):  # how far each channel's ramp lies along the circle
+        place = (sextant + offset).remainder(6)
+        channels.append(value - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
+    return torch.stack(channels, dim=1)
+
+
+def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each image by its own sigma (px); the kernel ends where the recipe's widest Gaussian has faded."""
+    most = 2 * math.ceil(TAIL * settings.sigma[1]) + 1
+    taps = min(blur_taps(x.shape[-1]), most)
+    offsets = torch.arange(taps, device=x.device) - taps // 2
+    weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
+    weights = torch.where(chosen[:, None], weights / weights.sum(dim=1, keepdim=True), (offsets == 0).float())
+    num, channels, height, width = x.shape
+    kernel = weights.to(x.dtype).repeat_interleave(channels, dim=0)[:, None]  # (B * 3, 1, taps)
+    pad = taps // 2
+    padded = functional.pad(x, (pad, pad, pad, pad), mode="reflect")
+    planes = padded.reshape(1, num * channels, *padded.shape[-2:])
+    planes = functional.conv2d(planes, kernel[:, :, :, None], groups=num * channels)
+    planes = functional.conv2d(planes, kernel[:, :, None, :], groups=num * channels)
+    blurred: Tensor = planes.reshape(num, channels, height, width).clamp(0, 1)
+    return blurred
+
+
+def _luma(x: Tensor) -> Tensor:
+    red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue  # (B, 1, H, W)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values[:, None, None, None]

@@ -1,0 +1,129 @@
+"""augment.photometric and augment.photometric_cpu: other executions of the same recipe, held to Kornia's."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from augment.kornia_ops import apply_photometric
+from augment.ops import Affine, ColorJitter, Cutout, GaussianBlur, GaussianNoise, Greyscale, Sobel, Solarize
+from augment.photometric import apply_fused
+from augment.photometric_cpu import apply_on_cpu
+from augment.recipe import CropGroup, byol_views, moco_v1_views, simclr_views, swav_views
+from augment.sample import sample_photometric
+
+SIDE = 96
+ONE_OP = {
+    "brightness": CropGroup(color_jitter=ColorJitter(p=1, contrast=0, saturation=0, hue=0)),
+    "contrast": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, saturation=0, hue=0)),
+    "saturation": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, contrast=0, hue=0)),
+    "hue": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, contrast=0, saturation=0, hue=0.5)),
+    "greyscale": CropGroup(greyscale=Greyscale(p=0.5)),
+    "blur": CropGroup(blur=GaussianBlur(p=0.5)),
+    "solarize": CropGroup(solarize=Solarize(p=0.5, threshold=0.4)),
+    "others": CropGroup(affine=Affine(), noise=GaussianNoise(), cutout=Cutout(), sobel=Sobel(p=0.1)),
+}
+RECIPES = {
+    "simclr": simclr_views(SIDE).groups["global_crops"],
+    "moco_v1": moco_v1_views(SIDE).groups["global_crops"],
+    "byol": byol_views(SIDE).groups["global_crops_2"],
+    "swav": swav_views(SIDE).groups["local_crops"],
+}
+
+
+@pytest.fixture(scope="module")
+def crops(photographs: list[np.ndarray]) -> Tensor:
+    """(48, 3, SIDE, SIDE) uint8: pieces of photographs, then black, white and grey."""
+    rng = np.random.default_rng(0)
+    pieces = []
+    for number in range(45):
+        photograph = photographs[number % len(photographs)]
+        top, left = (rng.integers(0, length - SIDE) for length in photograph.shape[:2])
+        pieces.append(photograph[top : top + SIDE, left : left + SIDE])
+    flat = [np.full((SIDE, SIDE, 3), level, np.uint8) for level in (0, 255, 128)]
+    return torch.from_numpy(np.stack(pieces + flat)).permute(0, 3, 1, 2).contiguous()
+
+
+def draws_of(group: CropGroup, num: int, device: str = "cpu") -> dict[str, Tensor]:
+    samples = torch.arange(num, device=device)
+    return sample_photometric(group, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0)
+
+
+def levels(ours: Tensor, reference: Tensor) -> Tensor:
+    """Differences in grey levels; a value next to the threshold of solarisation may fall on its other side."""
+    return (ours.float() - reference).abs() * 255
+
+
+def on_cpu(crops: Tensor, group: CropGroup, draws: dict[str, Tensor], dtype: type) -> Tensor:
+    """The result of the compiled execution in grey levels of 1."""
+    out = np.empty(crops.shape, dtype)
+    apply_on_cpu(crops.numpy(), group, draws, out)
+    return torch.from_numpy(out) / (255 if dtype is np.uint8 else 1)
+
+
+@pytest.mark.parametrize("op", ONE_OP)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2), (torch.bfloat16, 4)])
+def test_each_fused_op_equals_kornias(crops: Tensor, op: str, dtype: torch.dtype, limit: float) -> None:
+    group, x = ONE_OP[op], crops / 255
+    draws = draws_of(group, len(x))
+    if dtype == torch.bfloat16 and op == "solarize":
+        x = x.to(dtype).float()  # the same values on either side of the threshold
+    ours, reference = apply_fused(x.to(dtype), group, draws), apply_photometric(x, group, draws)
+    assert ours.dtype == dtype
+    assert levels(ours, reference).max() <= limit
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_a_fused_recipe_equals_kornias(crops: Tensor, recipe: str, dtype: torch.dtype, factor: int) -> None:
+    group, x = RECIPES[recipe], crops / 255
+    draws = draws_of(group, len(x))
+    difference = levels(apply_fused(x.to(dtype), group, draws), apply_photometric(x, group, draws))
+    assert difference.mean() <= factor
+    assert (difference <= 4 * factor).double().mean() >= 0.999
+
+
+def test_a_fused_recipe_reads_no_value_back() -> None:
+    group = RECIPES["byol"]
+    x = torch.empty(8, 3, SIDE, SIDE, device="meta")
+    assert apply_fused(x, group, draws_of(group, 8, device="meta")).shape == x.shape
+
+
+def test_a_fused_recipe_compiles_in_one_graph(crops: Tensor) -> None:
+    group, x = RECIPES["byol"], crops[:8] / 255
+    draws = draws_of(group, 8)
+    compiled = torch.compile(apply_fused, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, group, draws), apply_fused(x, group, draws), atol=1e-5, rtol=0)
+
+
+def test_the_frames_of_a_clip_share_their_draws(crops: Tensor) -> None:
+    group, x = RECIPES["simclr"], crops[:6] / 255
+    draws = draws_of(group, 6)
+    out = apply_fused(x[:, None].expand(-1, 4, -1, -1, -1), group, draws)
+    assert out.shape == (6, 4, 3, SIDE, SIDE)
+    torch.testing.assert_close(out[:, 3], apply_fused(x, group, draws), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("op", ONE_OP)
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2), (np.uint8, 4)])
+def test_each_op_on_the_cpu_equals_kornias(crops: Tensor, op: str, dtype: type, limit: float) -> None:
+    group = ONE_OP[op]
+    draws = draws_of(group, len(crops))
+    assert levels(on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws)).max() <= limit
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("dtype", "factor"), [(np.float32, 1), (np.uint8, 2)])
+def test_a_recipe_on_the_cpu_equals_kornias(crops: Tensor, recipe: str, dtype: type, factor: int) -> None:
+    group = RECIPES[recipe]
+    draws = draws_of(group, len(crops))
+    difference = levels(on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws))
+    assert difference.mean() <= factor
+    assert (difference <= 4 * factor).double().mean() >= 0.999
+
+
+def test_the_frames_of_a_clip_share_their_draws_on_the_cpu(crops: Tensor) -> None:
+    group, clips = RECIPES["byol"], crops[:6, None].repeat(1, 4, 1, 1, 1)
+    draws = draws_of(group, 6)
+    out = on_cpu(clips, group, draws, np.uint8)
+    assert torch.equal(out[:, 3], on_cpu(crops[:6], group, draws, np.uint8))
