@@ -115,39 +115,59 @@ def blur(image: np.ndarray, weights: np.ndarray) -> None:  # pragma: no cover - 
 
     Args:
         image: (3, H, W) float32.
-        weights: (K,) float32: the middle and one side, outwards; K <= H, W.
+        weights: (1 + 3 * N,) float32: the middle and one side, outwards, filled up with zeros; longer than neither H
+            nor W.
     """
-    height, width = image.shape[1], image.shape[2]
-    reach = weights.size - 1
-    down = np.empty((height, width + 2 * reach), np.float32)
+    height, width, reach = image.shape[1], image.shape[2], weights.size - 1
+    padded = np.empty((height + 2 * reach, width), np.float32)
+    line = np.empty(width + 2 * reach, np.float32)
     for channel in range(3):
         plane = image[channel]
+        for y in range(-reach, height + reach):
+            padded[y + reach] = plane[height - 1 - abs(height - 1 - abs(y))]
         for y in range(height):
-            row = down[y, reach : reach + width]
-            _weigh(plane[y], plane[y], _HALF * weights[0], row, True)
-            for k in range(1, reach + 1):
-                above, below = abs(y - k), height - 1 - abs(height - 1 - (y + k))
-                _weigh(plane[above], plane[below], weights[k], row, False)
-        for y in range(height):
-            line = down[y]
+            middle = line[reach : reach + width]
+            _scale(padded[y + reach], weights[0], middle)
+            for k in range(1, reach + 1, 3):
+                up, down = y + reach - k, y + reach + k
+                _add_three(
+                    padded[up], padded[up - 1], padded[up - 2], padded[down], padded[down + 1], padded[down + 2],
+                    weights[k : k + 3], middle,
+                )  # fmt: skip
             for k in range(1, reach + 1):
                 line[reach - k] = line[reach + k]
                 line[reach + width - 1 + k] = line[reach + width - 1 - k]
-            for k in range(reach + 1):
-                left, right = line[reach - k : reach - k + width], line[reach + k : reach + k + width]
-                _weigh(left, right, weights[k] if k else _HALF * weights[0], plane[y], k == 0)
+            _scale(middle, weights[0], plane[y])
+            for k in range(1, reach + 1, 3):
+                left, right = reach - k, reach + k
+                _add_three(
+                    line[left : left + width], line[left - 1 :], line[left - 2 :],
+                    line[right : right + width], line[right + 1 :], line[right + 2 :],
+                    weights[k : k + 3], plane[y],
+                )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _weigh(
-    left: np.ndarray, right: np.ndarray, weight: np.float32, out: np.ndarray, fresh: bool
+def _scale(row: np.ndarray, weight: np.float32, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    for x in range(out.size):
+        out[x] = weight * row[x]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _add_three(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    d: np.ndarray,
+    e: np.ndarray,
+    f: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    if fresh:
-        for x in range(out.size):
-            out[x] = weight * (left[x] + right[x])
-    else:
-        for x in range(out.size):
-            out[x] += weight * (left[x] + right[x])
+    """Three weights at a time: one at a time, loading and storing the sum would cost more than the arithmetic."""
+    first, second, third = weights[0], weights[1], weights[2]
+    for x in range(out.size):
+        out[x] += first * (a[x] + d[x]) + second * (b[x] + e[x]) + third * (c[x] + f[x])
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -26,13 +26,18 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
         out: crops' shape, overwritten: uint8, or float32 in [0, 1].
     """
     columns = {name: value.numpy() for name, value in draws.items()}
+    kornia = [op for op in (*BEFORE, *AFTER) if getattr(group, op) is not None]
     x = np.empty(crops.shape[-3:], np.float32)
-    for index in range(len(crops)):
+    for index, (images, targets) in enumerate(zip(crops, out, strict=True)):
         drawn = {name: column[index] for name, column in columns.items()}
-        row = {name: value[index : index + 1] for name, value in draws.items()}
-        frames = zip(crops[index : index + 1], out[index : index + 1], strict=True)
-        for frame, target in zip(crops[index], out[index], strict=True) if crops.ndim == 5 else frames:
-            _change(frame, group, drawn, row, x)
+        row = {name: value[index : index + 1] for name, value in draws.items()} if kornia else {}
+        untouched = out.dtype == np.uint8 and not any(drawn[f"{op}.apply"] for op in group.changes())
+        if untouched:
+            targets[...] = images
+            continue
+        clip = images.ndim == 4
+        for image, target in zip(images if clip else [images], targets if clip else [targets], strict=True):
+            _change(image, group, drawn, row, x)
             if target.dtype == np.uint8:
                 colour_kernel.to_bytes(x.reshape(-1), target.reshape(-1))
             else:
@@ -40,8 +45,10 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
 
 
 def _change(image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], x: np.ndarray) -> None:
-    """Change one image (3, S, S) uint8 into x, float32."""
-    image = _through_kornia(image, group, row, x)
+    """Change one image (3, S, S) uint8 into x, float32; `row` holds its draws if Kornia is needed."""
+    if any(drawn.get(f"{op}.apply", False) for op in BEFORE):
+        moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]
+        image = moved.mul(255).round().to(torch.uint8).numpy()
     ops, amounts = _ordered_jitter(group, drawn)
     colour_kernel.jitter(image, ops, amounts, bool(drawn.get("greyscale.apply", False)), x)
     if drawn.get("blur.apply", False):
@@ -50,15 +57,6 @@ def _change(image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dic
         colour_kernel.solarise(x.reshape(-1), drawn["solarize.threshold"])
     if any(drawn.get(f"{op}.apply", False) for op in AFTER):
         x[...] = apply_photometric(torch.from_numpy(x)[None], group, row, AFTER)[0].numpy()
-
-
-def _through_kornia(image: np.ndarray, group: CropGroup, row: dict[str, Tensor], x: np.ndarray) -> np.ndarray:
-    """The changes of place, which come first; rounded to grey levels where one is applied."""
-    if not any(f"{op}.apply" in row and bool(row[f"{op}.apply"][0]) for op in BEFORE):
-        return image
-    moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]
-    levels: np.ndarray = moved.mul(255).round().to(torch.uint8).numpy()
-    return levels
 
 
 def _ordered_jitter(group: CropGroup, drawn: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -74,5 +72,6 @@ def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches."""
     reach = max(1, min(taps // 2, math.ceil(TAIL * sigma)))
     weights: np.ndarray = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
-    normed: np.ndarray = weights / (2 * weights.sum() - weights[0])
-    return normed.astype(np.float32)
+    half = np.zeros(1 + -(-reach // 3) * 3, np.float32)  # the compiled blur takes three weights at a time
+    half[: reach + 1] = weights / (2 * weights.sum() - weights[0])
+    return half
