@@ -1,11 +1,13 @@
 """From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from augment.captions import captions
 from augment.geometry import crop_resize
 from augment.photometric import apply_fused
 from augment.photometric_cpu import apply_on_cpu
@@ -76,6 +78,29 @@ class ViewGenerator:
                 x = self._change(name, batch, epoch, sample_id, self.dtype)
             views[name] = self._normalise(x.transpose(0, 1).contiguous())  # (V, B, 3, S, S)
         return views
+
+    def describe(
+        self, name: str, epoch: Tensor, sample_id: Tensor, image_height: Tensor, image_width: Tensor
+    ) -> list[list[str]]:
+        """Say what is drawn for the views of a group, for people; see `augment.captions`.
+
+        Args:
+            name: The group.
+            epoch: (B,) int64, on the CPU.
+            sample_id: (B,) int64, on the CPU.
+            image_height: (B,) int64, px of the decoded images.
+            image_width: (B,) int64, px.
+
+        Returns:
+            B lists of V captions.
+        """
+        group = self.views.groups[name]
+        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
+        keys: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "sample_id": sample_id, "view": view}
+        height, width = (size.repeat_interleave(group.count) for size in (image_height, image_width))
+        crops = sample_crops(group, **keys, image_height=height, image_width=width)
+        said = captions(group, crops, sample_photometric(group, **keys))
+        return [said[start : start + group.count] for start in range(0, len(said), group.count)]
 
     def _crop(self, name: str, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> np.ndarray:
         group, size = self.views.groups[name], self.views.group_size(name)

@@ -20,6 +20,7 @@ _WIDE_GAP = 20
 _BLOCK_GAP = 52
 _HEADING_PX = 13
 _CAPTION_PX = 11
+_LINE_PX = 14
 _TITLE_PX = 17
 
 
@@ -29,7 +30,7 @@ class Cell:
 
     Attributes:
         image: (3, H, W) uint8 RGB; None leaves the place empty.
-        caption: One short line below it; cut to the cell's width.
+        caption: Short lines below it; each is cut to the cell's width.
     """
 
     image: Tensor | None
@@ -63,8 +64,8 @@ def grid(
     num_columns, height = max(map(len, rows)), -(-len(rows) // blocks)
     lefts = _lefts(num_columns, -(-len(rows) // height), breaks, cell_px)
     top = _MARGIN + (_TITLE_PX + 15 if title else 0) + (_HEADING_PX + 9 if headings else 0)
-    captioned = any(cell.caption for row in rows for cell in row)
-    pitch = cell_px + _GAP + (_CAPTION_PX + 7 if captioned else 0)
+    num_lines = max(len(cell.caption.splitlines()) for row in rows for cell in row)
+    pitch = cell_px + _GAP + (_LINE_PX * num_lines + 4 if num_lines else 0)
     width = max(lefts[-1] + cell_px, _MARGIN + int(_font(_TITLE_PX, bold=True).getlength(title))) + _MARGIN
     sheet = Image.new("RGB", (width, top + pitch * height - _GAP + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -94,8 +95,9 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int,
         return
     picture = _fitted(cell.image, cell_px)
     sheet.paste(picture, (left + (cell_px - picture.width) // 2, top + (cell_px - picture.height) // 2))
-    text = _shortened(cell.caption, _font(_CAPTION_PX), cell_px)
-    draw.text((left, top + cell_px + 3), text, fill=_PALE_INK, font=_font(_CAPTION_PX))
+    for number, line in enumerate(cell.caption.splitlines()):
+        text = _shortened(line, _font(_CAPTION_PX), cell_px)
+        draw.text((left, top + cell_px + 3 + number * _LINE_PX), text, fill=_PALE_INK, font=_font(_CAPTION_PX))
 
 
 def _fitted(image: Tensor, side: int) -> Image.Image:

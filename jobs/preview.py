@@ -3,12 +3,13 @@
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 from pydantic import Field, create_model, model_validator
@@ -28,6 +29,7 @@ from pipelines.manifest import Manifest
 from pipelines.plan import Order, Plan
 
 ORIGINAL = "original"  # (B, 3, S, S) uint8, beside the columns that a job asked for
+IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the decoded image, px
 ORIGINAL_PX = 112
 
 
@@ -37,6 +39,10 @@ class PreviewConfig(PretrainConfig):
     out: str = Field(pattern=r"(?i)\.png$", description="the picture to write: FILE.png, local or s3://")
     num_images: int = Field(8, ge=1, le=64, description="rows of the sheet")
     epoch: int = Field(0, ge=0, description="pass over the corpus whose draws are shown")
+    sample_ids: list[int] = Field(
+        [], max_length=64, description="the samples to show instead of the epoch's first ones"
+    )
+    parameters: bool = Field(True, description="what was drawn for each view, below it")
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreviewConfig":
@@ -64,11 +70,13 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
             manifest = manifest_of(source, folder, config.clip.per_video)
             check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
-            drawn = draw(config, manifest, num_images=config.num_images, epoch=config.epoch)
+            drawn = draw(
+                config, manifest, num_images=config.num_images, epoch=config.epoch, sample_ids=config.sample_ids
+            )
     if drawn.num_bad:
         print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
-    storage.write_bytes(out, to_png(contact_sheet(config, drawn, title=title)))
+    storage.write_bytes(out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters)))
     return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
 
 
@@ -86,6 +94,16 @@ class Head:
     def of(cls, order: Order, start: int, stop: int) -> "Head":
         """Read positions [start, stop) of an order; they are counted from 0 here."""
         return cls(pa.concat_tables(order.rows(start, stop)))
+
+    @classmethod
+    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "Head":
+        """Read those of positions [start, stop) that hold the given samples."""
+        wanted = pa.array(sample_ids, pa.int64())
+        return cls(
+            pa.concat_tables(
+                table.filter(pc.is_in(table[schema.SAMPLE_ID], value_set=wanted)) for table in order.rows(start, stop)
+            )
+        )
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Yield the rows [start, stop)."""
@@ -105,13 +123,15 @@ class WithOriginal:
     size: int = ORIGINAL_PX
 
     def empty(self, num_rows: int) -> ingest.Columns:
-        """Allocate the other shape's columns and `original`, (B, 3, S, S) uint8."""
-        return self.shape.empty(num_rows) | {ORIGINAL: ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]}
+        """Allocate the other shape's columns, `original` and `image_size`."""
+        original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
+        return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
 
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
-        """Make both from one decode."""
+        """Make all from one decode."""
         original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
-        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original}
+        size = np.array([image.shape[:2] for image in images], np.int64)
+        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original, IMAGE_SIZE: size}
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,7 @@ class Drawn:
         names: File names, B of them.
         originals: (B, 3, S, S) uint8.
         views: Group name -> (B, V, 3, S, S) uint8, as training sees them before normalisation.
+        captions: Group name -> what was drawn for each view, B lists of V.
         batch: The same as a method is given them.
         num_bad: Images left out because they cannot be read.
     """
@@ -129,18 +150,21 @@ class Drawn:
     names: list[str]
     originals: Tensor
     views: dict[str, Tensor]
+    captions: dict[str, list[list[str]]]
     batch: Batch
     num_bad: int
 
 
-def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: int) -> Drawn:
-    """Make the views of the first images of an epoch, by the path and with the draws of training.
+def draw(
+    config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: int, sample_ids: Sequence[int] = ()
+) -> Drawn:
+    """Make the views of the first images of an epoch, or of given ones, by the path and with the draws of training.
 
     Raises:
-        InputError: none of them can be read.
+        InputError: none of them can be read, or a given one is not in the manifest.
     """
-    start, num_images = epoch * manifest.num_rows, min(num_images, manifest.num_rows)
-    head = Head.of(Plan.fresh(manifest, config.seed, config.source.interleave), start, start + num_images)
+    head = _head(config, manifest, num_images, epoch, sample_ids)
+    num_images = head.table.num_rows
     generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
     shape = WithOriginal(ingest.Crops(generator, photometric=in_task))
     work = ingest.Ingest(
@@ -155,7 +179,7 @@ def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: 
     columns = collect(ingest.dataset(work, np.array([[0, num_images]])))
     valid = columns.pop(schema.VALID)
     if not valid.any():
-        raise InputError(f"source.uri {manifest.source}: none of the first {len(valid)} images can be read")
+        raise InputError(f"source.uri {manifest.source}: none of the {len(valid)} images can be read")
     tensors = {name: torch.from_numpy(values[valid]) for name, values in columns.items()}
     keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
     crops = {name: tensors[name] for name in config.views.groups}
@@ -167,7 +191,20 @@ def draw(config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: 
         "valid": torch.ones(len(keys[0]), dtype=torch.bool),
     }
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
-    return Drawn(names, tensors[ORIGINAL], views, batch, int((~valid).sum()))
+    sizes = tensors[IMAGE_SIZE].unbind(dim=1)
+    captions = {name: generator.describe(name, *keys, *sizes) for name in views}
+    return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()))
+
+
+def _head(config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]) -> Head:
+    """The rows to draw: an epoch's first, or those of the given samples in its order."""
+    order, start = Plan.fresh(manifest, config.seed, config.source.interleave), epoch * manifest.num_rows
+    if not sample_ids:
+        return Head.of(order, start, start + min(num_images, manifest.num_rows))
+    head = Head.of_samples(order, start, start + manifest.num_rows, list(sample_ids))
+    if missing := sorted(set(sample_ids) - set(head.table[schema.SAMPLE_ID].to_pylist())):
+        raise InputError(f"sample_ids {missing[0]} is not in the manifest of source.uri {manifest.source}")
+    return head
 
 
 def collect(stream: Any) -> ingest.Columns:
@@ -176,7 +213,9 @@ def collect(stream: Any) -> ingest.Columns:
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def contact_sheet(config: PretrainConfig, drawn: Drawn, *, title: str = "", page_columns: int = 0) -> Image.Image:
+def contact_sheet(
+    config: PretrainConfig, drawn: Drawn, *, title: str = "", page_columns: int = 0, parameters: bool = False
+) -> Image.Image:
     """Lay the views out, for MAE with what its encoder is left to see.
 
     Args:
@@ -184,6 +223,7 @@ def contact_sheet(config: PretrainConfig, drawn: Drawn, *, title: str = "", page
         drawn: What to show.
         title: A line above.
         page_columns: Show rows side by side while they fit into so many columns.
+        parameters: Write below each view what was drawn for it.
     """
     headings, columns = ["original"], [drawn.originals]
     for name, crops in drawn.views.items():
@@ -193,10 +233,12 @@ def contact_sheet(config: PretrainConfig, drawn: Drawn, *, title: str = "", page
     if (masked := masked_views(config, drawn)) is not None:
         headings.append("what is visible")
         columns.append(masked)
-    names = ([name, *[""] * (len(columns) - 1)] for name in drawn.names)
-    rows = [
-        list(map(Cell, images, captions)) for images, captions in zip(zip(*columns, strict=True), names, strict=True)
-    ]
+    captions = [[name, *[""] * (len(columns) - 1)] for name in drawn.names]
+    if parameters:
+        for line, *said in zip(captions, *drawn.captions.values(), strict=True):
+            of_views = [text for group in said for text in group]
+            line[1 : 1 + len(of_views)] = of_views
+    rows = [list(map(Cell, images, line)) for images, line in zip(zip(*columns, strict=True), captions, strict=True)]
     return grid(rows, headings=headings, title=title, breaks={1}, blocks=max(1, page_columns // len(columns)))
 
 

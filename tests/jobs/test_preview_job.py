@@ -42,6 +42,18 @@ def test_views_are_those_of_training_pixel_by_pixel(manifest: Manifest, tmp_path
     assert torch.equal(drawn.views["global_crops"], generator.photometric(crops, *keys)["global_crops"])
 
 
+def test_given_samples_are_replayed_as_in_their_epoch(manifest: Manifest, tmp_path: Path) -> None:
+    wanted = config(manifest.uri, tmp_path / "a.png", "simclr_small")
+    whole = draw(wanted, manifest, num_images=200, epoch=1)
+    ids = whole.batch["sample_id"]
+    again = draw(wanted, manifest, num_images=8, epoch=1, sample_ids=[int(ids[150]), int(ids[7])])
+    assert again.batch["sample_id"].tolist() == [int(ids[7]), int(ids[150])]  # the epoch's order
+    assert torch.equal(again.views["global_crops"], whole.views["global_crops"][[7, 150]])
+    assert again.captions["global_crops"] == [whole.captions["global_crops"][row] for row in (7, 150)]
+    with pytest.raises(InputError, match="sample_ids 12345"):
+        draw(wanted, manifest, num_images=8, epoch=0, sample_ids=[12345])
+
+
 def test_another_epoch_shows_other_views(manifest: Manifest, tmp_path: Path) -> None:
     wanted = config(manifest.uri, tmp_path / "a.png", "simclr_small")
     first, second = (draw(wanted, manifest, num_images=200, epoch=epoch) for epoch in (0, 1))
