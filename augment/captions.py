@@ -7,7 +7,7 @@ from augment.sample import JITTER_OPS, CropDraws
 
 
 def captions(group: CropGroup, crops: CropDraws, draws: dict[str, Tensor]) -> list[str]:
-    """Say what was drawn for each view: the crop on the first line, then a line for each change that is applied.
+    """Say what was drawn for each view: the crop, the flip, then each change that is applied.
 
     Args:
         group: Recipe of the views.
@@ -15,11 +15,11 @@ def captions(group: CropGroup, crops: CropDraws, draws: dict[str, Tensor]) -> li
         draws: `augment.sample.sample_photometric` of the same recipe and views.
 
     Returns:
-        B captions. A jitter is given in its order: `c0.81 h+0.02 b1.2 s0.9` is contrast, hue, brightness, saturation.
+        B captions. A jitter is given in its order, two a line: `c0.81 h+0.02` is the contrast, then the hue.
     """
     said = []
     for index, (top, left, height, width, flip) in enumerate(crops.boxes()):
-        lines = [f"{width}x{height}+{left}+{top}{' flip' if flip else ''}"]
+        lines = [f"{width}x{height}+{left}+{top}", *(["flip"] if flip else [])]
         lines += [_change(group, op, draws, index) for op in group.changes() if draws[f"{op}.apply"][index]]
         said.append("\n".join(lines))
     return said
@@ -32,7 +32,7 @@ def _jitter(group: CropGroup, draws: dict[str, Tensor], index: int) -> str:
         if getattr(group.color_jitter, name) > 0:
             amount = draws[f"color_jitter.{name}"][index].item()
             parts.append(f"{name[0]}{amount:+.2f}" if name == "hue" else f"{name[0]}{amount:.2f}")
-    return " ".join(parts)
+    return "\n".join(" ".join(parts[start : start + 2]) for start in range(0, len(parts), 2))
 
 
 def _change(group: CropGroup, op: str, draws: dict[str, Tensor], index: int) -> str:

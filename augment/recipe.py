@@ -59,7 +59,7 @@ class Views(Frozen):
     size: int = Field(default=224, ge=8, description="side of the views, px, where a group does not set its own")
     placement: Literal["auto", "worker", "decode"] = Field(
         default="auto",
-        description="where colours change: the training worker's device, the decode task, or decided at launch",
+        description="where colours change: the training worker's device, or the decode task; auto: there without GPUs",
     )
     mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]")
     std: tuple[Positive, Positive, Positive] = Field(

@@ -18,9 +18,12 @@ class PlannedData(DataConfig):
     Ray Train calls it once a worker group is up, when the committed checkpoint can no longer change.
     """
 
-    def __init__(self, config: PretrainConfig, plan: Plan, run: RunDir, num_steps: int) -> None:
+    def __init__(
+        self, config: PretrainConfig, plan: Plan, run: RunDir, num_steps: int, *, photometric_done: bool
+    ) -> None:
         super().__init__()
         self._config, self._plan, self._run, self._num_steps = config, plan, run, num_steps
+        self._photometric_done = photometric_done
 
     def configure(
         self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
@@ -29,7 +32,7 @@ class PlannedData(DataConfig):
         config = self._config
         work = ingest.Ingest(
             order=self._plan,
-            shape=ingest.Crops(ViewGenerator(config.views, config.seed), photometric=photometric_done(config)),
+            shape=ingest.Crops(ViewGenerator(config.views, config.seed), photometric=self._photometric_done),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),
@@ -42,6 +45,10 @@ class PlannedData(DataConfig):
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 
-def photometric_done(config: PretrainConfig) -> bool:
-    """Tell whether colours change in the decode task; `auto` leaves them to the training workers."""
-    return config.views.placement == "decode"
+def photometric_done(config: PretrainConfig, *, use_gpu: bool) -> bool:
+    """Tell whether colours change in the decode task; `auto`: where training has no GPU to change them on.
+
+    Decode tasks are spread over every CPU of the cluster, a worker's CPUs are few and busy with the encoder.
+    """
+    placement = config.views.placement
+    return placement == "decode" or (placement == "auto" and not use_gpu)

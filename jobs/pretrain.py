@@ -113,13 +113,14 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
     filesystem, path = storage.arrow_filesystem(run.uri)
+    in_task = photometric_done(config, use_gpu=session.use_gpu)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "num_steps": num_steps,
             "threads": session.threads_per_worker,
-            "photometric_done": photometric_done(config),
+            "photometric_done": in_task,
             "run": run.uri,
             "ledger": plan.ledger.as_dict(),
             "monitor": monitor,
@@ -138,7 +139,7 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=PlannedData(config, plan, run, num_steps),
+        dataset_config=PlannedData(config, plan, run, num_steps, photometric_done=in_task),
     )
     _watch(trainer, monitor, num_steps, run.committed_step())
     stopped_at: int | None = ray.get(monitor.stopped_at.remote())

@@ -23,9 +23,12 @@ def test_a_caption_names_the_box_and_each_change_that_is_applied_with_its_number
     crops = sample_crops(GROUP, **KEYS, image_height=size, image_width=size)
     draws = sample_photometric(GROUP, **KEYS)
     for index, (caption, box) in enumerate(zip(captions(GROUP, crops, draws), crops.boxes(), strict=True)):
-        place, jitter, blur, noise, cutout = caption.splitlines()
         top, left, height, width, flip = box
-        assert place == f"{width}x{height}+{left}+{top}" + (" flip" if flip else "")
+        place, *rest = caption.splitlines()
+        assert place == f"{width}x{height}+{left}+{top}"
+        assert (rest[0] == "flip") == flip
+        first, second, blur, noise, cutout = rest[1:] if flip else rest
+        jitter = f"{first} {second}"
         order = [op for op in draws["color_jitter.order"][index].tolist() if op != 2]
         assert [part[0] for part in jitter.split()] == ["bcsh"[op] for op in order]
         assert f"b{draws['color_jitter.brightness'][index]:.2f}" in jitter
