@@ -130,7 +130,7 @@ class WithOriginal:
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
         """Make all from one decode."""
         original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
-        size = np.array([image.shape[:2] for image in images], np.int64)
+        size = np.array([image.shape[-3:-1] for image in images], np.int64)
         return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original, IMAGE_SIZE: size}
 
 
