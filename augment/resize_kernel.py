@@ -1,7 +1,4 @@
-"""The antialiased resize of the decode task, compiled: 16 rows at a time in 16-bit integers.
-
-Measured beside torch and Pillow by benchmarks/views.py.
-"""
+"""The antialiased resize of the decode task, compiled: 16 rows at a time in 16-bit integers."""
 
 from typing import Any
 
