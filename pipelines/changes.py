@@ -14,7 +14,7 @@ from pipelines.spill import NUM_BUCKETS, Spill, bucket_of
 
 PART, ROW_GROUP, ROW = "part", "row_group", "row"
 POSITION = pa.schema([(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())])  # of a stored row
-PLACE = pa.field("place", pa.int64())  # hash of uri and member: the same for all contents that lay there
+PLACE = pa.field("place", pa.int64())  # hash of uri, member and clip: the same for all contents that lay there
 _OLD = pa.schema([pa.field(schema.SAMPLE_ID, pa.int64()), PLACE, *POSITION])
 _MOVED = pa.schema([PLACE, pa.field("is_new", pa.bool_())])
 
@@ -70,7 +70,7 @@ class Changes:
         self._new.add(table, _bucket(table))
 
     def add_stored(self, table: pa.Table) -> None:
-        """Take live rows of the version before: `sample_id`, `uri`, `member` and their `POSITION`."""
+        """Take live rows of the version before: `sample_id`, `uri`, `member`, `clip` and their `POSITION`."""
         placed = table.append_column(PLACE, pa.array(_place(table)))
         self._old.add(placed.select(_OLD.names).cast(_OLD), _bucket(table))
 
@@ -133,7 +133,8 @@ def _bucket(table: pa.Table) -> np.ndarray:
 
 
 def _place(table: pa.Table) -> np.ndarray:
-    return _hash(pc.binary_join_element_wise(table[schema.URI], pc.fill_null(table["member"], ""), "\0"))
+    clip = pc.fill_null(pc.cast(table[schema.CLIP], pa.string()), "")
+    return _hash(pc.binary_join_element_wise(table[schema.URI], pc.fill_null(table["member"], ""), clip, "\0"))
 
 
 def _hash(texts: pa.Array) -> np.ndarray:

@@ -96,12 +96,12 @@ class Manifest:
                 yield part, row_group, rows
 
     def places(self) -> Iterator[pa.Table]:
-        """Yield `sample_id, uri, member` and the stored position of all live rows, a row group at a time."""
+        """Yield `sample_id, uri, member, clip` and the stored position of all live rows, a row group at a time."""
         for part, row_group, rows in self.row_groups():
             if not rows:
                 continue
             file = _parquet(storage.join(self.uri, self.parts[part].path))
-            table = file.read_row_group(row_group, columns=[schema.SAMPLE_ID, schema.URI, "member"])
+            table = file.read_row_group(row_group, columns=[schema.SAMPLE_ID, schema.URI, "member", schema.CLIP])
             row = np.arange(table.num_rows, dtype=np.int32)
             positions = (np.full_like(row, part), np.full_like(row, row_group), row)
             for name, values in zip(POSITION.names, positions, strict=True):

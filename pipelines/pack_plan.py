@@ -30,10 +30,11 @@ SAMPLES = pa.schema(
 
 
 def samples_of(manifest: Manifest) -> Iterator[pa.Table]:
-    """Yield the samples of a manifest, schema `SAMPLES`."""
+    """Yield the samples of a manifest, schema `SAMPLES`; a video once, however many clips of it are listed."""
     for part, row_group, rows in manifest.row_groups():
         if rows:
             table = manifest.read_row_group(part, row_group)
+            table = table.filter(pc.fill_null(pc.equal(table[schema.CLIP], 0), True))
             uri, member = table[schema.URI], table["member"]
             columns = [table[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)]
             columns += [pc.coalesce(member, uri), table["media"], uri, table[schema.OFFSET], member]

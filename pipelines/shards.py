@@ -5,7 +5,7 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import simplejpeg
 from PIL import Image
 
 from pipelines import quarantine, schema, storage
-from pipelines.decode import BadSample, decode
+from pipelines.decode import BadSample, Limits
+from pipelines.decoder import Decoder
 from pipelines.fetch import fetch
 from pipelines.left_out import NO_EPOCH
 from pipelines.listing import LISTED, look_up, media_of, sample_id
@@ -193,13 +194,19 @@ def _suffix(name: str | None, data: bytes) -> str:
     return next((suffix for magic, suffix in _SUFFIXES.items() if data.startswith(magic)), "jpg")
 
 
+@lru_cache(maxsize=1)
+def _decoder(max_pixels: int) -> Decoder:
+    """The decoder of this process: what hangs or crashes in it costs a sample, not the shard."""
+    return Decoder(Limits(max_pixels=max_pixels))
+
+
 def _reencoded(data: bytes, suffix: str, wanted: Reencoding, max_pixels: int) -> tuple[bytes, str]:
     """Shrink an image to the wanted side as JPEG; a JPEG that is no larger stays as it is.
 
     Raises:
         BadSample: it cannot be decoded.
     """
-    image = decode(data, max_pixels=max_pixels)
+    image = _decoder(max_pixels).image(data)
     height, width = image.shape[:2]
     factor = wanted.max_side / max(height, width)
     if factor >= 1 and data.startswith(b"\xff\xd8\xff"):
