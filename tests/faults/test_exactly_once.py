@@ -42,9 +42,15 @@ def check(out: Path, num_samples: int = 96) -> None:
 
 
 @pytest.mark.timeout(400)
+def test_a_killed_worker_repeats_and_loses_nothing(corpus: Path, tmp_path: Path) -> None:
+    Killer(words(corpus, tmp_path / "run"), seed=1, kills=1, victims=("train worker",), world_sizes=(2,)).run()
+    check(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_workers_and_drivers_repeat_and_lose_nothing(corpus: Path, tmp_path: Path) -> None:
-    killer = Killer(words(corpus, tmp_path / "run"), seed=1, kills=2, victims=("train worker", "driver"))
-    killer.run()
+    Killer(words(corpus, tmp_path / "run"), seed=1, kills=2, victims=("train worker", "driver")).run()
     check(tmp_path / "run")
 
 

@@ -114,6 +114,7 @@ def test_the_chain_runs_on_object_storage_with_two_workers(
     assert b"<html" in storage.read_bytes(page["result"])
 
 
+@pytest.mark.slow
 def test_masked_autoencoding_runs_and_reports(image_folder: Path, tmp_path: Path) -> None:
     words = [
         *("mae_small", f"source.uri={image_folder}", f"out={tmp_path}/run", "num_steps=3", "global_batch_size=16"),

@@ -43,6 +43,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_images_and_frames_of_videos_are_pretrained_on_and_exported_together(mixed: Path, tmp_path: Path) -> None:
     words = [f"source.uri={mixed}", f"out={tmp_path}/run", "num_steps=4", "clip.per_video=3"]
     with pytest.raises(InputError, match=r"holds 39 clips of videos.*set clip\.as_frames=true"):

@@ -100,7 +100,7 @@ def test_a_folder_without_a_readable_image_is_an_input_error(ray_session: None, 
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"no image at all")
-    with pytest.raises(InputError, match="none of the first 1 images can be read"):
+    with pytest.raises(InputError, match="none of the 1 images can be read"):
         preview(config(folder, tmp_path / "a.png", "simclr_small"))
 
 

@@ -202,7 +202,7 @@ def test_run_whose_images_have_gone_keeps_its_curves(
     shutil.rmtree(images)
     assert set(report(ReportConfig(run=run.uri))["pictures"]) == CURVES
     assert "can no longer be read" in made(run).words
-    assert "none of the first 12 images can be read" in capsys.readouterr().err
+    assert "none of the 12 images can be read" in capsys.readouterr().err
 
 
 def test_run_that_has_only_begun_makes_a_page_without_pictures(ray_session: None, tmp_path: Path) -> None:
