@@ -88,6 +88,7 @@ def test_nothing_is_open_to_the_world(cluster: dict[str, Any], node_types: dict[
 def test_token_authentication_is_on_and_usage_reports_are_off(cluster: dict[str, Any]) -> None:
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert "--env RAY_USAGE_STATS_ENABLED=0" in cluster["docker"]["run_options"]
+    assert any("RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9" in option for option in cluster["docker"]["run_options"])
     assert "/home/ray/.ray/auth_token" in cluster["file_mounts"]
 
 

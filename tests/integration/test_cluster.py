@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import commands
 from tests.object_store import ObjectStore
@@ -20,25 +21,9 @@ from tests.object_store import ObjectStore
 BIN = Path(sys.executable).parent
 
 
-def test_a_local_ray_reports_no_usage() -> None:
-    script = (
-        "import os\n"
-        "from ray._common.usage import usage_lib\n"
-        "print(usage_lib.usage_stats_enabled())\n"
-        "from jobs import launch; from jobs.config import ClusterConfig\n"
-        "with launch.session(ClusterConfig(address='local')):\n"
-        "    print(usage_lib.usage_stats_enabled(), os.environ['RAY_USAGE_STATS_ENABLED'])\n"
-    )
-    env = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=commands.ROOT, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False", "0"]  # Ray's own default, and what it is once a job has started it
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool, tmp_path: Path) -> None:
+@contextmanager
+def usage_listener() -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Collects what is reported to it, and gives the variables that have Ray report there at once."""
     reports: list[str] = []
 
     class Listener(http.server.BaseHTTPRequestHandler):
@@ -49,13 +34,44 @@ def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool, tmp_p
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        port = server.server_address[1]
-        usage = {"RAY_USAGE_STATS_REPORT_URL": f"http://127.0.0.1:{port}", "RAY_USAGE_STATS_REPORT_INTERVAL_S": "1"}
-        with started_head(RAY_USAGE_STATS_ENABLED=str(int(asked)), **usage):
-            deadline = time.monotonic() + (60 if asked else 20)
-            while time.monotonic() < deadline and not reports:
-                time.sleep(0.5)
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield reports, {"RAY_USAGE_STATS_REPORT_URL": url, "RAY_USAGE_STATS_REPORT_INTERVAL_S": "1"}
         server.shutdown()
+
+
+def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
+    script = (
+        "import time\n"
+        "from ray._common.usage import usage_lib\n"
+        "print(usage_lib.usage_stats_enabled())\n"
+        "from jobs import launch; from jobs.config import ClusterConfig\n"
+        "with launch.session(ClusterConfig(address='local')):\n"
+        "    print(usage_lib.usage_stats_enabled())\n"
+        "    time.sleep(10)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
+    with usage_listener() as (reports, usage):
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(
+            command, cwd=commands.ROOT, env={**env, **usage}, capture_output=True, text=True, check=True
+        )
+    assert done.stdout.split() == ["True", "False"]  # Ray's own default, and what it is once a job has started it
+    assert not reports
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool) -> None:
+    options = yaml.safe_load((commands.ROOT / "cluster.yaml").read_text())["docker"]["run_options"]
+    shipped = dict(option.removeprefix("--env ").split("=", 1) for option in options if "USAGE_STATS" in option)
+    with (
+        usage_listener() as (reports, usage),
+        started_head(**{**usage, **({"RAY_USAGE_STATS_ENABLED": "1"} if asked else shipped)}),
+    ):
+        deadline = time.monotonic() + (60 if asked else 20)
+        while time.monotonic() < deadline and not reports:
+            time.sleep(0.5)
     assert bool(reports) == asked
 
 
