@@ -13,7 +13,7 @@ test: env
 	$(BIN)/python -m pytest
 
 test-all: env
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -o session_timeout=14400
 
 check: env
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """What the suite shares: an environment that reaches nothing outside, one Ray, one S3 server, real photographs."""
 
+import faulthandler
 import os
 import secrets
 import tempfile
@@ -32,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    faulthandler.dump_traceback_later(120, exit=True)  # a process that does not end is a failure that says where
     config.stash[_STORE].stop()
     config.stash[_STORE_FOLDER].cleanup()
 
