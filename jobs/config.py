@@ -120,6 +120,30 @@ class CheckpointConfig(Frozen):
     keep: int = Field(2, ge=1, description="checkpoints kept; older ones of this run are deleted")
 
 
+class HealthConfig(Frozen):
+    """How an encoder is watched without labels, and what happens when it stops telling images apart."""
+
+    every_steps: int = Field(100, ge=1, description="optimiser steps between looks at images of the corpus")
+    num_samples: int = Field(512, ge=8, description="images looked at: the first ones of the first epoch")
+    on_collapse: Literal["warn", "stop", "rollback"] = Field(
+        "warn",
+        description="rollback: once, to the last healthy checkpoint at half the learning rate; a second collapse stops",
+    )
+    min_spread: float = Field(
+        0.2, ge=0, lt=1, description="collapsed below: spread of the projections over samples, 1 when spread evenly"
+    )
+    min_rankme: float = Field(1.5, ge=1, description="collapsed below: effective rank of the embeddings")
+    grace_steps: int = Field(50, ge=0, description="steps before the first that is judged; norms settle in them")
+
+
+class ArtifactConfig(Frozen):
+    """Which weights ship."""
+
+    select: Literal["last", "best_health"] = Field(
+        "last", description="best_health: of the look whose embeddings have the highest effective rank (RankMe)"
+    )
+
+
 class DebugConfig(Frozen):
     """What helps to find out what happened."""
 
@@ -160,6 +184,8 @@ class PretrainConfig(Frozen):
     )
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    health: HealthConfig = HealthConfig()
+    artifact: ArtifactConfig = ArtifactConfig()
     log: LogConfig = LogConfig()
     debug: DebugConfig = DebugConfig()
 

@@ -125,7 +125,10 @@ class StepProgress:
         self._bar.stop()
 
     def show(self, line: dict[str, Any]) -> None:
-        """Show one log line, or that workers have started (again)."""
+        """Show one log line, a warning, or that workers have started (again)."""
+        if "warning" in line:
+            self._bar.console.print(f"warning: {line['warning']}")
+            return
         if "started_at" in line:
             self._bar.console.print(
                 f"attempt {line['attempt']}: {line['workers']} workers go on from step {line['started_at']}"

@@ -49,7 +49,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         if resumed:
             print(f"resuming {run.uri} from step {done} of {num_steps}", file=sys.stderr)
         print(_derived(config, plan.manifest, num_steps), file=sys.stderr)
-        stopped_at = None if done >= num_steps else _fit(config, run, plan, num_steps, session)
+        stopped_at = None if done >= num_steps else _train(config, run, plan, num_steps, session)
     lines = run.join_metrics()
     if finding := bottleneck(lines):
         print(finding, file=sys.stderr)
@@ -109,6 +109,17 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     )
 
 
+def _train(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
+    """Train to the end, from the last checkpoint once more where a collapse sends the run back; returns as `_fit`."""
+    before = run.rollback()
+    stopped_at = _fit(config, run, plan, num_steps, session)
+    back = run.rollback()
+    if back is None or back == before:
+        return stopped_at
+    print(f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate", file=sys.stderr)
+    return _fit(config, run, plan, num_steps, session)
+
+
 def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
@@ -122,6 +133,7 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
             "threads": session.threads_per_worker,
             "photometric_done": in_task,
             "run": run.uri,
+            "manifest": plan.manifest.uri,
             "ledger": plan.ledger.as_dict(),
             "monitor": monitor,
         },

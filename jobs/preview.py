@@ -3,13 +3,11 @@
 import io
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from PIL import Image
 from pydantic import Field, create_model, model_validator
@@ -25,11 +23,10 @@ from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
 from pipelines import ingest, schema, storage
+from pipelines.head import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
 from pipelines.manifest import Manifest
-from pipelines.plan import Order, Plan
+from pipelines.plan import Plan
 
-ORIGINAL = "original"  # (B, 3, S, S) uint8, beside the columns that a job asked for
-IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the decoded image, px
 ORIGINAL_PX = 112
 
 
@@ -80,60 +77,6 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The rows of a few positions, read already: the tasks then need no manifest of their own.
-
-    Attributes:
-        table: Manifest rows with `epoch` and `position`.
-    """
-
-    table: pa.Table
-
-    @classmethod
-    def of(cls, order: Order, start: int, stop: int) -> "Head":
-        """Read positions [start, stop) of an order; they are counted from 0 here."""
-        return cls(pa.concat_tables(order.rows(start, stop)))
-
-    @classmethod
-    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "Head":
-        """Read those of positions [start, stop) that hold the given samples."""
-        wanted = pa.array(sample_ids, pa.int64())
-        return cls(
-            pa.concat_tables(
-                table.filter(pc.is_in(table[schema.SAMPLE_ID], value_set=wanted)) for table in order.rows(start, stop)
-            )
-        )
-
-    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the rows [start, stop)."""
-        yield self.table.slice(start, stop - start)
-
-    def names(self) -> list[str]:
-        """File name of every row, without folders."""
-        pairs = zip(self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True)
-        return [str(member or uri).rpartition("/")[2] for member, uri in pairs]
-
-
-@dataclass(frozen=True)
-class WithOriginal:
-    """The columns of another shape, and the image's largest centred square for people to compare them with."""
-
-    shape: ingest.Shape
-    size: int = ORIGINAL_PX
-
-    def empty(self, num_rows: int) -> ingest.Columns:
-        """Allocate the other shape's columns, `original` and `image_size`."""
-        original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
-        return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
-
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
-        """Make all from one decode."""
-        original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
-        size = np.array([image.shape[-3:-1] for image in images], np.int64)
-        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original, IMAGE_SIZE: size}
-
-
 @dataclass(frozen=True)
 class Drawn:
     """Readable images of an epoch with their views.
@@ -166,7 +109,7 @@ def draw(
     head = _head(config, manifest, num_images, epoch, sample_ids)
     num_images = head.table.num_rows
     generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
-    shape = WithOriginal(ingest.Crops(generator, photometric=in_task))
+    shape = WithOriginal(ingest.Crops(generator, photometric=in_task), ORIGINAL_PX)
     work = ingest.Ingest(
         head,
         shape,
@@ -176,7 +119,7 @@ def draw(
         run="preview",
         sampling=config.clip.sampling(manifest, config.seed),
     )
-    columns = collect(ingest.dataset(work, np.array([[0, num_images]])))
+    columns = joined(ingest.dataset(work, np.array([[0, num_images]])).iter_batches(batch_size=None))
     valid = columns.pop(schema.VALID)
     if not valid.any():
         raise InputError(f"source.uri {manifest.source}: none of the {len(valid)} images can be read")
@@ -205,12 +148,6 @@ def _head(config: PretrainConfig, manifest: Manifest, num_images: int, epoch: in
     if missing := sorted(set(sample_ids) - set(head.table[schema.SAMPLE_ID].to_pylist())):
         raise InputError(f"sample_ids {missing[0]} is not in the manifest of source.uri {manifest.source}")
     return head
-
-
-def collect(stream: Any) -> ingest.Columns:
-    """Take a small dataset into memory, a column an array."""
-    batches = list(stream.iter_batches(batch_size=None))
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def contact_sheet(

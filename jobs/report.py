@@ -122,6 +122,9 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
             report_figures.feature_spread(found.lines, dim),
             report_figures.throughput(found.lines),
             report_figures.stages(found.lines),
+            report_figures.health(found.lines),
+            report_figures.geometry(found.lines),
+            report_figures.information(found.lines),
         ]
     if found.manifest:
         drawn += _shown(found, found.manifest)
@@ -185,8 +188,14 @@ def _head(found: Found) -> list[Html]:
 def _training(found: Found, pictures: dict[str, Picture]) -> Html:
     if "loss" not in pictures:
         return html.section("Training", html.paragraph("No step has been logged yet.", pale=True))
-    health = html.pictures(pictures["feature_std"], pictures["throughput"], width=HALF_PX)
-    parts = [html.pictures(pictures["loss"], width=WIDE_PX), health]
+    parts = [html.pictures(pictures["loss"], width=WIDE_PX)]
+    parts.append(html.pictures(pictures["feature_std"], pictures["throughput"], width=HALF_PX))
+    if "health" in pictures:
+        parts.append(html.pictures(pictures["health"], pictures["geometry"], width=HALF_PX))
+    if "information" in pictures:
+        parts.append(html.pictures(pictures["information"], width=WIDE_PX))
+    if back := found.run.rollback():
+        parts.append(html.paragraph(f"Went back once: {back['reason']}."))
     if "stages" in pictures:
         parts += [html.pictures(pictures["stages"], width=WIDE_PX), html.paragraph(bottleneck(found.lines) or "")]
     return html.section("Training", *parts)

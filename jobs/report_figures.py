@@ -87,6 +87,60 @@ def feature_spread(lines: Lines, embed_dim: int) -> Picture:
     return Picture("feature_std.png", finding, _png(figure))
 
 
+def health(lines: Lines) -> Picture | None:
+    """Draw what the looks at the corpus saw: effective rank and spread; None before the first look."""
+    looks = _looks(lines)
+    if not looks:
+        return None
+    first, last = looks[0], looks[-1]
+    finding = f"Effective rank of the corpus's embeddings is {last['health_rankme']:.0f} at the last look"
+    if len(looks) > 1:
+        moved = _moved(first["health_rankme"], last["health_rankme"])
+        finding = (
+            f"Effective rank of the corpus's embeddings {moved} from {first['health_rankme']:.0f} to "
+            f"{last['health_rankme']:.0f} in {len(looks)} looks"
+        )
+    spreads = [look for look in looks if "health_spread" in look]
+    with _figure(finding, panels=2 if spreads else 1) as (figure, axes):
+        _curve(axes[0], looks, "health_rankme", COLOURS[0])
+        axes[0].set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(looks, "health_rankme", 1)))
+        if spreads:
+            _curve(axes[1], spreads, "health_spread", COLOURS[1])
+            axes[1].set(ylabel="projections' spread\n(1: even)", ylim=(0, 1.15 * _highest(spreads, "health_spread", 1)))
+    return Picture("health.png", finding, _png(figure))
+
+
+def geometry(lines: Lines) -> Picture | None:
+    """Draw how near two views lie and how evenly embeddings cover the sphere; None before the first look."""
+    looks = _looks(lines)
+    if not looks:
+        return None
+    last = looks[-1]
+    finding = f"Alignment {last['health_alignment']:.2f}, uniformity {last['health_uniformity']:.2f} at the last look"
+    with _figure(finding, panels=2) as (figure, (upper, lower)):
+        _curve(upper, looks, "health_alignment", COLOURS[0])
+        upper.set(ylabel="alignment\n(0: views coincide)", ylim=(0, 1.15 * _highest(looks, "health_alignment", 0.1)))
+        _curve(lower, looks, "health_uniformity", COLOURS[1])
+        lower.set(ylabel="uniformity\n(lower: more even)")
+    return Picture("geometry.png", finding, _png(figure))
+
+
+def information(lines: Lines) -> Picture | None:
+    """Draw the mutual information of two views that InfoNCE certifies; None for other objectives."""
+    if "info_nce_bound" not in lines[-1]:
+        return None
+    finding = f"Two views share at least {lines[-1]['info_nce_bound']:.2f} nats, by InfoNCE's bound"
+    with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
+        _curve(axes, [line for line in lines if "info_nce_bound" in line], "info_nce_bound", COLOURS[0])
+        axes.set_ylabel("mutual information\nat least (nats)")
+    return Picture("information.png", finding, _png(figure))
+
+
+def _looks(lines: Lines) -> Lines:
+    """The lines that carry a look, at the step at which it was taken."""
+    return [{**line, "step": line["health_step"]} for line in lines if "health_rankme" in line]
+
+
 def throughput(lines: Lines) -> Picture:
     """Draw images per second and the share of time spent waiting for data."""
     rate, wait = (median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction"))

@@ -16,6 +16,7 @@ from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
 from pipelines import embed, ingest, schema, storage
+from pipelines.head import ORIGINAL, Head, WithOriginal, joined
 from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 
@@ -67,8 +68,8 @@ def _embed(
     The first of the second epoch, in which the order is another: the report has shown those of the first.
     """
     num_images = min(NUM_EMBEDDED, manifest.num_rows)
-    head = preview.Head.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
-    shape = preview.WithOriginal(ingest.Centre(encoder.image_size))
+    head = Head.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
+    shape = WithOriginal(ingest.Centre(encoder.image_size), preview.ORIGINAL_PX)
     work = ingest.Ingest(
         head,
         shape,
@@ -81,9 +82,9 @@ def _embed(
     images = ingest.dataset(work, np.array([[0, num_images]]))
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
     encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)
-    columns = preview.collect(embed.embed(images, encoders, num_actors=1))
+    columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))
     valid = columns[schema.VALID]
-    return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(columns[preview.ORIGINAL][valid])
+    return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(columns[ORIGINAL][valid])
 
 
 def reconstruction(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture | None:

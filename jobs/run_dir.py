@@ -1,6 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json metrics/ metrics.jsonl checkpoints/ artifact/ quarantine/ samples/ manifest/ tensorboard/ report/
+config.yaml env.json metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/ samples/ manifest/
+tensorboard/ report/
 """
 
 import json
@@ -98,6 +99,17 @@ class RunDir:
     def ledger(self) -> Ledger:
         """What the newest committed checkpoint's weights have seen; nothing where there is none."""
         return checkpoints.ledger(self.path(checkpoints.FOLDER))
+
+    def rollback(self) -> dict[str, Any] | None:
+        """The collapse for which the run went back to an earlier checkpoint: `step`, `reason`; None if it did not."""
+        if not storage.exists(self.path("rollback.json")):
+            return None
+        values: dict[str, Any] = json.loads(storage.read_bytes(self.path("rollback.json")))
+        return values
+
+    def write_rollback(self, step: int, reason: str) -> None:
+        """Record that the run goes back; from then on it trains at half the learning rate."""
+        storage.write_bytes(self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode())
 
     def join_metrics(self) -> list[dict[str, Any]]:
         """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""

@@ -24,7 +24,7 @@ from pipelines.retries import RETRIES
 Item = TypeVar("Item")
 FLUSH_S = 15.0
 SHARES = (schema.FETCH_S, schema.DECODE_S, schema.CROP_S, schema.RETRIES)  # columns that are summed
-SUMS = ("misplaced", *SHARES, "transport_s", *REASONS)
+SUMS = ("misplaced", "infinite", *SHARES, "transport_s", *REASONS)
 
 
 class PretrainingError(RunError):
@@ -55,6 +55,7 @@ class RunLog:
         self._bad = Counter[str]()  # by reason, since this attempt began
         self._samples = 0
         self._outputs: dict[str, Tensor] = {}
+        self._look: dict[str, float] = {}  # figures of the last look, until a line takes them
         self._first = collectives.rank() == 0
         if self._first:
             self._open()
@@ -94,28 +95,32 @@ class RunLog:
         kinds = torch.arange(1, 1 + len(REASONS), device=found.device)
         bad = (reason[:, None] == kinds).sum(0)  # bincount would wait for the device
         transport_s = (self._taken_at - columns[schema.READY_AT].max()).clamp(0, self._waited_s)
-        new = [(found != due).sum(), *(columns[name].sum() for name in SHARES), transport_s, *bad]
+        new = [(found != due).sum(), found.new_zeros(()), *(columns[name].sum() for name in SHARES), transport_s, *bad]
         self._sums = self._sums.to(found.device) + torch.stack([value.double() for value in new])
         self._outputs = outputs
 
-    def check_order(self) -> None:
-        """Make sure that this worker's steps saw the samples that are theirs; before weights are called committed.
+    def check(self) -> None:
+        """Make sure, before weights are called committed, that they are numbers and saw the samples that are theirs.
 
         Raises:
-            PretrainingError: they did not.
+            PretrainingError: they are not, or did not.
         """
         if misplaced := int(self._sums[SUMS.index("misplaced")]):
             raise PretrainingError(self._out_of_order(misplaced))
+        if infinite := int(self._sums[SUMS.index("infinite")]):
+            raise PretrainingError(_not_finite(infinite))
 
     def _out_of_order(self, misplaced: int) -> str:
         return f"{misplaced} samples since the last line were those of other steps than theirs: please report this"
 
-    def step(self, step: int, lr: float, grad_norm: Tensor, *, final: bool) -> None:
-        """Take note of a step; every so many of them all ranks agree on a line, which rank 0 sends.
+    def step(self, step: int, lr: float, grad_norm: Tensor, look: dict[str, float], *, final: bool) -> None:
+        """Take note of a step and of a look after it; every so many steps all ranks agree on a line, rank 0 sends it.
 
         Raises:
             PretrainingError: the run must not go on; the same on every rank.
         """
+        self._sums[SUMS.index("infinite")] += ~grad_norm.isfinite()
+        self._look = look or self._look
         if step % self._config.log.every_steps and not final:
             return
         shared = self._reduce(grad_norm)
@@ -124,24 +129,25 @@ class RunLog:
         self._samples += steps * self._config.global_batch_size
         sums = {name: shared.pop(name) for name in (*SUMS, "wait_s")}
         self._bad.update({reason: int(count) for reason in REASONS if (count := sums[reason])})
-        misplaced = int(sums["misplaced"])
+        misplaced, infinite = int(sums["misplaced"]), int(sums["infinite"]) // collectives.world_size()
         times = stage_times(sums, steps * self._config.global_batch_size, elapsed * collectives.world_size())
         line = {
             "step": step,
             "samples": step * self._config.global_batch_size,
             "lr": lr,
             **shared,
+            **self._look,
             "images_per_s": steps * self._config.global_batch_size / elapsed,
             **times,
             "memory_gib": _memory_gib(),
             "bad_samples": self._bad.total(),
             **{f"bad_{reason}": count for reason, count in self._bad.items()},
         }
-        self._started, self._logged_step, self._wait_s = now, step, 0.0
+        self._started, self._logged_step, self._wait_s, self._look = now, step, 0.0, {}
         if self._first:
             self._write(line)
         self.last_line = line
-        if problem := self._problem(line, misplaced):
+        if problem := self._problem(line, misplaced, infinite):
             self.close(stopped_at=None)
             raise PretrainingError(problem)
 
@@ -152,6 +158,7 @@ class RunLog:
         scalars |= {
             "feature_std": health.feature_std(embedding),
             "rankme": health.rankme(embedding),
+            "embedding_norm": embedding.norm(dim=1).mean(),
             "grad_norm": grad_norm,
         }
         self._sums[SUMS.index(schema.RETRIES)] += RETRIES.total - self._retries  # of this process: what it writes
@@ -163,7 +170,7 @@ class RunLog:
         shared = {name: total / collectives.world_size() for name, total in zip(scalars, summed, strict=False)}
         return shared | dict(zip((*SUMS, "wait_s"), summed[len(scalars) :], strict=True))
 
-    def _problem(self, line: dict[str, Any], misplaced: int) -> str | None:
+    def _problem(self, line: dict[str, Any], misplaced: int, infinite: int) -> str | None:
         if misplaced:
             return self._out_of_order(misplaced)
         fraction = self._bad.total() / self._samples
@@ -175,7 +182,7 @@ class RunLog:
             )
         if line["loss"] != line["loss"] or abs(line["loss"]) == float("inf"):
             return f"the loss is {line['loss']} at step {line['step']}: lower optim.lr or set optim.clip_grad_norm"
-        return None
+        return _not_finite(infinite) if infinite else None
 
     def _write(self, line: dict[str, Any]) -> None:
         self._monitor.log.remote(line)
@@ -207,6 +214,10 @@ class RunLog:
                 storage.write_bytes(self._run.path("tensorboard", file.name), file.read_bytes())
         self._folder.cleanup()
         ray.get(self._monitor.end.remote(stopped_at))
+
+
+def _not_finite(steps: int) -> str:
+    return f"the gradient was not finite in {steps} steps since the last line: lower optim.lr"
 
 
 def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dict[str, float]:

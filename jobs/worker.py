@@ -1,5 +1,6 @@
 """The training loop that runs in every Ray Train worker."""
 
+import copy
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from augment.generator import ViewGenerator
 from jobs import checkpoints
 from jobs.audit import SampleAudit
 from jobs.config import PretrainConfig, load_pretrain
+from jobs.health import Health, Look
 from jobs.run_dir import RunDir, environment
 from jobs.run_log import RunLog
 from models import artifact, collectives, optim
@@ -28,13 +30,15 @@ from models.registry import build_method
 from pipelines import schema
 from pipelines.plan import Ledger
 
+ROLLBACK_LR_SCALE = 0.5
+
 
 def train_worker(job: dict[str, Any]) -> None:
     """Train from the last committed checkpoint to the last step.
 
     Args:
-        job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest_version`, and
-            `monitor`, the driver's actor.
+        job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest` (its URI),
+            `ledger`, and `monitor`, the driver's actor.
     """
     if ray.get(job["monitor"].failure.remote()) is None:  # else Ray Train has started this for nothing
         _train(job)
@@ -46,16 +50,19 @@ def _train(job: dict[str, Any]) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
         torch.use_deterministic_algorithms(True)
-    state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]))
+    rolled_back = run.rollback() is not None
+    lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
+    state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale)
     state.restore(ray.train.get_checkpoint())
     views = ViewGenerator(config.views, config.seed)
     attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
     log = RunLog(config, job, state.step, attempt)
     audit = SampleAudit(run, attempt, collectives.rank(), enabled=config.debug.log_samples)
     control = Control(config, job["monitor"])
+    health = Health(config, job, rolled_back=rolled_back)
 
     def save(*, wait: bool) -> None:
-        log.check_order()
+        log.check()
         audit.flush()
         save_checkpoint(state, wait=wait)
 
@@ -69,9 +76,15 @@ def _train(job: dict[str, Any]) -> None:
             log.saw(columns, position, outputs)
             audit.saw(state.step + 1, columns)
         grad_norm = state.update(job["num_steps"])
-        log.step(state.step, lr, grad_norm, final=state.step == job["num_steps"])
+        final = state.step == job["num_steps"]
         verdict = control.exchange()
-        if verdict.stop and state.step < job["num_steps"]:
+        saving = verdict.checkpoint or verdict.stop or final
+        look = health.look(state.method, state.step, saving=saving, autocast=state.autocast)
+        log.step(state.step, lr, grad_norm, look.figures if look else {}, final=final)
+        if health.goes_back(look, log):
+            return
+        state.keep_best(look)
+        if verdict.stop and not final:
             log.close(stopped_at=state.step)
             save(wait=True)
             return
@@ -86,7 +99,7 @@ def _train(job: dict[str, Any]) -> None:
 class TrainState:
     """Everything a checkpoint holds: the method, the optimiser, the step and the ledger of what they have seen."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device, plan: Ledger) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0) -> None:
         self.config = config
         self.device = device
         self._plan = plan
@@ -105,9 +118,10 @@ class TrainState:
                 broadcast_buffers=False,
                 find_unused_parameters=config.deterministic,
             )
-        self.peak_lr = optim.peak_lr(config.optim, config.global_batch_size)
+        self.peak_lr = lr_scale * optim.peak_lr(config.optim, config.global_batch_size)
         self.optimizer = optim.build_optimizer(self.method.param_groups(), config.optim, self.peak_lr)
         self.step = 0
+        self.best: dict[str, Any] | None = None  # `step`, `rankme` and `encoder` of the healthiest look
         wanted = config.precision
         self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
 
@@ -119,11 +133,21 @@ class TrainState:
             saved = torch.load(Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True)
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
+        self.step, self.best = saved["step"], saved["best"]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain values."""
-        return {"step": self.step, "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+        method, optimizer = self.method.state_dict(), self.optimizer.state_dict()
+        return {"step": self.step, "method": method, "optimizer": optimizer, "best": self.best}
+
+    def keep_best(self, look: Look | None) -> None:
+        """Keep the encoder of the healthiest look, where it is to ship; rank 0 alone writes it."""
+        if look is None or self.config.artifact.select != "best_health" or collectives.rank() != 0:
+            return
+        rankme = look.figures.get("health_rankme", 0.0)
+        if look.collapse is None and (self.best is None or rankme > self.best["rankme"]):
+            encoder = {name: tensor.detach().cpu().clone() for name, tensor in self.method.encoder.state_dict().items()}
+            self.best = {"step": self.step, "rankme": rankme, "encoder": encoder}
 
     def ledger(self) -> Ledger:
         """Every position of the plan up to the last step's."""
@@ -253,17 +277,21 @@ def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, An
     """Write the encoder with what made it; returns the digest."""
     config, run = state.config, RunDir(job["run"])
     dump = config.model_dump(mode="json")
+    encoder, step = state.method.encoder, state.step
+    if state.best is not None and config.artifact.select == "best_health":
+        encoder, step = copy.deepcopy(encoder), state.best["step"]
+        encoder.load_state_dict(state.best["encoder"])
     return artifact.save(
         run.path("artifact"),
-        state.method.encoder,
+        encoder,
         config={name: dump[name] for name in ("method", "encoder", "views", "optim", "seed", "global_batch_size")},
         preprocess={"image_size": config.views.size, "mean": config.views.mean, "std": config.views.std},
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,
             "manifest_version": job["ledger"]["spans"][-1]["version"],
-            "num_steps": state.step,
-            "samples_seen": state.step * config.global_batch_size,
+            "num_steps": step,
+            "samples_seen": step * config.global_batch_size,
             "metrics": metrics,
             "packages": environment()["packages"],
         },

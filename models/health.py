@@ -23,6 +23,20 @@ def feature_std(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def spread(z: Tensor) -> Tensor:
+    """`feature_std` as a share of an even spread's: 0 when all features collapse to one point, about 1 at the most.
+
+    Args:
+        z: Features, (N, D), any float dtype.
+
+    Returns:
+        A float32 scalar.
+    """
+    share: Tensor = feature_std(z) * z.shape[1] ** 0.5
+    return share
+
+
+@torch.no_grad()
 def rankme(z: Tensor) -> Tensor:
     """How many dimensions the features fill: the exponential of the entropy of their singular values.
 
@@ -118,11 +132,15 @@ def prototype_entropy(assignments: Tensor) -> Tensor:
     return entropy
 
 
-def info_nce_bound(loss: float, num_candidates: int) -> float:
+@torch.no_grad()
+def info_nce_bound(loss: Tensor, num_candidates: Tensor | int) -> Tensor:
     """Lower bound in nats on the mutual information of two views that InfoNCE certifies (arXiv:1807.03748, eq. 5).
 
     Args:
-        loss: InfoNCE, nats.
-        num_candidates: N, the positive included; the bound cannot exceed log N.
+        loss: InfoNCE, nats, a scalar.
+        num_candidates: N, the positive included; as a tensor, an integer scalar on the loss's device. The bound cannot
+            exceed log N.
     """
-    return math.log(num_candidates) - loss
+    if isinstance(num_candidates, int):
+        return math.log(num_candidates) - loss
+    return num_candidates.clamp(min=1).float().log() - loss

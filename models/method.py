@@ -81,6 +81,11 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def project(self, embedding: Tensor) -> Tensor | None:
+        """What the objective compares of embeddings (B, D), (B, P); None for a method without a projection head."""
+        head = self._modules.get("projection_head")
+        return None if head is None else head(embedding)
+
     def after_step(self, step: int, num_steps: int) -> None:
         """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augment.recipe import Views, moco_v2_views
+from models import health
 from models.collectives import gather, global_mean
 from models.ema import follow, frozen_copy
 from models.encoders.factory import EncoderConfig
@@ -68,6 +69,7 @@ class MoCo(Method):
 
         Returns:
             loss: InfoNCE against the queue, nats, mean over the global batch's valid samples.
+            info_nce_bound: Nats of mutual information that the loss certifies, at most log(queue_size + 1).
             contrast_top1: Fraction of this worker's samples that are nearer to their key than to any in the queue.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
         """
@@ -87,6 +89,7 @@ class MoCo(Method):
         hits = (positive.detach() > negatives.detach().amax(1)) & valid
         return {
             "loss": loss,
+            "info_nce_bound": health.info_nce_bound(loss.detach(), logits.shape[1]),
             "contrast_top1": hits.sum() / valid.sum().clamp(min=1),
             "embedding": embedding.detach(),
         }

@@ -12,6 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.recipe import Views, byol_views
+from models import health
+from models.collectives import world_size
 from models.ema import cosine_momentum, follow, frozen_copy
 from models.encoders.factory import EncoderConfig
 from models.heads import mlp
@@ -70,6 +72,7 @@ class MoCoV3(Method):
         Returns:
             loss: Sum of both directions' InfoNCE, nats times 2 * temperature as the authors scale it, mean over the
                 global batch's valid samples.
+            info_nce_bound: Nats of mutual information that the loss certifies, mean of both directions.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
         """
         images = [batch["views"][group][0] for group in UNLIKE_VIEWS]  # (B, 3, S, S) each
@@ -79,7 +82,12 @@ class MoCoV3(Method):
             keys = [self.teacher(view) for view in images]
         valid, temperature = batch["valid"], self.temperature
         both = [info_nce(queries[i], keys[1 - i], temperature=temperature, valid=valid) for i in range(2)]
-        return {"loss": 2 * temperature * (both[0] + both[1]), "embedding": embeddings[0].detach()}
+        nats = (both[0] + both[1]) / 2
+        return {
+            "loss": 4 * temperature * nats,
+            "info_nce_bound": health.info_nce_bound(nats.detach(), world_size() * valid.sum()),
+            "embedding": embeddings[0].detach(),
+        }
 
     def after_step(self, step: int, num_steps: int) -> None:
         """Move the teacher."""

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment.recipe import Views, simclr_views
+from models import health
+from models.collectives import world_size
 from models.encoders.factory import EncoderConfig
 from models.heads import mlp
 from models.losses import (
@@ -78,7 +80,7 @@ class SimCLR(Method):
     def __init__(self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
-        self.objective = _objective(config)
+        self.loss, self.objective = config.loss, _objective(config)
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
         # Batch norm after both layers, as in the authors' code; the second without scale and shift.
         self.projection_head = mlp(dims, norm=True, last_norm=True)
@@ -88,6 +90,7 @@ class SimCLR(Method):
 
         Returns:
             loss: Mean over the global batch's valid anchors; nats for `nt_xent`.
+            info_nce_bound: With `nt_xent` and `info_nce`, nats of mutual information that the loss certifies.
             contrast_top1: Fraction of this worker's anchors whose most similar view, among this worker's only, is their
                 own image's other one; 1 / (2B - 1) at chance.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
@@ -97,11 +100,21 @@ class SimCLR(Method):
         # Both views in one pass: batch norm then sees one distribution, and the kernels one large batch.
         embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
         projection = self.projection_head(embedding).unflatten(0, (2, num_samples))  # (2, B, projection_dim)
+        loss = self.objective(projection, valid=batch["valid"])
+        bound = self._info_nce_bound(loss.detach(), batch["valid"])
         return {
-            "loss": self.objective(projection, valid=batch["valid"]),
+            "loss": loss,
+            **({} if bound is None else {"info_nce_bound": bound}),
             "contrast_top1": _contrast_top1(projection.detach(), batch["valid"]),
             "embedding": embedding[:num_samples].detach(),
         }
+
+    def _info_nce_bound(self, loss: Tensor, valid: Tensor) -> Tensor | None:
+        """The mean over workers is the bound; never above it where their numbers of valid samples differ."""
+        num_samples = world_size() * valid.sum()
+        if self.loss == "nt_xent":
+            return health.info_nce_bound(loss, 2 * num_samples - 1)
+        return health.info_nce_bound(loss, num_samples) if self.loss == "info_nce" else None
 
 
 def _objective(config: SimCLRConfig) -> Callable[..., Tensor]:

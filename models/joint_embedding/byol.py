@@ -30,6 +30,7 @@ class BYOLConfig(MethodConfig):
     )
     hidden_dim: int = Field(default=4096, ge=1, description="features of both heads' hidden layer")
     projection_dim: int = Field(default=256, ge=2, description="features in which the views are compared")
+    predictor: bool = Field(default=True, description="false: without prediction head, an ablation that collapses")
 
 
 class BYOL(Method):
@@ -47,7 +48,7 @@ class BYOL(Method):
         hidden, out = config.hidden_dim, config.projection_dim
         # No bias at their ends, as the authors: the prediction head's norm would subtract the projection's.
         self.projection_head = mlp([self.encoder.embed_dim, hidden, out], last_bias=False)
-        self.prediction_head = mlp([out, hidden, out], last_bias=False)
+        self.prediction_head = mlp([out, hidden, out], last_bias=False) if config.predictor else nn.Identity()
         self.teacher = frozen_copy(self._student())
 
     def _student(self) -> nn.Sequential:

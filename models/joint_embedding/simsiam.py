@@ -30,6 +30,7 @@ class SimSiamConfig(MethodConfig):
         default=512, ge=1, description="features of the prediction head's hidden layer, its bottleneck"
     )
     fixed_prediction_lr: bool = Field(default=True, description="keep the prediction head at the peak learning rate")
+    stop_gradient: bool = Field(default=True, description="false: the paper's ablation, which collapses")
 
 
 class SimSiam(Method):
@@ -43,6 +44,7 @@ class SimSiam(Method):
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         self.fixed_prediction_lr = config.fixed_prediction_lr
+        self.stop_gradient = config.stop_gradient
         dim = config.projection_dim
         self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_norm=True)
         self.prediction_head = mlp([dim, config.prediction_dim, dim])
@@ -59,7 +61,7 @@ class SimSiam(Method):
         embeddings = [self.encoder(view) for view in batch["views"][_GROUP]]  # (B, D) each
         projections = [self.projection_head(embedding) for embedding in embeddings]
         predictions = [self.prediction_head(projection) for projection in projections]
-        targets = [projection.detach().float() for projection in projections]
+        targets = [(z.detach() if self.stop_gradient else z).float() for z in projections]
         cosines = [functional.cosine_similarity(predictions[i].float(), targets[1 - i], dim=-1) for i in range(2)]
         return {
             "loss": global_mean(-(cosines[0] + cosines[1]) / 2, batch["valid"]),

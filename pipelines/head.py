@@ -1,0 +1,75 @@
+"""The first samples of an order, their originals beside their views: for people to see, for health to be judged by."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import ingest, schema
+from pipelines.plan import Order
+
+ORIGINAL = "original"  # (B, 3, S, S) uint8, the largest centred square
+IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the decoded image, px
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The rows of a few positions, read already: the tasks then need no manifest of their own.
+
+    Attributes:
+        table: Manifest rows with `epoch` and `position`.
+    """
+
+    table: pa.Table
+
+    @classmethod
+    def of(cls, order: Order, start: int, stop: int) -> "Head":
+        """Read positions [start, stop) of an order; they are counted from 0 here."""
+        return cls(pa.concat_tables(order.rows(start, stop)))
+
+    @classmethod
+    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "Head":
+        """Read those of positions [start, stop) that hold the given samples."""
+        wanted = pa.array(sample_ids, pa.int64())
+        return cls(
+            pa.concat_tables(
+                table.filter(pc.is_in(table[schema.SAMPLE_ID], value_set=wanted)) for table in order.rows(start, stop)
+            )
+        )
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Yield the rows [start, stop)."""
+        yield self.table.slice(start, stop - start)
+
+    def names(self) -> list[str]:
+        """File name of every row, without folders."""
+        pairs = zip(self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True)
+        return [str(member or uri).rpartition("/")[2] for member, uri in pairs]
+
+
+@dataclass(frozen=True)
+class WithOriginal:
+    """The columns of another shape, and each image's largest centred square and size."""
+
+    shape: ingest.Shape
+    size: int
+
+    def empty(self, num_rows: int) -> ingest.Columns:
+        """Allocate the other shape's columns, `original` and `image_size`."""
+        original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
+        return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
+
+    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
+        """Make all from one decode."""
+        original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
+        size = np.array([image.shape[-3:-1] for image in images], np.int64)
+        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original, IMAGE_SIZE: size}
+
+
+def joined(blocks: Iterable[Any]) -> ingest.Columns:
+    """Take the blocks of a few samples into memory, a column an array."""
+    batches = list(blocks)
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
