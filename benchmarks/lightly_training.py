@@ -187,7 +187,9 @@ class SwAV(Learner):
         scores = [[self.prototypes(z, step) for z in each] for each in (large, small)]
         with torch.no_grad():
             kept = [bank(z.detach(), update=True)[1].T for bank, z in zip(self.queues, large, strict=True)]
-            queued = [self.prototypes(rows, step) for rows in kept] if done >= self.settings.queue_start_fraction else None
+            queued = (
+                [self.prototypes(rows, step) for rows in kept] if done >= self.settings.queue_start_fraction else None
+            )
         value: Tensor = self.criterion(*scores, queued)
         return value
 

@@ -1,9 +1,10 @@
 """Pretrain with every method's small recipe and probe what it learnt, beside the same encoder untrained.
 
-python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [num_epochs=4] [set=KEY=VALUE,...] [name=]
+python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4] [set=KEY=VALUE,...] [name=]
 
-DIRs hold a folder a class; the classes are for the probes only. One JSON row a run goes to out/rows.jsonl, and what is
-there already is not run again. `set` changes keys of the recipe for an experiment, which `name` tells from the others.
+Seeds are 0, 1 and 2 for simclr, moco, byol and barlow_twins and 0 for the others, unless given. DIRs hold a folder a
+class; the classes are for the probes only. One JSON row a run goes to out/rows.jsonl, and
+what is there already is not run again. `set` changes keys of the recipe for an experiment, which `name` tells from the others.
 """
 
 import sys
@@ -19,7 +20,7 @@ HEALTH = ("health_rankme", "health_spread", "health_alignment", "health_uniformi
 
 def run(method: str, seed: int, given: dict[str, str]) -> Row:
     """One run and its probes."""
-    name = f"{method}{given['name'] and '-' + given['name']}-{seed}"
+    name = _name(method, seed, given)
     folder = str(Path(given["out"], name))
     words = [f"{method}_small", f"source.uri={given['train']}", f"out={folder}", f"seed={seed}"]
     words += [f"num_epochs={given['num_epochs']}", *filter(None, given["set"].split(","))]
@@ -39,6 +40,10 @@ def run(method: str, seed: int, given: dict[str, str]) -> Row:
         **{key: trained.get(key) for key in HEALTH},
         **probes(str(trained["artifact"]), given["train"], given["test"]),
     }
+
+
+def _name(method: str, seed: int, given: dict[str, str]) -> str:
+    return "-".join(filter(None, (method, given["name"], str(seed))))
 
 
 def table(rows: list[Row]) -> str:
@@ -62,22 +67,23 @@ def table(rows: list[Row]) -> str:
 
 def main(words: list[str]) -> int:
     """Run what is not there yet, then print the table."""
-    given = settings(words, USAGE, train="", test="", out="", methods="all", num_epochs="4", set=" ", name=" ")
+    given = settings(
+        words, USAGE, train="", test="", out="", methods="all", seeds=" ", num_epochs="4", set=" ", name=" "
+    )
     given = {key: value.strip() for key, value in given.items()}
     out = Path(given["out"], "rows.jsonl")
     chosen = list(METHODS) if given["methods"] == "all" else given["methods"].split(",")
     if unknown := set(chosen) - METHODS.keys():
         print(f"error: methods={sorted(unknown)[0]} is unknown: choose of {', '.join(METHODS)}", file=sys.stderr)
         return 2
-    for index in range(max(map(len, SEEDS.values()))):  # a seed of every method first
-        for method in chosen:
-            seeds = SEEDS.get(method, (0,)) if not given["name"] else (0,)
-            done = {row["name"] for row in read_rows(out)}
-            if index < len(seeds) and f"{method}{given['name'] and '-' + given['name']}-{seeds[index]}" not in done:
-                try:
-                    add_row(out, run(method, seeds[index], given))
-                except RuntimeError as error:
-                    print(error, file=sys.stderr)
+    wanted = tuple(map(int, filter(None, given["seeds"].split(","))))
+    pairs = [(seed, method) for method in chosen for seed in wanted or SEEDS.get(method, (0,))]
+    for seed, method in sorted(pairs, key=lambda pair: pair[0]):  # the first seed of every method first
+        if _name(method, seed, given) not in {row["name"] for row in read_rows(out)}:
+            try:
+                add_row(out, run(method, seed, given))
+            except RuntimeError as error:
+                print(error, file=sys.stderr)
     print(table(read_rows(out)))
     return 0
 
