@@ -25,6 +25,7 @@ from augment.ops import (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Placement = Literal["auto", "worker", "actor", "decode"]
 SMALL_IMAGE_PX = 64  # at and below this side the recipes drop the blur and halve the colour changes
 
 
@@ -57,9 +58,10 @@ class Views(Frozen):
     """All views of one image: group after group in the order given, which also numbers the views."""
 
     size: int = Field(default=224, ge=8, description="side of the views, px, where a group does not set its own")
-    placement: Literal["auto", "worker", "decode"] = Field(
+    placement: Placement = Field(
         default="auto",
-        description="where colours change: the training worker's device, or the decode task; auto: there without GPUs",
+        description="where colours change: the training worker's device, the decode task, or a pool of actors; "
+        "auto: actor with spare GPUs, else worker, decode without GPUs",
     )
     mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]")
     std: tuple[Positive, Positive, Positive] = Field(

@@ -11,7 +11,8 @@ _REMEDIES = {
     "train": "add or speed up training workers (cluster.num_workers, GPUs), or take a larger global_batch_size",
     "fetch": "add data CPUs (every data task keeps its own requests in flight), or pack small files into tar shards",
     "decode": "add data CPUs (nodes, or fewer cluster.cpus_per_worker), or store smaller images",
-    "crop": "add data CPUs (nodes, or fewer cluster.cpus_per_worker), or leave colours to views.placement=worker",
+    "crop": "add data CPUs (nodes, or fewer cluster.cpus_per_worker; or view actors where those change colours), or "
+    "leave colours to views.placement=worker",
     "transport": "make blocks larger (global_batch_size, fewer workers), or give Ray a larger object store",
 }
 

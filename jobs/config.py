@@ -92,6 +92,13 @@ class ClusterConfig(Frozen):
     cpus_per_worker: Literal["auto"] | float = Field("auto", description="logical CPUs a training process holds")
     max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
     use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
+    gpus_per_worker: float = Field(
+        1.0, gt=0.5, le=1, description="share of its GPU a training process holds; the rest is for view actors"
+    )
+    view_actors: int = Field(1, ge=1, description="actors that change colours where views.placement is actor")
+    gpus_per_view_actor: float = Field(
+        1.0, ge=0, le=1, description="share of a GPU each of them holds where the cluster has any; 0: on the CPU"
+    )
     shared_fs: bool = Field(False, description="local paths are the same files on every node")
     storage_retry_s: float = Field(300.0, ge=0, description="how long a failing storage request is tried again, s")
     storage_timeout_s: float = Field(30.0, gt=0, description="a storage request without a byte for so long stalls, s")

@@ -1,6 +1,7 @@
 """The one `ray.init` of the project: joins or starts a cluster and checks that the plan fits before anything runs."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from typing import Any
 
 import ray
 
+from augment.recipe import Placement
 from jobs import failures
 from jobs.command_line import InputError
 from jobs.config import ClusterConfig
 from pipelines import retries, storage
+from pipelines.ingest import DECODE_CPUS, PLANNER_CPUS
+from pipelines.views import ACTOR_CPUS, ActorPool
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job
@@ -47,9 +51,11 @@ class Session:
         min_workers: The fewest.
         cpus_per_worker: Logical CPUs each of them holds.
         threads_per_worker: Compute threads each of them runs.
-        use_gpu: One GPU for each of them.
+        use_gpu: A GPU for each of them.
+        gpus_per_worker: The share of it that they hold.
         num_nodes: Nodes alive now.
         data_cpus: Logical CPUs left for decoding.
+        view_actors: The pool of view actors that fits beside training; None: the GPUs have no room for it.
     """
 
     num_workers: int
@@ -57,8 +63,10 @@ class Session:
     cpus_per_worker: float
     threads_per_worker: int
     use_gpu: bool
+    gpus_per_worker: float
     num_nodes: int
     data_cpus: float
+    view_actors: ActorPool | None
 
     @property
     def scaling(self) -> Any:
@@ -103,13 +111,16 @@ def check_reachable(key: str, uri: str) -> None:
 
 
 @contextmanager
-def session(cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...] = ()) -> Iterator[Session]:
+def session(
+    cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...] = (), placement: Placement = "worker"
+) -> Iterator[Session]:
     """Join the cluster that `cluster.address` names, or start a local Ray and stop it at the end.
 
     Args:
         cluster: What the job wants.
         train: Whether training workers will run; other jobs take CPUs as they come.
         paths: Sources and results that every node must see.
+        placement: Where colours change; a pool of actors must fit as well.
 
     Raises:
         InputError: the cluster cannot feed the workers, has no GPU that was asked for, cannot be reached, or has
@@ -123,7 +134,7 @@ def session(cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...
         _own = _start(cluster)
     try:
         with failures.as_one_line():
-            yield _check(cluster, train=train, own=_own, paths=paths)
+            yield _check(cluster, train=train, own=_own, paths=paths, placement=placement)
     finally:
         if started:
             ray.shutdown()
@@ -167,7 +178,7 @@ def _start(cluster: ClusterConfig) -> bool:
     return False
 
 
-def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...]) -> Session:
+def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...], placement: Placement) -> Session:
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for path in paths:
@@ -192,10 +203,63 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
             f"{cpus:g} CPUs, and "
             "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
         )
+    pool = _view_actors(cluster, gpus, left, use_gpu=use_gpu and train, placement=placement)
     threads = max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
     if cluster.min_workers < cluster.max_workers and not use_gpu:
         per_worker += SPARE_CPUS
-    return Session(cluster.max_workers, cluster.min_workers, per_worker, threads, use_gpu, len(nodes), left)
+    return Session(
+        num_workers=cluster.max_workers,
+        min_workers=cluster.min_workers,
+        cpus_per_worker=per_worker,
+        threads_per_worker=threads,
+        use_gpu=use_gpu,
+        gpus_per_worker=cluster.gpus_per_worker,
+        num_nodes=len(nodes),
+        data_cpus=left,
+        view_actors=pool,
+    )
+
+
+def _view_actors(
+    cluster: ClusterConfig, gpus: float, cpus: float, *, use_gpu: bool, placement: Placement
+) -> ActorPool | None:
+    """Find room for the pool of view actors beside the training processes, which Ray would wait for in silence.
+
+    Args:
+        cluster: What the job wants.
+        gpus: GPUs of the cluster.
+        cpus: Logical CPUs that training leaves.
+        use_gpu: Whether the training processes take GPUs.
+        placement: Where colours change; only `actor` insists on the pool.
+
+    Raises:
+        InputError: it insists, and there is no room.
+    """
+    share = cluster.gpus_per_view_actor if gpus else 0.0
+    # No actor spans two GPUs. Training may grow to its most workers, and would take the GPUs of actors that come later.
+    whole = max(0, int(gpus) - (cluster.max_workers if use_gpu else 0))
+    shared = int(gpus) - whole
+    room = whole * _times(1, share) + shared * _times(1 - cluster.gpus_per_worker, share) if share else math.inf
+    needed = cluster.view_actors * ACTOR_CPUS
+    if cluster.view_actors <= room and needed + DECODE_CPUS + PLANNER_CPUS <= cpus:
+        return ActorPool(cluster.view_actors, share)
+    if placement != "actor":
+        return None
+    if cluster.view_actors > room:
+        raise InputError(
+            f"cluster.view_actors={cluster.view_actors} x cluster.gpus_per_view_actor={share:g} do not fit: training "
+            f"holds {cluster.gpus_per_worker:g} of {shared} of {gpus:g} GPUs each, which leaves room for {room:g}: "
+            "use fewer workers, a smaller share of a GPU for each actor or worker, or views.placement=worker"
+        )
+    raise InputError(
+        f"cluster.view_actors={cluster.view_actors} hold {needed:g} of the {cpus:g} CPUs that training leaves, and "
+        f"decoding needs {DECODE_CPUS + PLANNER_CPUS:g}: use fewer actors or a larger cluster"
+    )
+
+
+def _times(whole: float, part: float) -> int:
+    """How often a share of a GPU is contained in another; Ray counts them in ten thousandths."""
+    return round(whole * 10_000) // max(1, round(part * 10_000))
 
 
 def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu: bool) -> float:

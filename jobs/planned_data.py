@@ -6,10 +6,13 @@ from ray.data import DataIterator, Dataset
 from ray.train import DataConfig
 
 from augment.generator import ViewGenerator
+from augment.recipe import Placement
 from jobs.config import PretrainConfig
+from jobs.launch import Session
 from jobs.run_dir import RunDir
-from pipelines import ingest
+from pipelines import ingest, views
 from pipelines.plan import Plan
+from pipelines.views import ActorPool
 
 
 class PlannedData(DataConfig):
@@ -19,20 +22,28 @@ class PlannedData(DataConfig):
     """
 
     def __init__(
-        self, config: PretrainConfig, plan: Plan, run: RunDir, num_steps: int, *, photometric_done: bool
+        self,
+        config: PretrainConfig,
+        plan: Plan,
+        run: RunDir,
+        num_steps: int,
+        *,
+        placement: Placement,
+        view_actors: ActorPool | None,
     ) -> None:
         super().__init__()
         self._config, self._plan, self._run, self._num_steps = config, plan, run, num_steps
-        self._photometric_done = photometric_done
+        self._placement, self._view_actors = placement, view_actors
 
     def configure(
         self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
     ) -> list[dict[str, DataIterator]]:
         """Split one ordered stream: block i goes to rank i mod `world_size`."""
         config = self._config
+        generator = ViewGenerator(config.views, config.seed)
         work = ingest.Ingest(
             order=self._plan,
-            shape=ingest.Crops(ViewGenerator(config.views, config.seed), photometric=self._photometric_done),
+            shape=ingest.Crops(generator, photometric=self._placement == "decode"),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),
@@ -42,13 +53,18 @@ class PlannedData(DataConfig):
         )
         stop = self._num_steps * config.global_batch_size
         stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))
+        if self._placement == "actor":
+            assert self._view_actors is not None
+            stream = views.change_colours(stream, generator, self._view_actors, work.block_rows)
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 
-def photometric_done(config: PretrainConfig, *, use_gpu: bool) -> bool:
-    """Tell whether colours change in the decode task; `auto`: where training has no GPU to change them on.
-
-    Decode tasks are spread over every CPU of the cluster, a worker's CPUs are few and busy with the encoder.
-    """
-    placement = config.views.placement
-    return placement == "decode" or (placement == "auto" and not use_gpu)
+def resolve(placement: Placement, session: Session) -> Placement:
+    """Say where colours change; `auto` goes by what the preflight found."""
+    if placement != "auto":
+        return placement
+    if not session.use_gpu:
+        return "decode"  # those tasks are spread over every CPU, a worker's CPUs are few and busy with the encoder
+    # A GPU that nobody uses costs training nothing; one that is shared would, and so must be asked for.
+    spare = session.view_actors is not None and session.view_actors.gpus > 0 and session.gpus_per_worker == 1
+    return "actor" if spare else "worker"

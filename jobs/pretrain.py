@@ -15,7 +15,7 @@ from jobs.command_line import InputError, RunError, main
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import check_media, manifest_of
 from jobs.monitor import Monitor, StepProgress, TellMonitor, stop_signals
-from jobs.planned_data import PlannedData, photometric_done
+from jobs.planned_data import PlannedData, resolve
 from jobs.run_dir import MANIFEST, RunDir
 from jobs.worker import train_worker
 from models import artifact
@@ -41,7 +41,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     _check_method(config)
     launch.check_reachable("source.uri", config.source.uri)
     resumed = run.check(config)
-    with launch.session(config.cluster, paths=(run.uri, config.source.uri)) as session:
+    paths = (run.uri, config.source.uri)
+    with launch.session(config.cluster, paths=paths, placement=config.views.placement) as session:
         checkpoints.mend(run.path(checkpoints.FOLDER))
         plan, done = _plan(config, run), run.committed_step()
         run.write_config(config)
@@ -124,14 +125,14 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
     filesystem, path = storage.arrow_filesystem(run.uri)
-    in_task = photometric_done(config, use_gpu=session.use_gpu)
+    placement = resolve(config.views.placement, session)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "num_steps": num_steps,
             "threads": session.threads_per_worker,
-            "photometric_done": in_task,
+            "photometric_done": placement != "worker",
             "run": run.uri,
             "manifest": plan.manifest.uri,
             "ledger": plan.ledger.as_dict(),
@@ -140,7 +141,10 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
         scaling_config=ScalingConfig(
             num_workers=session.scaling,
             use_gpu=session.use_gpu,
-            resources_per_worker={"CPU": session.cpus_per_worker, **({"GPU": 1} if session.use_gpu else {})},
+            resources_per_worker={
+                "CPU": session.cpus_per_worker,
+                **({"GPU": session.gpus_per_worker} if session.use_gpu else {}),
+            },
         ),
         run_config=RunConfig(
             name=checkpoints.FOLDER,
@@ -151,7 +155,7 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=PlannedData(config, plan, run, num_steps, photometric_done=in_task),
+        dataset_config=PlannedData(config, plan, run, num_steps, placement=placement, view_actors=session.view_actors),
     )
     _watch(trainer, monitor, num_steps, run.committed_step())
     stopped_at: int | None = ray.get(monitor.stopped_at.remote())

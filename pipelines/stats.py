@@ -4,7 +4,7 @@ Each row carries its share of its block's seconds, so that sums over any rows ar
 
     fetch   it stood still for bytes that were not there yet (what prefetching hides costs nothing and is not counted)
     decode  bytes to pixels
-    crop    pixels to the block's columns; colours as well where the task changes them
+    crop    pixels to the block's columns; colours as well where the task or an actor behind it changes them
 
 `ready_at` is the clock when the block was complete. A training worker that waits for a batch waits first until its
 block is ready, and then for transport: building the Arrow block, the object store, the way to its node, its turn in
