@@ -21,7 +21,8 @@ class ViewGenerator:
     Args:
         views: The recipe.
         seed: The run's seed.
-        dtype: float32, or bfloat16 where the encoder takes it: half the memory traffic of the colour changes.
+        dtype: float32, or bfloat16 where the encoder takes it: half the memory traffic of the colour changes. Views
+            without any are float32 all the same: methods that predict pixels have them as their target.
     """
 
     def __init__(self, views: Views, seed: int, dtype: torch.dtype = torch.float32) -> None:
@@ -68,14 +69,16 @@ class ViewGenerator:
             photometric_done: The crops come from `photometric`.
 
         Returns:
-            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, the generator's type, on crops' device.
+            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, on crops' device, the generator's type
+            (float32 where the group has no changes).
         """
         views = {}
         for name, batch in crops.items():
-            if photometric_done or not self.views.groups[name].changes():
-                x = batch.to(self.dtype) / 255
-            else:
+            changed = bool(self.views.groups[name].changes())
+            if changed and not photometric_done:
                 x = self._change(name, batch, epoch, sample_id, self.dtype)
+            else:
+                x = batch.to(self.dtype if changed else torch.float32) / 255
             views[name] = self._normalise(x.transpose(0, 1).contiguous())  # (V, B, 3, S, S)
         return views
 

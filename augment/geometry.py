@@ -36,14 +36,14 @@ def crop_resize(
 
 
 def centre_crop(image: np.ndarray, size: int, out: np.ndarray) -> None:
-    """Resize the largest centred square of an image: what an encoder is shown outside pretraining.
+    """Resize the largest centred square of an image or of a clip's frames: what encoders are shown outside pretraining.
 
     Args:
-        image: (H, W, 3) uint8, contiguous and writable.
+        image: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
         size: Side of the result, px.
-        out: (3, size, size) uint8, overwritten.
+        out: (3, size, size) or (T, 3, size, size) uint8, overwritten.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[-3:-1]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     crop_resize(image, top=top, left=left, height=side, width=side, flip=False, size=size, out=out)

@@ -54,7 +54,7 @@ def _train(job: dict[str, Any]) -> None:
     lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
     state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale)
     state.restore(ray.train.get_checkpoint())
-    views = ViewGenerator(config.views, config.seed)
+    views = ViewGenerator(config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32)
     attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
     log = RunLog(config, job, state.step, attempt)
     audit = SampleAudit(run, attempt, collectives.rank(), enabled=config.debug.log_samples)

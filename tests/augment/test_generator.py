@@ -84,6 +84,28 @@ def test_colours_changed_in_the_decode_task_differ_by_rounding_alone(size: int) 
     assert here.std() > 0.1
 
 
+@pytest.mark.parametrize("photometric_done", [False, True])
+def test_views_in_bfloat16_are_those_in_float32_within_twice_the_tolerance(photometric_done: bool) -> None:
+    exact, generator = (ViewGenerator(simclr_views(96), 0, dtype) for dtype in (torch.float32, torch.bfloat16))
+    made = crops(generator)
+    if photometric_done:
+        made = generator.photometric(made, EPOCHS, SAMPLES)
+    ours, theirs = (
+        g(made, EPOCHS, SAMPLES, photometric_done=photometric_done)["global_crops"] for g in (generator, exact)
+    )
+    assert ours.dtype == torch.bfloat16 and ours.is_contiguous()
+    black = denormalised(exact.views, torch.zeros(3, 1, 1))
+    levels = (denormalised(exact.views, ours.float() - theirs) - black).abs() * 255
+    assert levels.mean() <= 2 and (levels <= 8).double().mean() >= 0.999
+
+
+def test_crops_that_no_change_touches_stay_float32_for_methods_that_predict_them() -> None:
+    exact, generator = (ViewGenerator(mae_views(32), 0, dtype) for dtype in (torch.float32, torch.bfloat16))
+    made = crops(generator)
+    ours, theirs = (g(made, EPOCHS, SAMPLES)["global_crops"] for g in (generator, exact))
+    assert torch.equal(ours, theirs)
+
+
 def test_views_epochs_and_seeds_change_the_pixels(simclr: ViewGenerator) -> None:
     made = crops(simclr)["global_crops"]
     assert (made[:, 0] != made[:, 1]).flatten(1).any(dim=1).all()

@@ -207,6 +207,7 @@ def test_autocast_to_bfloat16_keeps_a_float32_loss_and_finite_gradients(name: st
     method, _ = build(name)
     batch = make_batch(name)
     exact = method(batch)["loss"].item()
+    batch["views"] = {group: views.bfloat16() for group, views in batch["views"].items()}  # as the generator does
     with torch.autocast("cpu", torch.bfloat16):
         loss = method(batch)["loss"]
     loss.backward()
