@@ -45,7 +45,7 @@ class Shape(Protocol):
         """Allocate the columns of a block."""
 
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Make the columns of decoded images (H, W, 3); of `Clips`, of clips (T, H, W, 3)."""
+        """Make the columns of decoded images (H, W, 3), or of clips (T, H, W, 3), all of one length."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,11 @@ class Centre:
 
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
         """Crop and resize every image."""
-        columns = self.empty(len(images))
-        for image, out in zip(images, columns[schema.IMAGE], strict=True):
+        frames = images[0].shape[:-3]  # (T,) of clips
+        column = np.empty((len(images), *frames, 3, self.size, self.size), np.uint8)
+        for image, out in zip(images, column, strict=True):
             centre_crop(image, self.size, out)
-        return columns
+        return {schema.IMAGE: column}
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ class Clips:
         }
 
     def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Make the columns frame by frame; a still image is a clip in which nothing moves."""
-        clips = [image if image.ndim == 4 else [image] * self.num_frames for image in images]
+        """Make the columns of clips; a still image is one in which nothing moves, so its frame is made once."""
         columns = self.empty(len(images))
-        for t in range(self.num_frames):
-            for name, values in self.shape.fill([clip[t] for clip in clips], epoch, sample_id).items():
-                columns[name][..., t, :, :, :] = values
+        still = np.array([image.ndim == 3 for image in images])
+        for rows in (np.flatnonzero(still), np.flatnonzero(~still)):
+            if len(rows):
+                clips = [images[row] if images[row].ndim == 4 else images[row][None] for row in rows]
+                for name, values in self.shape.fill(clips, epoch[rows], sample_id[rows]).items():
+                    columns[name][rows] = values
         return columns
 
 

@@ -117,6 +117,20 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
     assert difference.max() <= 0.5 / 255 + 1e-5
 
 
+@pytest.mark.parametrize("photometric", [False, True])
+def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> None:
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(0, 256, (3, *size, 3), dtype=np.uint8) for size in ((40, 60), (50, 30))]
+    still = rng.integers(0, 256, (44, 44, 3), dtype=np.uint8)
+    keys = np.zeros(3, np.int64), np.array([5, -6, 7])
+    for shape in (Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric), Centre(16)):
+        for name, made in ingest.Clips(shape, num_frames=3).fill([clips[0], still, clips[1]], *keys).items():
+            assert made.dtype == np.uint8
+            for t in range(3):
+                frame = shape.fill([clips[0][t], still, clips[1][t]], *keys)[name]
+                assert np.array_equal(made[..., t, :, :, :], frame)
+
+
 @pytest.mark.parametrize(("size", "blocks"), [(16, 32), (224, 1)])
 def test_plan_items_are_whole_blocks_of_bounded_bytes(size: int, blocks: int) -> None:
     made = Ingest(Listed(pa.table({})), Centre(size), 1024, Limits(), quarantine=None, run="test")
