@@ -1,10 +1,11 @@
 """Pretrain with every method's small recipe and probe what it learnt, beside the same encoder untrained.
 
-python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4] [set=K=V,...] [name=]
+python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4] [set=K=V] [name=]
 
 DIRs hold a folder a class; the classes are for the probes only. Seeds are 0, 1 and 2 for simclr, moco, byol and
 barlow_twins and 0 for the others, unless given. One JSON row a run goes to out/rows.jsonl, and what is there already is
-not run again. `set` changes keys of the recipe for an experiment, which `name` tells from the others.
+not run again. `set` changes keys of the recipe, with spaces between them, for an experiment that `name` tells from the
+others.
 """
 
 import sys
@@ -23,7 +24,7 @@ def run(method: str, seed: int, given: dict[str, str]) -> Row:
     name = _name(method, seed, given)
     folder = str(Path(given["out"], name))
     words = [f"{method}_small", f"source.uri={given['train']}", f"out={folder}", f"seed={seed}"]
-    words += [f"num_epochs={given['num_epochs']}", *filter(None, given["set"].split(","))]
+    words += [f"num_epochs={given['num_epochs']}", *given["set"].split()]
     trained = job("pretrain", *words)
     log = lines(folder)
     return {

@@ -23,6 +23,7 @@ from pipelines.decode import REASONS, BadSample, Clip, Limits
 from pipelines.decoder import Decoder
 from pipelines.payload import Payload, payloads
 from pipelines.plan import Order
+from pipelines.sealed import seal
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 TASK_BYTES = 256 << 20  # blocks come in order: what later tasks have made waits in the object store for earlier ones
@@ -182,7 +183,7 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
         return plan.map_batches(
-            partial(run_items, ingest=ingest),
+            seal(partial(run_items, ingest=ingest)),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODE_CPUS,

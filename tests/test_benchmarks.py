@@ -1,0 +1,26 @@
+"""Benchmarks are run by hand; that they start and say what they want is tested."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNNABLE = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_benchmark_without_its_data_says_how_it_is_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    try:
+        status = module.main([])
+    except SystemExit as exit:
+        status = exit.code
+    said = capsys.readouterr().err.strip()
+    assert status == 2 and said.startswith("error: ") and f"python -m benchmarks.{name} " in said
+    assert "\n" not in said
+
+
+def test_every_benchmark_is_in_the_readme() -> None:
+    (line,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("benchmarks/"))
+    assert set(line.partition(":")[0].replace(",", "").split()[1:]) == set(RUNNABLE)
