@@ -228,9 +228,10 @@ class PretrainConfig(Frozen):
         return max(1, plan.positions(self.num_epochs) // self.global_batch_size)
 
     def experiment(self) -> dict[str, Any]:
-        """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or cadence."""
+        """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or bounds."""
         whole = self.model_dump(mode="json")
         whole["views"].pop("placement")
+        whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         whole["source"] = {"uri": whole["source"]["uri"]}
         names = ("method", "encoder", "views", "clip", "optim", "seed", "global_batch_size", "source")
         return dict(_flatten({name: whole[name] for name in names}))

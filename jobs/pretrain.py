@@ -82,14 +82,23 @@ def _check_method(config: PretrainConfig) -> None:
         raise InputError(str(error)) from None
 
 
+def _check_rows(config: PretrainConfig, manifest: Manifest) -> None:
+    try:
+        config.method.check_rows(manifest.num_stored)
+    except ValueError as error:
+        raise InputError(f"source.uri {config.source.uri}: {error}") from None
+
+
 def _plan(config: PretrainConfig, run: RunDir) -> Plan:
     """The order of samples: what the checkpoint's ledger has it be, and from there on the newest manifest version.
 
     Raises:
-        InputError: the source holds no samples, or clips for a method of images; or its manifest was made anew since.
+        InputError: the source holds no samples, more than the method has room for, or clips for a method of images; or
+            its manifest was made anew since.
     """
     manifest = manifest_of(config.source.uri, run.path(MANIFEST), config.clip.per_video)
     check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+    _check_rows(config, manifest)
     ledger = run.ledger()
     joined = ledger.onto(manifest.version, config.source.interleave)
     if ledger.spans and ledger.spans[-1].version != manifest.version:
@@ -131,6 +140,7 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "num_steps": num_steps,
+            "num_rows": plan.manifest.num_stored,
             "threads": session.threads_per_worker,
             "photometric_done": placement != "worker",
             "run": run.uri,

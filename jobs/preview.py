@@ -131,6 +131,7 @@ def draw(
         "views": generator(views, *keys, photometric_done=True),
         "epoch": keys[0],
         "sample_id": keys[1],
+        "row": tensors[schema.ROW],
         "valid": torch.ones(len(keys[0]), dtype=torch.bool),
     }
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]

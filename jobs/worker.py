@@ -37,8 +37,8 @@ def train_worker(job: dict[str, Any]) -> None:
     """Train from the last committed checkpoint to the last step.
 
     Args:
-        job: `config` (as `model_dump`), `num_steps`, `threads`, `photometric_done`, `run`, `manifest` (its URI),
-            `ledger`, and `monitor`, the driver's actor.
+        job: `config` (as `model_dump`), `num_steps`, `num_rows` (ever stored in the manifest), `threads`,
+            `photometric_done`, `run`, `manifest` (its URI), `ledger`, and `monitor`, the driver's actor.
     """
     if ray.get(job["monitor"].failure.remote()) is None:  # else Ray Train has started this for nothing
         _train(job)
@@ -54,6 +54,7 @@ def _train(job: dict[str, Any]) -> None:
     lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
     state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale)
     state.restore(ray.train.get_checkpoint())
+    state.method.expect_rows(job["num_rows"])
     views = ViewGenerator(config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32)
     attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
     log = RunLog(config, job, state.step, attempt)
@@ -200,7 +201,8 @@ def _method_batch(columns: dict[str, Tensor], views: ViewGenerator, *, photometr
     epoch, sample_id = columns[schema.EPOCH], columns[schema.SAMPLE_ID]
     crops = {name: columns[name] for name in views.views.groups}
     images = views(crops, epoch, sample_id, photometric_done=photometric_done)
-    return {"views": images, "sample_id": sample_id, "epoch": epoch, "valid": columns[schema.VALID]}
+    row, valid = columns[schema.ROW], columns[schema.VALID]
+    return {"views": images, "sample_id": sample_id, "row": row, "epoch": epoch, "valid": valid}
 
 
 class Verdict:

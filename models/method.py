@@ -22,6 +22,9 @@ class Batch(TypedDict):
     """Group name -> (V, B, 3, S, S) float, normalised."""
     sample_id: Tensor
     """(B,) int64."""
+    row: Tensor
+    """(B,) int64; the sample's place among all rows ever stored in the manifest, the same in every later version. Not
+    unique in a batch that straddles two epochs."""
     epoch: Tensor
     """(B,) int64; a batch may straddle two epochs."""
     valid: Tensor
@@ -32,6 +35,16 @@ class MethodConfig(Frozen):
     """Base of the methods' configurations; each narrows `name` to its own word."""
 
     name: str
+
+    def check_rows(self, num_rows: int) -> None:
+        """Refuse a corpus that the method has no room for; before anything starts.
+
+        Args:
+            num_rows: Rows ever stored in the manifest.
+
+        Raises:
+            ValueError: there are too many, or too few.
+        """
 
 
 class Method(nn.Module):
@@ -71,6 +84,13 @@ class Method(nn.Module):
     def default_views(size: int) -> Views:
         """Make the views of the method's paper, of side `size` px."""
         raise NotImplementedError
+
+    def expect_rows(self, num_rows: int) -> None:
+        """Make room for samples whose `row` is below `num_rows`, for methods that keep something of each.
+
+        Called by every worker, alike, after the state was restored and before the first step: a resumed run may find
+        that the manifest has grown, and what is kept of earlier rows stays.
+        """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the objective on this worker's samples.

@@ -151,7 +151,7 @@ class Ingest:
 
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
-        keys = 8 + 8 + 8 + 1 + 1 + stats.row_bytes()
+        keys = 8 + 8 + 8 + 8 + 1 + 1 + stats.row_bytes()
         return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
 
     def items(self, start: int, stop: int) -> np.ndarray:
@@ -170,7 +170,7 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         items: (n, 2) half-open ranges of plan positions, one task each; at least one.
 
     Returns:
-        A dataset of `sample_id, epoch, position, valid, reason`, the shape's columns and those of `stats`,
+        A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those of `stats`,
         `block_rows` rows a block.
     """
     plan = _planned(items)
@@ -276,7 +276,8 @@ def _block(
     if 0 < len(good) < rows.num_rows:
         neighbour = good[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
         columns = {name: column[neighbour] for name, column in columns.items()}
-    keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch, schema.POSITION: rows[schema.POSITION].to_numpy()}
+    keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}
+    keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
 
 

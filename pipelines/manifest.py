@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 
 import numpy as np
@@ -44,11 +44,18 @@ class Part:
         path: Below the manifest.
         row_groups: Live rows of each of its row groups.
         tombstones: Row group of the version's tombstones that tells its dead rows; None where all live.
+        dead_rows: Dead rows of each of its row groups; empty where all live.
     """
 
     path: str
     row_groups: tuple[int, ...]
     tombstones: int | None = None
+    dead_rows: tuple[int, ...] = ()
+
+    @property
+    def stored_rows(self) -> np.ndarray:
+        """Rows of each of its row groups as it was written, int64."""
+        return np.array(self.row_groups, dtype=np.int64) + np.array(self.dead_rows or 0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,25 @@ class Manifest:
         """Samples of this version."""
         return sum(sum(part.row_groups) for part in self.parts)
 
+    @property
+    def num_stored(self) -> int:
+        """Rows that all parts hold, dead ones included: a bound of `schema.ROW`."""
+        return int(self._row_ends[-1][-1])
+
+    @cached_property
+    def _row_ends(self) -> list[np.ndarray]:
+        """For each part, behind which row each of its row groups ends.
+
+        Parts are only ever added, and dead rows are counted: a row keeps its number in all later versions.
+        """
+        ends = np.cumsum(np.concatenate([part.stored_rows for part in self.parts]))
+        return np.split(ends, np.cumsum([len(part.row_groups) for part in self.parts])[:-1])
+
     def read_row_group(self, part: int, row_group: int) -> pa.Table:
-        """Read the live rows of one row group in stored order, columns of `schema.MANIFEST`."""
+        """Read the live rows of one row group in stored order, columns of `schema.MANIFEST` and `schema.ROW`."""
         table = _parquet(storage.join(self.uri, self.parts[part].path)).read_row_group(row_group)
+        last = int(self._row_ends[part][row_group])
+        table = table.append_column(schema.ROW, pa.array(np.arange(last - table.num_rows, last)))
         return self._alive(table, part, row_group)
 
     def row_groups(self) -> Iterator[tuple[int, int, int]]:
@@ -157,7 +180,10 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     if not found or (version or found[-1]) not in found:
         raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
     record = json.loads(storage.read_bytes(_record(uri, version or found[-1])))
-    parts = tuple(Part(part["path"], tuple(part["row_groups"]), part["tombstones"]) for part in record["parts"])
+    parts = tuple(
+        Part(part["path"], tuple(part["row_groups"]), part["tombstones"], tuple(part["dead_rows"]))
+        for part in record["parts"]
+    )
     return Manifest(
         storage.absolute(uri),
         record["version"],
@@ -308,9 +334,9 @@ def _bury(uri: str, attempt: str, before: Manifest, changes: Changes) -> tuple[t
         for number, (index, positions) in enumerate(changes.dead()):
             writer.write_table(positions, row_group_size=positions.num_rows)
             old = parts[index]
-            stored = np.array(old.row_groups) + _per_row_group(before.dead(index), old)
-            live = stored - _per_row_group(positions, old)
-            parts[index] = Part(old.path, tuple(live.tolist()), tombstones=number)
+            dead = _per_row_group(positions, old)
+            live = old.stored_rows - dead
+            parts[index] = Part(old.path, tuple(live.tolist()), number, tuple(dead.tolist()))
     return tuple(parts), path
 
 

@@ -26,7 +26,7 @@ class Order(Protocol):
     """Says which sample stands at which position."""
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the samples of positions [start, stop), in order, with the columns `epoch` and `position`."""
+        """Yield the samples of positions [start, stop), in order, with the columns `row`, `epoch` and `position`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,9 @@ class Listed:
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Yield the rows [start, stop)."""
-        yield keyed(self.table.slice(start, stop - start), epoch=0, start=start)
+        table = self.table.slice(start, stop - start)
+        rows = pa.array(np.arange(start, start + table.num_rows))
+        yield keyed(table.append_column(schema.ROW, rows), epoch=0, start=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +280,7 @@ class Plan:
         """Yield the samples of positions [start, stop), in order.
 
         Yields:
-            Manifest rows with the columns `epoch` and `position` added, one table per stretch of a row group.
+            Manifest rows with the columns `row`, `epoch` and `position` added, one table per stretch of a row group.
         """
         while start < stop:
             stretch, offset, size = self._locate(start)

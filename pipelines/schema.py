@@ -1,12 +1,13 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
-A training batch is `sample_id, epoch, position, valid, reason`, one column per crop group: uint8, images
+A training batch is `sample_id, row, epoch, position, valid, reason`, one column per crop group: uint8, images
 (B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took (`pipelines.stats`).
 """
 
 import pyarrow as pa
 
 SAMPLE_ID = "sample_id"
+ROW = "row"  # int64, the sample's place among all rows ever stored in its manifest: the same in every later version
 URI = "uri"
 OFFSET = "offset"
 LENGTH = "length"

@@ -16,6 +16,7 @@ from models.registry import METHODS, build_method
 
 SIZE = 16
 NUM_SAMPLES = 12
+NUM_ROWS = 20  # of a manifest that holds more than the photographs
 ENCODERS = (EncoderConfig(name="resnet18_small", width=8), EncoderConfig(name="vit_tiny_small", width=8))
 # Only where the paper's heads would make the tests slow, or its averages move too much in a few steps.
 SMALL: dict[str, dict[str, Any]] = {
@@ -48,7 +49,9 @@ def build(name: str, seed: int = 0) -> tuple[Method, EncoderConfig]:
     views, config, refusals = kind.default_views(SIZE), kind.Config(name=name, **SMALL.get(name, {})), []
     for encoder_config in ENCODERS:
         try:
-            return build_method(config, encoder_config, views, seed), encoder_config
+            method = build_method(config, encoder_config, views, seed)
+            method.expect_rows(NUM_ROWS)
+            return method, encoder_config
         except ValueError as error:
             refusals.append(str(error))
     pytest.fail(f"{name} accepts no small encoder: {refusals}")
@@ -67,4 +70,6 @@ def _make_batch(name: str, epoch: int) -> Batch:
     generator = ViewGenerator(METHODS[name].default_views(SIZE), seed=0)
     crops = {group: torch.from_numpy(array) for group, array in generator.make_crops(images, epochs, sample_id).items()}
     views = generator(crops, epochs, sample_id)
-    return Batch(views=views, sample_id=sample_id, epoch=epochs, valid=torch.ones(len(images), dtype=torch.bool))
+    row = torch.arange(len(images)) * 7 % NUM_ROWS
+    valid = torch.ones(len(images), dtype=torch.bool)
+    return Batch(views=views, sample_id=sample_id, row=row, epoch=epochs, valid=valid)

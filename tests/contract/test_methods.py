@@ -24,6 +24,7 @@ def first_rows(batch: Batch, count: int) -> Batch:
     return Batch(
         views={group: views[:, :count] for group, views in batch["views"].items()},
         sample_id=batch["sample_id"][:count],
+        row=batch["row"][:count],
         epoch=batch["epoch"][:count],
         valid=batch["valid"][:count],
     )

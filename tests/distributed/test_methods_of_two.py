@@ -41,6 +41,7 @@ def _my_batch(name: str, epoch: int) -> Batch:
     return Batch(
         views={group: views[:, mine] for group, views in batch["views"].items()},
         sample_id=batch["sample_id"][mine],
+        row=batch["row"][mine],
         epoch=batch["epoch"][mine],
         valid=batch["valid"][mine],
     )

@@ -37,6 +37,7 @@ def make_batch(images: Tensor, epoch: int = 0) -> Batch:
     return Batch(
         views={"global_crops": images.unsqueeze(0)},
         sample_id=torch.arange(len(images)) + 100,
+        row=torch.arange(len(images)),
         epoch=torch.full((len(images),), epoch),
         valid=torch.ones(len(images), dtype=torch.bool),
     )

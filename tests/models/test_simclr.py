@@ -37,6 +37,7 @@ def make_batch(views: Tensor) -> Batch:
     return Batch(
         views={"global_crops": views},
         sample_id=torch.arange(num_samples),
+        row=torch.arange(num_samples),
         epoch=torch.zeros(num_samples, dtype=torch.int64),
         valid=torch.ones(num_samples, dtype=torch.bool),
     )
