@@ -120,6 +120,42 @@ def moco_v1_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops": group})
 
 
+def instance_discrimination_views(size: int) -> Views:
+    """Make instance discrimination's single view (arXiv:1805.01978, the authors' code), which MoCo v1 took over.
+
+    Args:
+        size: Side of the view, px.
+    """
+    (group,) = moco_v1_views(size).groups.values()
+    return Views(size=size, groups={"global_crops": group.model_copy(update={"count": 1})})
+
+
+def deepcluster_views(size: int) -> Views:
+    """Make DeepCluster's single crop and flip (arXiv:1807.05520, section 3.3), colours untouched.
+
+    The paper also turns images into edges, which `greyscale` and `sobel` with `p=1` do.
+
+    Args:
+        size: Side of the view, px.
+    """
+    return Views(size=size, groups={"global_crops": CropGroup()})
+
+
+def exemplar_views(size: int) -> Views:
+    """Make exemplar networks' distorted patches (arXiv:1406.6909, section 2.1): moved, zoomed, turned, and recoloured.
+
+    The paper cuts its patch out once and moves it by a fifth of its side; here a crop of at least a quarter of the
+    image is drawn anew. Its contrasts along principal components and of saturation are the jitter's.
+
+    Args:
+        size: Side of the views, px.
+    """
+    affine = Affine(p=1.0, degrees=20.0, translate=0.2, scale=(0.7, 1.4), shear=0.0)
+    jitter = ColorJitter(p=1.0, brightness=0.4, contrast=0.5, saturation=0.5, hue=0.1)
+    group = CropGroup(count=2, scale=(0.25, 1.0), flip=0.0, affine=affine, color_jitter=jitter)
+    return Views(size=size, groups={"global_crops": group})
+
+
 def moco_v2_views(size: int) -> Views:
     """Make MoCo v2's two views (arXiv:2003.04297, section 3): weaker hue and, above 64 px, blur.
 

@@ -4,6 +4,7 @@ import torch
 
 from augment.recipe import Views
 from models.clustering.swav import SwAV
+from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
 from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
@@ -20,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
     "moco": MoCo,
     "moco_v3": MoCoV3,
+    "instance_discrimination": InstanceDiscrimination,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,
