@@ -46,6 +46,22 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _AllReduceSum.apply(x)
 
 
+def broadcast(x: Tensor) -> Tensor:
+    """Takes rank 0's `x`, without gradient.
+
+    Args:
+        x: Of the same shape and dtype on every worker; all workers must call. It is left as it was.
+
+    Returns:
+        Rank 0's values, on every worker.
+    """
+    if world_size() == 1:
+        return x
+    received = x.detach().clone(memory_format=torch.contiguous_format)
+    dist.broadcast(received, src=0)
+    return received
+
+
 def global_mean(per_sample: Tensor, valid: Tensor) -> Tensor:
     """Averages over the valid samples of all workers.
 

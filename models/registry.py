@@ -3,6 +3,7 @@
 import torch
 
 from augment.recipe import Views
+from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
 from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,
     "vicreg": VICReg,
+    "deepcluster": DeepCluster,
     "swav": SwAV,
     "dino": DINO,
     "mae": MAE,

@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "simsiam": {"projection_dim": 32, "prediction_dim": 16},
     "barlow_twins": {"projection_dim": 32},
     "vicreg": {"projection_dim": 32},
+    "deepcluster": {"num_clusters": 3, "pca_dim": 4, "first_rows": 6},
     "swav": {"hidden_dim": 64, "projection_dim": 32, "num_prototypes": 10, "queue_size": 18},
     "dino": {"hidden_dim": 64, "bottleneck_dim": 16, "num_prototypes": 20, "center_momentum": 0.99},
     "mae": {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2},
