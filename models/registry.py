@@ -5,6 +5,7 @@ import torch
 from augment.recipe import Views
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
+from models.contrastive.exemplar import Exemplar
 from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
 from models.contrastive.moco_v3 import MoCoV3
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "moco_v3": MoCoV3,
     "instance_discrimination": InstanceDiscrimination,
+    "exemplar": Exemplar,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,

@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "moco": {"hidden_dim": 64, "projection_dim": 32, "queue_size": 30},
     "moco_v3": {"hidden_dim": 64, "projection_dim": 32, "projection_layers": 2},
     "instance_discrimination": {"num_noise": 16, "projection_dim": 32},
+    "exemplar": {"num_exemplars": 11},
     "byol": {"hidden_dim": 64, "projection_dim": 32},
     "simsiam": {"projection_dim": 32, "prediction_dim": 16},
     "barlow_twins": {"projection_dim": 32},

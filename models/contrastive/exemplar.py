@@ -1,0 +1,111 @@
+"""Exemplar networks (Dosovitskiy 2014, arXiv:1406.6909).
+
+Each of a few thousand images is a class of its own, and its distorted views (moved, zoomed, turned, recoloured) are the
+class's members: a plain softmax over the classes makes the encoder blind to the distortions. It cannot collapse, but it
+cheats where a distortion leaves something of the image untouched, a hue for instance, and it fails where exemplars look
+alike: two images of one thing are pushed apart as any others.
+
+A weight vector a class bounds the classes: the paper found 8 000 best and more to do harm. So the exemplars are drawn
+once, by a keyed hash of their manifest rows, and every other sample has weight 0 in the loss. The plan still reads each
+of them once an epoch (batch norm and the health metrics see them), which is a waste where the corpus is far larger than
+`method.num_exemplars`: index a part of it, or take `instance_discrimination`, the same idea without the weights. Rows
+that a later manifest version adds become exemplars only while there are classes left; a row that is gone keeps its own.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augment import rng
+from augment.recipe import Views, exemplar_views
+from models.collectives import global_mean
+from models.encoders.factory import EncoderConfig
+from models.method import Batch, Method, MethodConfig, check_views
+
+_GROUP = "global_crops"
+_NO_ROW = 2**63 - 1  # of a class without an exemplar; keeps the rows sorted
+_CHUNK_ROWS = 1 << 20
+
+
+class ExemplarConfig(MethodConfig):
+    """Exemplar's settings; the default is the paper's best number of classes."""
+
+    name: Literal["exemplar"] = "exemplar"
+    num_exemplars: int = Field(
+        default=8000,
+        ge=2,
+        description="images drawn as classes, at most; each takes 4 * encoder features bytes of weights",
+    )
+
+
+class Exemplar(Method):
+    """Encoder, a weight vector for each exemplar, and the classification of its distorted views."""
+
+    Config: ClassVar[type[MethodConfig]] = ExemplarConfig
+    default_views = staticmethod(exemplar_views)
+    accumulates: ClassVar[bool] = False
+    exemplar: Tensor
+    num_rows: Tensor
+
+    def __init__(self, config: ExemplarConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        check_views(views, _GROUP, 2)
+        self.classifier = nn.Linear(self.encoder.embed_dim, config.num_exemplars)
+        # The manifest row of each class, ascending: classes are filled in the order of rows, later rows are larger.
+        self.register_buffer("exemplar", torch.full((config.num_exemplars,), _NO_ROW))
+        self.register_buffer("num_rows", torch.zeros((), dtype=torch.int64))  # rows that have had their chance
+
+    def expect_rows(self, num_rows: int) -> None:
+        """Draw exemplars among the rows that are new, for the classes that have none."""
+        known, used = int(self.num_rows), int((self.exemplar < _NO_ROW).sum())
+        free = len(self.exemplar) - used
+        if num_rows > known and free:
+            drawn = self._draw(range(known, num_rows), free)
+            self.exemplar[used : used + len(drawn)] = drawn
+        self.num_rows.fill_(max(known, num_rows))
+
+    def _draw(self, rows: range, count: int) -> Tensor:
+        """The rows of the smallest hashes, at most `count`, ascending."""
+        row = torch.empty(0, dtype=torch.int64, device=self.exemplar.device)
+        key = torch.empty(0, device=row.device)
+        for start in range(rows.start, rows.stop, _CHUNK_ROWS):  # a corpus of 10^9 rows in bounded memory
+            new = torch.arange(start, min(start + _CHUNK_ROWS, rows.stop), device=row.device)
+            u = rng.uniform(1, seed=self.seed, epoch=torch.zeros_like(new), sample_id=new, view=0, op="exemplars")
+            row, key = torch.cat([row, new]), torch.cat([key, u.squeeze(1)])
+            first = key.argsort(stable=True)[:count]
+            row, key = row[first], key[first]
+        return row.sort().values
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Classify the views of the exemplars.
+
+        Returns:
+            loss: Cross entropy, nats, mean over both views of the global batch's valid exemplars; log(num_exemplars)
+                at chance. Zero where the batch holds none.
+            exemplar_top1: Fraction of this worker's exemplars whose first view is given its class.
+            exemplar_fraction: Share of exemplars among this worker's valid samples.
+            embedding: The encoder's output for the first view (B, D), detached; rows of other samples included.
+        """
+        images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S)
+        embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
+        label, is_exemplar = self._classes(batch["row"])
+        counts = is_exemplar & valid
+        with torch.autocast(embedding.device.type, enabled=False):
+            logits = self.classifier(embedding.float())  # (2B, K)
+            entropy = functional.cross_entropy(logits, label.repeat(2), reduction="none").unflatten(0, (2, -1))
+            loss = global_mean(entropy.mean(0), counts)
+        hits = (logits.detach()[: len(label)].argmax(1) == label) & counts
+        return {
+            "loss": loss,
+            "exemplar_top1": hits.sum() / counts.sum().clamp(min=1),
+            "exemplar_fraction": counts.sum() / valid.sum().clamp(min=1),
+            "embedding": embedding[: len(label)].detach(),
+        }
+
+    def _classes(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's class (B,), any where it has none, and whether it has one (B,)."""
+        place = torch.searchsorted(self.exemplar, row).clamp(max=len(self.exemplar) - 1)
+        return place, self.exemplar[place] == row
