@@ -49,7 +49,8 @@ class DeepClusterConfig(MethodConfig):
         default=1 << 21,
         ge=1,
         le=MAX_ROWS,
-        description="most rows of the manifest; each takes 4 * encoder features + 6 bytes on every worker",
+        description="most rows of the manifest; each takes 4 * encoder features + 6 bytes on every worker, and twice "
+        "that on the first while it clusters",
     )
 
     def check_rows(self, num_rows: int) -> None:
@@ -71,7 +72,6 @@ class DeepCluster(Method):
     cluster_weight: Tensor
     epoch: Tensor
     clusterings: Tensor
-
     stability: Tensor
 
     def __init__(self, config: DeepClusterConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
@@ -156,7 +156,11 @@ class DeepCluster(Method):
         self.epoch.copy_(newest)
 
     def _cluster(self) -> None:
-        """Cluster all features kept, label their samples, and start the classifier again; alike on all workers."""
+        """Cluster all features kept, label their samples, and start the classifier again; alike on all workers.
+
+        The first worker clusters, on its CPUs, while the others wait in a collective, for which Ray Train gives them
+        half an hour. The optimiser's averages of the old classifier fade over the next steps, as nobody resets them.
+        """
         row = self.features.filled.nonzero().squeeze(1)  # (N,)
         if len(row) < 2:
             return

@@ -1,6 +1,6 @@
 import torch
 
-from models.collectives import all_reduce_sum, gather, rank, world_size
+from models.collectives import all_reduce_sum, broadcast, gather, rank, world_size
 from tests.distributed.two_processes import TwoProcesses
 
 
@@ -25,6 +25,11 @@ def all_reduce_and_differentiate() -> dict[str, torch.Tensor]:
 
 def gather_a_transposed_tensor() -> torch.Tensor:
     return gather(rows_of(rank()).T)
+
+
+def broadcast_a_transposed_tensor() -> dict[str, torch.Tensor]:
+    x = rows_of(rank())
+    return {"received": broadcast(x.T), "x": x}
 
 
 def place() -> list[int]:
@@ -56,4 +61,10 @@ def test_all_reduce_sums_and_its_gradient_reaches_both(two_processes: TwoProcess
     for worker, result in enumerate(two_processes(all_reduce_and_differentiate)):
         assert torch.equal(result["total"], rows_of(0) + rows_of(1))
         assert torch.equal(result["grad"], torch.full((2, 3), 3.0, dtype=torch.float64))
+        assert torch.equal(result["x"], rows_of(worker))
+
+
+def test_broadcast_gives_both_the_first_worker_s_values_and_leaves_theirs(two_processes: TwoProcesses) -> None:
+    for worker, result in enumerate(two_processes(broadcast_a_transposed_tensor)):
+        assert torch.equal(result["received"], rows_of(0).T)
         assert torch.equal(result["x"], rows_of(worker))

@@ -115,6 +115,12 @@ def test_fingerprint_ignores_cluster_placement_and_cadence() -> None:
         assert parsed(word).fingerprint() != parsed().fingerprint()
 
 
+def test_fingerprint_ignores_how_far_a_bank_may_grow() -> None:
+    bank = "method.name=instance_discrimination"
+    assert parsed(bank, "method.max_rows=5").fingerprint() == parsed(bank).fingerprint()
+    assert parsed(bank, "method.num_noise=5").fingerprint() != parsed(bank).fingerprint()
+
+
 def test_steps_follow_from_epochs_and_corpus() -> None:
     config = parsed("num_steps=null", "num_epochs=2.5", "global_batch_size=64")
     manifest = Manifest("/m", 1, "/data", (Part("a", (600, 400)),))
