@@ -6,6 +6,8 @@ The formulas are those of `augment.photometric`, with each image's ops in its ow
 import numpy as np
 from numba import njit
 
+from augment.lanes import FLOATS, weigh_pairs
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 _ZERO, _ONE, _HALF, _WHITE = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
@@ -110,64 +112,46 @@ def _turn_grey(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> None:  #
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def blur(image: np.ndarray, weights: np.ndarray) -> None:  # pragma: no cover - compiled
-    """Blur in place by a symmetric kernel along both axes, mirrored at the edges without repeating them.
+def blur(image: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Blur by a symmetric kernel along both axes, mirrored at the edges without repeating them.
 
     Args:
-        image: (3, H, W) float32.
-        weights: (1 + 3 * N,) float32: the middle and one side, outwards, filled up with zeros; longer than neither H
-            nor W.
+        image: (3, H, W) float32, contiguous.
+        weights: (1 + N,) float32: the middle and one side, outwards; longer than neither H nor W.
+        out: image's shape and type, overwritten.
     """
     height, width, reach = image.shape[1], image.shape[2], weights.size - 1
-    padded = np.empty((height + 2 * reach, width), np.float32)
-    line = np.empty(width + 2 * reach, np.float32)
+    pixels, target = image.reshape(-1), out.reshape(-1)
+    line = np.empty(max(width, FLOATS) + 2 * reach, np.float32)
+    pairs = np.empty((reach, 2), np.int64)  # what is weighed alike: places before and behind
     for channel in range(3):
-        plane = image[channel]
-        for y in range(-reach, height + reach):
-            padded[y + reach] = plane[height - 1 - abs(height - 1 - abs(y))]
         for y in range(height):
-            middle = line[reach : reach + width]
-            _scale(padded[y + reach], weights[0], middle)
-            for k in range(1, reach + 1, 3):
-                up, down = y + reach - k, y + reach + k
-                _add_three(
-                    padded[up], padded[up - 1], padded[up - 2], padded[down], padded[down + 1], padded[down + 2],
-                    weights[k : k + 3], middle,
-                )  # fmt: skip
+            row = (channel * height + y) * width
+            for k in range(1, reach + 1):
+                pairs[k - 1, 0] = (abs(y - k) - y) * width
+                pairs[k - 1, 1] = (height - 1 - abs(height - 1 - (y + k)) - y) * width
+            _weigh_row(pixels, row, pairs, weights, line, reach, width)
             for k in range(1, reach + 1):
                 line[reach - k] = line[reach + k]
                 line[reach + width - 1 + k] = line[reach + width - 1 - k]
-            _scale(middle, weights[0], plane[y])
-            for k in range(1, reach + 1, 3):
-                left, right = reach - k, reach + k
-                _add_three(
-                    line[left : left + width], line[left - 1 :], line[left - 2 :],
-                    line[right : right + width], line[right + 1 :], line[right + 2 :],
-                    weights[k : k + 3], plane[y],
-                )  # fmt: skip
+                pairs[k - 1, 0], pairs[k - 1, 1] = -k, k
+            _weigh_row(line, reach, pairs, weights, target, row, width)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _scale(row: np.ndarray, weight: np.float32, out: np.ndarray) -> None:  # pragma: no cover - compiled
-    for x in range(out.size):
-        out[x] = weight * row[x]
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _add_three(
-    a: np.ndarray,
-    b: np.ndarray,
-    c: np.ndarray,
-    d: np.ndarray,
-    e: np.ndarray,
-    f: np.ndarray,
-    weights: np.ndarray,
-    out: np.ndarray,
+def _weigh_row(
+    source: np.ndarray, start: int, pairs: np.ndarray, weights: np.ndarray, out: np.ndarray, into: int, width: int
 ) -> None:  # pragma: no cover - compiled
-    """Three weights at a time: one at a time, loading and storing the sum would cost more than the arithmetic."""
-    first, second, third = weights[0], weights[1], weights[2]
-    for x in range(out.size):
-        out[x] += first * (a[x] + d[x]) + second * (b[x] + e[x]) + third * (c[x] + f[x])
+    if width >= FLOATS:
+        for x in range(0, width, FLOATS):
+            x = min(x, width - FLOATS)
+            weigh_pairs(source, start + x, pairs, weights, out, into + x)  # type: ignore[call-arg]
+    else:
+        for x in range(width):
+            total = weights[0] * source[start + x]
+            for k in range(pairs.shape[0]):
+                total += weights[k + 1] * (source[start + x + pairs[k, 0]] + source[start + x + pairs[k, 1]])
+            out[into + x] = total
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -27,7 +27,7 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
     """
     columns = {name: value.numpy() for name, value in draws.items()}
     kornia = [op for op in (*BEFORE, *AFTER) if getattr(group, op) is not None]
-    x = np.empty(crops.shape[-3:], np.float32)
+    work = np.empty((2, *crops.shape[-3:]), np.float32)
     for index, (images, targets) in enumerate(zip(crops, out, strict=True)):
         drawn = {name: column[index] for name, column in columns.items()}
         row = {name: value[index : index + 1] for name, value in draws.items()} if kornia else {}
@@ -37,26 +37,31 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
             continue
         clip = images.ndim == 4
         for image, target in zip(images if clip else [images], targets if clip else [targets], strict=True):
-            _change(image, group, drawn, row, x)
+            x = _change(image, group, drawn, row, work)
             if target.dtype == np.uint8:
                 colour_kernel.to_bytes(x.reshape(-1), target.reshape(-1))
             else:
                 target[...] = x
 
 
-def _change(image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], x: np.ndarray) -> None:
-    """Change one image (3, S, S) uint8 into x, float32; `row` holds its draws if Kornia is needed."""
+def _change(
+    image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], work: np.ndarray
+) -> np.ndarray:
+    """Change one image (3, S, S) uint8 into one of `work` (2, 3, S, S) float32; `row` holds its draws for Kornia."""
+    x, spare = work
     if any(drawn.get(f"{op}.apply", False) for op in BEFORE):
         moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]
         image = moved.mul(255).round().to(torch.uint8).numpy()
     ops, amounts = _ordered_jitter(group, drawn)
     colour_kernel.jitter(image, ops, amounts, bool(drawn.get("greyscale.apply", False)), x)
     if drawn.get("blur.apply", False):
-        colour_kernel.blur(x, _half_gaussian(float(drawn["blur.sigma"]), blur_taps(x.shape[-1])))
+        colour_kernel.blur(x, _half_gaussian(float(drawn["blur.sigma"]), blur_taps(x.shape[-1])), spare)
+        x = spare
     if drawn.get("solarize.apply", False):
         colour_kernel.solarise(x.reshape(-1), drawn["solarize.threshold"])
     if any(drawn.get(f"{op}.apply", False) for op in AFTER):
-        x[...] = apply_photometric(torch.from_numpy(x)[None], group, row, AFTER)[0].numpy()
+        x = apply_photometric(torch.from_numpy(x)[None], group, row, AFTER)[0].numpy()
+    return x
 
 
 def _ordered_jitter(group: CropGroup, drawn: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +77,5 @@ def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches."""
     reach = max(1, min(taps // 2, math.ceil(TAIL * sigma)))
     weights: np.ndarray = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
-    half = np.zeros(1 + -(-reach // 3) * 3, np.float32)  # the compiled blur takes three weights at a time
-    half[: reach + 1] = weights / (2 * weights.sum() - weights[0])
+    half: np.ndarray = (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
     return half

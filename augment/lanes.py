@@ -1,0 +1,153 @@
+"""Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong loop."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16  # rows that a 256-bit register of 16-bit integers holds
+FLOATS = 32  # float32 that are summed side by side, in two or more registers: one would wait for its own sum
+
+_BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_FLOAT, _FLOATS = ir.FloatType(), ir.VectorType(ir.FloatType(), FLOATS)
+_BYTES, _SHORTS = ir.VectorType(_BYTE, LANES), ir.VectorType(_SHORT, LANES)
+
+
+@intrinsic
+def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: Any, target_stride: Any) -> Any:
+    """Turn 16 rows of 16 bytes into columns.
+
+    Args:
+        source: Contiguous uint8.
+        start: Where the first row begins in it, bytes.
+        stride: From one row to the next, bytes.
+        target: Contiguous uint8.
+        into: Where the first column goes, bytes.
+        target_stride: From one column to the next, bytes.
+    """
+    if source.layout != "C" or target.layout != "C":
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def at(array: int, row: int) -> Any:
+            offset = builder.add(values[array + 1], builder.mul(values[array + 2], values[array + 1].type(row)))
+            return _pointer(context, builder, signature, values, array, offset, _BYTES)
+
+        vectors = [builder.load(at(0, row), align=1) for row in range(LANES)]
+        half = LANES // 2
+        masks = [
+            ir.Constant(
+                ir.VectorType(_INDEX, LANES), [part * half + lane // 2 + lane % 2 * LANES for lane in range(LANES)]
+            )
+            for part in range(2)
+        ]
+        for _stage in range(4):  # log2(LANES) perfect shuffles
+            vectors = [
+                builder.shuffle_vector(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks
+            ]
+        for row, vector in enumerate(vectors):
+            builder.store(vector, at(3, row), align=1)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), codegen
+
+
+@intrinsic
+def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, out: Any) -> Any:
+    """Average `num` pixels of 16 rows at once into pixel `x` of the result, a channel after the other.
+
+    Args:
+        lanes: (3 * W, 16) uint8: a column holds one channel of a pixel in each row.
+        first: The first pixel.
+        weights: (S, K) uint16, K >= num, of which row `x` is taken; they add up to 256.
+        x: Pixel of the result.
+        num: How many pixels.
+        out: (3, S, 16) uint8.
+    """
+    if any(array.layout != "C" for array in (lanes, weights, out)):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _, first, _, x, num, _ = values
+        index = first.type
+        shape = context.make_array(signature.args[2])(context, builder, values[2]).shape
+        size, most = (builder.extract_value(shape, axis) for axis in range(2))
+        undefined, zeros = ir.Constant(_SHORTS, ir.Undefined), ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
+        half = ir.Constant(_SHORTS, [128] * LANES)
+        sums = [cgutils.alloca_once_value(builder, half) for _channel in range(3)]
+        for total in sums:
+            builder.store(half, total)
+        row = builder.mul(x, most)
+        with cgutils.for_range(builder, num) as loop:
+            weight = builder.load(
+                _pointer(context, builder, signature, values, 2, builder.add(row, loop.index), _SHORT), align=2
+            )
+            spread = builder.shuffle_vector(
+                builder.insert_element(undefined, weight, ir.Constant(_INDEX, 0)), undefined, zeros
+            )
+            column = builder.mul(builder.add(first, loop.index), index(3 * LANES))
+            for channel, total in enumerate(sums):
+                offset = builder.add(column, index(channel * LANES))
+                pixels = builder.load(_pointer(context, builder, signature, values, 0, offset, _BYTES), align=1)
+                product = builder.mul(builder.zext(pixels, _SHORTS), spread)
+                builder.store(builder.add(builder.load(total), product), total)
+        for channel, total in enumerate(sums):
+            mean = builder.lshr(builder.load(total), ir.Constant(_SHORTS, [8] * LANES))
+            place = builder.mul(builder.add(builder.mul(size, index(channel)), x), index(LANES))
+            target = _pointer(context, builder, signature, values, 5, place, _BYTES)
+            builder.store(builder.trunc(mean, _BYTES), target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(lanes, types.int64, weights, types.int64, types.int64, out), codegen
+
+
+@intrinsic
+def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any) -> Any:
+    """Weigh 32 neighbouring numbers and those at given distances from them: a symmetric filter.
+
+    Args:
+        source: (N,) float32.
+        start: The first of the 32.
+        pairs: (K, 2) int64: distances of two that have the same weight.
+        weights: (1 + K,) float32: that of the number itself, then those of the pairs.
+        out: (M,) float32.
+        into: Where the first result goes.
+    """
+    if any(array.layout != "C" for array in (source, pairs, weights, out)):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _, start, _, _, _, into = values
+        index, fast = start.type, ("contract",)
+        undefined, zeros = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.VectorType(_INDEX, FLOATS), [0] * FLOATS)
+
+        def load(array: int, offset: Any, kind: Any) -> Any:
+            return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=4)
+
+        def weight(position: Any) -> Any:
+            single = builder.insert_element(undefined, load(3, position, _FLOAT), ir.Constant(_INDEX, 0))
+            return builder.shuffle_vector(single, undefined, zeros)
+
+        total = cgutils.alloca_once(builder, _FLOATS)
+        builder.store(builder.fmul(load(0, start, _FLOATS), weight(index(0))), total)
+        num = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
+        with cgutils.for_range(builder, num) as loop:
+            pair = builder.mul(loop.index, index(2))
+            before, behind = (
+                load(0, builder.add(start, load(2, builder.add(pair, index(side)), index)), _FLOATS)
+                for side in range(2)
+            )
+            product = builder.fmul(builder.fadd(before, behind), weight(builder.add(loop.index, index(1))), flags=fast)
+            builder.store(builder.fadd(builder.load(total), product, flags=fast), total)
+        builder.store(builder.load(total), _pointer(context, builder, signature, values, 4, into, _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, pairs, weights, out, types.int64), codegen
+
+
+def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int, offset: Any, kind: Any) -> Any:
+    """Where `kind` lies in an array among the arguments, `offset` elements of the array from its start."""
+    data = context.make_array(signature.args[array])(context, builder, values[array]).data
+    return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
