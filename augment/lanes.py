@@ -8,6 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # rows that a 256-bit register of 16-bit integers holds
+BYTES = 64  # bytes that are summed side by side as 16-bit integers, in two or more registers
 FLOATS = 32  # float32 that are summed side by side, in two or more registers: one would wait for its own sum
 
 _BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -55,6 +56,49 @@ def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: A
 
 
 @intrinsic
+def weigh_rows(
+    _: Any, image: Any, top: Any, column: Any, weights: Any, y: Any, num: Any, out: Any, row: Any, into: Any
+) -> Any:
+    """Average 64 bytes of `num` rows, the rounded sum of at most 16 bits divided by 256.
+
+    Args:
+        image: (H, N) uint8.
+        top: The first row.
+        column: The first of the 64.
+        weights: (S, K) uint16, K >= num, of which row `y` is taken; they add up to 256.
+        y: See `weights`.
+        num: How many rows.
+        out: (M, L) uint8.
+        row: Row of the result.
+        into: Where in it the first goes.
+    """
+    if any(array.layout != "C" for array in (image, weights, out)):
+        return None
+    shorts, pixels = ir.VectorType(_SHORT, BYTES), ir.VectorType(_BYTE, BYTES)
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _, top, column, _, y, num, _, row, into = values
+
+        def at(array: int, row: Any, column: Any, kind: Any) -> Any:
+            shape = context.make_array(signature.args[array])(context, builder, values[array]).shape
+            offset = builder.add(builder.mul(row, builder.extract_value(shape, 1)), column)
+            return _pointer(context, builder, signature, values, array, offset, kind)
+
+        total = cgutils.alloca_once(builder, shorts)
+        builder.store(ir.Constant(shorts, [128] * BYTES), total)
+        with cgutils.for_range(builder, num) as loop:
+            weight = _spread(builder, builder.load(at(3, y, loop.index, _SHORT), align=2), shorts)
+            taken = builder.load(at(0, builder.add(top, loop.index), column, pixels), align=1)
+            builder.store(builder.add(builder.load(total), builder.mul(builder.zext(taken, shorts), weight)), total)
+        mean = builder.lshr(builder.load(total), ir.Constant(shorts, [8] * BYTES))
+        builder.store(builder.trunc(mean, pixels), at(6, row, into, pixels), align=1)
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(image, whole, whole, weights, whole, whole, out, whole, whole), codegen
+
+
+@intrinsic
 def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, out: Any) -> Any:
     """Average `num` pixels of 16 rows at once into pixel `x` of the result, a channel after the other.
 
@@ -74,7 +118,6 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
         index = first.type
         shape = context.make_array(signature.args[2])(context, builder, values[2]).shape
         size, most = (builder.extract_value(shape, axis) for axis in range(2))
-        undefined, zeros = ir.Constant(_SHORTS, ir.Undefined), ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
         half = ir.Constant(_SHORTS, [128] * LANES)
         sums = [cgutils.alloca_once_value(builder, half) for _channel in range(3)]
         for total in sums:
@@ -84,9 +127,7 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
             weight = builder.load(
                 _pointer(context, builder, signature, values, 2, builder.add(row, loop.index), _SHORT), align=2
             )
-            spread = builder.shuffle_vector(
-                builder.insert_element(undefined, weight, ir.Constant(_INDEX, 0)), undefined, zeros
-            )
+            spread = _spread(builder, weight, _SHORTS)
             column = builder.mul(builder.add(first, loop.index), index(3 * LANES))
             for channel, total in enumerate(sums):
                 offset = builder.add(column, index(channel * LANES))
@@ -121,14 +162,12 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         _, start, _, _, _, into = values
         index, fast = start.type, ("contract",)
-        undefined, zeros = ir.Constant(_FLOATS, ir.Undefined), ir.Constant(ir.VectorType(_INDEX, FLOATS), [0] * FLOATS)
 
         def load(array: int, offset: Any, kind: Any) -> Any:
             return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=4)
 
         def weight(position: Any) -> Any:
-            single = builder.insert_element(undefined, load(3, position, _FLOAT), ir.Constant(_INDEX, 0))
-            return builder.shuffle_vector(single, undefined, zeros)
+            return _spread(builder, load(3, position, _FLOAT), _FLOATS)
 
         total = cgutils.alloca_once(builder, _FLOATS)
         builder.store(builder.fmul(load(0, start, _FLOATS), weight(index(0))), total)
@@ -151,3 +190,10 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int
     """Where `kind` lies in an array among the arguments, `offset` elements of the array from its start."""
     data = context.make_array(signature.args[array])(context, builder, values[array]).data
     return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
+
+
+def _spread(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of one number over and over."""
+    undefined = ir.Constant(kind, ir.Undefined)
+    single = builder.insert_element(undefined, value, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_INDEX, kind.count), [0] * kind.count))

@@ -25,11 +25,10 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
         draws: `augment.sample.sample_photometric` of the same recipe, on the CPU.
         out: crops' shape, overwritten: uint8, or float32 in [0, 1].
     """
-    columns = {name: value.numpy() for name, value in draws.items()}
+    rows = _rows(draws)
     kornia = [op for op in (*BEFORE, *AFTER) if getattr(group, op) is not None]
     work = np.empty((2, *crops.shape[-3:]), np.float32)
-    for index, (images, targets) in enumerate(zip(crops, out, strict=True)):
-        drawn = {name: column[index] for name, column in columns.items()}
+    for index, (images, targets, drawn) in enumerate(zip(crops, out, rows, strict=True)):
         row = {name: value[index : index + 1] for name, value in draws.items()} if kornia else {}
         untouched = out.dtype == np.uint8 and not any(drawn[f"{op}.apply"] for op in group.changes())
         if untouched:
@@ -44,6 +43,12 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
                 target[...] = x
 
 
+def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """The draws of each view as plain numbers: a view has more of them than there is time for in NumPy's."""
+    columns = [value.tolist() for value in draws.values()]
+    return [dict(zip(draws, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def _change(
     image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], work: np.ndarray
 ) -> np.ndarray:
@@ -53,12 +58,12 @@ def _change(
         moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]
         image = moved.mul(255).round().to(torch.uint8).numpy()
     ops, amounts = _ordered_jitter(group, drawn)
-    colour_kernel.jitter(image, ops, amounts, bool(drawn.get("greyscale.apply", False)), x)
+    colour_kernel.jitter(image, ops, amounts, drawn.get("greyscale.apply", False), x)
     if drawn.get("blur.apply", False):
-        colour_kernel.blur(x, _half_gaussian(float(drawn["blur.sigma"]), blur_taps(x.shape[-1])), spare)
+        colour_kernel.blur(x, _half_gaussian(drawn["blur.sigma"], blur_taps(x.shape[-1])), spare)
         x = spare
     if drawn.get("solarize.apply", False):
-        colour_kernel.solarise(x.reshape(-1), drawn["solarize.threshold"])
+        colour_kernel.solarise(x.reshape(-1), np.float32(drawn["solarize.threshold"]))
     if any(drawn.get(f"{op}.apply", False) for op in AFTER):
         x = apply_photometric(torch.from_numpy(x)[None], group, row, AFTER)[0].numpy()
     return x
@@ -68,7 +73,7 @@ def _ordered_jitter(group: CropGroup, drawn: dict[str, Any]) -> tuple[np.ndarray
     """The changes of the jitter that are applied, in their order, and how much of each."""
     if group.color_jitter is None or not drawn["color_jitter.apply"]:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    ops = [op for op in drawn["color_jitter.order"].tolist() if getattr(group.color_jitter, JITTER_OPS[op]) > 0]
+    ops = [op for op in drawn["color_jitter.order"] if getattr(group.color_jitter, JITTER_OPS[op]) > 0]
     amounts = [drawn[f"color_jitter.{JITTER_OPS[op]}"] for op in ops]
     return np.array(ops, np.int64), np.array(amounts, np.float32)
 
@@ -76,6 +81,6 @@ def _ordered_jitter(group: CropGroup, drawn: dict[str, Any]) -> tuple[np.ndarray
 def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches."""
     reach = max(1, min(taps // 2, math.ceil(TAIL * sigma)))
-    weights: np.ndarray = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
-    half: np.ndarray = (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
-    return half
+    weights = [math.exp(-(place**2) / (2 * sigma**2)) for place in range(reach + 1)]
+    whole = 2 * sum(weights) - weights[0]
+    return np.array([weight / whole for weight in weights], np.float32)

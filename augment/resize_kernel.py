@@ -3,11 +3,9 @@
 import numpy as np
 from numba import njit
 
-from augment.lanes import LANES, transpose, weigh_lanes
+from augment.lanes import BYTES, LANES, transpose, weigh_lanes, weigh_rows
 
 MAX_SCALE = 4  # up to here eight bits a weight keep within two grey levels; see the tests
-_HALF = np.uint16(128)  # rounds the division by 256
-_BYTE = np.uint16(8)
 
 
 @njit(nogil=True, cache=True)
@@ -30,13 +28,13 @@ def resize_box(
         column_weights = column_weights[::-1].copy()
     length = 3 * width
     padded = -(-length // LANES) * LANES
-    sums, rows = np.empty(length, np.uint16), np.zeros((LANES, padded), np.uint8)
+    rows = np.zeros((LANES, padded), np.uint8)
     lanes, result = np.empty((padded, LANES), np.uint8), np.empty((3, size, LANES), np.uint8)
     for start in range(0, size, LANES):
         start = min(start, size - LANES)
         for row in range(LANES):
             y = start + row
-            _weigh_rows(image, top + first_row[y], 3 * left, row_weights[y], num_rows[y], sums, rows[row, :length])
+            _weigh_rows(image, top + first_row[y], 3 * left, row_weights, y, num_rows[y], rows, row, length)
         for x in range(0, padded, LANES):
             transpose(rows, x, padded, lanes, x * LANES, LANES)  # type: ignore[call-arg]
         for x in range(size):
@@ -54,7 +52,7 @@ def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     scale = length / size
     support = max(scale, 1.0)
     slope = 1 / support
-    most = -(-(int(2 * support) + 2) // 4) * 4  # rows are weighed by four
+    most = int(2 * support) + 2
     first, num = np.empty(size, np.int64), np.empty(size, np.int64)
     weights = np.zeros((size, most), np.uint16)
     given = np.empty(most, np.float64)
@@ -78,53 +76,24 @@ def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @njit(nogil=True, cache=True)
 def _weigh_rows(
-    image: np.ndarray, top: int, start: int, weights: np.ndarray, num: int, sums: np.ndarray, out: np.ndarray
+    image: np.ndarray,
+    top: int,
+    start: int,
+    weights: np.ndarray,
+    y: int,
+    num: int,
+    out: np.ndarray,
+    row: int,
+    length: int,
 ) -> None:  # pragma: no cover - compiled
-    """Average `num` rows of bytes, from column `start` on, four at a time; rows beyond those have no weight."""
-    stop = start + out.size
-    last = top + num - 1
-    k = 0
-    while num - k > 4:
-        a, b, c, d = image[top + k], image[top + k + 1], image[top + k + 2], image[top + k + 3]
-        _add_four(a[start:stop], b[start:stop], c[start:stop], d[start:stop], weights[k : k + 4], k == 0, sums)
-        k += 4
-    a, b = image[top + k], image[min(top + k + 1, last)]
-    if num <= 2:
-        _average_two(a[start:stop], b[start:stop], weights, out)
-        return
-    c, d = image[min(top + k + 2, last)], image[min(top + k + 3, last)]
-    if k == 0:
-        _average_four(a[start:stop], b[start:stop], c[start:stop], d[start:stop], weights, out)
+    """Average `num` rows of `length` bytes, from column `start` on, into a row of the result."""
+    if length >= BYTES:
+        for x in range(0, length, BYTES):
+            x = min(x, length - BYTES)
+            weigh_rows(image, top, start + x, weights, y, num, out, row, x)  # type: ignore[call-arg]
     else:
-        _add_four(a[start:stop], b[start:stop], c[start:stop], d[start:stop], weights[k : k + 4], False, sums)
-        for x in range(out.size):
-            out[x] = sums[x] >> _BYTE
-
-
-@njit(nogil=True, cache=True)
-def _average_two(a: np.ndarray, b: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover
-    first, second = weights[0], weights[1]
-    for x in range(out.size):
-        out[x] = np.uint16(_HALF + a[x] * first + b[x] * second) >> _BYTE
-
-
-@njit(nogil=True, cache=True)
-def _average_four(
-    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, weights: np.ndarray, out: np.ndarray
-) -> None:  # pragma: no cover - compiled
-    first, second, third, fourth = weights[0], weights[1], weights[2], weights[3]
-    for x in range(out.size):
-        out[x] = np.uint16(_HALF + a[x] * first + b[x] * second + c[x] * third + d[x] * fourth) >> _BYTE
-
-
-@njit(nogil=True, cache=True)
-def _add_four(
-    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, weights: np.ndarray, fresh: bool, sums: np.ndarray
-) -> None:  # pragma: no cover - compiled
-    first, second, third, fourth = weights[0], weights[1], weights[2], weights[3]
-    if fresh:
-        for x in range(sums.size):
-            sums[x] = _HALF + a[x] * first + b[x] * second + c[x] * third + d[x] * fourth
-    else:
-        for x in range(sums.size):
-            sums[x] += a[x] * first + b[x] * second + c[x] * third + d[x] * fourth
+        for x in range(length):
+            total = 128
+            for k in range(num):
+                total += image[top + k, start + x] * weights[y, k]
+            out[row, x] = total >> 8

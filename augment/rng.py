@@ -1,9 +1,13 @@
 """Random numbers that are a function of what they are for, not of when or where they are drawn."""
 
 import hashlib
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from augment import rng_kernel
 
 # splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64 arithmetic.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -33,8 +37,16 @@ def uniform(num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int 
 
 def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
     """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers, (B,) int64."""
+    if sample_id.device.type == "cpu":
+        # A draw of few samples is a hundred small operations, and those were a twentieth of a decode task's time.
+        columns = (np.ascontiguousarray(key.numpy()) for key in (epoch, sample_id, torch.zeros_like(sample_id) + view))
+        return torch.from_numpy(rng_kernel.hash_keys(_hash_name(f"{seed}/{op}"), *columns))
+    return _state_of_tensors(f"{seed}/{op}", epoch, sample_id, view)
+
+
+def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> Tensor:
     views = torch.zeros_like(sample_id) + view  # no torch.tensor(view, device=...): that copy waits for the device
-    hashed = torch.zeros_like(sample_id) + _hash_name(f"{seed}/{op}")
+    hashed = torch.zeros_like(sample_id) + _hash_name(name)
     for word in (epoch, sample_id, views):
         hashed = _mix(hashed + word * _GOLDEN)
     return hashed
@@ -42,6 +54,12 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
 
 def uniform_of(state: Tensor, num: int) -> Tensor:
     """Expand `state` (B,) to (B, num) float32 uniform in [0, 1); see `uniform`."""
+    if state.device.type == "cpu":
+        return torch.from_numpy(rng_kernel.expand(np.ascontiguousarray(state.numpy()), num))
+    return _uniform_of_tensor(state, num)
+
+
+def _uniform_of_tensor(state: Tensor, num: int) -> Tensor:
     counter = torch.arange(1, num + 1, device=state.device)
     bits = _mix(state[:, None] + counter * _GOLDEN)  # (B, num)
     return _shift_right(bits, 40).float() * 2**-24
@@ -59,6 +77,7 @@ def _shift_right(x: Tensor, num_bits: int) -> Tensor:
     return torch.bitwise_and(x >> num_bits, 2 ** (64 - num_bits) - 1)
 
 
+@lru_cache(maxsize=1024)
 def _hash_name(name: str) -> int:
     """Turn a name into an int64 that is the same in every process, unlike `hash`."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from augment import rng
 from augment.rng import uniform
 
 NUM = 20_000
@@ -39,6 +40,16 @@ def chi_square_deviation(counts: Tensor) -> float:
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = counts.numel() - 1
     return float((statistic - freedom).abs() / (2 * freedom) ** 0.5)
+
+
+def test_the_compiled_numbers_are_those_of_the_tensors_to_the_bit() -> None:
+    keys = [torch.randint(-(2**63), 2**63 - 1, (500,), generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    keys[0][:3] = torch.tensor([0, -1, 2**63 - 1])
+    for seed, op in ((0, "crop"), (7, "blur")):
+        state = rng.state(seed=seed, epoch=keys[0], sample_id=keys[1], view=keys[2], op=op)
+        assert torch.equal(state, rng._state_of_tensors(f"{seed}/{op}", *keys))
+        numbers = rng.uniform_of(state, 25)
+        assert numbers.dtype == torch.float32 and torch.equal(numbers, rng._uniform_of_tensor(state, 25))
 
 
 @pytest.mark.parametrize("part", SEQUENCES)
