@@ -53,6 +53,7 @@ def k_means(points: np.ndarray, num_clusters: int, *, iterations: int, seed: int
     options = {"max_points_per_centroid": len(points), "min_points_per_centroid": 1}
     found = faiss.Kmeans(points.shape[1], num_clusters, niter=iterations, seed=seed, **options)
     found.train(points)
+    assert found.centroids is not None and found.index is not None
     label = found.index.search(points, 1)[1][:, 0]
     return fill_empty_clusters(points, found.centroids.copy(), label, seed=seed)
 
@@ -101,10 +102,11 @@ def mutual_information(first: Tensor, second: Tensor) -> Tensor:
     """
 
     def entropy(code: Tensor) -> Tensor:
-        share = torch.unique(code, return_counts=True)[1].double() / len(code)
+        counts: Tensor = torch.unique(code, return_counts=True)[1]
+        share = counts.double() / len(code)
         return -(share * share.log()).sum()
 
     of_first, of_second, of_both = map(entropy, (first, second, first * (second.max() + 1) + second))
     least = torch.finfo(of_both.dtype).eps
-    shared = (of_first + of_second - of_both + least) / ((of_first * of_second).sqrt() + least)
+    shared: Tensor = (of_first + of_second - of_both + least) / ((of_first * of_second).sqrt() + least)
     return shared.clamp(0, 1).float()

@@ -91,9 +91,9 @@ class InstanceDiscrimination(Method):
             self.bank.grow(torch.cat([self._directions(row) for row in new.split(_CHUNK_ROWS)]))
 
     def _directions(self, row: Tensor) -> Tensor:
-        key = {"epoch": torch.zeros_like(row), "sample_id": row, "view": 0, "op": "bank"}
-        u = rng.uniform(self.settings.projection_dim, seed=self.seed, **key).clamp(min=2**-25)
-        return functional.normalize(torch.special.ndtri(u), dim=1)
+        dim, epoch = self.settings.projection_dim, torch.zeros_like(row)
+        u = rng.uniform(dim, seed=self.seed, epoch=epoch, sample_id=row, view=0, op="bank")
+        return functional.normalize(torch.special.ndtri(u.clamp(min=2**-25)), dim=1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell each view's entry of the bank from random others.
@@ -130,8 +130,8 @@ class InstanceDiscrimination(Method):
 
     def _noise(self, batch: Batch) -> Tensor:
         """Rows drawn for each sample, uniform over the bank, (B, num_noise)."""
-        key = {"epoch": batch["epoch"], "sample_id": batch["sample_id"], "view": 0, "op": "noise"}
-        u = rng.uniform(self.settings.num_noise, seed=self.seed, **key)
+        num_noise, epoch, sample_id = self.settings.num_noise, batch["epoch"], batch["sample_id"]
+        u = rng.uniform(num_noise, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="noise")
         return (u.double() * len(self.bank.rows)).long()
 
     def _similarities(self, z: Tensor, chosen: Tensor) -> Tensor:
