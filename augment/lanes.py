@@ -59,13 +59,13 @@ def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: A
 def weigh_rows(
     _: Any, image: Any, top: Any, column: Any, weights: Any, y: Any, num: Any, out: Any, row: Any, into: Any
 ) -> Any:
-    """Average 64 bytes of `num` rows, the rounded sum of at most 16 bits divided by 256.
+    """Average 64 bytes of `num` rows.
 
     Args:
         image: (H, N) uint8.
         top: The first row.
         column: The first of the 64.
-        weights: (S, K) uint16, K >= num, of which row `y` is taken; they add up to 256.
+        weights: (S, K) uint16, K >= num, of which row `y` is taken; they add up to 65536.
         y: See `weights`.
         num: How many rows.
         out: (M, L) uint8.
@@ -89,7 +89,7 @@ def weigh_rows(
         with cgutils.for_range(builder, num) as loop:
             weight = _spread(builder, builder.load(at(3, y, loop.index, _SHORT), align=2), shorts)
             taken = builder.load(at(0, builder.add(top, loop.index), column, pixels), align=1)
-            builder.store(builder.add(builder.load(total), builder.mul(builder.zext(taken, shorts), weight)), total)
+            builder.store(builder.add(builder.load(total), _product(builder, taken, weight)), total)
         mean = builder.lshr(builder.load(total), ir.Constant(shorts, [8] * BYTES))
         builder.store(builder.trunc(mean, pixels), at(6, row, into, pixels), align=1)
         return context.get_dummy_value()
@@ -105,7 +105,7 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
     Args:
         lanes: (3 * W, 16) uint8: a column holds one channel of a pixel in each row.
         first: The first pixel.
-        weights: (S, K) uint16, K >= num, of which row `x` is taken; they add up to 256.
+        weights: (S, K) uint16, K >= num, of which row `x` is taken; they add up to 65536.
         x: Pixel of the result.
         num: How many pixels.
         out: (3, S, 16) uint8.
@@ -132,8 +132,7 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
             for channel, total in enumerate(sums):
                 offset = builder.add(column, index(channel * LANES))
                 pixels = builder.load(_pointer(context, builder, signature, values, 0, offset, _BYTES), align=1)
-                product = builder.mul(builder.zext(pixels, _SHORTS), spread)
-                builder.store(builder.add(builder.load(total), product), total)
+                builder.store(builder.add(builder.load(total), _product(builder, pixels, spread)), total)
         for channel, total in enumerate(sums):
             mean = builder.lshr(builder.load(total), ir.Constant(_SHORTS, [8] * LANES))
             place = builder.mul(builder.add(builder.mul(size, index(channel)), x), index(LANES))
@@ -190,6 +189,14 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int
     """Where `kind` lies in an array among the arguments, `offset` elements of the array from its start."""
     data = context.make_array(signature.args[array])(context, builder, values[array]).data
     return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
+
+
+def _product(builder: Any, pixels: Any, weights: Any) -> Any:
+    """Bytes times weights in 65536ths, in 256ths of a grey level: the upper half of a product of 16 bits each."""
+    wide = ir.VectorType(_INDEX, weights.type.count)
+    shifted = builder.shl(builder.zext(pixels, weights.type), ir.Constant(weights.type, [8] * weights.type.count))
+    product = builder.mul(builder.zext(shifted, wide), builder.zext(weights, wide))
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * wide.count)), weights.type)
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:

@@ -5,7 +5,7 @@ from numba import njit
 
 from augment.lanes import BYTES, LANES, transpose, weigh_lanes, weigh_rows
 
-MAX_SCALE = 4  # up to here eight bits a weight keep within two grey levels; see the tests
+MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are twice as many of them; see the tests
 
 
 @njit(nogil=True, cache=True)
@@ -48,7 +48,7 @@ def resize_box(
 
 @njit(nogil=True, cache=True)
 def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """For each of `size` pixels: its first input of `length`, the weights (sum 256) and how many those are."""
+    """For each of `size` pixels: its first input of `length`, the weights (sum 65536) and how many those are."""
     scale = length / size
     support = max(scale, 1.0)
     slope = 1 / support
@@ -65,10 +65,10 @@ def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
             total += max(0.0, 1 - abs(start + k + 0.5 - centre) * slope)
             given[k] = total
         # Rounded sums, not rounded weights: the errors cancel, and a flat colour stays what it is.
-        share, before = 256 / total, 0
+        share, before = 65536 / total, 0
         for k in range(count):
             upto = int(given[k] * share + 0.5)
-            weights[i, k] = upto - before
+            weights[i, k] = min(upto - before, 65535)  # a pixel that is copied stays what it is all the same
             before = upto
         first[i], num[i] = start, count
     return first, weights, num
@@ -95,5 +95,5 @@ def _weigh_rows(
         for x in range(length):
             total = 128
             for k in range(num):
-                total += image[top + k, start + x] * weights[y, k]
+                total += image[top + k, start + x] * weights[y, k] >> 8
             out[row, x] = total >> 8
