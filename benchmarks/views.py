@@ -1,14 +1,20 @@
 """Measure how many images a CPU turns into views, beside decoding alone and beside other libraries.
 
-python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2]
+python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2] [malloc=keep|default] [only=WORDS]
 
-Every contestant works through the JPEG files of DIR in as many processes as given, all in turn in every pass, after one
-pass that is not counted. The peers are the optional extra `bench`; those not installed are left out.
+Every contestant works through the JPEG files under DIR (clips: some of the videos there) in as many processes as given,
+all in turn in every pass, after one pass that is not counted; shares are medians over the passes, so that other work on
+the machine slows all alike. `malloc=keep` lets glibc keep large buffers, as the project's Ray workers do, for
+every contestant; `only` takes the workloads whose name holds the words. The peers are the optional extra `bench`; those
+not installed are left out.
 """
 
 import json
 import multiprocessing
+import os
+import platform
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -20,39 +26,60 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
+from augment.recipe import Views
+from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
+from jobs.launch import WORKER_ENV
+from pipelines.decode import BadSample
+from pipelines.listing import media_of
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
+USAGE = __doc__.splitlines()[2]
+DEFAULTS = {"out": "views.json", "passes": "5", "processes": "2", "malloc": "keep", "only": ""}
 PACKAGES = (
-    "simplejpeg",
-    "numba",
-    "torch",
-    "torchvision",
-    "kornia",
-    "albumentations",
-    "lightly",
-    "opencv-python-headless",
+    *("simplejpeg", "av", "numba", "numpy", "torch", "torchvision", "kornia", "albumentations", "lightly"),
+    *("opencv-python-headless", "nvidia-dali-cuda130"),
 )
+MOST_VIDEOS = 40
+WHOLE = "Afield, crops and colours"
 Result = dict[str, dict[str, Any]]
 
 
 @cache
-def _files(folder: str) -> list[bytes]:
+def _files(workload: str, folder: str) -> list[bytes]:
     found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return [data for data in (path.read_bytes() for path in found) if data.startswith(b"\xff\xd8\xff")]
+    if workload in WORKLOADS:
+        return [data for data in (path.read_bytes() for path in found) if data.startswith(b"\xff\xd8\xff")]
+    videos = [path for path in found if media_of(path.name) == "video"]
+    files = [path.read_bytes() for path in videos[:: max(1, len(videos) // MOST_VIDEOS)]]
+    return [data for data in files if _is_readable(data)]
+
+
+def _is_readable(video: bytes) -> bool:
+    try:
+        frames_of(video)
+    except BadSample:
+        return False
+    return True
+
+
+def _contestants(workload: str) -> dict[str, Any]:
+    return CONTESTANTS if workload in WORKLOADS else CLIP_CONTESTANTS
 
 
 @cache
 def _contestant(workload: str, name: str) -> Contestant:
     torch.set_num_threads(1)
-    return CONTESTANTS[name](WORKLOADS[workload])
+    views: Views = (WORKLOADS | CLIP_WORKLOADS)[workload]
+    made: Contestant = _contestants(workload)[name](views)
+    return made
 
 
 def once(workload: str, name: str, folder: str) -> tuple[float, float]:
     """Work through the files once, in this process; returns CPU seconds and seconds."""
-    run, files = _contestant(workload, name), _files(folder)
+    run, files = _contestant(workload, name), _files(workload, folder)
     cpu, wall = time.process_time(), time.perf_counter()
     run(files)
     return time.process_time() - cpu, time.perf_counter() - wall
@@ -60,10 +87,10 @@ def once(workload: str, name: str, folder: str) -> tuple[float, float]:
 
 def measure(workload: str, folder: str, passes: int, pools: list[ProcessPoolExecutor]) -> Result:
     """Medians and ranges over the passes, by contestant; those that cannot be imported are left out."""
-    num_images = len(_files(folder)) * len(pools)
+    num_images = len(_files(workload, folder)) * len(pools)
     samples: dict[str, list[tuple[float, float]]] = {}
     for number in range(passes + 1):
-        for name in CONTESTANTS:
+        for name in _contestants(workload):
             if number and name not in samples:
                 continue
             waiting = [pool.submit(once, workload, name, folder) for pool in pools]
@@ -76,49 +103,94 @@ def measure(workload: str, folder: str, passes: int, pools: list[ProcessPoolExec
             if number:  # the first pass compiles, imports and warms up
                 cpu, wall = sum(cpu for cpu, _ in times), max(wall for _, wall in times)
                 samples[name].append((num_images / cpu, num_images / wall))
-    return {name: _summary(pairs) for name, pairs in samples.items()}
+    decoding, whole = next(iter(samples.values())), samples[WHOLE]
+    return {name: _summary(pairs, decoding, whole) for name, pairs in samples.items()}
 
 
-def _summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    per_cpu, per_s = zip(*pairs, strict=True)
-    return {
-        "images_per_cpu_s": statistics.median(per_cpu),
-        "images_per_cpu_s_range": [min(per_cpu), max(per_cpu)],
-        "images_per_s": statistics.median(per_s),
-        "images_per_s_range": [min(per_s), max(per_s)],
+def _summary(
+    pairs: list[tuple[float, float]], decoding: list[tuple[float, float]], whole: list[tuple[float, float]]
+) -> dict[str, Any]:
+    per_cpu, per_s = ([pair[index] for pair in pairs] for index in range(2))
+    of_decoding = [ours / limit for (ours, _), (limit, _) in zip(pairs, decoding, strict=True)]
+    ahead = [afield / theirs for (afield, _), (theirs, _) in zip(whole, pairs, strict=True)]
+    values = {
+        "images_per_cpu_s": per_cpu,
+        "images_per_s": per_s,
+        "of_decoding_alone": of_decoding,  # in CPU-seconds, as the next
+        "afield_whole_path_times": ahead,
     }
+    summary: dict[str, Any] = {}
+    for key, numbers in values.items():
+        summary |= {key: statistics.median(numbers), f"{key}_range": [min(numbers), max(numbers)]}
+    return summary
 
 
 def table(results: dict[str, Result]) -> str:
     """The results in Markdown, each beside decoding alone."""
     lines = []
     for workload, rows in results.items():
-        limit = next(iter(rows.values()))["images_per_cpu_s"]
-        lines += [f"{workload}:", "", "| | images per CPU-second | of decoding alone | images/s |", "|---|---|---|---|"]
+        noun = "images" if workload in WORKLOADS else "videos"
+        lines += [
+            f"{workload}:",
+            "",
+            f"| | {noun} per CPU-second | of decoding alone | Afield with colours is faster by | {noun}/s |",
+            "|---|---|---|---|---|",
+        ]
         for name, row in rows.items():
             low, high = row["images_per_cpu_s_range"]
-            rate = row["images_per_cpu_s"]
             lines.append(
-                f"| {name} | {rate:.0f} ({low:.0f}-{high:.0f}) | {rate / limit:.0%} | {row['images_per_s']:.0f} |"
+                f"| {name} | {row['images_per_cpu_s']:.0f} ({low:.0f}-{high:.0f}) | {row['of_decoding_alone']:.0%} | "
+                f"{row['afield_whole_path_times']:.2g} x | {row['images_per_s']:.0f} |"
             )
         lines.append("")
     return "\n".join(lines)
 
 
 def plot(results: dict[str, Result], out: Path) -> None:
-    """One row of bars a workload."""
+    """One panel of bars a workload; its title says how far Afield is from the limit and from the next."""
+    heights = [len(rows) for rows in results.values()]
     figure, axes = plt.subplots(
-        len(results), 1, figsize=(8, 2.6 * len(results)), constrained_layout=True, squeeze=False
+        len(results),
+        1,
+        figsize=(8.5, 0.34 * sum(heights) + 0.9 * len(results)),
+        constrained_layout=True,
+        squeeze=False,
+        height_ratios=heights,
     )
     for axis, (workload, rows) in zip(axes[:, 0], results.items(), strict=True):
         rates = [row["images_per_cpu_s"] for row in rows.values()]
-        axis.barh(list(rows), rates, color=["#7a828c", *["#2f6fb0"] * 2, *["#c9ced6"] * (len(rows) - 3)])
+        spread = [
+            [abs(row["images_per_cpu_s_range"][side] - row["images_per_cpu_s"]) for row in rows.values()]
+            for side in (0, 1)
+        ]
+        colours = ["#7a828c", *["#2f6fb0"] * 2, *["#c9ced6"] * (len(rows) - 3)]
+        axis.barh(list(rows), rates, xerr=spread, color=colours, error_kw={"elinewidth": 0.8})
         axis.invert_yaxis()
-        axis.bar_label(axis.containers[0], labels=[f"{rate / rates[0]:.0%}" for rate in rates], padding=4)
-        axis.set_title(workload, loc="left")
-        axis.set_xlabel("images per CPU-second; in per cent of decoding alone")
+        for place, row in enumerate(rows.values()):
+            reach = row["images_per_cpu_s_range"][1]
+            axis.annotate(
+                f"{row['of_decoding_alone']:.0%}",
+                (reach, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        axis.set_title(f"{workload}: {_finding(rows)}", loc="left", fontsize=10)
+        noun = "images" if workload in WORKLOADS else "videos"
+        axis.set_xlabel(f"{noun} per CPU-second (median and range; in per cent of decoding alone)", fontsize=8)
+        axis.margins(x=0.1)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=130)
+    plt.close(figure)
+
+
+def _finding(rows: Result) -> str:
+    share = f"{rows[WHOLE]['of_decoding_alone']:.0%} of decoding alone"
+    peers = {name: row["afield_whole_path_times"] for name, row in list(rows.items())[3:]}
+    if not peers:
+        return share
+    nearest = min(peers, key=peers.__getitem__)
+    return f"{share}, {peers[nearest]:.1f} x {nearest}"
 
 
 def _versions() -> dict[str, str]:
@@ -131,25 +203,48 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _device() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {"cpu": model, "cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+
+
 def main(words: list[str]) -> int:
     """Measure every workload; the table goes to stdout, JSON and plot beside each other to `out`."""
-    given = {"out": "views.json", "passes": "5", "processes": "2"} | dict(word.split("=", 1) for word in words)
-    if "data" not in given or set(given) > {"data", "out", "passes", "processes"}:
-        print(
-            "error: usage: python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2]",
-            file=sys.stderr,
-        )
+    given = DEFAULTS | dict(word.partition("=")[::2] for word in words)
+    if not given.get("data") or set(given) > {"data", *DEFAULTS} or given["malloc"] not in ("keep", "default"):
+        print(f"error: usage: {USAGE}", file=sys.stderr)
         return 2
-    if not _files(given["data"]):
-        print(f"error: data={given['data']}: no JPEG file there", file=sys.stderr)
+    workloads = [
+        name for name in (*WORKLOADS, *CLIP_WORKLOADS) if given["only"] in name and _files(name, given["data"])
+    ]
+    if not workloads:
+        print(f"error: data={given['data']}: no JPEG file and no video there", file=sys.stderr)
         return 2
+    if given["malloc"] == "keep":  # read when the processes below start
+        os.environ.update({name: value for name, value in WORKER_ENV.items() if name.startswith("MALLOC_")})
     context = multiprocessing.get_context("spawn")  # each process compiles and opens what it needs for itself
     pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(int(given["processes"]))]
-    results = {name: measure(name, given["data"], int(given["passes"]), pools) for name in WORKLOADS}
+    results = {name: measure(name, given["data"], int(given["passes"]), pools) for name in workloads}
     for pool in pools:
         pool.shutdown()
     out = Path(given["out"])
-    out.write_text(json.dumps({"settings": given, "versions": _versions(), "results": results}, indent=2))
+    command = f"python -m benchmarks.views {' '.join(words)}"
+    provenance = {"command": command, "commit": _commit(), "device": _device(), "versions": _versions()}
+    out.write_text(json.dumps({**provenance, "results": results}, indent=2))
     plot(results, out.with_suffix(".png"))
     print(table(results))
     print(out)
