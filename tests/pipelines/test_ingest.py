@@ -165,8 +165,8 @@ class Cycled:
     table: pa.Table
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        wanted = np.arange(start, stop) % self.table.num_rows
-        yield keyed(self.table.take(pa.array(wanted)), epoch=0, start=start)
+        wanted = pa.array(np.arange(start, stop) % self.table.num_rows)
+        yield keyed(self.table.take(wanted).append_column(schema.ROW, wanted), epoch=0, start=start)
 
 
 def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
