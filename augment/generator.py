@@ -1,6 +1,6 @@
 """From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from augment.captions import captions
+from augment.crop_kernel import draw_box
 from augment.geometry import crop_resize
 from augment.photometric import apply_fused
-from augment.photometric_cpu import apply_on_cpu
+from augment.photometric_cpu import Changes, apply_on_cpu
 from augment.recipe import Views
-from augment.sample import sample_crops, sample_photometric
+from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_photometric
 
 
 class ViewGenerator:
@@ -42,7 +43,52 @@ class ViewGenerator:
         Returns:
             (B, V, 3, S, S) uint8 for each group of the recipe; (B, V, T, 3, S, S) of clips.
         """
-        return {name: self._crop(name, images, epoch, sample_id) for name in self.views.groups}
+        frames = images[0].shape[:-3] if images else ()  # (T,) of clips
+        crops = {}
+        for name, group in self.views.groups.items():
+            size = self.views.group_size(name)
+            crops[name] = np.empty((len(images), group.count, *frames, 3, size, size), np.uint8)
+        cut = self.cutter(crops, epoch, sample_id, photometric=False)
+        for row, image in enumerate(images):
+            cut(row, image)
+        return crops
+
+    def cutter(
+        self, crops: dict[str, np.ndarray], epoch: Tensor, sample_id: Tensor, *, photometric: bool
+    ) -> Callable[[int, np.ndarray], None]:
+        """Prepare to make the views of samples one by one, each while its decoded image is in the cache.
+
+        Args:
+            crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips, for the results.
+            epoch: (B,) int64, on the CPU.
+            sample_id: (B,) int64, on the CPU.
+            photometric: Change the colours as well, as `photometric` does.
+
+        Returns:
+            A function of a row and its image (H, W, 3) uint8, contiguous, which writes the row's views; or of a clip of
+            T frames (T, H, W, 3), or of fewer, which are written to the first places.
+        """
+        groups = []
+        for name, rows in crops.items():
+            group, size = self.views.groups[name], self.views.group_size(name)
+            keys = dict(zip(("epoch", "sample_id", "view"), self._row_keys(name, epoch, sample_id), strict=True))
+            changes = None
+            if photometric and group.changes():
+                changes = Changes(group, sample_photometric(group, seed=self.seed, **keys), size)
+            groups.append((rows, crop_uniforms(seed=self.seed, **keys), crop_bounds(group), size, changes))
+
+        def cut(row: int, image: np.ndarray) -> None:
+            height, width = image.shape[-3:-1]
+            for rows, u, bounds, size, changes in groups:
+                count = rows.shape[1]
+                for view in range(count):
+                    target = rows[row, view] if image.ndim == 3 else rows[row, view, : len(image)]
+                    box = draw_box(u[row * count + view], height, width, bounds)
+                    crop_resize(image, *box, size, target)
+                    if changes is not None:
+                        changes.apply(row * count + view, target, target)
+
+        return cut
 
     def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
         """Change the colours and round to whole grey levels, for the decode placement.
@@ -104,27 +150,6 @@ class ViewGenerator:
         crops = sample_crops(group, **keys, image_height=height, image_width=width)
         said = captions(group, crops, sample_photometric(group, **keys))
         return [said[start : start + group.count] for start in range(0, len(said), group.count)]
-
-    def _crop(self, name: str, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> np.ndarray:
-        group, size = self.views.groups[name], self.views.group_size(name)
-        rows = [image for image in images for _ in range(group.count)]  # B * V, an image's views side by side
-        height = torch.tensor([image.shape[-3] for image in rows], dtype=torch.int64)
-        width = torch.tensor([image.shape[-2] for image in rows], dtype=torch.int64)
-        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
-        draws = sample_crops(
-            group,
-            seed=self.seed,
-            epoch=epoch,
-            sample_id=sample_id,
-            view=view,
-            image_height=height,
-            image_width=width,
-        )
-        frames = images[0].shape[:-3] if images else ()  # (T,) of clips
-        out = np.empty((len(rows), *frames, 3, size, size), dtype=np.uint8)
-        for image, box, row in zip(rows, draws.boxes(), out, strict=True):
-            crop_resize(image, *box, size, row)
-        return out.reshape(len(images), group.count, *frames, 3, size, size)
 
     def _change(self, name: str, crops: Tensor, epoch: Tensor, sample_id: Tensor, dtype: torch.dtype) -> Tensor:
         """Draw and apply a group's changes to its crops, (B, V, [T,] 3, S, S): fused on a device, one by one here."""

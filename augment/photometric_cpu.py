@@ -25,18 +25,36 @@ def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], 
         draws: `augment.sample.sample_photometric` of the same recipe, on the CPU.
         out: crops' shape, overwritten: uint8, or float32 in [0, 1].
     """
-    rows = _rows(draws)
-    kornia = [op for op in (*BEFORE, *AFTER) if getattr(group, op) is not None]
-    work = np.empty((2, *crops.shape[-3:]), np.float32)
-    for index, (images, targets, drawn) in enumerate(zip(crops, out, rows, strict=True)):
-        row = {name: value[index : index + 1] for name, value in draws.items()} if kornia else {}
-        untouched = out.dtype == np.uint8 and not any(drawn[f"{op}.apply"] for op in group.changes())
-        if untouched:
-            targets[...] = images
-            continue
+    changes = Changes(group, draws, crops.shape[-1])
+    for index, (images, targets) in enumerate(zip(crops, out, strict=True)):
+        changes.apply(index, images, targets)
+
+
+class Changes:
+    """The changes drawn for B views, to be applied one view at a time.
+
+    Args:
+        group: Recipe of the views.
+        draws: `augment.sample.sample_photometric` of the same recipe, on the CPU.
+        size: Side of the views, px.
+    """
+
+    def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
+        self._group, self._draws, self._rows = group, draws, _rows(draws)
+        self._needs_kornia = any(getattr(group, op) is not None for op in (*BEFORE, *AFTER))
+        self._work = np.empty((2, 3, size, size), np.float32)
+
+    def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
+        """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may be the same array."""
+        drawn = self._rows[index]
+        if out.dtype == np.uint8 and not any(drawn[f"{op}.apply"] for op in self._group.changes()):
+            if out is not images:
+                out[...] = images
+            return
+        row = {name: value[index : index + 1] for name, value in self._draws.items()} if self._needs_kornia else {}
         clip = images.ndim == 4
-        for image, target in zip(images if clip else [images], targets if clip else [targets], strict=True):
-            x = _change(image, group, drawn, row, work)
+        for image, target in zip(images if clip else [images], out if clip else [out], strict=True):
+            x = _change(image, self._group, drawn, row, self._work)
             if target.dtype == np.uint8:
                 colour_kernel.to_bytes(x.reshape(-1), target.reshape(-1))
             else:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from augment.crop_kernel import NUM_UNIFORMS, draw_boxes
 from augment.ops import Affine, ColorJitter, Cutout
 from augment.recipe import CropGroup
 from augment.rng import state, uniform
 
-CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 JITTER_OPS = ("brightness", "contrast", "saturation", "hue")
 
 
@@ -55,31 +56,29 @@ def sample_crops(
     Args:
         group: Recipe of the view.
         seed: The run's seed.
-        epoch: (B,) int64.
+        epoch: (B,) int64, on the CPU, as all of these.
         sample_id: (B,) int64.
         view: Index among all views of the sample, one for all rows or (B,) int64.
         image_height: (B,) int64, px.
         image_width: (B,) int64, px.
     """
-    draws = uniform(2 * CROP_TRIES + 3, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="crop").double()
-    for_area, for_ratio, for_place = draws.tensor_split((CROP_TRIES, 2 * CROP_TRIES), dim=1)
+    u = crop_uniforms(seed=seed, epoch=epoch, sample_id=sample_id, view=view)
+    sizes = (np.ascontiguousarray(size.numpy()) for size in (image_height, image_width))
+    top, left, height, width, flip = torch.from_numpy(draw_boxes(u, *sizes, crop_bounds(group))).unbind(dim=1)
+    return CropDraws(top=top, left=left, height=height, width=width, flip=flip.bool())
 
-    area = (image_height * image_width)[:, None] * _between(group.scale, for_area)  # (B, tries)
-    ratio = _between((math.log(group.ratio[0]), math.log(group.ratio[1])), for_ratio).exp()
-    widths = (area * ratio).sqrt().round().long()
-    heights = (area / ratio).sqrt().round().long()
-    fits = (widths > 0) & (widths <= image_width[:, None]) & (heights > 0) & (heights <= image_height[:, None])
 
-    first = fits.long().argmax(dim=1, keepdim=True)  # argmax takes the first of equals
-    central_height, central_width = _central_crop(group, image_height, image_width)
-    any_fits = fits.any(dim=1)
-    height = torch.where(any_fits, heights.gather(1, first).squeeze(1), central_height)
-    width = torch.where(any_fits, widths.gather(1, first).squeeze(1), central_width)
+def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> np.ndarray:
+    """What `augment.crop_kernel.draw_box` makes boxes of, when the sizes of the images are known, a row an image."""
+    numbers: np.ndarray = uniform(
+        NUM_UNIFORMS, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="crop"
+    ).numpy()
+    return numbers
 
-    free_rows, free_columns = image_height - height, image_width - width
-    top = torch.where(any_fits, (for_place[:, 0] * (free_rows + 1)).long(), free_rows // 2)
-    left = torch.where(any_fits, (for_place[:, 1] * (free_columns + 1)).long(), free_columns // 2)
-    return CropDraws(top=top, left=left, height=height, width=width, flip=for_place[:, 2] < group.flip)
+
+def crop_bounds(group: CropGroup) -> np.ndarray:
+    """What `augment.crop_kernel.draw_box` takes of a recipe."""
+    return np.array([*group.scale, *group.ratio, group.flip], np.float64)
 
 
 def sample_photometric(
@@ -168,11 +167,3 @@ _PARAMETERS: dict[str, tuple[int, Callable[[Any, Tensor], dict[str, Tensor]]]] =
 
 def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * u
-
-
-def _central_crop(group: CropGroup, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and width of the largest box in the image whose aspect the recipe allows."""
-    narrowest, widest = group.ratio
-    crop_height = torch.minimum(height, (width / narrowest).round().long()).clamp(min=1)
-    crop_width = torch.minimum(width, (height * widest).round().long()).clamp(min=1)
-    return crop_height, crop_width

@@ -56,8 +56,10 @@ def _afield(views: Views, *, photometric: bool) -> Contestant:
     shape = Clips(Crops(ViewGenerator(views, seed=0), photometric=photometric), NUM_FRAMES)
 
     def run(files: Sequence[bytes]) -> None:
-        for number, data in enumerate(files):
-            shape.fill([frames_of(data)], np.zeros(1, np.int64), np.array([number]))
+        sample_id = np.arange(len(files))
+        fill = shape.filler(shape.empty(len(files)), np.zeros_like(sample_id), sample_id)
+        for row, data in enumerate(files):
+            fill(row, frames_of(data))
 
     return run
 

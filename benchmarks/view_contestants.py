@@ -21,7 +21,7 @@ from pipelines.decode import decode
 from pipelines.ingest import Crops
 
 Contestant = Callable[[Sequence[bytes]], Any]
-_BLOCK = 12  # images held decoded at a time, as the decode task does
+_BLOCK = 64  # images whose draws are made together, as the decode task does
 _DALI_BATCH = 25
 _MAX_PIXELS = 100_000_000
 
@@ -57,9 +57,11 @@ def _afield(views: Views, *, photometric: bool) -> Contestant:
 
     def run(files: Sequence[bytes]) -> None:
         for start in range(0, len(files), _BLOCK):
-            images = [decode(data, max_pixels=_MAX_PIXELS) for data in files[start : start + _BLOCK]]
-            sample_id = np.arange(start, start + len(images))
-            shape.fill(images, np.zeros_like(sample_id), sample_id)
+            block = files[start : start + _BLOCK]
+            sample_id = np.arange(start, start + len(block))
+            fill = shape.filler(shape.empty(len(block)), np.zeros_like(sample_id), sample_id)
+            for row, data in enumerate(block):
+                fill(row, decode(data, max_pixels=_MAX_PIXELS))
 
     return run
 

@@ -62,11 +62,18 @@ class WithOriginal:
         original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
         return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
 
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Columns:
-        """Make all from one decode."""
-        original = ingest.Centre(self.size).fill(images, epoch, sample_id)[schema.IMAGE]
-        size = np.array([image.shape[-3:-1] for image in images], np.int64)
-        return self.shape.fill(images, epoch, sample_id) | {ORIGINAL: original, IMAGE_SIZE: size}
+    def filler(self, columns: ingest.Columns, epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Fill:
+        """All from one decode."""
+        others = {name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)}
+        fill_others = self.shape.filler(others, epoch, sample_id)
+        fill_original = ingest.Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
+
+        def fill(row: int, image: np.ndarray) -> None:
+            fill_others(row, image)
+            fill_original(row, image)
+            columns[IMAGE_SIZE][row] = image.shape[-3:-1]
+
+        return fill
 
 
 def joined(blocks: Iterable[Any]) -> ingest.Columns:

@@ -4,7 +4,7 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice, tee
@@ -32,21 +32,24 @@ FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by a
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 MAX_RETRIES = 3
-DECODED_BYTES = 8 << 20  # decoded images held at a time by one task: cropped while they are in the cache
 
 MIDDLE_FRAME = Sampling()
 
 Columns = dict[str, np.ndarray]
+Fill = Callable[[int, np.ndarray], None]
 
 
 class Shape(Protocol):
     """Turns decoded images into the fixed-shape columns of a block."""
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate the columns of a block."""
+        """Allocate the columns of a block, whatever they hold."""
 
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Make the columns of decoded images (H, W, 3), or of clips (T, H, W, 3), all of one length."""
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+        """Prepare to fill the columns of `empty` row by row, each from its image (H, W, 3) while that is in the cache.
+
+        In the columns of `Clips`, a row is filled from T frames (T, H, W, 3), or its first frames from fewer.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,12 @@ class Crops:
             name: (group.count, 3, views.group_size(name), views.group_size(name))
             for name, group in views.groups.items()
         }
-        return {name: np.zeros((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
+        return {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
 
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Cut every view of every image from one decode."""
-        keys = torch.from_numpy(epoch), torch.from_numpy(sample_id)
-        crops = self.generator.make_crops(images, *keys)
-        if not self.photometric:
-            return crops
-        tensors = {name: torch.from_numpy(crop) for name, crop in crops.items()}
-        return {name: crop.numpy() for name, crop in self.generator.photometric(tensors, *keys).items()}
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+        """Draw every view; a row's are cut from one decode."""
+        keys = torch.tensor(epoch), torch.tensor(sample_id)
+        return self.generator.cutter(columns, *keys, photometric=self.photometric)
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,16 @@ class Centre:
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate (B, 3, S, S) uint8."""
-        return {schema.IMAGE: np.zeros((num_rows, 3, self.size, self.size), np.uint8)}
+        return {schema.IMAGE: np.empty((num_rows, 3, self.size, self.size), np.uint8)}
 
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Crop and resize every image."""
-        frames = images[0].shape[:-3]  # (T,) of clips
-        column = np.empty((len(images), *frames, 3, self.size, self.size), np.uint8)
-        for image, out in zip(images, column, strict=True):
-            centre_crop(image, self.size, out)
-        return {schema.IMAGE: column}
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+        """Crop and resize; nothing is drawn."""
+        rows = columns[schema.IMAGE]
+
+        def fill(row: int, image: np.ndarray) -> None:
+            centre_crop(image, self.size, rows[row] if image.ndim == 3 else rows[row, : len(image)])
+
+        return fill
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,22 @@ class Clips:
     def empty(self, num_rows: int) -> Columns:
         """Allocate the columns of a block."""
         return {
-            name: np.zeros((*column.shape[:-3], self.num_frames, *column.shape[-3:]), np.uint8)
+            name: np.empty((*column.shape[:-3], self.num_frames, *column.shape[-3:]), np.uint8)
             for name, column in self.shape.empty(num_rows).items()
         }
 
-    def fill(self, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray) -> Columns:
-        """Make the columns of clips; a still image is one in which nothing moves, so its frame is made once."""
-        columns = self.empty(len(images))
-        still = np.array([image.ndim == 3 for image in images])
-        for rows in (np.flatnonzero(still), np.flatnonzero(~still)):
-            if len(rows):
-                clips = [images[row] if images[row].ndim == 4 else images[row][None] for row in rows]
-                for name, values in self.shape.fill(clips, epoch[rows], sample_id[rows]).items():
-                    columns[name][rows] = values
-        return columns
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+        """A clip is made whole; a still image is one in which nothing moves, so its frame is made once."""
+        fill_frames = self.shape.filler(columns, epoch, sample_id)
+
+        def fill(row: int, image: np.ndarray) -> None:
+            still = image.ndim == 3
+            fill_frames(row, image[None] if still else image)
+            if still:
+                for column in columns.values():
+                    column[row][..., 1:, :, :, :] = column[row][..., :1, :, :, :]
+
+        return fill
 
 
 @dataclass(frozen=True)
@@ -245,35 +247,26 @@ def _block(
     statistics hold while the loss leaves it out."""
     epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
     columns = ingest.shape.empty(rows.num_rows)
-    images: list[np.ndarray] = []
-    waiting: list[int] = []
+    fill = ingest.shape.filler(columns, epoch, sample_id)
     reason = np.zeros(rows.num_rows, np.uint8)
     decoder = _decoder(ingest.limits, ingest.decoder)
-
-    def cut() -> None:
-        if waiting:
-            with clock.time("crop"):
-                for name, values in ingest.shape.fill(images, epoch[waiting], sample_id[waiting]).items():
-                    columns[name][waiting] = values
-        images.clear()
-        waiting.clear()
 
     for index, (payload, clip) in enumerate(zip(found, ingest.sampling.clips(rows), strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
             with clock.time("decode"):
-                images.append(_decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames))
-            waiting.append(index)
+                image = _decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames)
+            with clock.time("crop"):
+                fill(index, image)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
             bad.append(quarantine.bad_row(row, problem, stage=stage, epoch=int(epoch[index]), run=ingest.run))
-        if sum(image.nbytes for image in images) > DECODED_BYTES:
-            cut()
-    cut()
     valid = reason == 0
     good = np.flatnonzero(valid)
-    if 0 < len(good) < rows.num_rows:
+    if len(good) == 0:
+        columns = {name: np.zeros_like(column) for name, column in columns.items()}
+    elif len(good) < rows.num_rows:
         neighbour = good[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
         columns = {name: column[neighbour] for name, column in columns.items()}
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}

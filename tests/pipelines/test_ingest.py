@@ -68,10 +68,9 @@ def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
     assert sum(column.nbytes for column in first.values()) == order.block_bytes()
 
 
-def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> None:
     crops = Crops(ViewGenerator(simclr_views(16), seed=3), photometric=False)
     large = next(run_items(items((0, 8)), ingest=work(listed(files), None, crops, block_rows=8)))
-    monkeypatch.setattr(ingest, "DECODED_BYTES", 1)  # cut image by image
     small = list(run_items(items((4, 8)), ingest=work(listed(files), None, crops, block_rows=2)))
     assert np.array_equal(np.concatenate([block["global_crops"] for block in small]), large["global_crops"][4:])
     image = decode(files[5].read_bytes(), max_pixels=10**7)
@@ -117,6 +116,16 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
     assert difference.max() <= 0.5 / 255 + 1e-5
 
 
+def filled(
+    shape: ingest.Shape, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray
+) -> dict[str, np.ndarray]:
+    columns = shape.empty(len(images))
+    fill = shape.filler(columns, epoch, sample_id)
+    for row, image in enumerate(images):
+        fill(row, image)
+    return columns
+
+
 @pytest.mark.parametrize("photometric", [False, True])
 def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> None:
     rng = np.random.default_rng(0)
@@ -124,11 +133,11 @@ def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> 
     still = rng.integers(0, 256, (44, 44, 3), dtype=np.uint8)
     keys = np.zeros(3, np.int64), np.array([5, -6, 7])
     for shape in (Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric), Centre(16)):
-        for name, made in ingest.Clips(shape, num_frames=3).fill([clips[0], still, clips[1]], *keys).items():
-            assert made.dtype == np.uint8
-            for t in range(3):
-                frame = shape.fill([clips[0][t], still, clips[1][t]], *keys)[name]
-                assert np.array_equal(made[..., t, :, :, :], frame)
+        whole = filled(ingest.Clips(shape, num_frames=3), [clips[0], still, clips[1]], *keys)
+        for t in range(3):
+            for name, frame in filled(shape, [clips[0][t], still, clips[1][t]], *keys).items():
+                assert whole[name].dtype == np.uint8
+                assert np.array_equal(whole[name][..., t, :, :, :], frame)
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 32), (224, 1)])
