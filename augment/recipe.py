@@ -206,6 +206,20 @@ def swav_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops": large, "local_crops": small})
 
 
+def cpc_views(size: int) -> Views:
+    """Make CPC's one crop (arXiv:1807.03748, section 3.2): 256 of 300 px, mirrored at random, without colour.
+
+    Small images, which are not larger than the view, are cut down to as little as that share, and keep their colours.
+
+    Args:
+        size: Side of the view, px.
+    """
+    share = (256 / 300) ** 2
+    grey = None if size <= SMALL_IMAGE_PX else Greyscale(p=1.0)
+    group = CropGroup(scale=(share, 1.0 if size <= SMALL_IMAGE_PX else share), greyscale=grey)
+    return Views(size=size, groups={"global_crops": group})
+
+
 def videomae_views(size: int) -> Views:
     """Make the single crop and flip of a clip for VideoMAE (arXiv:2203.12602), all frames cut and flipped alike.
 

@@ -5,6 +5,7 @@ import torch
 from augment.recipe import Views
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
+from models.contrastive.cpc import CPC
 from models.contrastive.exemplar import Exemplar
 from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     "moco_v3": MoCoV3,
     "instance_discrimination": InstanceDiscrimination,
     "exemplar": Exemplar,
+    "cpc": CPC,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,

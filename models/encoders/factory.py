@@ -5,6 +5,7 @@ cluster that reads a configuration would pay it.
 """
 
 import difflib
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,6 +31,18 @@ class EncoderConfig(Frozen):
         description="resnet18_small: channels of the first stage, D = 8 * width; "
         "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
     )
+    norm: Literal["batch", "layer", "none"] = Field(
+        default="batch", description="resnet18_small: its norm layers; batch norm is the one that mixes images"
+    )
+    patch_size: int | None = Field(
+        default=None,
+        ge=4,
+        description="cut the image into overlapping patches of this side, px, encode each by itself and average them "
+        "(cpc, cpc_v2); null: the whole image",
+    )
+    patch_stride: int | None = Field(
+        default=None, ge=1, description="from one patch to the next, px; null: half of patch_size"
+    )
 
     @field_validator("name")
     @classmethod
@@ -50,11 +63,17 @@ class EncoderConfig(Frozen):
         return name
 
     @model_validator(mode="after")
-    def _width_has_effect(self) -> "EncoderConfig":
+    def _settings_have_effect(self) -> "EncoderConfig":
         if self.name not in _SMALL and self.width != _DEFAULT_WIDTH:
             raise ValueError(
                 f"encoder.width={self.width} has no effect on encoder.name={self.name}; "
                 f"leave it out, or use one of {', '.join(_SMALL)}"
+            )
+        if self.name != "resnet18_small" and self.norm != "batch":
+            raise ValueError(f"encoder.norm={self.norm} has no effect on encoder.name={self.name}; leave it out")
+        if self.patch_stride is not None and (self.patch_size is None or self.patch_stride > self.patch_size):
+            raise ValueError(
+                f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got {self.patch_size}"
             )
         return self
 
@@ -63,7 +82,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     """Build the configured encoder with random weights from torch's CPU generator.
 
     Args:
-        config: Name and width.
+        config: What to build.
         image_size: Side of the images, pixels.
 
     Returns:
@@ -72,10 +91,16 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     Raises:
         ValueError: the image size does not suit the encoder.
     """
+    if config.patch_size is not None:
+        from models.encoders.patch_grid import PatchGridEncoder
+
+        of_patch = config.model_copy(update={"patch_size": None, "patch_stride": None})
+        stride = config.patch_stride or config.patch_size // 2
+        return PatchGridEncoder(build_encoder(of_patch, config.patch_size), image_size, config.patch_size, stride)
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 
-        return ResNetSmall(config.width)
+        return ResNetSmall(config.width, config.norm)
     if config.name == "vit_tiny_small":
         from models.encoders.vit_small import vit_tiny_small
 

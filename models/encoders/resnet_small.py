@@ -1,5 +1,10 @@
 """ResNet-18 (He 2015, arXiv:1512.03385) for images of 32 to 96 px, as SimCLR alters it (arXiv:2002.05709, B.9)."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -17,36 +22,66 @@ class ResNetSmall(Encoder):
     Args:
         width: Channels w of the first stage; the stages have w, 2w, 4w and 8w. 64 is the usual ResNet-18, 16 trains
             on a CPU.
+        norm: "batch"; "layer", over one image's channels and pixels; or "none", a learned scale and shift of each
+            channel in its place. Only batch norm mixes images.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, norm: Literal["batch", "layer", "none"] = "batch") -> None:
         super().__init__()
+        make_norm = _NORMS[norm]
         self.embed_dim = width * _WIDTH_FACTORS[-1]
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            make_norm(width),
             nn.ReLU(inplace=True),
         )
         channels = [width, *(width * factor for factor in _WIDTH_FACTORS)]
         self.stages = nn.Sequential(
-            *(_stage(channels[i], channels[i + 1], stride=1 if i == 0 else 2) for i in range(len(_WIDTH_FACTORS)))
+            *(_stage(channels[i], channels[i + 1], 1 if i == 0 else 2, make_norm) for i in range(len(_WIDTH_FACTORS)))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, BasicBlock) and isinstance(module.bn2, ChannelScale):
+                # Unnormalised, each branch would double the variance; so all together multiply it by less than e.
+                nn.init.constant_(module.bn2.weight, (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, S, S) as the map (B, 8 * width, S/8, S/8) whose mean is the embedding."""
+        features: Tensor = self.stages(self.stem(images))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) as (B, 8 * width)."""
-        features: Tensor = self.stages(self.stem(images))  # (B, D, S/8, S/8)
-        return features.mean(dim=(2, 3))  # (B, D)
+        return self.feature_map(images).mean(dim=(2, 3))  # (B, D)
 
 
-def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+class ChannelScale(nn.Module):
+    """A learned scale and shift of each channel of (B, C, H, W): what is left of a norm that measures nothing."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x scaled and shifted."""
+        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": partial(nn.GroupNorm, 1),
+    "none": ChannelScale,
+}
+
+
+def _stage(in_channels: int, channels: int, stride: int, make_norm: Callable[[int], nn.Module]) -> nn.Sequential:
     shortcut = None
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False), make_norm(channels)
         )
-    blocks = [BasicBlock(in_channels, channels, stride, shortcut)]
-    blocks += [BasicBlock(channels, channels) for _ in range(_BLOCKS_PER_STAGE - 1)]
+    blocks = [BasicBlock(in_channels, channels, stride, shortcut, norm_layer=make_norm)]
+    blocks += [BasicBlock(channels, channels, norm_layer=make_norm) for _ in range(_BLOCKS_PER_STAGE - 1)]
     return nn.Sequential(*blocks)

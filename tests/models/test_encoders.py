@@ -1,5 +1,7 @@
 """Encoders: names, shapes, memory layout and positions."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from models.heads import mlp
     [
         (EncoderConfig(name="resnet18_small", width=16), 32, 128),
         (EncoderConfig(name="resnet18_small"), 32, 512),
+        (EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8), 32, 64),
+        (EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=20, patch_stride=6), 32, 64),
         (EncoderConfig(name="vit_tiny_small"), 32, 192),
         (EncoderConfig(name="vit_tiny_small", width=16), 96, 48),
         (EncoderConfig(name="resnet18"), 64, 512),
@@ -69,6 +73,25 @@ def test_names_that_would_be_fetched_from_a_hub_are_refused() -> None:
 def test_width_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match=r"encoder\.width=16 has no effect on encoder\.name=resnet50"):
         EncoderConfig(name="resnet50", width=16)
+
+
+def test_norm_and_patches_without_effect_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.norm=layer has no effect on encoder\.name=resnet50"):
+        EncoderConfig(name="resnet50", norm="layer")
+    with pytest.raises(ValueError, match=r"encoder\.patch_stride=9 must be at most encoder\.patch_size, got 8"):
+        EncoderConfig(patch_size=8, patch_stride=9)
+    with pytest.raises(
+        ValueError, match=r"encoder\.patch_size=8 every 5 px do not end at the border of views\.size=32"
+    ):
+        build_encoder(EncoderConfig(patch_size=8, patch_stride=5), 32)
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+def test_resnet18_small_without_batch_norm_embeds_an_image_alike_in_any_batch(norm: Literal["layer", "none"]) -> None:
+    encoder, images = ResNetSmall(8, norm), torch.randn(4, 3, 16, 16)
+    embedding = encoder(images)
+    torch.testing.assert_close(embedding[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
+    assert 0.1 < embedding.square().mean().sqrt() < 10
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_small", "vit_tiny_patch16_224"])

@@ -1,0 +1,52 @@
+"""An encoder that sees an image as a grid of overlapping patches (arXiv:1807.03748, section 3.2)."""
+
+from torch import Tensor
+
+from models.encoders.encoder import Encoder
+
+
+class PatchGridEncoder(Encoder):
+    """Encodes every patch of a grid by itself; the embedding of an image is the mean over its patches.
+
+    So a whole image is embedded by what was trained, on what it was trained on: patches of one size, padded at their
+    own borders. CPC evaluates its features pooled alike.
+
+    Args:
+        patch_encoder: From patches (B, 3, p, p) to (B, D).
+        image_size: Side of the image, pixels.
+        patch_size: Side p of a patch, pixels.
+        stride: From one patch to the next, pixels; half of `patch_size` overlaps them by half.
+
+    Attributes:
+        grid: Patches along each side: 7 where a patch has a quarter of the image's side and overlaps by half.
+
+    Raises:
+        ValueError: the patches do not cover the image to its border.
+    """
+
+    def __init__(self, patch_encoder: Encoder, image_size: int, patch_size: int, stride: int) -> None:
+        super().__init__()
+        if image_size < patch_size or (image_size - patch_size) % stride:
+            raise ValueError(
+                f"patches of encoder.patch_size={patch_size} every {stride} px do not end at the border of views.size="
+                f"{image_size}: let (views.size - patch_size) be a multiple of encoder.patch_stride"
+            )
+        self.patch_encoder = patch_encoder
+        self.patch_size = patch_size
+        self.stride = stride
+        self.grid = (image_size - patch_size) // stride + 1
+        self.embed_dim = patch_encoder.embed_dim
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Cut images (B, 3, S, S) into patches (B, G, G, 3, p, p), row by row."""
+        patches = images.unfold(2, self.patch_size, self.stride).unfold(3, self.patch_size, self.stride)
+        return patches.permute(0, 2, 3, 1, 4, 5)
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Encode patches (B, G, G, 3, p, p), all as one batch, as (B, G, G, D)."""
+        features: Tensor = self.patch_encoder(patches.flatten(0, 2))  # (B * G * G, D)
+        return features.unflatten(0, patches.shape[:3])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, S, S) as (B, D)."""
+        return self.encode(self.cut(images)).mean(dim=(1, 2))
