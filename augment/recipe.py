@@ -220,6 +220,18 @@ def cpc_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops": group})
 
 
+def cpc_v2_views(size: int) -> Views:
+    """Make CPC v2's one crop (arXiv:1905.09272, appendix A.1): CPC's, with colours changed and seldom removed.
+
+    Args:
+        size: Side of the view, px.
+    """
+    (crop,) = cpc_views(size).groups.values()
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    changed = crop.model_copy(update={"color_jitter": jitter, "greyscale": Greyscale(p=0.25)})
+    return Views(size=size, groups={"global_crops": changed})
+
+
 def videomae_views(size: int) -> Views:
     """Make the single crop and flip of a clip for VideoMAE (arXiv:2203.12602), all frames cut and flipped alike.
 

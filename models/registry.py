@@ -6,6 +6,7 @@ from augment.recipe import Views
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
 from models.contrastive.cpc import CPC
+from models.contrastive.cpc_v2 import CPCv2
 from models.contrastive.exemplar import Exemplar
 from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "instance_discrimination": InstanceDiscrimination,
     "exemplar": Exemplar,
     "cpc": CPC,
+    "cpc_v2": CPCv2,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,

@@ -20,7 +20,7 @@ NUM_ROWS = 20  # of a manifest that holds more than the photographs
 ENCODERS = (
     EncoderConfig(name="resnet18_small", width=8),
     EncoderConfig(name="vit_tiny_small", width=8),
-    EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=4),
+    EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=4),
 )
 # Only where the paper's heads would make the tests slow, or its averages move too much in a few steps.
 SMALL: dict[str, dict[str, Any]] = {
@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "instance_discrimination": {"num_noise": 16, "projection_dim": 32},
     "exemplar": {"num_exemplars": 11},
     "cpc": {"context_dim": 16, "context_layers": 2},
+    "cpc_v2": {"context_dim": 16, "context_layers": 2, "target_dim": 32},
     "byol": {"hidden_dim": 64, "projection_dim": 32},
     "simsiam": {"projection_dim": 32, "prediction_dim": 16},
     "barlow_twins": {"projection_dim": 32},

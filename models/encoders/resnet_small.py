@@ -42,8 +42,9 @@ class ResNetSmall(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, BasicBlock) and isinstance(module.bn2, ChannelScale):
-                # Unnormalised, each branch would double the variance; so all together multiply it by less than e.
+            if isinstance(module, BasicBlock) and norm != "batch":
+                # Each branch would otherwise double the variance ("none"), or make all images alike: layer norm keeps
+                # what ReLUs give them in common, batch norm takes it away. All together now multiply it by e at most.
                 nn.init.constant_(module.bn2.weight, (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5)
 
     def feature_map(self, images: Tensor) -> Tensor:
