@@ -202,9 +202,11 @@ def _planned(items: np.ndarray) -> ray.data.Dataset:
     if len(items) <= FEW_ITEMS:
         return ray.data.from_arrow([plan.slice(index, 1) for index in range(len(items))])
     blocks = ray.data.from_arrow(plan).repartition(target_num_rows_per_block=1, strict=True)
-    # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU.
+    # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU. Nor
+    # must Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
     operator: Any = blocks._logical_plan.dag
     operator.ray_remote_args["num_cpus"] = PLANNER_CPUS
+    object.__setattr__(operator, "compute", ray.data.TaskPoolStrategy(size=1))
     return blocks
 
 
