@@ -166,6 +166,7 @@ def test_many_items_are_planned_lazily_and_stay_in_order(ray_session: None, file
     assert type(planner).__name__ == "StreamingRepartition"
     assert planner.ray_remote_args == {"num_cpus": ingest.PLANNER_CPUS}  # one CPU left is enough for both operators
     assert planner.compute.size == 1  # else Ray keeps a quarter of the CPUs for more of its tasks
+    assert type(planner.input_dependencies[0]).__name__ == "FromBlocks"  # made without a task of a whole CPU
     # Ray's coordinator holds the function too: opening it there must not import what only the tasks need.
     held = pickle.dumps(stream._logical_plan.dag.fn)  # type: ignore[attr-defined]
     script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
