@@ -52,7 +52,8 @@ def sample_patches(
 
     def draw(op: str, num: int) -> Tensor:
         key = state(seed=seed, epoch=epoch, sample_id=sample_id, view=view, op=f"patch.{op}")
-        return uniform_of(key, num_patches * num).unflatten(1, (num_patches, num)).flatten(0, 1)  # (B * N, num)
+        u: Tensor = uniform_of(key, num_patches * num).unflatten(1, (num_patches, num)).flatten(0, 1)
+        return u  # (B * N, num)
 
     kept = draw("channel_drop", 4)
     warp = draw("warp", 3 + 2 * _KNOTS**2)

@@ -71,6 +71,7 @@ def _change(
     image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], work: np.ndarray
 ) -> np.ndarray:
     """Change one image (3, S, S) uint8 into one of `work` (2, 3, S, S) float32; `row` holds its draws for Kornia."""
+    x: np.ndarray
     x, spare = work
     if any(drawn.get(f"{op}.apply", False) for op in BEFORE):
         moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]

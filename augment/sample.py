@@ -63,8 +63,9 @@ def sample_crops(
         image_width: (B,) int64, px.
     """
     u = crop_uniforms(seed=seed, epoch=epoch, sample_id=sample_id, view=view)
-    sizes = (np.ascontiguousarray(size.numpy()) for size in (image_height, image_width))
-    top, left, height, width, flip = torch.from_numpy(draw_boxes(u, *sizes, crop_bounds(group))).unbind(dim=1)
+    heights, widths = (np.ascontiguousarray(size.numpy()) for size in (image_height, image_width))
+    boxes = draw_boxes(u, heights, widths, crop_bounds(group))
+    top, left, height, width, flip = torch.from_numpy(boxes).unbind(dim=1)
     return CropDraws(top=top, left=left, height=height, width=width, flip=flip.bool())
 
 

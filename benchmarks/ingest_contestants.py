@@ -23,7 +23,7 @@ from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
 from pipelines import fetch, schema, storage
 from pipelines.decode import Limits, decode
-from pipelines.ingest import DECODED_BYTES, Columns, Crops
+from pipelines.ingest import Columns, Crops
 from pipelines.manifest import open_manifest
 from pipelines.plan import Plan
 
@@ -76,15 +76,11 @@ class Setup:
 
 
 def cut(data: Iterable[bytes], crops: Crops, sample_id: np.ndarray) -> Columns:
-    """Decode and crop, a few images at a time while they are in the cache."""
-    columns, images, start, index = crops.empty(len(sample_id)), list[np.ndarray](), 0, 0
-    for index, one in enumerate(data, start=1):
-        images.append(decode(one, max_pixels=Limits().max_pixels))
-        if sum(image.nbytes for image in images) > DECODED_BYTES or index == len(sample_id):
-            rows = slice(start, index)
-            for name, values in crops.fill(images, np.zeros(len(images), np.int64), sample_id[rows]).items():
-                columns[name][rows] = values
-            images, start = [], index
+    """Decode and crop image after image, each while it is in the cache."""
+    columns = crops.empty(len(sample_id))
+    fill = crops.filler(columns, np.zeros_like(sample_id), sample_id)
+    for row, one in enumerate(data):
+        fill(row, decode(one, max_pixels=Limits().max_pixels))
     return columns
 
 

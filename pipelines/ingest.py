@@ -201,8 +201,9 @@ def _planned(items: np.ndarray) -> ray.data.Dataset:
     plan = pa.table({"start": items[:, 0], "stop": items[:, 1]})
     # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may have left no room.
     if len(items) <= FEW_ITEMS:
-        return ray.data.from_blocks([plan.slice(index, 1) for index in range(len(items))])
-    blocks = ray.data.from_blocks([plan]).repartition(target_num_rows_per_block=1, strict=True)
+        few: ray.data.Dataset = ray.data.from_blocks([plan.slice(index, 1) for index in range(len(items))])
+        return few
+    blocks: ray.data.Dataset = ray.data.from_blocks([plan]).repartition(target_num_rows_per_block=1, strict=True)
     # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU. Nor
     # must Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
     operator: Any = blocks._logical_plan.dag

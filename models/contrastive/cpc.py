@@ -145,9 +145,10 @@ class RowPrediction(nn.Module):
         self.offsets = range(skip_rows + 1, min(skip_rows + num_rows, grid - 1) + 1)
         if not self.offsets:
             raise ValueError(f"method.skip_rows={skip_rows} leaves none of the grid's {grid} rows to predict")
-        self.weights = nn.ModuleList(nn.Linear(dim, target_dim, bias=False) for _ in self.offsets)
-        for weight in self.weights:
-            nn.init.normal_(weight.weight, std=(dim * target_dim) ** -0.5)  # scores near 0: chance
+        maps = [nn.Linear(dim, target_dim, bias=False) for _ in self.offsets]
+        for each in maps:
+            nn.init.normal_(each.weight, std=(dim * target_dim) ** -0.5)  # scores near 0: chance
+        self.weights = nn.ModuleList(maps)
 
     def forward(self, context: Tensor, targets: Tensor, candidates: Tensor, bias: Tensor) -> Tensor:
         """Mean InfoNCE of an image's predictions.

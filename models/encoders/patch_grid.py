@@ -44,8 +44,8 @@ class PatchGridEncoder(Encoder):
 
     def encode(self, patches: Tensor) -> Tensor:
         """Encode patches (B, G, G, 3, p, p), all as one batch, as (B, G, G, D)."""
-        features: Tensor = self.patch_encoder(patches.flatten(0, 2))  # (B * G * G, D)
-        return features.unflatten(0, patches.shape[:3])
+        features: Tensor = self.patch_encoder(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) as (B, D)."""
