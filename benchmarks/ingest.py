@@ -34,7 +34,7 @@ from pipelines import schema, storage
 from pipelines.manifest import Manifest, open_manifest, versions
 from tests.object_store import ObjectStore
 
-USAGE = "see the head of benchmarks/ingest.py"
+USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
 WARM_UP_S = {"ray": 25.0}  # from the first batch: until what was started at once has spread over time
 OTHERS_WARM_UP_S = 5.0
