@@ -6,12 +6,13 @@ The formulas are those of `augment.photometric`, with each image's ops in its ow
 import numpy as np
 from numba import njit
 
-from augment.lanes import FLOATS, weigh_pairs
+from augment.lanes import WIDE, weigh_pairs
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 _ZERO, _ONE, _HALF, _WHITE = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
-_TURN, _SIXTH, _THIRD = np.float32(6), np.float32(1 / 6), np.float32(4)
+_LEVELS = np.float32(128 * 255)
+_TWO, _THREE, _FOUR, _TURN, _SIXTH = np.float32(2), np.float32(3), np.float32(4), np.float32(6), np.float32(1 / 6)
 _CHUNK = 1024  # pixels at a time: their three channels take 12 kB of the first-level cache
 _FAST = {"contract", "nnan", "ninf", "nsz", "arcp", "reassoc"}  # sums in any order, products and sums fused
 
@@ -74,17 +75,39 @@ def _change_row(
         if ops[position] == HUE:
             _shift_hue(red, green, blue, _TURN * factor)
         elif ops[position] == SATURATION:
-            for x in range(red.size):
-                base = rest * (_RED * red[x] + _GREEN * green[x] + _BLUE * blue[x])
-                red[x] = min(max(factor * red[x] + base, _ZERO), _ONE)
-                green[x] = min(max(factor * green[x] + base, _ZERO), _ONE)
-                blue[x] = min(max(factor * blue[x] + base, _ZERO), _ONE)
+            _saturate(red, green, blue, factor)
         else:
             base = rest * mean if ops[position] == CONTRAST else _ZERO
-            for x in range(red.size):
-                red[x] = min(max(factor * red[x] + base, _ZERO), _ONE)
-                green[x] = min(max(factor * green[x] + base, _ZERO), _ONE)
-                blue[x] = min(max(factor * blue[x] + base, _ZERO), _ONE)
+            _scale(red, factor, base)
+            _scale(green, factor, base)
+            _scale(blue, factor, base)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _scale(row: np.ndarray, factor: np.float32, base: np.float32) -> None:  # pragma: no cover - compiled
+    if factor <= _ONE:  # a mean of two values in [0, 1] needs no clipping
+        for x in range(row.size):
+            row[x] = factor * row[x] + base
+    else:
+        for x in range(row.size):
+            row[x] = min(max(factor * row[x] + base, _ZERO), _ONE)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _saturate(
+    red: np.ndarray, green: np.ndarray, blue: np.ndarray, factor: np.float32
+) -> None:  # pragma: no cover - compiled
+    rest = _ONE - factor
+    if factor <= _ONE:
+        for x in range(red.size):
+            base = rest * (_RED * red[x] + _GREEN * green[x] + _BLUE * blue[x])
+            red[x], green[x], blue[x] = factor * red[x] + base, factor * green[x] + base, factor * blue[x] + base
+    else:
+        for x in range(red.size):
+            base = rest * (_RED * red[x] + _GREEN * green[x] + _BLUE * blue[x])
+            red[x] = min(max(factor * red[x] + base, _ZERO), _ONE)
+            green[x] = min(max(factor * green[x] + base, _ZERO), _ONE)
+            blue[x] = min(max(factor * blue[x] + base, _ZERO), _ONE)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -96,18 +119,12 @@ def _shift_hue(
         value, low = max(max(r, g), b), min(min(r, g), b)
         chroma = value - low
         inverse = _ONE / (chroma if chroma > _ZERO else _ONE)
-        beyond_green = np.float32(2) + (b - r) * inverse if g == value else np.float32(4) + (r - g) * inverse
+        beyond_green = _TWO + (b - r) * inverse if g == value else _FOUR + (r - g) * inverse
         place = sextants + ((g - b) * inverse if r == value else beyond_green)
-        red[x] = value - chroma * _ramp(place + np.float32(5))
-        green[x] = value - chroma * _ramp(place + np.float32(3))
-        blue[x] = value - chroma * _ramp(place + np.float32(1))
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", inline="always")
-def _ramp(place: np.float32) -> np.float32:  # pragma: no cover - compiled
-    """How far a channel lies below the value, in units of chroma, at a place on the circle of six."""
-    place -= _TURN * np.floor(place * _SIXTH)
-    return min(max(min(place, _THIRD - place), _ZERO), _ONE)
+        place -= _TURN * np.floor(place * _SIXTH)  # on the circle of six, red at 0
+        red[x] = low + chroma * min(max(abs(place - _THREE) - _ONE, _ZERO), _ONE)
+        green[x] = low + chroma * min(max(_TWO - abs(place - _TWO), _ZERO), _ONE)
+        blue[x] = low + chroma * min(max(_TWO - abs(place - _FOUR), _ZERO), _ONE)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -132,42 +149,58 @@ def blur(image: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:  # pr
     """Blur by a symmetric kernel along both axes, mirrored at the edges without repeating them.
 
     Args:
-        image: (3, H, W) float32, contiguous.
-        weights: (1 + N,) float32: the middle and one side, outwards; longer than neither H nor W.
-        out: image's shape and type, overwritten.
+        image: (3, H, W) float32 in [0, 1], contiguous.
+        weights: (1 + N,) uint16: the middle and one side, outwards, in 65536ths; longer than neither H nor W.
+        out: (3, H, W) uint16, overwritten: 128ths of a grey level, of which every weight may have lost one.
     """
     height, width, reach = image.shape[1], image.shape[2], weights.size - 1
-    pixels, target = image.reshape(-1), out.reshape(-1)
-    line = np.empty(max(width, FLOATS) + 2 * reach, np.float32)
+    levels, line = np.empty(height * width, np.uint16), np.empty(width + 2 * reach, np.uint16)
     pairs = np.empty((reach, 2), np.int64)  # what is weighed alike: places before and behind
     for channel in range(3):
+        plane, target = image[channel].reshape(-1), out[channel].reshape(-1)
+        for x in range(levels.size):
+            levels[x] = np.uint16(np.int32(plane[x] * _LEVELS + _HALF))
         for y in range(height):
-            row = (channel * height + y) * width
             for k in range(1, reach + 1):
                 pairs[k - 1, 0] = (abs(y - k) - y) * width
                 pairs[k - 1, 1] = (height - 1 - abs(height - 1 - (y + k)) - y) * width
-            _weigh_row(pixels, row, pairs, weights, line, reach, width)
+            _weigh_row(levels, y * width, pairs, weights, line, reach, width)
             for k in range(1, reach + 1):
                 line[reach - k] = line[reach + k]
                 line[reach + width - 1 + k] = line[reach + width - 1 - k]
                 pairs[k - 1, 0], pairs[k - 1, 1] = -k, k
-            _weigh_row(line, reach, pairs, weights, target, row, width)
+            _weigh_row(line, reach, pairs, weights, target, y * width, width)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _weigh_row(
     source: np.ndarray, start: int, pairs: np.ndarray, weights: np.ndarray, out: np.ndarray, into: int, width: int
 ) -> None:  # pragma: no cover - compiled
-    if width >= FLOATS:
-        for x in range(0, width, FLOATS):
-            x = min(x, width - FLOATS)
+    if width >= WIDE:
+        for x in range(0, width, WIDE):
+            x = min(x, width - WIDE)
             weigh_pairs(source, start + x, pairs, weights, out, into + x)  # type: ignore[call-arg]
     else:
         for x in range(width):
-            total = weights[0] * source[start + x]
+            total = source[start + x] * weights[0] >> 16
             for k in range(pairs.shape[0]):
-                total += weights[k + 1] * (source[start + x + pairs[k, 0]] + source[start + x + pairs[k, 1]])
+                pair = source[start + x + pairs[k, 0]] + source[start + x + pairs[k, 1]]
+                total += pair * weights[k + 1] >> 16
             out[into + x] = total
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def levels_to_unit(levels: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    """What `blur` gave, in [0, 1]; levels (N,) uint16, out (N,) float32."""
+    for x in range(levels.size):
+        out[x] = np.float32(levels[x]) * np.float32(1 / (128 * 255))
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def levels_to_bytes(levels: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    """What `blur` gave, rounded to grey levels; levels (N,) uint16, out (N,) uint8."""
+    for x in range(levels.size):
+        out[x] = np.uint8(np.uint16(levels[x] + np.uint16(64)) >> np.uint16(7))
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

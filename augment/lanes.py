@@ -7,13 +7,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16  # rows that a 256-bit register of 16-bit integers holds
-BYTES = 64  # bytes that are summed side by side as 16-bit integers, in two or more registers
-FLOATS = 32  # float32 that are summed side by side, in two or more registers: one would wait for its own sum
+LANES = 32  # rows that a 512-bit register of 16-bit integers holds
+SQUARE = 16  # rows and columns that are transposed at once
+WIDE = 64  # 16-bit sums side by side, in two or more registers: one would wait for its own sum
 
 _BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
-_FLOAT, _FLOATS = ir.FloatType(), ir.VectorType(ir.FloatType(), FLOATS)
 _BYTES, _SHORTS = ir.VectorType(_BYTE, LANES), ir.VectorType(_SHORT, LANES)
+_SQUARE_BYTES = ir.VectorType(_BYTE, SQUARE)
+_WIDE_BYTES, _WIDE_SHORTS = ir.VectorType(_BYTE, WIDE), ir.VectorType(_SHORT, WIDE)
 
 
 @intrinsic
@@ -34,17 +35,17 @@ def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: A
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         def at(array: int, row: int) -> Any:
             offset = builder.add(values[array + 1], builder.mul(values[array + 2], values[array + 1].type(row)))
-            return _pointer(context, builder, signature, values, array, offset, _BYTES)
+            return _pointer(context, builder, signature, values, array, offset, _SQUARE_BYTES)
 
-        vectors = [builder.load(at(0, row), align=1) for row in range(LANES)]
-        half = LANES // 2
+        vectors = [builder.load(at(0, row), align=1) for row in range(SQUARE)]
+        half = SQUARE // 2
         masks = [
             ir.Constant(
-                ir.VectorType(_INDEX, LANES), [part * half + lane // 2 + lane % 2 * LANES for lane in range(LANES)]
+                ir.VectorType(_INDEX, SQUARE), [part * half + lane // 2 + lane % 2 * SQUARE for lane in range(SQUARE)]
             )
             for part in range(2)
         ]
-        for _stage in range(4):  # log2(LANES) perfect shuffles
+        for _stage in range(4):  # log2(SQUARE) perfect shuffles
             vectors = [
                 builder.shuffle_vector(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks
             ]
@@ -74,7 +75,6 @@ def weigh_rows(
     """
     if any(array.layout != "C" for array in (image, weights, out)):
         return None
-    shorts, pixels = ir.VectorType(_SHORT, BYTES), ir.VectorType(_BYTE, BYTES)
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         _, top, column, _, y, num, _, row, into = values
@@ -84,14 +84,14 @@ def weigh_rows(
             offset = builder.add(builder.mul(row, builder.extract_value(shape, 1)), column)
             return _pointer(context, builder, signature, values, array, offset, kind)
 
-        total = cgutils.alloca_once(builder, shorts)
-        builder.store(ir.Constant(shorts, [128] * BYTES), total)
+        total = cgutils.alloca_once(builder, _WIDE_SHORTS)
+        builder.store(ir.Constant(_WIDE_SHORTS, [128] * WIDE), total)
         with cgutils.for_range(builder, num) as loop:
-            weight = _spread(builder, builder.load(at(3, y, loop.index, _SHORT), align=2), shorts)
-            taken = builder.load(at(0, builder.add(top, loop.index), column, pixels), align=1)
+            weight = _spread(builder, builder.load(at(3, y, loop.index, _SHORT), align=2), _WIDE_SHORTS)
+            taken = builder.load(at(0, builder.add(top, loop.index), column, _WIDE_BYTES), align=1)
             builder.store(builder.add(builder.load(total), _product(builder, taken, weight)), total)
-        mean = builder.lshr(builder.load(total), ir.Constant(shorts, [8] * BYTES))
-        builder.store(builder.trunc(mean, pixels), at(6, row, into, pixels), align=1)
+        mean = builder.lshr(builder.load(total), ir.Constant(_WIDE_SHORTS, [8] * WIDE))
+        builder.store(builder.trunc(mean, _WIDE_BYTES), at(6, row, into, _WIDE_BYTES), align=1)
         return context.get_dummy_value()
 
     whole = types.int64
@@ -100,15 +100,15 @@ def weigh_rows(
 
 @intrinsic
 def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, out: Any) -> Any:
-    """Average `num` pixels of 16 rows at once into pixel `x` of the result, a channel after the other.
+    """Average `num` pixels of 32 rows at once into pixel `x` of the result, a channel after the other.
 
     Args:
-        lanes: (3 * W, 16) uint8: a column holds one channel of a pixel in each row.
+        lanes: (3 * W, 32) uint8: a column holds one channel of a pixel in each row.
         first: The first pixel.
         weights: (S, K) uint16, K >= num, of which row `x` is taken; they add up to 65536.
         x: Pixel of the result.
         num: How many pixels.
-        out: (3, S, 16) uint8.
+        out: (3, S, 32) uint8.
     """
     if any(array.layout != "C" for array in (lanes, weights, out)):
         return None
@@ -145,14 +145,14 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
 
 @intrinsic
 def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any) -> Any:
-    """Weigh 32 neighbouring numbers and those at given distances from them: a symmetric filter.
+    """Weigh 64 neighbouring numbers and those at given distances from them: a symmetric filter.
 
     Args:
-        source: (N,) float32.
-        start: The first of the 32.
+        source: (N,) uint16, below 2^15.
+        start: The first of the 64.
         pairs: (K, 2) int64: distances of two that have the same weight.
-        weights: (1 + K,) float32: that of the number itself, then those of the pairs.
-        out: (M,) float32.
+        weights: (1 + K,) uint16: that of the number itself, then those of the pairs; in 65536ths.
+        out: (M,) uint16.
         into: Where the first result goes.
     """
     if any(array.layout != "C" for array in (source, pairs, weights, out)):
@@ -160,26 +160,27 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         _, start, _, _, _, into = values
-        index, fast = start.type, ("contract",)
+        index = start.type
 
         def load(array: int, offset: Any, kind: Any) -> Any:
-            return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=4)
+            return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=2)
 
-        def weight(position: Any) -> Any:
-            return _spread(builder, load(3, position, _FLOAT), _FLOATS)
+        def weighed(numbers: Any, position: Any) -> Any:
+            return _upper(builder, numbers, _spread(builder, load(3, position, _SHORT), _WIDE_SHORTS))
 
-        total = cgutils.alloca_once(builder, _FLOATS)
-        builder.store(builder.fmul(load(0, start, _FLOATS), weight(index(0))), total)
+        total = cgutils.alloca_once(builder, _WIDE_SHORTS)
+        builder.store(weighed(load(0, start, _WIDE_SHORTS), index(0)), total)
         num = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
         with cgutils.for_range(builder, num) as loop:
             pair = builder.mul(loop.index, index(2))
             before, behind = (
-                load(0, builder.add(start, load(2, builder.add(pair, index(side)), index)), _FLOATS)
+                load(0, builder.add(start, load(2, builder.add(pair, index(side)), index)), _WIDE_SHORTS)
                 for side in range(2)
             )
-            product = builder.fmul(builder.fadd(before, behind), weight(builder.add(loop.index, index(1))), flags=fast)
-            builder.store(builder.fadd(builder.load(total), product, flags=fast), total)
-        builder.store(builder.load(total), _pointer(context, builder, signature, values, 4, into, _FLOATS), align=4)
+            product = weighed(builder.add(before, behind), builder.add(loop.index, index(1)))
+            builder.store(builder.add(builder.load(total), product), total)
+        target = _pointer(context, builder, signature, values, 4, into, _WIDE_SHORTS)
+        builder.store(builder.load(total), target, align=2)
         return context.get_dummy_value()
 
     return types.void(source, types.int64, pairs, weights, out, types.int64), codegen
@@ -192,11 +193,16 @@ def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int
 
 
 def _product(builder: Any, pixels: Any, weights: Any) -> Any:
-    """Bytes times weights in 65536ths, in 256ths of a grey level: the upper half of a product of 16 bits each."""
-    wide = ir.VectorType(_INDEX, weights.type.count)
-    shifted = builder.shl(builder.zext(pixels, weights.type), ir.Constant(weights.type, [8] * weights.type.count))
-    product = builder.mul(builder.zext(shifted, wide), builder.zext(weights, wide))
-    return builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * wide.count)), weights.type)
+    """Bytes times weights in 65536ths, in 256ths of a grey level."""
+    eight = ir.Constant(weights.type, [8] * weights.type.count)
+    return _upper(builder, builder.shl(builder.zext(pixels, weights.type), eight), weights)
+
+
+def _upper(builder: Any, first: Any, second: Any) -> Any:
+    """The upper halves of products of 16-bit integers."""
+    wide = ir.VectorType(_INDEX, first.type.count)
+    product = builder.mul(builder.zext(first, wide), builder.zext(second, wide))
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * wide.count)), first.type)
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:

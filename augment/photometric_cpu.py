@@ -1,6 +1,7 @@
 """The changes of a recipe executed on the CPU view by view, for the decode task and for training without a GPU."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -41,24 +42,57 @@ class Changes:
 
     def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
         self._group, self._draws, self._rows = group, draws, _rows(draws)
-        self._needs_kornia = any(getattr(group, op) is not None for op in (*BEFORE, *AFTER))
-        self._work = np.empty((2, 3, size, size), np.float32)
+        self._flags = [f"{op}.apply" for op in group.changes()]
+        self._before, self._after = ([f"{op}.apply" for op in ops if f"{op}.apply" in draws] for ops in (BEFORE, AFTER))
+        self._jitters = [getattr(group.color_jitter, name) > 0 if group.color_jitter else False for name in JITTER_OPS]
+        self._unit, self._levels = np.empty((3, size, size), np.float32), np.empty((3, size, size), np.uint16)
 
     def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
         """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may be the same array."""
         drawn = self._rows[index]
-        if out.dtype == np.uint8 and not any(drawn[f"{op}.apply"] for op in self._group.changes()):
+        if out.dtype == np.uint8 and not any(drawn[flag] for flag in self._flags):
             if out is not images:
                 out[...] = images
             return
-        row = {name: value[index : index + 1] for name, value in self._draws.items()} if self._needs_kornia else {}
         clip = images.ndim == 4
         for image, target in zip(images if clip else [images], out if clip else [out], strict=True):
-            x = _change(image, self._group, drawn, row, self._work)
-            if target.dtype == np.uint8:
-                colour_kernel.to_bytes(x.reshape(-1), target.reshape(-1))
+            changed = self._change(index, image)
+            if changed is self._levels:
+                convert = colour_kernel.levels_to_bytes if out.dtype == np.uint8 else colour_kernel.levels_to_unit
+                convert(changed.reshape(-1), target.reshape(-1))
+            elif out.dtype == np.uint8:
+                colour_kernel.to_bytes(changed.reshape(-1), target.reshape(-1))
             else:
-                target[...] = x
+                target[...] = changed
+
+    def _change(self, index: int, image: np.ndarray) -> np.ndarray:
+        """Change one image (3, S, S) uint8 to float32 in [0, 1]; to `_levels` where the blur was the last change."""
+        drawn, x, levels = self._rows[index], self._unit, self._levels
+        if any(drawn[flag] for flag in self._before):
+            image = self._by_kornia(index, torch.from_numpy(image) / 255, BEFORE).mul(255).round().byte().numpy()
+        ops, amounts = self._ordered_jitter(drawn)
+        colour_kernel.jitter(image, ops, amounts, drawn.get("greyscale.apply", False), x)
+        solarised, after = drawn.get("solarize.apply", False), any(drawn[flag] for flag in self._after)
+        if drawn.get("blur.apply", False):
+            colour_kernel.blur(x, _half_gaussian(drawn["blur.sigma"], blur_taps(x.shape[-1])), levels)
+            if not solarised and not after:
+                return levels
+            colour_kernel.levels_to_unit(levels.reshape(-1), x.reshape(-1))
+        if solarised:
+            colour_kernel.solarise(x.reshape(-1), np.float32(drawn["solarize.threshold"]))
+        return self._by_kornia(index, torch.from_numpy(x), AFTER).numpy() if after else x
+
+    def _by_kornia(self, index: int, image: Tensor, ops: Collection[str]) -> Tensor:
+        row = {name: value[index : index + 1] for name, value in self._draws.items()}
+        return apply_photometric(image[None], self._group, row, ops)[0]
+
+    def _ordered_jitter(self, drawn: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The changes of the jitter that are applied, in their order, and how much of each."""
+        if not drawn.get("color_jitter.apply", False):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        ops = [op for op in drawn["color_jitter.order"] if self._jitters[op]]
+        amounts = [drawn[f"color_jitter.{JITTER_OPS[op]}"] for op in ops]
+        return np.array(ops, np.int64), np.array(amounts, np.float32)
 
 
 def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
@@ -67,39 +101,9 @@ def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
     return [dict(zip(draws, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _change(
-    image: np.ndarray, group: CropGroup, drawn: dict[str, Any], row: dict[str, Tensor], work: np.ndarray
-) -> np.ndarray:
-    """Change one image (3, S, S) uint8 into one of `work` (2, 3, S, S) float32; `row` holds its draws for Kornia."""
-    x: np.ndarray
-    x, spare = work
-    if any(drawn.get(f"{op}.apply", False) for op in BEFORE):
-        moved = apply_photometric(torch.from_numpy(image)[None] / 255, group, row, BEFORE)[0]
-        image = moved.mul(255).round().to(torch.uint8).numpy()
-    ops, amounts = _ordered_jitter(group, drawn)
-    colour_kernel.jitter(image, ops, amounts, drawn.get("greyscale.apply", False), x)
-    if drawn.get("blur.apply", False):
-        colour_kernel.blur(x, _half_gaussian(drawn["blur.sigma"], blur_taps(x.shape[-1])), spare)
-        x = spare
-    if drawn.get("solarize.apply", False):
-        colour_kernel.solarise(x.reshape(-1), np.float32(drawn["solarize.threshold"]))
-    if any(drawn.get(f"{op}.apply", False) for op in AFTER):
-        x = apply_photometric(torch.from_numpy(x)[None], group, row, AFTER)[0].numpy()
-    return x
-
-
-def _ordered_jitter(group: CropGroup, drawn: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The changes of the jitter that are applied, in their order, and how much of each."""
-    if group.color_jitter is None or not drawn["color_jitter.apply"]:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
-    ops = [op for op in drawn["color_jitter.order"] if getattr(group.color_jitter, JITTER_OPS[op]) > 0]
-    amounts = [drawn[f"color_jitter.{JITTER_OPS[op]}"] for op in ops]
-    return np.array(ops, np.int64), np.array(amounts, np.float32)
-
-
 def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
-    """The middle and one side of a blur's kernel, as far as its Gaussian reaches."""
+    """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
     reach = max(1, min(taps // 2, math.ceil(TAIL * sigma)))
     weights = [math.exp(-(place**2) / (2 * sigma**2)) for place in range(reach + 1)]
     whole = 2 * sum(weights) - weights[0]
-    return np.array([weight / whole for weight in weights], np.float32)
+    return np.array([min(round(65536 * weight / whole), 65535) for weight in weights], np.uint16)
