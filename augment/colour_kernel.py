@@ -9,6 +9,7 @@ from numba import njit
 from augment.lanes import WIDE, weigh_pairs
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
+NOTHING = -1  # in the place of one that the recipe leaves out
 _RED, _GREEN, _BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 _ZERO, _ONE, _HALF, _WHITE = np.float32(0), np.float32(1), np.float32(0.5), np.float32(255)
 _LEVELS = np.float32(128 * 255)
@@ -76,7 +77,7 @@ def _change_row(
             _shift_hue(red, green, blue, _TURN * factor)
         elif ops[position] == SATURATION:
             _saturate(red, green, blue, factor)
-        else:
+        elif ops[position] != NOTHING:
             base = rest * mean if ops[position] == CONTRAST else _ZERO
             _scale(red, factor, base)
             _scale(green, factor, base)

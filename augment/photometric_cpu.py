@@ -14,6 +14,8 @@ from augment.photometric import AFTER, BEFORE, TAIL
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
+_NONE = np.empty(0, np.int64), np.empty(0, np.float32)
+
 
 def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], out: np.ndarray) -> None:
     """Change views as drawn.
@@ -44,7 +46,7 @@ class Changes:
         self._group, self._draws, self._rows = group, draws, _rows(draws)
         self._flags = [f"{op}.apply" for op in group.changes()]
         self._before, self._after = ([f"{op}.apply" for op in ops if f"{op}.apply" in draws] for ops in (BEFORE, AFTER))
-        self._jitters = [getattr(group.color_jitter, name) > 0 if group.color_jitter else False for name in JITTER_OPS]
+        self._jitter = _ordered_jitter(group, draws)
         self._unit, self._levels = np.empty((3, size, size), np.float32), np.empty((3, size, size), np.uint16)
 
     def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
@@ -70,7 +72,7 @@ class Changes:
         drawn, x, levels = self._rows[index], self._unit, self._levels
         if any(drawn[flag] for flag in self._before):
             image = self._by_kornia(index, torch.from_numpy(image) / 255, BEFORE).mul(255).round().byte().numpy()
-        ops, amounts = self._ordered_jitter(drawn)
+        ops, amounts = (of_views[index] for of_views in self._jitter) if drawn.get("color_jitter.apply") else _NONE
         colour_kernel.jitter(image, ops, amounts, drawn.get("greyscale.apply", False), x)
         solarised, after = drawn.get("solarize.apply", False), any(drawn[flag] for flag in self._after)
         if drawn.get("blur.apply", False):
@@ -86,13 +88,15 @@ class Changes:
         row = {name: value[index : index + 1] for name, value in self._draws.items()}
         return apply_photometric(image[None], self._group, row, ops)[0]
 
-    def _ordered_jitter(self, drawn: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """The changes of the jitter that are applied, in their order, and how much of each."""
-        if not drawn.get("color_jitter.apply", False):
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        ops = [op for op in drawn["color_jitter.order"] if self._jitters[op]]
-        amounts = [drawn[f"color_jitter.{JITTER_OPS[op]}"] for op in ops]
-        return np.array(ops, np.int64), np.array(amounts, np.float32)
+
+def _ordered_jitter(group: CropGroup, draws: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Each view's jitter, (B, 4) int64 in its order and how much of each, float32; nothing for those that get none."""
+    if group.color_jitter is None:
+        return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+    order = draws["color_jitter.order"]
+    used = torch.tensor([getattr(group.color_jitter, name) > 0 for name in JITTER_OPS])
+    amounts = torch.stack([draws[f"color_jitter.{name}"] for name in JITTER_OPS], dim=1).gather(1, order)
+    return torch.where(used[order], order, colour_kernel.NOTHING).numpy(), amounts.numpy()
 
 
 def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
