@@ -1,4 +1,7 @@
-"""Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong loop."""
+"""Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong loop.
+
+Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
+"""
 
 from typing import Any
 
