@@ -5,8 +5,8 @@ python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2] [m
 Every contestant works through the JPEG files under DIR (clips: some of the videos there) in as many processes as given,
 all in turn in every pass, after one pass that is not counted; shares are medians over the passes, so that other work on
 the machine slows all alike. `malloc=keep` lets glibc keep large buffers, as the project's Ray workers do, for
-every contestant; `only` takes the workloads whose name holds the words. The peers are the optional extra `bench`; those
-not installed are left out.
+every contestant; `only` takes the workloads whose name holds the words, and what `out` holds of others from the same
+commit, machine and versions stays. The peers are the optional extra `bench`; those not installed are left out.
 """
 
 import json
@@ -242,10 +242,14 @@ def main(words: list[str]) -> int:
     for pool in pools:
         pool.shutdown()
     out = Path(given["out"])
-    command = f"python -m benchmarks.views {' '.join(words)}"
-    provenance = {"command": command, "commit": _commit(), "device": _device(), "versions": _versions()}
-    out.write_text(json.dumps({**provenance, "results": results}, indent=2))
-    plot(results, out.with_suffix(".png"))
+    same = {"commit": _commit(), "malloc": given["malloc"], "device": _device(), "versions": _versions()}
+    before = json.loads(out.read_text()) if out.exists() else {}
+    if any(before.get(name) != value for name, value in same.items()):
+        before = {"commands": [], "results": {}}
+    before["commands"].append(f"python -m benchmarks.views {' '.join(words)}")
+    before["results"] |= results
+    out.write_text(json.dumps({**before, **same}, indent=2))
+    plot(before["results"], out.with_suffix(".png"))
     print(table(results))
     print(out)
     return 0
