@@ -232,6 +232,17 @@ def cpc_v2_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops": changed})
 
 
+def amdim_views(size: int) -> Views:
+    """Make AMDIM's two views (arXiv:1906.00910, section 4): crops of 0.3 to 1, colours changed, a quarter grey.
+
+    Args:
+        size: Side of the views, px.
+    """
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
+    group = CropGroup(count=2, scale=(0.3, 1.0), color_jitter=jitter, greyscale=Greyscale(p=0.25))
+    return Views(size=size, groups={"global_crops": group})
+
+
 def videomae_views(size: int) -> Views:
     """Make the single crop and flip of a clip for VideoMAE (arXiv:2203.12602), all frames cut and flipped alike.
 

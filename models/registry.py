@@ -5,6 +5,7 @@ import torch
 from augment.recipe import Views
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
+from models.contrastive.amdim import AMDIM
 from models.contrastive.cpc import CPC
 from models.contrastive.cpc_v2 import CPCv2
 from models.contrastive.exemplar import Exemplar
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "exemplar": Exemplar,
     "cpc": CPC,
     "cpc_v2": CPCv2,
+    "amdim": AMDIM,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,

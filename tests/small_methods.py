@@ -21,6 +21,7 @@ ENCODERS = (
     EncoderConfig(name="resnet18_small", width=8),
     EncoderConfig(name="vit_tiny_small", width=8),
     EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=4),
+    EncoderConfig(name="amdim", width=8),
 )
 # Only where the paper's heads would make the tests slow, or its averages move too much in a few steps.
 SMALL: dict[str, dict[str, Any]] = {
@@ -31,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "exemplar": {"num_exemplars": 11},
     "cpc": {"context_dim": 16, "context_layers": 2},
     "cpc_v2": {"context_dim": 16, "context_layers": 2, "target_dim": 32},
+    "amdim": {"score_dim": 32},
     "byol": {"hidden_dim": 64, "projection_dim": 32},
     "simsiam": {"projection_dim": 32, "prediction_dim": 16},
     "barlow_twins": {"projection_dim": 32},

@@ -13,7 +13,7 @@ from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 
 _TORCHVISION = "torchvision:"
-_SMALL = ("resnet18_small", "vit_tiny_small")
+_SMALL = ("resnet18_small", "vit_tiny_small", "amdim")
 _DEFAULT_WIDTH = 64
 
 
@@ -22,13 +22,14 @@ class EncoderConfig(Frozen):
 
     name: str = Field(
         default="resnet18_small",
-        description="resnet18_small or vit_tiny_small (for 32 to 96 px), a timm name, or torchvision:NAME",
+        description="resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of two), a timm "
+        "name, or torchvision:NAME",
     )
     width: int = Field(
         default=_DEFAULT_WIDTH,
         ge=8,  # at 4, the strided 1x1 convolution of torch 2.14 overruns its memory on CPUs, in channels_last
         multiple_of=4,
-        description="resnet18_small: channels of the first stage, D = 8 * width; "
+        description="resnet18_small, amdim: channels of the first stage, D = 8 * width; "
         "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
     )
     norm: Literal["batch", "layer", "none"] = Field(
@@ -105,6 +106,10 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         from models.encoders.vit_small import vit_tiny_small
 
         return vit_tiny_small(image_size, config.width)
+    if config.name == "amdim":
+        from models.encoders.local_global import LocalGlobalEncoder
+
+        return LocalGlobalEncoder(image_size, config.width)
     from models.encoders.library import timm_encoder, torchvision_encoder
 
     if config.name.startswith(_TORCHVISION):

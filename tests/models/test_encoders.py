@@ -20,6 +20,7 @@ from models.heads import mlp
         (EncoderConfig(name="resnet18_small"), 32, 512),
         (EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8), 32, 64),
         (EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=20, patch_stride=6), 32, 64),
+        (EncoderConfig(name="amdim", width=8), 32, 64),
         (EncoderConfig(name="vit_tiny_small"), 32, 192),
         (EncoderConfig(name="vit_tiny_small", width=16), 96, 48),
         (EncoderConfig(name="resnet18"), 64, 512),
