@@ -243,6 +243,19 @@ def amdim_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops": group})
 
 
+def yadim_views(size: int) -> Views:
+    """Make YADIM's two views (arXiv:2009.00104): AMDIM's changes and CPC v2's, of the whole view.
+
+    Args:
+        size: Side of the views, px.
+    """
+    (crop,) = amdim_views(size).groups.values()
+    both = crop.model_copy(
+        update={"affine": Affine(p=0.2, translate=0.0, scale=(1.0, 1.0)), "channel_drop": ChannelDrop(p=0.2)}
+    )
+    return Views(size=size, groups={"global_crops": both})
+
+
 def videomae_views(size: int) -> Views:
     """Make the single crop and flip of a clip for VideoMAE (arXiv:2203.12602), all frames cut and flipped alike.
 

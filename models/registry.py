@@ -13,6 +13,7 @@ from models.contrastive.instance_discrimination import InstanceDiscrimination
 from models.contrastive.moco import MoCo
 from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
+from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "cpc": CPC,
     "cpc_v2": CPCv2,
     "amdim": AMDIM,
+    "yadim": YADIM,
     "byol": BYOL,
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,

@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cpc": {"context_dim": 16, "context_layers": 2},
     "cpc_v2": {"context_dim": 16, "context_layers": 2, "target_dim": 32},
     "amdim": {"score_dim": 32},
+    "yadim": {"score_dim": 32},
     "byol": {"hidden_dim": 64, "projection_dim": 32},
     "simsiam": {"projection_dim": 32, "prediction_dim": 16},
     "barlow_twins": {"projection_dim": 32},

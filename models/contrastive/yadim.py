@@ -1,0 +1,103 @@
+"""YADIM, yet another deep InfoMax (Falcon & Cho 2020, arXiv:2009.00104).
+
+CPC and AMDIM taken apart and put together from the simplest of each: the views undergo the changes of both, colour
+jitter, grey, dropped channels, rotation and shear, and the scores are AMDIM's, but between the last feature map of one
+view and the last feature map of the other only. No scale, no context network and no receptive field needs to be laid
+out for it, so it takes any convolutional encoder; nothing of the loss tells it to keep detail.
+
+A place of one view's map, drawn anew every step, must find every place of the other view's map among those of all other
+images. The maps are S/8 px wide in `resnet18_small`, 4 x 4 at 32 px, and S/32 in a usual ResNet. What ships is the
+encoder, whose embedding is the mean of that map.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from augment.recipe import Views, yadim_views
+from models.collectives import global_mean
+from models.contrastive.amdim import ScoreHead, local_nce, random_place
+from models.encoders.factory import EncoderConfig
+from models.encoders.resnet_small import ResNetSmall
+from models.method import Batch, Method, MethodConfig, check_views
+
+_GROUP = "global_crops"
+
+
+class YADIMConfig(MethodConfig):
+    """YADIM's settings; the defaults are for ImageNet."""
+
+    name: Literal["yadim"] = "yadim"
+    score_dim: int = Field(default=1024, ge=2, description="features in which places are compared")
+    clip: float = Field(default=20.0, gt=0.0, description="c of c tanh(score / c)")
+    cost: float = Field(default=0.04, ge=0.0, description="weight of the scores' mean square, before they are clipped")
+
+
+class YADIM(Method):
+    """An encoder, a head on its last feature map, and NCE between the maps of two views.
+
+    Raises:
+        ValueError: the encoder has no feature map whose mean is its embedding.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = YADIMConfig
+    default_views = staticmethod(yadim_views)
+    accumulates: ClassVar[bool] = False
+
+    def __init__(self, config: YADIMConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        check_views(views, _GROUP, 2)
+        if not self._has_map(views.size):
+            raise ValueError(
+                f"encoder.name={encoder_config.name} has no last feature map whose mean is its embedding; "
+                "method.name=yadim needs resnet18_small or a convolutional network of timm such as resnet50"
+            )
+        self.clip, self.cost = config.clip, config.cost
+        self.head = ScoreHead(self.encoder.embed_dim, config.score_dim)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Find the other view's map from a place of this view's.
+
+        Returns:
+            loss: NCE, nats, mean of the two directions, and the cost of the scores; mean over the global batch's valid
+                samples.
+            score_cost: The part of it that is the cost, of this worker's samples.
+            embedding: Mean of the first view's map (B, D), detached; rows of invalid samples included.
+        """
+        images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
+        features = self._feature_map(images.flatten(0, 1))  # (2B, D, h, w)
+        with torch.autocast(images.device.type, enabled=False):  # scores reach into the hundreds before they are cut
+            places = self.head(features.float()).unflatten(0, (2, -1))  # (2, B, h * w, T)
+            nce, cost = torch.zeros_like(places[0, :, 0, 0]), torch.zeros_like(places[0, :, 0, 0])
+            for view in (0, 1):
+                source = random_place(places[view], batch, self.seed, view)
+                parts = local_nce(source, places[1 - view], valid, clip=self.clip)
+                nce, cost = nce + parts[0] / 2, cost + self.cost * parts[1] / 2
+            loss = global_mean(nce + cost, valid)
+        return {
+            "loss": loss,
+            "score_cost": cost.detach().where(valid, 0.0).sum() / valid.sum().clamp(min=1),
+            "embedding": features[: len(valid)].detach().mean(dim=(2, 3)),
+        }
+
+    def _feature_map(self, images: Tensor) -> Tensor:
+        if isinstance(self.encoder, ResNetSmall):
+            return self.encoder.feature_map(images)
+        features: Tensor = self.encoder.get_submodule("network").forward_features(images)  # type: ignore[operator]
+        return features
+
+    @torch.no_grad()
+    def _has_map(self, size: int) -> bool:
+        """Whether the mean of the map is the embedding, tried on noise."""
+        self.encoder.eval()  # batch norm would keep what it sees
+        try:
+            noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+            mean = self._feature_map(noise).mean(dim=(2, 3))
+            embedding: Tensor = self.encoder(noise)
+            return mean.shape == embedding.shape and torch.allclose(mean, embedding, rtol=1e-3, atol=1e-4)
+        except (AttributeError, IndexError):  # no `network`, no `forward_features`, or tokens in place of a map
+            return False
+        finally:
+            self.encoder.train()
