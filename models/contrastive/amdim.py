@@ -108,8 +108,8 @@ class AMDIM(Method):
 
 def random_place(places: Tensor, batch: Batch, seed: int, view: int) -> Tensor:
     """One place (B, T) of each sample's (B, L, T), drawn by (seed, epoch, sample, view)."""
-    keys = {"seed": seed, "epoch": batch["epoch"], "sample_id": batch["sample_id"], "view": view}
-    drawn = (uniform(1, **keys, op="place") * places.shape[1]).long()  # type: ignore[arg-type]
+    u = uniform(1, seed=seed, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place")
+    drawn = (u * places.shape[1]).long()  # (B, 1)
     return places.gather(1, drawn[:, :, None].expand(-1, -1, places.shape[2])).squeeze(1)
 
 

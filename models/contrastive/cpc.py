@@ -162,7 +162,7 @@ class RowPrediction(nn.Module):
         Returns:
             (B,) float32, nats.
         """
-        total, count = 0.0, 0
+        total, count = context.new_zeros(len(context), dtype=torch.float32), 0
         for offset, weight in zip(self.offsets, self.weights, strict=True):
             predicted = weight(context[:, :-offset]).float()  # (B, R - k, C, T)
             with torch.autocast(predicted.device.type, enabled=False):
@@ -170,7 +170,6 @@ class RowPrediction(nn.Module):
                 scores = torch.addmm(bias, predicted.flatten(0, 2), candidates.T)  # (B * (R - k) * C, N)
             total = total + (scores.logsumexp(-1).view_as(found) - found).flatten(1).sum(1)
             count += found[0].numel()
-        assert isinstance(total, Tensor)
         return total / count
 
 

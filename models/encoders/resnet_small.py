@@ -45,7 +45,7 @@ class ResNetSmall(Encoder):
             if isinstance(module, BasicBlock) and norm != "batch":
                 # Each branch would otherwise double the variance ("none"), or make all images alike: layer norm keeps
                 # what ReLUs give them in common, batch norm takes it away. All together now multiply it by e at most.
-                nn.init.constant_(module.bn2.weight, (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5)
+                nn.init.constant_(module.bn2.get_parameter("weight"), (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5)
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, S, S) as the map (B, 8 * width, S/8, S/8) whose mean is the embedding."""
