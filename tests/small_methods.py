@@ -20,7 +20,7 @@ NUM_ROWS = 20  # of a manifest that holds more than the photographs
 ENCODERS = (
     EncoderConfig(name="resnet18_small", width=8),
     EncoderConfig(name="vit_tiny_small", width=8),
-    EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=4),
+    EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2),
     EncoderConfig(name="amdim", width=8),
 )
 # Only where the paper's heads would make the tests slow, or its averages move too much in a few steps.

@@ -193,7 +193,9 @@ def check_patch_encoder(encoder: Encoder, config: EncoderConfig, size: int, meth
         ValueError: with the setting that helps.
     """
     if not isinstance(encoder, PatchGridEncoder):
-        raise ValueError(f"encoder.patch_size must be set for method.name={method}: {size // 4} for views.size={size}")
+        raise ValueError(
+            f"encoder.patch_size must be set for method.name={method}: {max(8, size // 4)} for views.size={size}"
+        )
     if any(isinstance(part, _BatchNorm) for part in encoder.modules()):
         raise ValueError(
             f"encoder.name={config.name} has batch norm, by which patches know of each other; method.name={method} "

@@ -37,7 +37,7 @@ class EncoderConfig(Frozen):
     )
     patch_size: int | None = Field(
         default=None,
-        ge=4,
+        ge=8,  # below, a ResNet strides over 1 px, whose bfloat16 gradient torch 2.14 leaves unset at times, on CPUs
         description="cut the image into overlapping patches of this side, px, encode each by itself and average them "
         "(cpc, cpc_v2); null: the whole image",
     )

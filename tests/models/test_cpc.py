@@ -14,8 +14,9 @@ from models.encoders.factory import EncoderConfig
 from models.registry import build_method
 from tests.small_methods import NUM_SAMPLES, SIZE, make_batch
 
-PATCHES = EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=4)
-GRID = 7
+PATCHES = EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=8, patch_stride=2)
+HALF_OVERLAPPING = EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=8)
+GRID = 5
 
 
 def build(encoder: EncoderConfig = PATCHES, size: int = SIZE, **settings: object) -> CPC:
@@ -45,7 +46,7 @@ def test_loss_finds_each_patch_below_among_all_patches_of_all_images_by_a_loop()
                     query = weight.weight.detach().double() @ context[sample, row, column]
                     found = query @ features[sample, row + offset, column]
                     losses.append(float((candidates @ query).logsumexp(0) - found))
-    assert len(losses) == (NUM_SAMPLES - 1) * GRID * (5 + 4)
+    assert len(losses) == (NUM_SAMPLES - 1) * GRID * (3 + 2)
     assert method(batch)["loss"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
@@ -74,14 +75,14 @@ def test_changing_a_patch_below_changes_no_context_above_it_in_the_whole_network
     method = build(patches=PatchChanges())
     images = make_batch("cpc")["views"]["global_crops"][0]
     changed = images.clone()
-    changed[:, :, 10:] = 0.0  # rows 5 and 6 of patches of 4 px every 2 px; row 4 ends at 12
+    changed[:, :, 14:] = 0.0  # in row 4 of patches of 8 px every 2 px; row 3 ends there
     before, after = (method.context(method.encoder.encode(method.encoder.cut(x))) for x in (images, changed))
     assert torch.equal(before[:, :4], after[:, :4])
-    assert not torch.equal(before[:, 5], after[:, 5])
+    assert not torch.equal(before[:, 4], after[:, 4])
 
 
 def test_an_image_is_a_grid_of_seven_by_seven_half_overlapping_patches() -> None:
-    encoder = build(size=32, encoder=PATCHES.model_copy(update={"patch_size": 8})).encoder
+    encoder = build(HALF_OVERLAPPING, 32).encoder
     images = torch.randn(2, 3, 32, 32)
     patches = encoder.cut(images)
     assert patches.shape == (2, 7, 7, 3, 8, 8)
@@ -92,9 +93,9 @@ def test_an_image_is_a_grid_of_seven_by_seven_half_overlapping_patches() -> None
 
 
 def test_rows_are_predicted_up_to_five_ahead_and_not_the_overlapping_one() -> None:
-    assert list(build().prediction.offsets) == [2, 3, 4, 5, 6]
+    assert list(build(HALF_OVERLAPPING, 32).prediction.offsets) == [2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match=r"method\.skip_rows=6"):
-        build(skip_rows=6)
+        build(HALF_OVERLAPPING, 32, skip_rows=6)
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
@@ -106,8 +107,8 @@ def test_no_batch_norm_is_anywhere(norm: str) -> None:
 @pytest.mark.parametrize(
     ("encoder", "match"),
     [
-        (EncoderConfig(name="resnet18_small", width=8), r"encoder\.patch_size must be set .* 4 for views\.size=16"),
-        (EncoderConfig(name="resnet18_small", width=8, patch_size=4), r"batch norm.*encoder\.norm=layer"),
+        (EncoderConfig(name="resnet18_small", width=8), r"encoder\.patch_size must be set .* 8 for views\.size=16"),
+        (EncoderConfig(name="resnet18_small", width=8, patch_size=8), r"batch norm.*encoder\.norm=layer"),
     ],
 )
 def test_an_encoder_by_which_patches_would_know_of_each_other_is_refused(encoder: EncoderConfig, match: str) -> None:
