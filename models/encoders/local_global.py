@@ -73,7 +73,8 @@ class _Pointwise(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.branch(x)).relu()
+        out: Tensor = (x + self.branch(x)).relu()
+        return out
 
 
 def _stage(in_channels: int, channels: int, *, kernel: int, stride: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from models.contrastive.moco_v3 import MoCoV3, MoCoV3Config
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
-RESNET, VIT = ENCODERS
+RESNET, VIT = ENCODERS[:2]
 
 
 def build(encoder=RESNET, **settings: float | bool) -> MoCoV3:  # type: ignore[no-untyped-def]
