@@ -174,12 +174,14 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     """Open a version of a manifest, the newest by default.
 
     Raises:
-        ValueError: there is no manifest, or not that version.
+        ValueError: there is no manifest, or not that version, or it is one of an earlier format.
     """
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
         raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
     record = json.loads(storage.read_bytes(_record(uri, version or found[-1])))
+    if any("dead_rows" not in part for part in record["parts"]):
+        raise ValueError(f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index")
     parts = tuple(
         Part(part["path"], tuple(part["row_groups"]), part["tombstones"], tuple(part["dead_rows"]))
         for part in record["parts"]

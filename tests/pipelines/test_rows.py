@@ -1,5 +1,6 @@
 """A sample's row: one number for as long as its manifest lives, whatever epoch, version or block it comes in."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,3 +87,14 @@ def test_blocks_carry_rows_whatever_the_number_of_workers(versions: list[Manifes
 def test_listed_rows_are_numbered_as_they_lie() -> None:
     table = pa.concat_tables(Listed(listing(range(5))).rows(1, 4))
     assert table[schema.ROW].to_pylist() == [1, 2, 3]
+
+
+def test_a_manifest_of_before_rows_were_numbered_is_refused_with_the_remedy(versions: list[Manifest]) -> None:
+    record = Path(versions[0].uri) / "versions" / "000001.json"
+    assert record.exists(), sorted(record.parent.iterdir())
+    older = json.loads(record.read_text())
+    for part in older["parts"]:
+        del part["dead_rows"]
+    record.write_text(json.dumps(older))
+    with pytest.raises(ValueError, match="of an earlier format: list .* anew with jobs.index"):
+        open_manifest(versions[0].uri, 1)
