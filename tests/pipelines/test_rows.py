@@ -96,5 +96,5 @@ def test_a_manifest_of_before_rows_were_numbered_is_refused_with_the_remedy(vers
     for part in older["parts"]:
         del part["dead_rows"]
     record.write_text(json.dumps(older))
-    with pytest.raises(ValueError, match="of an earlier format: list .* anew with jobs.index"):
+    with pytest.raises(ValueError, match=r"of an earlier format: list .* anew with jobs.index"):
         open_manifest(versions[0].uri, 1)
