@@ -122,6 +122,14 @@ def test_a_recipe_on_the_cpu_equals_kornias(crops: Tensor, recipe: str, dtype: t
     assert (difference <= 4 * factor).double().mean() >= 0.999
 
 
+@pytest.mark.parametrize("side", [8, 40, 64, 70])
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2), (np.uint8, 4)])
+def test_a_blur_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: int, dtype: type, limit: float) -> None:
+    group, cut = CropGroup(blur=GaussianBlur(p=1, sigma=(0.1, 4))), crops[..., :side, :side].contiguous()
+    draws = draws_of(group, len(cut))
+    assert levels(on_cpu(cut, group, draws, dtype), apply_photometric(cut / 255, group, draws)).max() <= limit
+
+
 def test_the_frames_of_a_clip_share_their_draws_on_the_cpu(crops: Tensor) -> None:
     group, clips = RECIPES["byol"], crops[:6, None].repeat(1, 4, 1, 1, 1)
     draws = draws_of(group, 6)
