@@ -67,6 +67,7 @@ def _train(job: dict[str, Any]) -> None:
         audit.flush()
         save_checkpoint(state, wait=wait)
 
+    begun_at = state.step
     batches = log.timed(_batches(config, state))
     while state.step < job["num_steps"]:
         lr = state.set_lr(job["num_steps"])
@@ -89,12 +90,13 @@ def _train(job: dict[str, Any]) -> None:
             log.close(stopped_at=state.step)
             save(wait=True)
             return
-        if verdict.checkpoint:
+        if verdict.checkpoint and not final:
             save(wait=False)
     if collectives.rank() == 0:
         write_artifact(state, job, log.last_line)
     log.close(stopped_at=None)
-    save(wait=True)
+    if state.step > begun_at:  # a step is saved once: Ray Train would delete it twice, and fail the second time
+        save(wait=True)
 
 
 class TrainState:

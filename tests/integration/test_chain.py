@@ -55,7 +55,7 @@ def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(imag
     (source / "scene0" / "broken.jpg").write_bytes(b"no picture")  # one of 192: an epoch is 6 steps
     words = [f"source.uri={source}", f"out={out}"]
 
-    first = pretrain(config(*words, "num_steps=6"))
+    first = pretrain(config(*words, "num_steps=6", "checkpoint.every_s=0.001"))  # every step, the last one too
     assert first["steps"] == first["step"] == 6 and first["bad_samples"] == 1
     assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
