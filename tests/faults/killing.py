@@ -136,7 +136,7 @@ def _sigkill(pid: int) -> bool:
 
 
 class Nodes:
-    """A Ray cluster whose head holds no work, and two worker nodes that can be killed.
+    """A Ray cluster whose head holds no work, and worker nodes that can be killed and added.
 
     Attributes:
         address: For `cluster.address`.
@@ -148,27 +148,35 @@ class Nodes:
 
     def replace(self) -> None:
         """Kill one worker node outright, as a spot notice would, and add another."""
+        self._ask("replace")
+
+    def add(self) -> None:
+        """Add a worker node."""
+        self._ask("add")
+
+    def _ask(self, what: str) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("replace\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-        while "replaced" not in (line := self._process.stdout.readline()):
+        while (line := self._process.stdout.readline()).strip() != "done":
             assert line, "the cluster has ended"
 
 
 @contextmanager
-def nodes(cpus: int = 4) -> Iterator[Nodes]:
-    """Start a head and two nodes of `cpus` logical CPUs each, in a process of their own."""
+def nodes(cpus: int = 4, count: int = 2) -> Iterator[Nodes]:
+    """Start a head and `count` nodes of `cpus` logical CPUs each, in a process of their own."""
     script = f"""
 import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
-workers = [cluster.add_node(num_cpus={cpus}) for _ in range(2)]
+workers = [cluster.add_node(num_cpus={cpus}) for _ in range({count})]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    cluster.remove_node(workers.pop(0), allow_graceful=False)
+    if line == "replace\\n":
+        cluster.remove_node(workers.pop(0), allow_graceful=False)
     workers.append(cluster.add_node(num_cpus={cpus}))
-    print("replaced", flush=True)
+    print("done", flush=True)
 cluster.shutdown()
 """
     process = subprocess.Popen(
