@@ -22,7 +22,7 @@ from jobs.run_dir import RunDir
 from tests import commands
 
 # What the kernel shows of the processes of a run.
-TRAIN_WORKER, DATA_WORKER, RAYLET = "ray::RayTrainWorker", "ray::MapBatches(run_items)", "raylet/raylet"
+TRAIN_WORKER, DATA_WORKER, RAYLET = "ray::RayTrainWorker", "ray::MapBatches(", "raylet/raylet"
 
 
 @dataclass
