@@ -46,10 +46,7 @@ def train_worker(job: dict[str, Any]) -> None:
 
 def _train(job: dict[str, Any]) -> None:
     config, run = load_pretrain(job["config"]), RunDir(job["run"])
-    torch.set_num_threads(job["threads"])
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
-        torch.use_deterministic_algorithms(True)
+    _set_up_torch(config, job["threads"])
     rolled_back = run.rollback() is not None
     lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
     state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale)
@@ -97,6 +94,13 @@ def _train(job: dict[str, Any]) -> None:
     log.close(stopped_at=None)
     if state.step > begun_at:  # a step is saved once: Ray Train would delete it twice, and fail the second time
         save(wait=True)
+
+
+def _set_up_torch(config: PretrainConfig, threads: int) -> None:
+    torch.set_num_threads(threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
 
 
 class TrainState:
