@@ -175,7 +175,7 @@ def plot(results: dict[str, Result], out: Path) -> None:
                 textcoords="offset points",
                 va="center",
             )
-        axis.set_title(f"{workload}: Afield reaches {_finding(rows)}", loc="left", fontsize=10)
+        axis.set_title(f"{workload}: Afield reaches {_finding(rows)}", loc="left", fontsize=9)
         noun = "images" if workload in WORKLOADS else "videos"
         axis.set_xlabel(f"{noun} per CPU-second (median and range; in per cent of decoding alone)", fontsize=8)
         axis.margins(x=0.1)
@@ -190,7 +190,7 @@ def _finding(rows: Result) -> str:
     if not peers:
         return share
     nearest = min(peers, key=peers.__getitem__)
-    return f"{share}, {peers[nearest]:.1f} x {nearest}"
+    return f"{share}, {peers[nearest]:.2f} x {nearest}"
 
 
 def _versions() -> dict[str, str]:
