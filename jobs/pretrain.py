@@ -47,6 +47,10 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         plan, done = _plan(config, run), run.committed_step()
         run.write_config(config)
         num_steps = config.steps(plan)
+        if done >= num_steps and not storage.exists(run.path("artifact", "artifact.json")):
+            raise InputError(
+                f"num_steps {num_steps}: {run.uri} has made {done} steps and no artifact: give more than that"
+            )
         if resumed:
             print(f"resuming {run.uri} from step {done} of {num_steps}", file=sys.stderr)
         print(_derived(config, plan.manifest, num_steps), file=sys.stderr)
