@@ -77,7 +77,7 @@ class CPC(Method):
         Returns:
             loss: InfoNCE, nats; mean over the predictions of an image and over the global batch's valid samples.
                 Candidates are all patches of all valid images: N of them give log N at chance.
-            information_bound: log N - loss, nats.
+            info_nce_bound: log N - loss, nats.
             embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
@@ -87,7 +87,7 @@ class CPC(Method):
         loss = global_mean(per_sample, batch["valid"])
         return {
             "loss": loss,
-            "information_bound": info_nce_bound(loss, (bias == 0).sum()),
+            "info_nce_bound": info_nce_bound(loss, (bias == 0).sum()),
             "embedding": features.detach().mean(dim=(1, 2)),
         }
 

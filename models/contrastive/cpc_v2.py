@@ -88,7 +88,7 @@ class CPCv2(Method):
         Returns:
             loss: InfoNCE, nats; mean over the directions, the predictions of an image and the global batch's valid
                 samples. Candidates are all patches of all valid images: N of them give log N at chance.
-            information_bound: log N - loss, nats.
+            info_nce_bound: log N - loss, nats.
             embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
@@ -103,6 +103,6 @@ class CPCv2(Method):
         loss = global_mean(torch.stack(per_direction).mean(0), batch["valid"])
         return {
             "loss": loss,
-            "information_bound": info_nce_bound(loss, (bias == 0).sum()),
+            "info_nce_bound": info_nce_bound(loss, (bias == 0).sum()),
             "embedding": features.detach().mean(dim=(1, 2)),
         }

@@ -57,7 +57,7 @@ def test_knowing_nothing_costs_log_n_and_bounds_the_information_by_zero() -> Non
         nn.init.zeros_(weight.weight)
     out = method(batch)
     assert out["loss"].item() == pytest.approx(math.log((NUM_SAMPLES - 2) * GRID**2), rel=1e-5)
-    assert out["information_bound"].item() == pytest.approx(0.0, abs=1e-4)
+    assert out["info_nce_bound"].item() == pytest.approx(0.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("norm", [False, True])

@@ -58,7 +58,7 @@ def test_knowing_nothing_costs_log_n() -> None:
     nn.init.zeros_(method.target.weight)
     out = method(make_batch("cpc_v2"))
     assert out["loss"].item() == pytest.approx(math.log(NUM_SAMPLES * GRID**2), rel=1e-5)
-    assert out["information_bound"].item() == pytest.approx(0.0, abs=1e-4)
+    assert out["info_nce_bound"].item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_each_direction_sees_its_own_side_and_the_target_line_never() -> None:
