@@ -151,9 +151,7 @@ def read_images(config: PretrainConfig, job: dict[str, Any]) -> tuple[Tensor, Te
         run="health",
         sampling=config.clip.sampling(plan.manifest, config.seed),
     )
-    threads = torch.get_num_threads()
     columns = joined(ingest.run_items(pa.table({"start": [0], "stop": [count]}), ingest=work))
-    torch.set_num_threads(threads)  # a decode task keeps to one
     valid = columns[schema.VALID]
     epoch, sample_id = (torch.from_numpy(columns[key][valid]) for key in (schema.EPOCH, schema.SAMPLE_ID))
 

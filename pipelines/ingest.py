@@ -185,7 +185,7 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
         return plan.map_batches(
-            seal(partial(run_items, ingest=ingest)),
+            seal(partial(_task, ingest=ingest)),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODE_CPUS,
@@ -212,9 +212,13 @@ def _planned(items: np.ndarray) -> ray.data.Dataset:
     return blocks
 
 
+def _task(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
+    torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
+    yield from run_items(items, ingest=ingest)
+
+
 def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
     """Fetch, decode and crop the samples of plan items; bytes of the next block are on their way meanwhile."""
-    torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
