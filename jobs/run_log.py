@@ -193,6 +193,12 @@ class RunLog:
         if time.monotonic() - self._flushed >= FLUSH_S:
             self._flush()
 
+    def flush(self) -> None:
+        """Write what is new and wait for it: before weights are committed, so that their steps are in the log."""
+        if self._first:
+            self._flush()
+            self._flush()
+
     def _flush(self) -> None:
         """Send what is new as one more part, in the background; what failed before is raised here."""
         if self._writing:
@@ -205,8 +211,7 @@ class RunLog:
         """Write what is left, and tell the driver at which step the run was stopped, if it was."""
         if not self._first:
             return
-        self._flush()
-        self._flush()
+        self.flush()
         self._background.shutdown()
         if self._board:
             self._board.close()

@@ -61,6 +61,7 @@ def _train(job: dict[str, Any]) -> None:
 
     def save(*, wait: bool) -> None:
         log.check()
+        log.flush()
         audit.flush()
         save_checkpoint(state, wait=wait)
 

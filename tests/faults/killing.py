@@ -120,6 +120,12 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def wait_for_end(pids: list[int]) -> None:
+    """Wait until processes have ended; a zombie has no command line."""
+    while any(map(_command_line, pids)):
+        time.sleep(0.1)
+
+
 def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from jobs.run_dir import RunDir
 from tests import commands
+from tests.faults import killing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -53,8 +54,10 @@ def test_a_driver_killed_outright_is_resumed_by_the_same_command_line(image_fold
     commands.read_until(process, "step      9/")
     while not RunDir(str(out)).committed_step():
         assert process.poll() is None
+    family = killing.descendants(process.pid)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    killing.wait_for_end(family)  # the workers may commit another step before Ray ends them
     committed = RunDir(str(out)).committed_step()
     finished = commands.run("pretrain", *words(image_folder, out, committed + 5), "cluster.num_workers=2", "--json")
     assert finished.returncode == 0, finished.stderr
