@@ -39,7 +39,6 @@ CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
 WARM_UP_S = {"ray": 25.0}  # from the first batch: until what was started at once has spread over time
 OTHERS_WARM_UP_S = 5.0
 NUM_SHARDS = 4
-WANTED = 0.8
 
 
 def watch(name: str, setup: Setup, seconds: float) -> Row:
