@@ -34,7 +34,7 @@ from pipelines.manifest import versions
 
 RECIPE = "demo"
 STAGES = ("corpus", "index", "preview", "pretrain", "adapt", "export", "report")
-NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 100, 150  # crops of each photograph
+NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 100, 250  # crops of each photograph
 FEATURES = (("colour_", "colour statistics"), ("untrained_", "untrained encoder"), ("", "pretrained encoder"))
 
 

@@ -48,7 +48,7 @@ STRIPS = {
     "test": ((0.206, 0.382), (0.618, 0.794)),
 }  # shares of the width; gaps of 3 %, 11 px or more
 PRETRAIN_SIDE_PX = (64, 192)  # two views of such a crop are different parts of a photograph, as large as the probe's
-PROBE_SIDE_PX = (32, 64)  # the narrowest strip has 67 px
+PROBE_SIDE_PX = (48, 64)  # the narrowest strip has 67 px
 JPEG_QUALITY = (60, 95)
 MIN_DETAIL = 8.0  # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
 PROBE_MEAN = (64, 192)  # grey levels, before values outside 0..255 are cut off
