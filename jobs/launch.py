@@ -33,10 +33,6 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-# Ray Train grows a worker group until it does not fit any more. Where CPUs are what it grows into, workers that ask for
-# a little more than a whole number of them leave one on every node for decoding, also when the cluster has shrunk.
-SPARE_CPUS = 0.01
-
 FORWARDED = (*WORKER_ENV, retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE)  # to the workers of a joined cluster
 
 _own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
@@ -196,6 +192,8 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
             "set cluster.use_gpu=auto or add GPU nodes"
         )
     per_worker = _cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
+    if train and cluster.min_workers < cluster.max_workers and not use_gpu:
+        per_worker = _leaving_a_cpu(per_worker, _smallest(nodes), cluster)
     left = cpus - (cluster.min_workers * per_worker if train else 0)
     if left < 1:
         raise InputError(
@@ -205,8 +203,6 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
         )
     pool = _view_actors(cluster, gpus, left, use_gpu=use_gpu and train, placement=placement)
     threads = max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
-    if cluster.min_workers < cluster.max_workers and not use_gpu:
-        per_worker += SPARE_CPUS
     return Session(
         num_workers=cluster.max_workers,
         min_workers=cluster.min_workers,
@@ -267,3 +263,32 @@ def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu:
     if cluster.cpus_per_worker != "auto":
         return float(cluster.cpus_per_worker)
     return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.max_workers))
+
+
+def _smallest(nodes: list[dict[str, Any]]) -> float:
+    """CPUs of the smallest node that has one."""
+    return min((size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1), default=0.0)
+
+
+def _leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:
+    """CPUs of a worker so that a node of `size` keeps a whole one, however many of them start there.
+
+    Ray Train starts as many workers as fit, and of the rest of a node Ray Data is given the whole CPUs: of less than
+    one, nothing, and then nothing is decoded. So a worker asks for more where one more of them would just fit.
+
+    Raises:
+        InputError: a worker leaves no whole CPU of such a node.
+    """
+    if cluster.cpus_per_worker == "auto":
+        wanted = max(1.0, min(wanted, size - 1))
+    fit = min(cluster.max_workers, int((size - 1) // wanted))
+    while 0 < fit < cluster.max_workers and (fit + 1) * wanted <= size:
+        wanted = math.floor(size / (fit + 1) * 1e4 + 1) / 1e4  # what Ray counts CPUs in
+        fit = min(cluster.max_workers, int((size - 1) // wanted))
+    if not fit:
+        raise InputError(
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={cluster.cpus_per_worker} may take "
+            f"all {size:g} CPUs of a node, and decoding needs at least 1: use nodes of 3 CPUs or more, fewer CPUs a "
+            "worker, or a fixed number of workers"
+        )
+    return wanted

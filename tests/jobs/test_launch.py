@@ -3,7 +3,7 @@ import os
 import pytest
 
 from jobs import launch
-from jobs.command_line import RunError
+from jobs.command_line import InputError, RunError
 from jobs.config import ClusterConfig
 from jobs.failures import as_one_line, lasting
 from jobs.run_dir import environment
@@ -36,3 +36,22 @@ def test_a_lasting_failure_is_found_under_its_wrappings() -> None:
         raise wrapped
     with pytest.raises(ValueError, match="other"), as_one_line():
         raise ValueError("other")
+
+
+@pytest.mark.parametrize("most", [2, 3, 8, 16])
+@pytest.mark.parametrize("wanted", ["auto", 1.0, 1.5, 2.0])
+def test_a_changing_number_of_workers_leaves_every_node_a_whole_cpu(most: int, wanted: str | float) -> None:
+    cluster = ClusterConfig.model_validate({"num_workers": f"1..{most}", "cpus_per_worker": wanted})
+    for size in range(3, 33):
+        first = launch._cpus_per_worker(cluster, size, own=False, use_gpu=False)
+        per_worker = launch._leaving_a_cpu(first, size, cluster)
+        started = min(most, int(size // per_worker))
+        assert started >= 1 and size - started * per_worker >= 1, size
+        assert wanted == "auto" or per_worker >= float(wanted)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(1, "auto"), (2, "auto"), (2, 1.0), (4, 4.0)])
+def test_a_changing_number_of_workers_that_may_take_every_cpu_is_refused(size: int, wanted: str | float) -> None:
+    cluster = ClusterConfig.model_validate({"num_workers": "1..4", "cpus_per_worker": wanted})
+    with pytest.raises(InputError, match=f"may take all {size} CPUs of a node.*nodes of 3 CPUs or more"):
+        launch._leaving_a_cpu(1.0 if wanted == "auto" else float(wanted), size, cluster)
