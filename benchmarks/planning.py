@@ -7,6 +7,7 @@ call. The dataset is the one that `jobs.pretrain` trains on, made by an actor in
 read by another in the place of a training worker. Memory is watched for `watch_s` seconds after the first batch.
 """
 
+import importlib
 import os
 import statistics
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
@@ -36,10 +38,11 @@ ROLES = {"driver": "driver", "Controller": "controller", "SplitCoordinator": "sp
 
 
 class Controller:
-    """Makes the dataset, as Ray Train's controller has it made."""
+    """Makes the dataset, as Ray Train's controller has it made; and like it first says what training takes."""
 
     def __init__(self, data: PlannedData) -> None:
         self._data = data
+        get_or_create_autoscaling_coordinator()  # an actor that the stream waits for, running since before there is one
 
     def shards(self) -> list[dict[str, Any]]:
         """The iterators of one training worker."""
@@ -47,7 +50,10 @@ class Controller:
 
 
 class Worker:
-    """Takes batches and does nothing with them."""
+    """Takes batches and does nothing with them; like a training worker it has imported torch before."""
+
+    def __init__(self) -> None:
+        importlib.import_module("torch")
 
     def take(self, shards: list[dict[str, Any]], batch_size: int, watch_s: float) -> tuple[dict[str, float], int]:
         """When what had happened to the first batch, and how many rows came until `watch_s` seconds later."""

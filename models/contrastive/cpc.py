@@ -20,7 +20,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models.convnext import LayerNorm2d
 
 from augment.patches import PatchChanges, change_patches
 from augment.recipe import Views, cpc_views
@@ -104,6 +103,8 @@ class RowContext(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, num_layers: int, *, norm: bool = False) -> None:
         super().__init__()
+        from torchvision.models.convnext import LayerNorm2d  # a second to import, which every process would spend
+
         self.layers = nn.ModuleList(
             nn.Sequential(
                 LayerNorm2d(dim) if norm else nn.Identity(),

@@ -20,7 +20,6 @@ from augment.recipe import Views, yadim_views
 from models.collectives import global_mean
 from models.contrastive.amdim import ScoreHead, local_nce, random_place
 from models.encoders.factory import EncoderConfig
-from models.encoders.resnet_small import ResNetSmall
 from models.method import Batch, Method, MethodConfig, check_views
 
 _GROUP = "global_crops"
@@ -83,8 +82,9 @@ class YADIM(Method):
         }
 
     def _feature_map(self, images: Tensor) -> Tensor:
-        if isinstance(self.encoder, ResNetSmall):
-            return self.encoder.feature_map(images)
+        if feature_map := getattr(self.encoder, "feature_map", None):
+            of_ours: Tensor = feature_map(images)
+            return of_ours
         features: Tensor = self.encoder.get_submodule("network").forward_features(images)  # type: ignore[operator]
         return features
 
