@@ -12,7 +12,6 @@ import pyarrow as pa
 import ray.data
 from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
-from s3fs import S3FileSystem
 
 from pipelines import schema, storage
 from pipelines.entry import Entry, Place, is_hidden
@@ -121,7 +120,7 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
         raise ValueError(f"source.uri {problem}")
     if not fs.isdir(path):
         return [Place(pattern)]
-    if isinstance(fs, S3FileSystem):
+    if storage.is_s3(pattern):
         return key_places(pattern)
     folders = [entry["name"] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
     root = len(path.rstrip("/")) + 1
@@ -129,7 +128,7 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
 
 
 def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
-    if isinstance(fs, S3FileSystem):
+    if storage.is_s3(pattern):
         return key_places(pattern)
     return [Place(_uri(pattern, name)) for name in fs.glob(path)]
 

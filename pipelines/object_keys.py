@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from fsspec.asyn import sync
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import glob_translate
-from s3fs import S3FileSystem
 
 from pipelines import storage
 from pipelines.entry import Entry, Place, is_hidden
@@ -35,7 +34,7 @@ def key_places(uri: str) -> list[Place]:
     return [Place(f"{scheme}://{bucket}/{part}", "keys", match, root) for part in _cut_all(fs, bucket, stem)]
 
 
-def _cut_all(fs: S3FileSystem, bucket: str, stem: str) -> list[str]:
+def _cut_all(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
     stems, whole = [stem], list[str]()
     with ThreadPoolExecutor(REQUESTS, thread_name_prefix="keys") as threads:
         for _ in range(MAX_CUTS):
@@ -47,7 +46,7 @@ def _cut_all(fs: S3FileSystem, bucket: str, stem: str) -> list[str]:
     return whole + stems
 
 
-def _cut(fs: S3FileSystem, bucket: str, stem: str) -> list[str]:
+def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
     """Stems of the next character of the keys under a stem; none where they fit a page, or one key ends there."""
     page = _page(fs, bucket, stem)
     keys = [entry["Key"] for entry in page.get("Contents", [])]
@@ -76,13 +75,13 @@ def _common(a: str, b: str) -> str:
     return a[: next(same, min(len(a), len(b)))]
 
 
-def _page(fs: S3FileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
+def _page(fs: AsyncFileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
     call = partial(fs._call_s3, "list_objects_v2", Bucket=bucket, Prefix=stem, **options)
     answer: dict[str, Any] = sync(fs.loop, call)  # s3fs's own call_s3 would pass by what a subclass does about faults
     return answer
 
 
-def _first(fs: S3FileSystem, bucket: str, stem: str, after: str) -> str | None:
+def _first(fs: AsyncFileSystem, bucket: str, stem: str, after: str) -> str | None:
     """First key under a stem that sorts after a text."""
     options = {"StartAfter": after} if after else {}
     contents = _page(fs, bucket, stem, MaxKeys=1, **options).get("Contents", [])
@@ -115,7 +114,7 @@ def _hidden_folder(relative: str) -> str | None:
     return next(("/".join(folders[: i + 1]) for i, name in enumerate(folders) if is_hidden(name)), None)
 
 
-def _objects(fs: S3FileSystem, bucket: str, stem: str) -> Iterator[dict[str, Any]]:
+def _objects(fs: AsyncFileSystem, bucket: str, stem: str) -> Iterator[dict[str, Any]]:
     options: dict[str, str] = {}
     while True:
         page = _page(fs, bucket, stem, **options)

@@ -11,12 +11,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
-
-import aiohttp
-import botocore.exceptions
-import botocore.parsers
-import obstore.exceptions
 
 Result = TypeVar("Result")
 
@@ -29,12 +25,6 @@ _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
     *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"),
     *("RequestTimeout", "InternalError", "ServiceUnavailable", "Busy"),  # RequestTimeout comes with status 400
-)
-_BROKEN_CONNECTIONS = (
-    *(ConnectionError, TimeoutError, aiohttp.ClientError, obstore.exceptions.GenericError),
-    *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
-    botocore.exceptions.IncompleteReadError,
-    botocore.parsers.ResponseParserError,  # half an error page
 )
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore")
 _REMEDIES = {
@@ -134,7 +124,25 @@ def is_transient(error: BaseException) -> bool:
     status, code, _ = answer(error)
     if status is not None:
         return status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES
-    return isinstance(error, _BROKEN_CONNECTIONS) and not isinstance(error, botocore.exceptions.SSLError)
+    broken, lasting = _broken_connections()
+    return isinstance(error, broken) and not isinstance(error, lasting)
+
+
+@cache
+def _broken_connections() -> tuple[tuple[type[BaseException], ...], type[BaseException]]:
+    """What clients raise where no whole answer came, and which of it lasts; imported once something has failed."""
+    import aiohttp
+    import botocore.exceptions
+    import botocore.parsers
+    import obstore.exceptions
+
+    broken = (
+        *(ConnectionError, TimeoutError, aiohttp.ClientError, obstore.exceptions.GenericError),
+        *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
+        botocore.exceptions.IncompleteReadError,
+        botocore.parsers.ResponseParserError,  # half an error page
+    )
+    return broken, botocore.exceptions.SSLError
 
 
 def is_of_client(error: BaseException) -> bool:
@@ -151,7 +159,8 @@ def answer(error: BaseException) -> tuple[int | None, str, str]:
         return status or 0, str(what.get("Code", status)), str(what.get("Message", ""))
     text = str(error)
     status_text = re.search(r"non-2xx status code: (\d+) ?([^:\n]*)", text)
-    if not isinstance(error, FileNotFoundError | obstore.exceptions.BaseError) or status_text is None:
+    of_obstore = type(error).__module__.startswith("obstore")
+    if not (of_obstore or isinstance(error, FileNotFoundError)) or status_text is None:
         return None, "", ""
     code, message = (re.search(f"<{name}>([^<]*)</{name}>", text) for name in ("Code", "Message"))
     status = int(status_text[1])

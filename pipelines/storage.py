@@ -4,6 +4,7 @@ Credentials come from each client's standard chain (environment, profile, instan
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import fsspec
 import pyarrow.fs
 from fsspec import AbstractFileSystem
 
-from pipelines import retries, s3
+from pipelines import retries
 from pipelines.retries import StorageError
 
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
@@ -48,9 +49,16 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def is_s3(uri: str) -> bool:
+    """Tell whether the URI names something in S3."""
+    return uri.partition("://")[0] in S3_PROTOCOLS
+
+
 @lru_cache(maxsize=32)
 def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
     if protocol in S3_PROTOCOLS:
+        from pipelines import s3  # its clients take half a second to import: not for local files
+
         # For libraries that open URIs themselves as well.
         fsspec.register_implementation(protocol, s3.PatientS3, clobber=True)
         return s3.PatientS3(retry_s=retry_s)
@@ -63,8 +71,9 @@ def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
 def forget_clients() -> None:
     """Drop open clients, so that the next one reads the environment's credentials anew."""
     _open.cache_clear()
-    s3.forget_clients()
-    s3.PatientS3.clear_instance_cache()
+    if s3 := sys.modules.get("pipelines.s3"):
+        s3.forget_clients()
+        s3.PatientS3.clear_instance_cache()
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -129,7 +138,9 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
     if start == stop:
         return b""
     fs, path = filesystem(uri)
-    if isinstance(fs, s3.PatientS3):
+    if is_s3(uri):
+        from pipelines import s3
+
         return s3.read_range(fs, path, start, stop)
     with _named(uri):
         return bytes(fs.cat_file(path, start=start, end=stop))
