@@ -1,6 +1,8 @@
 """What is installed and what is uploaded: every package and recipe, and little else."""
 
 import shutil
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -21,6 +23,16 @@ def test_every_package_is_listed_for_installation() -> None:
         for path in (ROOT / name).rglob("__init__.py")
     }
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+@pytest.mark.parametrize(
+    ("module", "late"),
+    [("pipelines.ingest", "s3fs aiobotocore obstore torchvision timm"), ("jobs.planned_data", "s3fs torchvision timm")],
+)
+def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need(module: str, late: str) -> None:
+    script = f"import {module}, sys; sys.exit(' '.join(name for name in {late.split()} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 
 
 def test_constraints_are_exact_and_hold_no_addresses() -> None:
