@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from jobs.command_line import RunError
 from pipelines.retries import StorageError
 
+BEHIND = ("cause", "_base_exc", "controller_failure")  # where Ray, and Train's workers and controller, keep it
+
 
 def lasting(error: BaseException) -> str | None:
     """Give the line of a failure that starting again would not mend; None for any other."""
@@ -15,7 +17,7 @@ def lasting(error: BaseException) -> str | None:
         if isinstance(one, RunError | StorageError):
             return str(getattr(one, "cause", None) or one)  # Ray makes its own class of the two
         seen.add(id(one))
-        behind = [one.__cause__, getattr(one, "cause", None), getattr(one, "_base_exc", None)]  # the last is Train's
+        behind = [one.__cause__, *(getattr(one, name, None) for name in BEHIND)]
         behind += getattr(one, "worker_failures", {}).values()
         left += [other for other in behind if isinstance(other, BaseException) and id(other) not in seen]
     return None

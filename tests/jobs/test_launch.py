@@ -1,6 +1,8 @@
 import os
+import pickle
 
 import pytest
+from ray.train import ControllerError
 
 from jobs import launch
 from jobs.command_line import InputError, RunError
@@ -32,6 +34,7 @@ def test_a_lasting_failure_is_found_under_its_wrappings() -> None:
     wrapped.__cause__ = ValueError("in between")
     wrapped.__cause__.__cause__ = refused
     assert lasting(wrapped) == "s3://bucket/a: refused" and lasting(ValueError("other")) is None
+    assert lasting(pickle.loads(pickle.dumps(ControllerError(refused)))) == "s3://bucket/a: refused"
     with pytest.raises(RunError, match="s3://bucket/a: refused"), as_one_line():
         raise wrapped
     with pytest.raises(ValueError, match="other"), as_one_line():
