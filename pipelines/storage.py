@@ -51,7 +51,7 @@ def is_local(uri: str) -> bool:
 
 def is_s3(uri: str) -> bool:
     """Tell whether the URI names something in S3."""
-    return uri.partition("://")[0] in S3_PROTOCOLS
+    return urlsplit(uri).scheme in S3_PROTOCOLS
 
 
 @lru_cache(maxsize=32)
