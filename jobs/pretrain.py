@@ -47,7 +47,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         plan, done = _plan(config, run), run.committed_step()
         run.write_config(config)
         num_steps = config.steps(plan)
-        if done >= num_steps and not storage.exists(run.path("artifact", "artifact.json")):
+        if done >= num_steps and not run.has_artifact():
             raise InputError(
                 f"num_steps {num_steps}: {run.uri} has made {done} steps and no artifact: give more than that"
             )

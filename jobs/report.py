@@ -98,7 +98,7 @@ def read_run(uri: str) -> Found:
         raise
     except (ValidationError, yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"run {uri} holds a damaged file: {str(error).splitlines()[0]}") from None
-    encoder = load_artifact(run.path("artifact")) if storage.exists(run.path("artifact", "artifact.json")) else None
+    encoder = load_artifact(run.path("artifact")) if run.has_artifact() else None
     bad = quarantine.read(run.path("quarantine"))
     return Found(run, config, lines, _manifest(run, config, encoder), encoder, bad, probes, environment)
 

@@ -96,6 +96,10 @@ class RunDir:
         name = checkpoints.committed(self.path(checkpoints.FOLDER))
         return checkpoints.step_of(name) if name else 0
 
+    def has_artifact(self) -> bool:
+        """Tell whether the encoder was written; its description comes last."""
+        return storage.exists(self.path("artifact", "artifact.json"))
+
     def ledger(self) -> Ledger:
         """What the newest committed checkpoint's weights have seen; nothing where there is none."""
         return checkpoints.ledger(self.path(checkpoints.FOLDER))

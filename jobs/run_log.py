@@ -195,9 +195,11 @@ class RunLog:
 
     def flush(self) -> None:
         """Write what is new and wait for it: before weights are committed, so that their steps are in the log."""
-        if self._first:
-            self._flush()
-            self._flush()
+        if not self._first:
+            return
+        self._flush()
+        if self._writing:
+            self._writing.result()
 
     def _flush(self) -> None:
         """Send what is new as one more part, in the background; what failed before is raised here."""
