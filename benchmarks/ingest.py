@@ -38,6 +38,8 @@ USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of be
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
 WARM_UP_S = {"ray": 25.0}  # from the first batch: until what was started at once has spread over time
 OTHERS_WARM_UP_S = 5.0
+# Blocks come in order, so several at once: what had been made by the end of the time arrives a little later.
+COOL_DOWN_S = 5.0
 NUM_SHARDS = 4
 
 
@@ -168,7 +170,12 @@ def main(words: list[str]) -> int:
                     warm = WARM_UP_S.get(contestant, OTHERS_WARM_UP_S)
                     progress = str(work / "progress")
                     setup = Setup(
-                        manifest.uri, shards, int(given["size"]), int(given["batch"]), warm + seconds, progress
+                        manifest.uri,
+                        shards,
+                        int(given["size"]),
+                        int(given["batch"]),
+                        warm + seconds + COOL_DOWN_S,
+                        progress,
                     )
                     row = watch(contestant, setup, seconds)
                     what = {"corpus": name, "contestant": contestant, "size": setup.size, "rows": manifest.num_rows}
