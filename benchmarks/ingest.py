@@ -83,6 +83,7 @@ def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manife
         if name.startswith("s3"):
             os.environ.update(store.env)
             store.start()
+            storage.forget_clients()  # of the server of the corpus before, which had another port
         try:
             few = _shard_rows(data, work) if name.endswith("shards") else loose_rows(data, 10**9)
             if name.startswith("s3"):
