@@ -4,9 +4,11 @@ import hashlib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
+from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines import schema, storage
@@ -14,12 +16,16 @@ from pipelines.decode import BadSample
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
+# Members of a shard with at most this much between them are read at once. A request to S3 costs a CPU 0.25 ms and a MiB
+# 0.5 ms, so more would pay off still, where the network is not the limit.
+GAP_BYTES = 64 << 10
+RUN_BYTES = 1 << 20  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
 
 Fetched = bytes | BadSample
 
 
 def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
-    """Fetch the byte range of every row.
+    """Fetch the byte range of every row; members of a shard that lie near each other with one request.
 
     Args:
         rows: Manifest rows, all on the filesystem of the first.
@@ -34,9 +40,31 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     """
     uris, offsets, lengths = (rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
     etags = _etags(rows) if verify else [None] * len(uris)
-    read: _Read = _read_file if storage.is_local(uris[0]) else _read_object
-    threads = _threads(LOCAL_THREADS if storage.is_local(uris[0]) else REMOTE_THREADS)
-    return list(threads.map(partial(_payload, read), uris, offsets, lengths, etags))
+    local = storage.is_local(uris[0])
+    read: _Read = _read_file if local else _read_object
+
+    def bring(run: list[int]) -> list[Fetched]:
+        return _bring(read, uris[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]])
+
+    runs = _runs(rows)
+    found: list[Fetched] = [b""] * len(uris)
+    for run, payloads in zip(runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True):
+        for row, payload in zip(run, payloads, strict=True):
+            found[row] = payload
+    return found
+
+
+def _runs(rows: pa.Table) -> list[list[int]]:
+    """Divide rows into what one request reads: members of a shard that lie near each other, or one row."""
+    shard = rows[schema.URI].combine_chunks().dictionary_encode().indices.to_numpy()
+    begin = rows[schema.OFFSET].to_numpy()
+    order = np.lexsort((begin, shard))
+    shard, begin, is_member = shard[order], begin[order], rows["member"].is_valid().to_numpy()[order]
+    gap = begin[1:] - (begin + rows[schema.LENGTH].to_numpy()[order])[:-1]
+    apart = (shard[1:] != shard[:-1]) | (gap > GAP_BYTES) | (begin[1:] // RUN_BYTES != begin[:-1] // RUN_BYTES)
+    edges = [0, *(np.flatnonzero(apart | ~is_member[1:] | ~is_member[:-1]) + 1).tolist(), len(order)]
+    ordered = order.tolist()
+    return [ordered[start:stop] for start, stop in pairwise(edges)]
 
 
 def _etags(rows: pa.Table) -> list[str | None]:
@@ -50,14 +78,23 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="fetch")
 
 
-def _payload(read: "_Read", uri: str, offset: int, length: int, etag: str | None) -> Fetched:
-    """Read one row; content that is not what the manifest recorded is read once more, for bytes go wrong on the way."""
+def _bring(read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | None) -> list[Fetched]:
+    """Read ranges of an object, (offset, length) in order of offset, with one request; with an etag, there is only one.
+
+    Content that is not what the manifest recorded is read once more, for bytes go wrong on the way.
+    """
+    start, stop = ranges[0][0], max(offset + length for offset, length in ranges)
     try:
-        data, found = read(uri, offset, length, etag)
+        data, found = read(uri, start, stop - start, etag)
         if etag is not None and found != etag:
-            data, found = read(uri, offset, length, etag)
+            data, found = read(uri, start, stop - start, etag)
     except (FileNotFoundError, NotADirectoryError):
-        return BadSample("missing", "the object is gone since the manifest was made")
+        return [BadSample("missing", "the object is gone since the manifest was made") for _ in ranges]
+    parts = [(data[offset - start : offset - start + length], length) for offset, length in ranges]
+    return [_checked(part, length, found, etag) for part, length in parts]
+
+
+def _checked(data: bytes, length: int, found: str | None, etag: str | None) -> Fetched:
     if len(data) < length:
         return BadSample("truncated", f"{len(data)} of {length} bytes are left")
     if etag is not None and found != etag:

@@ -1,6 +1,6 @@
 """The manifest: a corpus listed once, as immutable versions of Parquet parts.
 
-<manifest>/parts/000001-3f9ac0de-00000.parquet    rows in hash order, or one row group per tar shard in offset order
+<manifest>/parts/000001-3f9ac0de-00000.parquet    rows in hash order, or tar shards in offset order
 <manifest>/tombstones/000002-81b2c7aa.parquet     rows of older parts that are gone, of all versions up to this one
 <manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, as a quarantine table of stage `index`
 <manifest>/versions/000001.json                   what makes up a version, written last and only if it is not there
@@ -31,8 +31,7 @@ from pipelines.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
 from pipelines.left_out import LeftOut
 from pipelines.listing import LEFT_OUT
 
-ROW_GROUP_ROWS = 8192
-SHARD_ROWS = 1 << 17  # members of one row group; a shard of more makes several
+ROW_GROUP_ROWS = 8192  # at most; one of a shard holds no other, so what is read together lies together
 PART_ROWS = 1 << 20
 
 
@@ -299,7 +298,7 @@ def _shards(members: pa.Table) -> Iterator[pa.Table]:
     uris = members[schema.URI]
     edges = np.flatnonzero(pc.not_equal(uris[1:], uris[:-1]).to_numpy()) + 1
     for start, stop in zip([0, *edges], [*edges, members.num_rows], strict=True):
-        yield from _cut(members.slice(start, stop - start), SHARD_ROWS)
+        yield from _cut(members.slice(start, stop - start), ROW_GROUP_ROWS)
 
 
 def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:

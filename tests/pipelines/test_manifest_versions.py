@@ -115,7 +115,7 @@ def test_what_is_listed_twice_is_one_sample(tmp_path: Path) -> None:
 
 
 def test_a_shard_of_very_many_members_makes_several_row_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(manifests, "SHARD_ROWS", 4)
+    monkeypatch.setattr(manifests, "ROW_GROUP_ROWS", 4)
     manifest = write_manifest(str(tmp_path / "m"), "/c", listing(shard("x", 10) | shard("y", 3)))
     assert sorted(rows for _, _, rows in manifest.row_groups()) == [2, 3, 4, 4]
     for part, group, _ in manifest.row_groups():
