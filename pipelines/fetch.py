@@ -16,7 +16,7 @@ from pipelines.decode import BadSample
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
-# Members of a shard with at most this much between them are read at once. A request to S3 costs a CPU 0.25 ms and a MiB
+# Parts of an object with at most this much between them are read at once. A request to S3 costs a CPU 0.25 ms and a MiB
 # 0.5 ms, so more would pay off still, where the network is not the limit.
 GAP_BYTES = 64 << 10
 RUN_BYTES = 1 << 20  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
@@ -25,7 +25,7 @@ Fetched = bytes | BadSample
 
 
 def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
-    """Fetch the byte range of every row; members of a shard that lie near each other with one request.
+    """Fetch the byte range of every row; those of one object that lie near each other with one request.
 
     Args:
         rows: Manifest rows, all on the filesystem of the first.
@@ -46,7 +46,7 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     def bring(run: list[int]) -> list[Fetched]:
         return _bring(read, uris[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]])
 
-    runs = _runs(rows)
+    runs = _runs(rows, alone=[etag is not None for etag in etags])
     found: list[Fetched] = [b""] * len(uris)
     for run, payloads in zip(runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True):
         for row, payload in zip(run, payloads, strict=True):
@@ -54,15 +54,15 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     return found
 
 
-def _runs(rows: pa.Table) -> list[list[int]]:
-    """Divide rows into what one request reads: members of a shard that lie near each other, or one row."""
-    shard = rows[schema.URI].combine_chunks().dictionary_encode().indices.to_numpy()
+def _runs(rows: pa.Table, *, alone: list[bool]) -> list[list[int]]:
+    """Divide rows into what one request reads: parts of an object that lie near each other, or one row."""
+    uri = rows[schema.URI].combine_chunks().dictionary_encode().indices.to_numpy()
     begin = rows[schema.OFFSET].to_numpy()
-    order = np.lexsort((begin, shard))
-    shard, begin, is_member = shard[order], begin[order], rows["member"].is_valid().to_numpy()[order]
+    order = np.lexsort((begin, uri))
+    uri, begin, single = uri[order], begin[order], np.array(alone)[order]
     gap = begin[1:] - (begin + rows[schema.LENGTH].to_numpy()[order])[:-1]
-    apart = (shard[1:] != shard[:-1]) | (gap > GAP_BYTES) | (begin[1:] // RUN_BYTES != begin[:-1] // RUN_BYTES)
-    edges = [0, *(np.flatnonzero(apart | ~is_member[1:] | ~is_member[:-1]) + 1).tolist(), len(order)]
+    apart = (uri[1:] != uri[:-1]) | (gap > GAP_BYTES) | (begin[1:] // RUN_BYTES != begin[:-1] // RUN_BYTES)
+    edges = [0, *(np.flatnonzero(apart | single[1:] | single[:-1]) + 1).tolist(), len(order)]
     ordered = order.tolist()
     return [ordered[start:stop] for start, stop in pairwise(edges)]
 

@@ -36,14 +36,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return ranges
 
 
-def rows(uri: str, ranges: list[tuple[int, int]], *, member: bool = True) -> pa.Table:
-    """Manifest rows of byte ranges."""
+def rows(uri: str, ranges: list[tuple[int, int]], etag: str | None = None) -> pa.Table:
+    """Manifest rows of byte ranges; with an etag those of loose files."""
     values = [
-        {schema.URI: uri, schema.OFFSET: offset, schema.LENGTH: length, "member": f"{offset}.jpg" if member else None}
+        {
+            schema.URI: uri,
+            schema.OFFSET: offset,
+            schema.LENGTH: length,
+            "member": None if etag else f"{offset}.jpg",
+            "etag": etag,
+        }
         for offset, length in ranges
     ]
-    columns = {name: [row.get(name) for row in values] for name in schema.MANIFEST.names}
-    return pa.table(columns, schema=schema.MANIFEST)
+    return pa.Table.from_pylist(values, schema=schema.MANIFEST)
 
 
 def test_members_side_by_side_are_read_at_once_in_any_order(
@@ -56,7 +61,7 @@ def test_members_side_by_side_are_read_at_once_in_any_order(
     assert asked == [(512, 2048 * 299 + 1299)]
 
 
-def test_what_lies_far_apart_or_is_no_member_is_read_alone(
+def test_what_lies_far_apart_or_is_to_be_verified_is_read_alone(
     shard: tuple[str, bytes], asked: list[tuple[int, int]], tmp_path: Path
 ) -> None:
     uri, content = shard
@@ -66,8 +71,11 @@ def test_what_lies_far_apart_or_is_no_member_is_read_alone(
     assert fetch(table) == [content[far[0] : far[0] + 100], content[:100], content[::-1][:100]]
     assert sorted(asked) == sorted([near, far, near])
     asked.clear()
-    fetch(rows(uri, [(0, 50), (0, 50)], member=False))
-    assert asked == [(0, 50), (0, 50)]
+    stat = Path(uri).stat()
+    clips = rows(uri, [(0, SIZE), (0, SIZE)], etag=f"{stat.st_size}-{stat.st_mtime_ns}")
+    assert fetch(clips, verify=True) == [content, content] and asked == [(0, SIZE), (0, SIZE)]
+    asked.clear()
+    assert fetch(clips) == [content, content] and asked == [(0, SIZE)]
 
 
 def test_one_request_has_a_bounded_size(shard: tuple[str, bytes], asked: list[tuple[int, int]]) -> None:
