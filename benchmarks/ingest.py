@@ -3,22 +3,24 @@
 python -m benchmarks.ingest data=DIR [corpora=loose,shards,s3-loose,s3-shards] [size=224] [batch=256] [seconds=60]
                             [runs=3] [rows=20000] [contestants=plain,ray] [work=FOLDER] [out=ingest.jsonl]
 
-DIR holds JPEG files. Its shards (four) and its copies on S3, a SeaweedFS on this machine, are made in `work`. Manifests
-have `rows` rows, which name the files over and over. The contestants (plain, plain-on-all-cores, ray,
-dataloader, webdataset) take turns in every run; each is left alone until its stream is steady, then watched for
-`seconds`. CPU seconds are those of the whole process tree, of Ray by what
-its processes are. `out` collects the runs of several calls, and the table is of all that it holds.
+DIR holds JPEG files. `work` gets as many copies of them as there are rows, 20 000 at most (which the manifest then
+names over and over: equal rows would be read at once) and four shards of these; for S3 a SeaweedFS serves them. The
+contestants (plain, plain-on-all-cores, ray, dataloader, webdataset) take turns in every run; each is left alone until
+its stream is steady, then watched for `seconds`. CPU seconds are those of the whole process tree, of Ray by what its
+processes are. `out` collects the runs of several calls, and the table is of all that it holds.
 
 The peers webdataset and psutil, which does the watching, are the optional extra `bench`.
 """
 
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,6 +43,8 @@ OTHERS_WARM_UP_S = 5.0
 # Blocks come in order, so several at once: what had been made by the end of the time arrives a little later.
 COOL_DOWN_S = 5.0
 NUM_SHARDS = 4
+MAX_FILES = 20_000
+UPLOADS = 4  # at once
 
 
 def watch(name: str, setup: Setup, seconds: float) -> Row:
@@ -85,7 +89,8 @@ def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manife
             store.start()
             storage.forget_clients()  # of the server of the corpus before, which had another port
         try:
-            few = _shard_rows(data, work) if name.endswith("shards") else loose_rows(data, 10**9)
+            files = _copied(data, work, min(rows, MAX_FILES))
+            few = _shard_rows(files, work) if name.endswith("shards") else loose_rows(files, 10**9)
             if name.startswith("s3"):
                 few = _uploaded(few, store)
             place = storage.join(str(work), f"manifest-{name}-{rows}")
@@ -97,9 +102,26 @@ def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manife
             store.stop()
 
 
+def _copied(data: str, work: Path, count: int) -> str:
+    """Copy the files in turn until there are `count`, as links where that can be; gives their folder."""
+    folder = work / f"files-{count}"
+    if not folder.exists():
+        paths = [Path(uri) for uri in loose_rows(data, count)[schema.URI].to_pylist()]
+        making = Path(tempfile.mkdtemp(dir=work))
+        for number in range(count):
+            path = paths[number % len(paths)]
+            copy = making / f"{number:06d}{path.suffix}"
+            try:
+                os.link(path, copy)
+            except OSError:  # another file system
+                shutil.copyfile(path, copy)
+        making.rename(folder)
+    return str(folder)
+
+
 def _shard_rows(data: str, work: Path) -> pa.Table:
     """Pack the files into shards; gives the manifest rows of their members."""
-    out = str(work / "packed")
+    out = str(work / f"packed-{Path(data).name}")
     if not versions(f"{out}/manifest"):
         files = loose_rows(data, 10**9)[schema.LENGTH].to_numpy()
         mib = max(1, -(-int((files + 1024).sum()) // NUM_SHARDS) >> 20)
@@ -112,9 +134,9 @@ def _uploaded(rows: pa.Table, store: ObjectStore) -> pa.Table:
     """Copy what rows name to the object store; gives the rows that name the copies."""
     bucket, places = store.make_bucket("corpus"), dict[str, str]()
     for uri in rows[schema.URI].to_pylist():
-        if uri not in places:
-            places[uri] = f"{bucket}/{len(places):05d}-{os.path.basename(uri)}"
-            storage.write_bytes(places[uri], Path(uri).read_bytes())
+        places.setdefault(uri, f"{bucket}/{len(places):05d}-{os.path.basename(uri)}")
+    with ThreadPoolExecutor(UPLOADS) as threads:
+        list(threads.map(lambda uri: storage.write_bytes(places[uri], Path(uri).read_bytes()), places))
     column = pa.array([places[uri] for uri in rows[schema.URI].to_pylist()])
     return rows.set_column(rows.schema.get_field_index(schema.URI), schema.MANIFEST.field(schema.URI), column)
 
