@@ -39,7 +39,10 @@ class SourceConfig(Frozen):
     )
     max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
     interleave: int = Field(
-        1, ge=1, description="row groups of up to 8192 samples drawn from together; more for shards in order of class"
+        1,
+        ge=1,
+        description="row groups drawn from together, each of up to 8192 samples, from a shard up to 64 MiB; more for "
+        "shards packed in order of class",
     )
     verify: Literal["etag", "none"] = Field(
         "none", description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)"

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,10 @@ from pipelines.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
 from pipelines.left_out import LeftOut
 from pipelines.listing import LEFT_OUT
 
-ROW_GROUP_ROWS = 8192  # at most; one of a shard holds no other, so what is read together lies together
+# At most; a row group holds no more than one shard. A task reads about a row group at once, and from a shard on S3 the
+# fewer requests the better: at 113 kB a member it gives a fifth more images/s than row groups of 560 MB.
+ROW_GROUP_ROWS = 8192
+SHARD_GROUP_BYTES = 64 << 20
 PART_ROWS = 1 << 20
 
 
@@ -297,8 +300,12 @@ def _shards(members: pa.Table) -> Iterator[pa.Table]:
     members = members.sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")]).combine_chunks()
     uris = members[schema.URI]
     edges = np.flatnonzero(pc.not_equal(uris[1:], uris[:-1]).to_numpy()) + 1
-    for start, stop in zip([0, *edges], [*edges, members.num_rows], strict=True):
-        yield from _cut(members.slice(start, stop - start), ROW_GROUP_ROWS)
+    for start, stop in pairwise([0, *edges.tolist(), members.num_rows]):
+        shard = members.slice(start, stop - start)
+        length = shard[schema.LENGTH].to_numpy()
+        full = np.flatnonzero(np.diff((np.cumsum(length) - length) // SHARD_GROUP_BYTES)) + 1
+        for first, last in pairwise([0, *full.tolist(), shard.num_rows]):
+            yield from _cut(shard.slice(first, last - first), ROW_GROUP_ROWS)
 
 
 def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:

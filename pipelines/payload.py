@@ -16,7 +16,7 @@ from pipelines.fetch import fetch
 from pipelines.stats import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
-JOINED_BYTES = 8 << 20  # of one fetch of small members of shards: the more of them, the more lie side by side
+JOINED_BYTES = 64 << 20  # of one fetch of members of shards: the more of them, the more lie side by side
 ROWS_AHEAD = 64  # on their way, at least a block: small blocks alone would leave threads without work
 # Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of the decoder; by
 # parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long whole, and the same by parts.
@@ -91,7 +91,7 @@ def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
 
 
 def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut blocks where what they hold exceeds `PIECE_BYTES`, once those of small members of shards are joined."""
+    """Cut blocks where what they hold exceeds `PIECE_BYTES`, once those of members of shards are joined."""
     for joined in _joined(blocks):
         ends = np.cumsum(joined[schema.LENGTH].to_numpy()) // PIECE_BYTES
         edges = [0, *(np.flatnonzero(np.diff(ends)) + 1), joined.num_rows]

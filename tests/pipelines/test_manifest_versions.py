@@ -114,8 +114,11 @@ def test_what_is_listed_twice_is_one_sample(tmp_path: Path) -> None:
     assert live(manifest) == expected(corpus) and manifest.diff.added == 12
 
 
-def test_a_shard_of_very_many_members_makes_several_row_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(manifests, "ROW_GROUP_ROWS", 4)
+@pytest.mark.parametrize(("limit", "value"), [("ROW_GROUP_ROWS", 4), ("SHARD_GROUP_BYTES", 4)])
+def test_a_large_shard_makes_several_row_groups(
+    limit: str, value: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(manifests, limit, value)  # each of these members has one byte
     manifest = write_manifest(str(tmp_path / "m"), "/c", listing(shard("x", 10) | shard("y", 3)))
     assert sorted(rows for _, _, rows in manifest.row_groups()) == [2, 3, 4, 4]
     for part, group, _ in manifest.row_groups():
