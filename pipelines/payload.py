@@ -82,7 +82,11 @@ def payloads(
 def _enough(pieces: list[pa.Table]) -> bool:
     """Tell whether what follows the first piece keeps the threads busy, or all of it fills the memory allowed."""
     rows = sum(piece.num_rows for piece in pieces[1:])
-    return rows >= ROWS_AHEAD or sum(int(pc.sum(piece[schema.LENGTH]).as_py()) for piece in pieces) >= 2 * PIECE_BYTES
+    return rows >= ROWS_AHEAD or sum(map(_bytes, pieces)) >= 2 * PIECE_BYTES
+
+
+def _bytes(rows: pa.Table) -> int:
+    return int(pc.sum(rows[schema.LENGTH]).as_py())
 
 
 def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
@@ -100,13 +104,13 @@ def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def _joined(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Join blocks of members of shards until they hold `JOINED_BYTES`."""
-    waiting = list[pa.Table]()
+    waiting, size = list[pa.Table](), 0
     for block in blocks:
         waiting.append(block)
-        loose = block["member"].null_count > 0
-        if loose or sum(int(pc.sum(table[schema.LENGTH]).as_py()) for table in waiting) >= JOINED_BYTES:
+        size += _bytes(block)
+        if block["member"].null_count or size >= JOINED_BYTES:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
