@@ -5,6 +5,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.dump_traceback_later(120, exit=True)  # a process that does not end is a failure that says where
     config.stash[_STORE].stop()
     config.stash[_STORE_FOLDER].cleanup()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch  # here, so that its threads begin after the environment is set
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs CUDA")
+
+
+@pytest.fixture
+def never_waits() -> AbstractContextManager[None]:
+    """Inside it, whatever makes the host wait for the CUDA device is an error."""
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        import torch
+
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return guard()
 
 
 @pytest.fixture(scope="session")

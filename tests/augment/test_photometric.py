@@ -1,5 +1,7 @@
 """augment.photometric and augment.photometric_cpu: other executions of the same recipe, held to Kornia's."""
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,29 @@ def test_a_fused_recipe_compiles_in_one_graph(crops: Tensor) -> None:
     draws = draws_of(group, 8)
     compiled = torch.compile(apply_fused, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, group, draws), apply_fused(x, group, draws), atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_a_fused_recipe_on_cuda_equals_kornias_and_never_waits(
+    crops: Tensor, recipe: str, dtype: torch.dtype, factor: int, never_waits: AbstractContextManager[None]
+) -> None:
+    group, x = RECIPES[recipe], (crops / 255).cuda().to(dtype)
+    with never_waits:
+        ours = apply_fused(x, group, draws_of(group, len(x), device="cuda"))
+    difference = levels(ours.cpu(), apply_photometric(crops / 255, group, draws_of(group, len(x))))
+    assert difference.mean() <= factor
+    assert (difference <= 4 * factor).double().mean() >= 0.999
+
+
+@pytest.mark.gpu
+def test_a_fused_recipe_compiles_on_cuda_in_one_graph(crops: Tensor) -> None:
+    group, x = RECIPES["byol"], (crops / 255).cuda()
+    draws = draws_of(group, len(x), device="cuda")
+    compiled = torch.compile(apply_fused, fullgraph=True)
+    different = levels(compiled(x, group, draws), apply_fused(x, group, draws)) > 1
+    assert different.double().mean() < 1e-3  # values beside the threshold of the solarisation
 
 
 def test_the_frames_of_a_clip_share_their_draws(crops: Tensor) -> None:

@@ -137,7 +137,6 @@ def test_tensor_arithmetic_equals_the_hash_in_unbounded_integers() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cpu_and_cuda_agree_to_the_bit() -> None:
     samples = torch.randint(-(2**62), 2**62, (4096,))
     assert torch.equal(

@@ -1,6 +1,7 @@
 """What every registered method must do, on crops of real photographs; registering a method is enough to be tested."""
 
 import copy
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
@@ -217,6 +218,57 @@ def test_autocast_to_bfloat16_keeps_a_float32_loss_and_finite_gradients(name: st
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact, rel=0.05, abs=0.05)
     assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+def on_cuda(batch: Batch) -> Batch:
+    moved = {key: batch[key].cuda() for key in ("sample_id", "row", "epoch", "valid")}
+    return Batch(views={group: views.cuda() for group, views in batch["views"].items()}, **moved)
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_equals_one_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    method, _ = build(name)
+    expected, batch = method(make_batch(name)), make_batch(name)
+    norms = {key: grad.norm() for key, grad in gradients(method, batch).items() if grad is not None}
+    method, _ = build(name)
+    method.cuda().to(memory_format=torch.channels_last)
+    out = method(on_cuda(batch))
+    torch.testing.assert_close(out["loss"].cpu(), expected["loss"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(out["embedding"].cpu(), expected["embedding"], rtol=1e-2, atol=1e-3)
+    out["loss"].backward()
+    found = {key: p.grad.norm().cpu() for key, p in method.named_parameters() if p.grad is not None}
+    assert found.keys() == norms.keys()
+    scale = max(norms.values())
+    assert max(abs(found[key] - norms[key]) for key in norms) <= 0.02 * scale
+
+
+@pytest.mark.gpu
+def test_steps_on_cuda_in_bfloat16_never_wait_and_go_on_after_a_round_trip(
+    name: str, never_waits: AbstractContextManager[None]
+) -> None:
+    method, _ = build(name)
+    method.cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
+    batch = on_cuda(make_batch(name))
+    batch["views"] = {group: views.bfloat16() for group, views in batch["views"].items()}
+
+    def step(number: int) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss: Tensor = method(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(number, 20)
+        return loss.detach()
+
+    losses = [step(1)]  # cuDNN and cuBLAS set themselves up
+    with never_waits:
+        losses += [step(2), step(3)]
+    saved = {key: value.cpu() for key, value in method.state_dict().items()}
+    method.load_state_dict(saved)
+    losses.append(step(4))
+    assert torch.stack(losses).isfinite().all()
 
 
 def test_a_batch_without_a_valid_sample_gives_zero_loss_and_no_gradient(name: str) -> None:
