@@ -125,15 +125,31 @@ def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> T
     offsets = torch.arange(taps, device=x.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
     weights = torch.where(chosen[:, None], weights / weights.sum(dim=1, keepdim=True), (offsets == 0).float())
-    num, channels, height, width = x.shape
-    kernel = weights.to(x.dtype).repeat_interleave(channels, dim=0)[:, None]  # (B * 3, 1, taps)
-    pad = taps // 2
-    padded = functional.pad(x, (pad, pad, pad, pad), mode="reflect")
-    planes = padded.reshape(1, num * channels, *padded.shape[-2:])
-    planes = functional.conv2d(planes, kernel[:, :, :, None], groups=num * channels)
-    planes = functional.conv2d(planes, kernel[:, :, None, :], groups=num * channels)
-    blurred: Tensor = planes.reshape(num, channels, height, width).clamp(0, 1)
+    down, across = (_banded(weights[:, taps // 2 :], side).to(x.dtype)[:, None] for side in x.shape[-2:])
+    blurred: Tensor = (down @ x @ across.mT).clamp(0, 1)
     return blurred
+
+
+def _banded(half: Tensor, side: int) -> Tensor:
+    """Make the matrices that convolve rows of `side` values, reflected at both ends.
+
+    A device multiplies by them far sooner than it filters planes one by one.
+
+    Args:
+        half: (B, n) weights of distances 0 to n - 1.
+        side: At least n.
+
+    Returns:
+        (B, side, side), of a result's place and a value's.
+    """
+    half = functional.pad(half, (0, 1))  # none beyond
+    place = torch.arange(side, device=half.device)
+    result, value, last = place[:, None], place[None, :], side - 1
+    straight, low, high = (result - value).abs(), result + value, 2 * last - result - value
+    none = torch.full_like(low, half.shape[1] - 1)
+    reflected = (straight, torch.where(value > 0, low, none), torch.where(value < last, high, none))
+    first, *others = (half[:, torch.minimum(distance, none)] for distance in reflected)
+    return first + others[0] + others[1]
 
 
 def _luma(x: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ def _write(
         sampling=Sampling(per_video=manifest.per_video),
     )
     encoders = embed.Encoders(uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker)
-    embeddings = embed.embed(ingest.dataset(work, np.array(missing)), encoders, num_actors=session.num_workers)
+    images = ingest.dataset(work, np.array(missing))
+    embeddings = embed.embed(images, encoders, block_rows=block_rows, num_actors=session.num_workers)
     half = config.dtype == "float16"
     sink = sinks.EmbeddingSink(
         storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half

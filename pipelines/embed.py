@@ -65,19 +65,22 @@ class Embed:
         return features
 
 
-def embed(images: ray.data.Dataset, encoders: Encoders, *, num_actors: int) -> ray.data.Dataset:
+def embed(
+    images: ray.data.Dataset, encoders: Encoders, *, block_rows: int = BLOCK_ROWS, num_actors: int
+) -> ray.data.Dataset:
     """Add embeddings to a stream of `ingest.Centre` blocks, in order.
 
     Args:
         images: Blocks with `sample_id, position, valid, image`.
         encoders: What to compute.
+        block_rows: Rows of every block but the last.
         num_actors: Size of the pool; fixed, as a growing one starts too late to matter.
     """
     resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1} if encoders.use_gpu else {"num_cpus": 1}
     return images.map_batches(
         Embed,
         fn_constructor_args=(encoders,),
-        batch_size=None,
+        batch_size=block_rows,  # Ray insists on a number where there are GPUs
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         **resources,
     )

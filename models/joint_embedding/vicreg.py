@@ -59,10 +59,13 @@ class VICReg(Method):
         """
         embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
         first, second = (self.projection_head(embedding) for embedding in embeddings)
-        terms = torch.stack(vicreg_terms(first, second, batch["valid"]))
+        invariance, variance, covariance = vicreg_terms(first, second, batch["valid"])
+        by_invariance, by_variance, by_covariance = self.weights
         return {
-            "loss": (terms * terms.new_tensor(self.weights)).sum(),
-            **dict(zip(("invariance", "variance", "covariance"), terms.detach(), strict=True)),
+            "loss": by_invariance * invariance + by_variance * variance + by_covariance * covariance,
+            "invariance": invariance.detach(),
+            "variance": variance.detach(),
+            "covariance": covariance.detach(),
             "embedding": embeddings[0].detach(),
         }
 
