@@ -1,6 +1,7 @@
 """From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ from augment.photometric import apply_fused
 from augment.photometric_cpu import Changes, apply_on_cpu
 from augment.recipe import Views
 from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_photometric
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    """Compile the fused changes, each shape for itself; here, as generators travel and what was compiled cannot."""
+    compiled: Callable[..., Tensor] = torch.compile(apply_fused, fullgraph=True, dynamic=False)
+    return compiled
 
 
 class ViewGenerator:
@@ -163,7 +171,8 @@ class ViewGenerator:
             out = torch.empty(rows.shape, dtype=torch.uint8 if dtype == torch.uint8 else torch.float32)
             apply_on_cpu(rows.numpy(), group, draws, out.numpy())
             return out.to(dtype).reshape(crops.shape)
-        x = apply_fused(rows.to(self.dtype) / 255, group, draws)
+        change = _compiled() if self.views.compile else apply_fused
+        x = change(rows.to(self.dtype) / 255, group, draws)
         if dtype == torch.uint8:
             x = x.float().mul_(255).round_()
         return x.to(dtype).reshape(crops.shape)

@@ -63,6 +63,11 @@ class Views(Frozen):
         description="where colours change: the training worker's device, the decode task, or a pool of actors; "
         "auto: actor with spare GPUs, else worker, decode without GPUs",
     )
+    compile: bool = Field(
+        default=False,
+        description="change colours on GPUs with torch.compile, four times as fast there; needs a C compiler on their "
+        "nodes and half a minute at the start",
+    )
     mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]")
     std: tuple[Positive, Positive, Positive] = Field(
         default=IMAGENET_STD, description="divides RGB after the mean is taken off"

@@ -233,7 +233,8 @@ class PretrainConfig(Frozen):
     def experiment(self) -> dict[str, Any]:
         """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or bounds."""
         whole = self.model_dump(mode="json")
-        whole["views"].pop("placement")
+        for how in ("placement", "compile"):
+            whole["views"].pop(how)
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         whole["source"] = {"uri": whole["source"]["uri"]}
         names = ("method", "encoder", "views", "clip", "optim", "seed", "global_batch_size", "source")

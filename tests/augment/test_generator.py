@@ -144,3 +144,16 @@ def test_on_a_device_no_value_is_read_back() -> None:
     made = {"global_crops": torch.empty(5, 2, 3, 96, 96, dtype=torch.uint8, device="meta")}
     views = generator(made, EPOCHS.to("meta"), SAMPLES.to("meta"))
     assert views["global_crops"].shape == (2, 5, 3, 96, 96)
+
+
+@pytest.mark.gpu
+def test_compiled_changes_on_cuda_equal_those_that_are_not() -> None:
+    groups = simclr_views(48).groups | {"local_crops": simclr_views(32).groups["global_crops"]}
+    made = None
+    views = []
+    for compiled in (False, True):
+        generator = ViewGenerator(Views(size=48, groups=groups, compile=compiled), seed=0)
+        made = made or {name: x.cuda() for name, x in crops(generator).items()}
+        views.append(generator(made, EPOCHS.cuda(), SAMPLES.cuda()))
+    for name in groups:
+        torch.testing.assert_close(views[1][name], views[0][name], atol=0.02, rtol=0)  # a grey level and normalised

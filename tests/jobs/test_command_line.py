@@ -101,7 +101,12 @@ def test_json_prints_one_object_as_the_last_line(capsys: pytest.CaptureFixture[s
 
 def test_fingerprint_ignores_cluster_placement_and_cadence() -> None:
     same = parsed(
-        "cluster.num_workers=2", "views.placement=decode", "checkpoint.keep=5", "log.every_steps=1", "num_steps=99"
+        "cluster.num_workers=2",
+        "views.placement=decode",
+        "views.compile=true",
+        "checkpoint.keep=5",
+        "log.every_steps=1",
+        "num_steps=99",
     )
     assert same.fingerprint() == parsed().fingerprint()
     for word in (
