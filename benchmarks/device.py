@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from augment.generator import ViewGenerator
 from augment.kornia_ops import apply_photometric
