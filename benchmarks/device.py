@@ -56,13 +56,12 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def seconds_a_call(run: Callable[[], Any], seconds: float) -> float:
     """Median over as many calls as `seconds` hold, after a warm-up; waits for the device."""
+    from torch.utils.benchmark import Timer  # here, as on machines without CUDA its import says so
+
     for _ in range(3):
         run()
-    return (
-        Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-        .blocked_autorange(min_run_time=seconds)
-        .median
-    )
+    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=seconds).median
 
 
 def noise_crops(views: Views, batch: int) -> dict[str, Tensor]:
