@@ -142,14 +142,14 @@ def _banded(half: Tensor, side: int) -> Tensor:
     Returns:
         (B, side, side), of a result's place and a value's.
     """
-    half = functional.pad(half, (0, 1))  # none beyond
+    half, none = functional.pad(half, (0, 1)), half.shape[1]  # 0 from the distance `none` on
     place = torch.arange(side, device=half.device)
     result, value, last = place[:, None], place[None, :], side - 1
-    straight, low, high = (result - value).abs(), result + value, 2 * last - result - value
-    none = torch.full_like(low, half.shape[1] - 1)
-    reflected = (straight, torch.where(value > 0, low, none), torch.where(value < last, high, none))
-    first, *others = (half[:, torch.minimum(distance, none)] for distance in reflected)
-    return first + others[0] + others[1]
+    straight = (result - value).abs()
+    low = torch.where(value > 0, result + value, none)  # an end is not its own reflection
+    high = torch.where(value < last, 2 * last - result - value, none)
+    straight, low, high = (half[:, distance.clamp(max=none)] for distance in (straight, low, high))
+    return straight + low + high
 
 
 def _luma(x: Tensor) -> Tensor:

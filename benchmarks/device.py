@@ -155,7 +155,6 @@ def main(words: list[str]) -> int:
     """Measure colours, then each recipe's step, and write both."""
     given = settings(words, USAGE, out="", batch="256", seconds="3", recipes=",".join(RECIPES))
     batch, seconds, out = int(given["batch"]), float(given["seconds"]), Path(given["out"])
-    torch.backends.cudnn.benchmark = False  # as the jobs leave it
     result: Row = {"device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"}
     result |= {"batch": batch, "environment": environment(), "colours_images_per_s": {}, "steps": {}}
     result["colours_images_per_s"] = colours(batch, seconds)

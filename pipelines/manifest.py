@@ -302,10 +302,15 @@ def _shards(members: pa.Table) -> Iterator[pa.Table]:
     edges = np.flatnonzero(pc.not_equal(uris[1:], uris[:-1]).to_numpy()) + 1
     for start, stop in pairwise([0, *edges.tolist(), members.num_rows]):
         shard = members.slice(start, stop - start)
-        length = shard[schema.LENGTH].to_numpy()
-        full = np.flatnonzero(np.diff((np.cumsum(length) - length) // SHARD_GROUP_BYTES)) + 1
-        for first, last in pairwise([0, *full.tolist(), shard.num_rows]):
-            yield from _cut(shard.slice(first, last - first), ROW_GROUP_ROWS)
+        for group in cut_by_bytes(shard, SHARD_GROUP_BYTES):
+            yield from _cut(group, ROW_GROUP_ROWS)
+
+
+def cut_by_bytes(rows: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Cut manifest rows, in order, where the bytes they name reach each multiple of `size`."""
+    length = rows[schema.LENGTH].to_numpy()
+    full = np.flatnonzero(np.diff((np.cumsum(length) - length) // size)) + 1
+    yield from (rows.slice(start, stop - start) for start, stop in pairwise([0, *full.tolist(), rows.num_rows]))
 
 
 def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from pipelines import schema
 from pipelines.decode import BadSample, Limits
 from pipelines.fetch import fetch
+from pipelines.manifest import cut_by_bytes
 from pipelines.stats import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
@@ -97,9 +97,7 @@ def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
 def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Cut blocks where what they hold exceeds `PIECE_BYTES`, once those of members of shards are joined."""
     for joined in _joined(blocks):
-        ends = np.cumsum(joined[schema.LENGTH].to_numpy()) // PIECE_BYTES
-        edges = [0, *(np.flatnonzero(np.diff(ends)) + 1), joined.num_rows]
-        yield from (joined.slice(start, stop - start) for start, stop in pairwise(edges))
+        yield from cut_by_bytes(joined, PIECE_BYTES)
 
 
 def _joined(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -45,7 +45,7 @@ class VICReg(Method):
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
             check_views(views, group, 1)
-        self.weights = (config.invariance_weight, config.variance_weight, config.covariance_weight)
+        self.settings = config
         dim = config.projection_dim
         self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)  # all terms ignore a shift
 
@@ -60,9 +60,11 @@ class VICReg(Method):
         embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
         first, second = (self.projection_head(embedding) for embedding in embeddings)
         invariance, variance, covariance = vicreg_terms(first, second, batch["valid"])
-        by_invariance, by_variance, by_covariance = self.weights
+        weights = self.settings
         return {
-            "loss": by_invariance * invariance + by_variance * variance + by_covariance * covariance,
+            "loss": weights.invariance_weight * invariance
+            + weights.variance_weight * variance
+            + weights.covariance_weight * covariance,
             "invariance": invariance.detach(),
             "variance": variance.detach(),
             "covariance": covariance.detach(),
