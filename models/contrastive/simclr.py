@@ -82,8 +82,9 @@ class SimCLR(Method):
         check_views(views, _GROUP, 2)
         self.loss, self.objective = config.loss, _objective(config)
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
-        # Batch norm after both layers, as in the authors' code; the second without scale and shift.
-        self.projection_head = mlp(dims, norm=True, last_norm=True)
+        # Batch norm after both layers, as in the authors' code; the second without scale and shift. It would fix the
+        # lengths that the N-pair loss is to choose, at a scale where its softmax is all but a maximum.
+        self.projection_head = mlp(dims, norm=True, last_norm=config.loss != "n_pairs")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Contrast the two views.
