@@ -10,9 +10,10 @@ from torch import Tensor
 
 from augment.captions import captions
 from augment.crop_kernel import draw_box
-from augment.geometry import crop_resize
+from augment.geometry import REDUCTIONS, crop_resize, reduction_for
 from augment.photometric import apply_fused
 from augment.photometric_cpu import Changes, apply_on_cpu
+from augment.picture import Picture
 from augment.recipe import Views
 from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_photometric
 
@@ -22,6 +23,63 @@ def _compiled() -> Callable[..., Tensor]:
     """Compile the fused changes, each shape for itself; here, as generators travel and what was compiled cannot."""
     compiled: Callable[..., Tensor] = torch.compile(apply_fused, fullgraph=True, dynamic=False)
     return compiled
+
+
+class Cutter:
+    """Makes the views of samples one by one, each while its decoded image is in the cache.
+
+    Args:
+        views: The recipe.
+        seed: The run's seed.
+        crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips, for the results.
+        epoch: (B,) int64, on the CPU.
+        sample_id: (B,) int64, on the CPU.
+        photometric: Change the colours as well, as `ViewGenerator.photometric` does.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        seed: int,
+        crops: dict[str, np.ndarray],
+        epoch: Tensor,
+        sample_id: Tensor,
+        *,
+        photometric: bool,
+    ) -> None:
+        self._groups = []
+        for name, rows in crops.items():
+            group, size = views.groups[name], views.group_size(name)
+            keys = dict(zip(("epoch", "sample_id", "view"), _row_keys(views, name, epoch, sample_id), strict=True))
+            changes = None
+            if photometric and group.changes():
+                changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
+            self._groups.append((rows, crop_uniforms(seed=seed, **keys), crop_bounds(group), size, changes))
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        """How much smaller a row's image of this size may be decoded."""
+        least = REDUCTIONS[0]
+        for rows, u, bounds, size, _ in self._groups:
+            count = rows.shape[1]
+            for place in range(row * count, (row + 1) * count):
+                _, _, box_height, box_width, _ = draw_box(u[place], height, width, bounds)
+                least = min(least, reduction_for(box_height, box_width, size))
+                if least == 1:
+                    return 1
+        return least
+
+    def fill(self, row: int, picture: Picture) -> None:
+        """Write a row's views; of a clip of fewer frames than the columns have, the first places."""
+        for rows, u, bounds, size, changes in self._groups:
+            count = rows.shape[1]
+            for view in range(count):
+                target = rows[row, view]
+                if picture.pixels.ndim == 4:
+                    target = target[: len(picture.pixels)]
+                box = draw_box(u[row * count + view], picture.height, picture.width, bounds)
+                crop_resize(picture, *box, size, target)
+                if changes is not None:
+                    changes.apply(row * count + view, target, target)
 
 
 class ViewGenerator:
@@ -56,47 +114,14 @@ class ViewGenerator:
         for name, group in self.views.groups.items():
             size = self.views.group_size(name)
             crops[name] = np.empty((len(images), group.count, *frames, 3, size, size), np.uint8)
-        cut = self.cutter(crops, epoch, sample_id, photometric=False)
+        cutter = self.cutter(crops, epoch, sample_id, photometric=False)
         for row, image in enumerate(images):
-            cut(row, image)
+            cutter.fill(row, Picture.whole(image))
         return crops
 
-    def cutter(
-        self, crops: dict[str, np.ndarray], epoch: Tensor, sample_id: Tensor, *, photometric: bool
-    ) -> Callable[[int, np.ndarray], None]:
-        """Prepare to make the views of samples one by one, each while its decoded image is in the cache.
-
-        Args:
-            crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips, for the results.
-            epoch: (B,) int64, on the CPU.
-            sample_id: (B,) int64, on the CPU.
-            photometric: Change the colours as well, as `photometric` does.
-
-        Returns:
-            A function of a row and its image (H, W, 3) uint8, contiguous, which writes the row's views; or of a clip of
-            T frames (T, H, W, 3), or of fewer, which are written to the first places.
-        """
-        groups = []
-        for name, rows in crops.items():
-            group, size = self.views.groups[name], self.views.group_size(name)
-            keys = dict(zip(("epoch", "sample_id", "view"), self._row_keys(name, epoch, sample_id), strict=True))
-            changes = None
-            if photometric and group.changes():
-                changes = Changes(group, sample_photometric(group, seed=self.seed, **keys), size)
-            groups.append((rows, crop_uniforms(seed=self.seed, **keys), crop_bounds(group), size, changes))
-
-        def cut(row: int, image: np.ndarray) -> None:
-            height, width = image.shape[-3:-1]
-            for rows, u, bounds, size, changes in groups:
-                count = rows.shape[1]
-                for view in range(count):
-                    target = rows[row, view] if image.ndim == 3 else rows[row, view, : len(image)]
-                    box = draw_box(u[row * count + view], height, width, bounds)
-                    crop_resize(image, *box, size, target)
-                    if changes is not None:
-                        changes.apply(row * count + view, target, target)
-
-        return cut
+    def cutter(self, crops: dict[str, np.ndarray], epoch: Tensor, sample_id: Tensor, *, photometric: bool) -> Cutter:
+        """Prepare to make the views of samples one by one; see `Cutter`."""
+        return Cutter(self.views, self.seed, crops, epoch, sample_id, photometric=photometric)
 
     def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
         """Change the colours and round to whole grey levels, for the decode placement.
@@ -152,7 +177,7 @@ class ViewGenerator:
             B lists of V captions.
         """
         group = self.views.groups[name]
-        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
+        epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
         keys: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "sample_id": sample_id, "view": view}
         height, width = (size.repeat_interleave(group.count) for size in (image_height, image_width))
         crops = sample_crops(group, **keys, image_height=height, image_width=width)
@@ -164,7 +189,7 @@ class ViewGenerator:
         group = self.views.groups[name]
         if not group.changes():
             return crops
-        epoch, sample_id, view = self._row_keys(name, epoch, sample_id)
+        epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
         draws = sample_photometric(group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view)
         rows = crops.flatten(0, 1)  # (B * V, [T,] 3, S, S)
         if rows.device.type == "cpu":
@@ -177,16 +202,17 @@ class ViewGenerator:
             x = x.float().mul_(255).round_()
         return x.to(dtype).reshape(crops.shape)
 
-    def _row_keys(self, name: str, epoch: Tensor, sample_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
-        shape = (len(sample_id), self.views.groups[name].count)  # (B, V)
-        view = self.views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
-        epoch, sample_id, view = (key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view))
-        return epoch, sample_id, view
-
     def _normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the deviation of each channel, in place."""
         # Python scalars, channel by channel: a tensor of constants would be a copy to the device, which waits for it.
         for channel, (mean, std) in enumerate(zip(self.views.mean, self.views.std, strict=True)):
             x[..., channel, :, :].sub_(mean).div_(std)
         return x
+
+
+def _row_keys(views: Views, name: str, epoch: Tensor, sample_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
+    shape = (len(sample_id), views.groups[name].count)  # (B, V)
+    view = views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
+    epoch, sample_id, view = (key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view))
+    return epoch, sample_id, view

@@ -4,46 +4,73 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from augment.picture import Picture
 from augment.resize_kernel import LANES, MAX_SCALE, resize_box
+
+REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder leaves out frequencies, and with them most of its work
+_STILL_SHRINKS = 2  # times, at least, after a reduction: the resize's own filter then hides the decoder's
+
+
+def reduction_for(height: int, width: int, size: int) -> int:
+    """How much smaller an image may be decoded for a box to be resized to `size` all but as from all of its pixels.
+
+    Args:
+        height, width: The box, px.
+        size: Side of the result, px.
+
+    Returns:
+        1, 2, 4 or 8.
+    """
+    if size < LANES:
+        return 1
+    for reduction in REDUCTIONS:
+        short, long = min(height, width) / reduction, max(height, width) / reduction
+        if short >= _STILL_SHRINKS * size and long <= MAX_SCALE * size:
+            return reduction
+    return 1
 
 
 def crop_resize(
-    image: np.ndarray, top: int, left: int, height: int, width: int, flip: bool, size: int, out: np.ndarray
+    picture: Picture, top: int, left: int, height: int, width: int, flip: bool, size: int, out: np.ndarray
 ) -> None:
     """Cut a box out of an image, or out of every frame of a clip, resize it to a square and write it channels first.
 
-    Bilinear with antialiasing: equal to Pillow's BILINEAR resize of the cut box up to two grey levels.
+    Bilinear with antialiasing: equal to Pillow's BILINEAR resize of the cut box up to two grey levels; of a picture
+    that was reduced no more than `reduction_for` allows, up to two on average and eight in 99.9 % of the values (0.3 to
+    0.6 on average of photographs of the web).
 
     Args:
-        image: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
-        top, left, height, width: The box, px; it lies inside the image.
+        picture: The image or the clip.
+        top, left, height, width: The box, px of the file's image; it lies inside.
         flip: Mirror left to right.
         size: Side of the result, px.
         out: (3, size, size) or (T, 3, size, size) uint8, overwritten.
     """
-    if image.ndim == 4:
-        for frame, view in zip(image, out, strict=True):
-            crop_resize(frame, top, left, height, width, flip, size, view)
-        return
-    if size >= LANES and max(height, width) <= MAX_SCALE * size:
-        # The boxes of training. Plain ints: numba compiles a kernel for each kind of argument.
-        resize_box(image.reshape(image.shape[0], -1), top, left, height, width, flip, out)
-        return
+    reduction = picture.reduction
+    for image, view in [(picture.pixels, out)] if picture.pixels.ndim == 3 else zip(picture.pixels, out, strict=True):
+        if size >= LANES and max(height, width) <= MAX_SCALE * size * reduction:  # the boxes of training
+            box = top / reduction, left / reduction, height / reduction, width / reduction
+            resize_box(image.reshape(image.shape[0], -1), *box, flip, view)
+        else:
+            assert reduction == 1
+            _interpolate(image[top : top + height, left : left + width], flip, size, view)
+
+
+def _interpolate(cut: np.ndarray, flip: bool, size: int, out: np.ndarray) -> None:
     # The strided cut is what torch calls channels_last, its fast path; a contiguous copy first costs 0.09 ms at 224 px.
-    box = torch.from_numpy(image[top : top + height, left : left + width]).permute(2, 0, 1)
+    box = torch.from_numpy(cut).permute(2, 0, 1)
     view = functional.interpolate(box[None], size=(size, size), mode="bilinear", antialias=True)[0]
     torch.from_numpy(out).copy_(view.flip(-1) if flip else view)
 
 
-def centre_crop(image: np.ndarray, size: int, out: np.ndarray) -> None:
+def centre_crop(picture: Picture, size: int, out: np.ndarray) -> None:
     """Resize the largest centred square of an image or of a clip's frames: what encoders are shown outside pretraining.
 
     Args:
-        image: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
+        picture: The image or the clip.
         size: Side of the result, px.
         out: (3, size, size) or (T, 3, size, size) uint8, overwritten.
     """
-    height, width = image.shape[-3:-1]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    crop_resize(image, top=top, left=left, height=side, width=side, flip=False, size=size, out=out)
+    side = min(picture.height, picture.width)
+    top, left = (picture.height - side) // 2, (picture.width - side) // 2
+    crop_resize(picture, top=top, left=left, height=side, width=side, flip=False, size=size, out=out)

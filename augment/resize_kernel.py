@@ -1,5 +1,7 @@
 """The antialiased resize of the decode task, compiled: 32 rows at a time in 16-bit integers."""
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -10,23 +12,26 @@ MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are t
 
 @njit(nogil=True, cache=True)
 def resize_box(
-    image: np.ndarray, top: int, left: int, height: int, width: int, flip: bool, out: np.ndarray
+    image: np.ndarray, top: float, left: float, height: float, width: float, flip: bool, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     """Resize a box by a triangle filter as wide as the scale, first down the columns, then along the rows.
 
     Args:
         image: (H, 3 * W) uint8, contiguous.
-        top, left, height, width: The box, px; at most `MAX_SCALE` times as high and wide as the result.
+        top, left, height, width: The box, px, perhaps through the middle of pixels; at most `MAX_SCALE` times as high
+            and wide as the result.
         flip: Mirror left to right.
         out: (3, S, S) uint8, contiguous, overwritten; S >= 32.
     """
     size = out.shape[1]
-    first_row, row_weights, num_rows = _triangles(height, size)
-    first_column, column_weights, num_columns = _triangles(width, size)
+    first_row, row_weights, num_rows = _triangles(top, height, image.shape[0], size)
+    first_column, column_weights, num_columns = _triangles(left, width, image.shape[1] // 3, size)
+    start_column = int(left)
+    first_column -= start_column
     if flip:
         first_column, num_columns = first_column[::-1].copy(), num_columns[::-1].copy()
         column_weights = column_weights[::-1].copy()
-    length = 3 * width
+    length = 3 * (math.ceil(left + width) - start_column)
     padded = -(-length // SQUARE) * SQUARE
     rows = np.zeros((LANES, padded), np.uint8)
     lanes, result = np.empty((padded, LANES), np.uint8), np.empty((3, size, LANES), np.uint8)
@@ -34,7 +39,7 @@ def resize_box(
         start = min(start, size - LANES)
         for row in range(LANES):
             y = start + row
-            _weigh_rows(image, top + first_row[y], 3 * left, row_weights, y, num_rows[y], rows, row, length)
+            _weigh_rows(image, first_row[y], 3 * start_column, row_weights, y, num_rows[y], rows, row, length)
         for half in range(0, LANES, SQUARE):
             for x in range(0, padded, SQUARE):
                 transpose(rows, half * padded + x, padded, lanes, x * LANES + half, LANES)  # type: ignore[call-arg]
@@ -49,9 +54,14 @@ def resize_box(
 
 
 @njit(nogil=True, cache=True)
-def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """For each of `size` pixels: its first input of `length`, the weights (sum 65536) and how many those are."""
-    scale = length / size
+def _triangles(
+    begin: float, length: float, limit: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
+    """For each of `size` pixels: its first input, the weights (sum 65536) and how many those are.
+
+    The inputs are what of `limit` pixels lies in [begin, begin + length); one that is cut weighs so much less.
+    """
+    scale, end = length / size, min(begin + length, float(limit))
     support = max(scale, 1.0)
     slope = 1 / support
     most = int(2 * support) + 2
@@ -59,12 +69,13 @@ def _triangles(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     weights = np.zeros((size, most), np.uint16)
     given = np.empty(most, np.float64)
     for i in range(size):
-        centre = (i + 0.5) * scale
-        start = max(int(centre - support + 0.5), 0)
-        count = min(int(centre + support + 0.5), length) - start
+        centre = begin + (i + 0.5) * scale
+        start = max(int(centre - support + 0.5), int(begin))
+        count = min(int(centre + support + 0.5), math.ceil(end)) - start
         total = 0.0
         for k in range(count):
-            total += max(0.0, 1 - abs(start + k + 0.5 - centre) * slope)
+            inside = min(start + k + 1.0, end) - max(float(start + k), begin)
+            total += inside * max(0.0, 1 - abs(start + k + 0.5 - centre) * slope)
             given[k] = total
         # Rounded sums, not rounded weights: the errors cancel, and a flat colour stays what it is.
         share, before = 65536 / total, 0

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from augment.generator import ViewGenerator
+from augment.picture import Picture
 from augment.recipe import Views
 from benchmarks.view_contestants import (
     Contestant,
@@ -57,9 +58,9 @@ def _afield(views: Views, *, photometric: bool) -> Contestant:
 
     def run(files: Sequence[bytes]) -> None:
         sample_id = np.arange(len(files))
-        fill = shape.filler(shape.empty(len(files)), np.zeros_like(sample_id), sample_id)
+        filler = shape.filler(shape.empty(len(files)), np.zeros_like(sample_id), sample_id)
         for row, data in enumerate(files):
-            fill(row, frames_of(data))
+            filler.fill(row, Picture.whole(frames_of(data)))
 
     return run
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -22,7 +23,8 @@ import torch
 from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
 from pipelines import fetch, schema, storage
-from pipelines.decode import Limits, decode
+from pipelines.decode import Limits
+from pipelines.decoder import Decoder
 from pipelines.ingest import Columns, Crops
 from pipelines.manifest import open_manifest
 from pipelines.plan import Plan
@@ -78,9 +80,9 @@ class Setup:
 def cut(data: Iterable[bytes], crops: Crops, sample_id: np.ndarray) -> Columns:
     """Decode and crop image after image, each while it is in the cache."""
     columns = crops.empty(len(sample_id))
-    fill = crops.filler(columns, np.zeros_like(sample_id), sample_id)
+    filler, decoder = crops.filler(columns, np.zeros_like(sample_id), sample_id), Decoder(Limits())
     for row, one in enumerate(data):
-        fill(row, decode(one, max_pixels=Limits().max_pixels))
+        filler.fill(row, decoder.image(one, partial(filler.reduction, row)))
     return columns
 
 

@@ -7,6 +7,7 @@ strengths are the recipe's.
 import io
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ from augment.generator import ViewGenerator
 from augment.kornia_ops import blur_taps
 from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views
 from benchmarks.dali_view import dali_view
-from pipelines.decode import decode
+from pipelines.decode import Limits
+from pipelines.decoder import Decoder
 from pipelines.ingest import Crops
 
 Contestant = Callable[[Sequence[bytes]], Any]
 _BLOCK = 64  # images whose draws are made together, as the decode task does
 _DALI_BATCH = 25
-_MAX_PIXELS = 100_000_000
 
 
 def simclr_group(**crop: Any) -> CropGroup:
@@ -53,15 +54,15 @@ def _simplejpeg(_: Views) -> Contestant:
 
 
 def _afield(views: Views, *, photometric: bool) -> Contestant:
-    shape = Crops(ViewGenerator(views, seed=0), photometric=photometric)
+    shape, decoder = Crops(ViewGenerator(views, seed=0), photometric=photometric), Decoder(Limits())
 
     def run(files: Sequence[bytes]) -> None:
         for start in range(0, len(files), _BLOCK):
             block = files[start : start + _BLOCK]
             sample_id = np.arange(start, start + len(block))
-            fill = shape.filler(shape.empty(len(block)), np.zeros_like(sample_id), sample_id)
+            filler = shape.filler(shape.empty(len(block)), np.zeros_like(sample_id), sample_id)
             for row, data in enumerate(block):
-                fill(row, decode(data, max_pixels=_MAX_PIXELS))
+                filler.fill(row, decoder.image(data, partial(filler.reduction, row)))
 
     return run
 

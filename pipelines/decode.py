@@ -5,14 +5,20 @@ does not take (CMYK, arithmetic coding), through Pillow. Embedded colour profile
 """
 
 import io
+import math
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from augment.picture import Picture
+
+Reduce = Callable[[int, int], int]  # from an image's height and width to how much smaller it may be decoded
 
 Reason = Literal[
     "empty",
@@ -121,12 +127,22 @@ def decode(data: bytes, *, max_pixels: int, allow_truncated: bool = False) -> np
     Raises:
         BadSample: the bytes are no image, incomplete, damaged, or too large.
     """
-    image = decode_jpeg(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    return _decode_pillow(data, max_pixels, allow_truncated) if image is None else image
+    picture = decode_jpeg(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    return _decode_pillow(data, max_pixels, allow_truncated) if picture is None else picture.pixels
 
 
-def decode_jpeg(data: bytes, *, max_pixels: int, allow_truncated: bool = False) -> np.ndarray | None:
-    """Decode with libjpeg-turbo as `decode` does, or return None where Pillow has to be asked."""
+def decode_jpeg(
+    data: bytes, *, max_pixels: int, allow_truncated: bool = False, reduce: Reduce | None = None
+) -> Picture | None:
+    """Decode with libjpeg-turbo as `decode` does, or return None where Pillow has to be asked.
+
+    Args:
+        data: The whole file.
+        max_pixels: As in `decode`, of the file's image.
+        allow_truncated: As in `decode`.
+        reduce: Says by which power of two the pixels may be wider and higher; what follows from fewer frequencies of
+            each block, not from averages of decoded pixels, so that it takes less time. None: all pixels.
+    """
     if not data:
         raise BadSample("empty", "zero bytes")
     if not data.startswith(b"\xff\xd8\xff"):
@@ -138,8 +154,14 @@ def decode_jpeg(data: bytes, *, max_pixels: int, allow_truncated: bool = False) 
     check_pixels(height, width, max_pixels)
     if colorspace not in ("YCbCr", "Gray", "RGB"):  # CMYK and YCCK: simplejpeg ignores Adobe's inversion
         return None
+    orientation = _jpeg_orientation(data)
+    upright = (width, height) if 5 <= orientation <= 8 else (height, width)
+    reduction = 1 if reduce is None else reduce(*upright)
+    if orientation != 1:  # mirrored, a last pixel that is only partly there would come first
+        reduction = math.gcd(reduction, height, width)
+    fewer = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB")  # strict: half an image is an error, not a grey half
+        image = simplejpeg.decode_jpeg(data, "RGB", **fewer)  # strict: half an image is an error, not a grey half
     except ValueError as error:
         message = str(error)
         if message.startswith(_HARMLESS) or "Unsupported" in message:
@@ -147,8 +169,8 @@ def decode_jpeg(data: bytes, *, max_pixels: int, allow_truncated: bool = False) 
         truncated = "premature end" in message.lower()
         if not (truncated and allow_truncated):
             raise BadSample("truncated" if truncated else "corrupt", message) from error
-        image = simplejpeg.decode_jpeg(data, "RGB", strict=False)
-    return _upright(image, _jpeg_orientation(data))
+        image = simplejpeg.decode_jpeg(data, "RGB", strict=False, **fewer)
+    return Picture(_upright(image, orientation), *upright, reduction)
 
 
 def _jpeg_orientation(data: bytes) -> int:

@@ -15,7 +15,8 @@ from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
-from pipelines.decode import BadSample, Clip, Limits, decode_jpeg
+from augment.picture import Picture
+from pipelines.decode import BadSample, Clip, Limits, Reduce, decode_jpeg
 from pipelines.decoder_process import Message, body_of, receive, send
 
 TRIES = 2
@@ -53,18 +54,18 @@ class Decoder:
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None
 
-    def image(self, data: bytes) -> np.ndarray:
-        """Decode a still image to (H, W, 3) uint8, JPEG in this process.
+    def image(self, data: bytes, reduce: Reduce | None = None) -> Picture:
+        """Decode a still image, JPEG in this process and, as `reduce` allows, to fewer pixels.
 
         Raises:
             BadSample: it cannot be used.
         """
         limits = self._limits
-        pixels = decode_jpeg(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated)
-        return self._ask({}, data) if pixels is None else pixels
+        picture = decode_jpeg(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated, reduce=reduce)
+        return Picture.whole(self._ask({}, data)) if picture is None else picture
 
-    def clip(self, source: bytes | File, clip: Clip) -> np.ndarray:
-        """Decode a clip of a video to (T, H, W, 3) uint8.
+    def clip(self, source: bytes | File, clip: Clip) -> Picture:
+        """Decode a clip of a video.
 
         Raises:
             BadSample: it cannot be used.
@@ -73,8 +74,8 @@ class Decoder:
         if isinstance(source, bytes):
             if not source:
                 raise BadSample("empty", "zero bytes")
-            return self._ask({"clip": asdict(clip)}, source)
-        return self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read)
+            return Picture.whole(self._ask({"clip": asdict(clip)}, source))
+        return Picture.whole(self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read))
 
     def close(self) -> None:
         """End the child, if there is one."""

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from augment.picture import Picture
 from pipelines import ingest, schema
 from pipelines.plan import Order
 
 ORIGINAL = "original"  # (B, 3, S, S) uint8, the largest centred square
-IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the decoded image, px
+IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the image, px
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +63,26 @@ class WithOriginal:
         original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
         return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
 
-    def filler(self, columns: ingest.Columns, epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Fill:
+    def filler(self, columns: ingest.Columns, epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Filler:
         """All from one decode."""
         others = {name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)}
-        fill_others = self.shape.filler(others, epoch, sample_id)
-        fill_original = ingest.Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
+        centre = ingest.Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
+        return _WithOriginalFiller(self.shape.filler(others, epoch, sample_id), centre, columns[IMAGE_SIZE])
 
-        def fill(row: int, image: np.ndarray) -> None:
-            fill_others(row, image)
-            fill_original(row, image)
-            columns[IMAGE_SIZE][row] = image.shape[-3:-1]
 
-        return fill
+@dataclass(frozen=True)
+class _WithOriginalFiller:
+    others: ingest.Filler
+    original: ingest.Filler
+    sizes: np.ndarray
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        return min(filler.reduction(row, height, width) for filler in (self.others, self.original))
+
+    def fill(self, row: int, picture: Picture) -> None:
+        self.others.fill(row, picture)
+        self.original.fill(row, picture)
+        self.sizes[row] = picture.height, picture.width
 
 
 def joined(blocks: Iterable[Any]) -> ingest.Columns:

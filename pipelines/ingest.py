@@ -4,8 +4,8 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice, tee
 from typing import Any, Protocol
@@ -16,10 +16,11 @@ import ray.data
 import torch
 
 from augment.generator import ViewGenerator
-from augment.geometry import centre_crop
+from augment.geometry import centre_crop, reduction_for
+from augment.picture import Picture
 from pipelines import quarantine, schema, stats
 from pipelines.clips import Sampling
-from pipelines.decode import REASONS, BadSample, Clip, Limits
+from pipelines.decode import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.decoder import Decoder
 from pipelines.payload import Payload, payloads
 from pipelines.plan import Order
@@ -36,7 +37,19 @@ MAX_RETRIES = 3
 MIDDLE_FRAME = Sampling()
 
 Columns = dict[str, np.ndarray]
-Fill = Callable[[int, np.ndarray], None]
+
+
+class Filler(Protocol):
+    """Fills the columns of a block row by row."""
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        """How much smaller a row's image of this size may be decoded: 1, 2, 4 or 8."""
+
+    def fill(self, row: int, picture: Picture) -> None:
+        """Fill a row from its image while that is in the cache.
+
+        In the columns of `Clips`, a row is filled from T frames, or its first frames from fewer.
+        """
 
 
 class Shape(Protocol):
@@ -45,11 +58,8 @@ class Shape(Protocol):
     def empty(self, num_rows: int) -> Columns:
         """Allocate the columns of a block, whatever they hold."""
 
-    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
-        """Prepare to fill the columns of `empty` row by row, each from its image (H, W, 3) while that is in the cache.
-
-        In the columns of `Clips`, a row is filled from T frames (T, H, W, 3), or its first frames from fewer.
-        """
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
+        """Prepare to fill the columns of `empty`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Crops:
         }
         return {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
 
-    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
         keys = torch.tensor(epoch), torch.tensor(sample_id)
         return self.generator.cutter(columns, *keys, photometric=self.photometric)
@@ -84,14 +94,23 @@ class Centre:
         """Allocate (B, 3, S, S) uint8."""
         return {schema.IMAGE: np.empty((num_rows, 3, self.size, self.size), np.uint8)}
 
-    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Crop and resize; nothing is drawn."""
-        rows = columns[schema.IMAGE]
+        return _CentreFiller(self.size, columns[schema.IMAGE])
 
-        def fill(row: int, image: np.ndarray) -> None:
-            centre_crop(image, self.size, rows[row] if image.ndim == 3 else rows[row, : len(image)])
 
-        return fill
+@dataclass(frozen=True)
+class _CentreFiller:
+    size: int
+    rows: np.ndarray
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        side = min(height, width)
+        return reduction_for(side, side, self.size)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        target = self.rows[row]
+        centre_crop(picture, self.size, target if picture.pixels.ndim == 3 else target[: len(picture.pixels)])
 
 
 @dataclass(frozen=True)
@@ -111,18 +130,26 @@ class Clips:
             for name, column in self.shape.empty(num_rows).items()
         }
 
-    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Fill:
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """A clip is made whole; a still image is one in which nothing moves, so its frame is made once."""
-        fill_frames = self.shape.filler(columns, epoch, sample_id)
+        return _ClipFiller(self.shape.filler(columns, epoch, sample_id), columns)
 
-        def fill(row: int, image: np.ndarray) -> None:
-            still = image.ndim == 3
-            fill_frames(row, image[None] if still else image)
-            if still:
-                for column in columns.values():
-                    column[row][..., 1:, :, :, :] = column[row][..., :1, :, :, :]
 
-        return fill
+@dataclass(frozen=True)
+class _ClipFiller:
+    frames: Filler
+    columns: Columns
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        return self.frames.reduction(row, height, width)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        if picture.pixels.ndim == 4:
+            self.frames.fill(row, picture)
+            return
+        self.frames.fill(row, replace(picture, pixels=picture.pixels[None]))
+        for column in self.columns.values():
+            column[row][..., 1:, :, :, :] = column[row][..., :1, :, :, :]
 
 
 @dataclass(frozen=True)
@@ -255,7 +282,7 @@ def _block(
     statistics hold while the loss leaves it out."""
     epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
     columns = ingest.shape.empty(rows.num_rows)
-    fill = ingest.shape.filler(columns, epoch, sample_id)
+    filler = ingest.shape.filler(columns, epoch, sample_id)
     reason = np.zeros(rows.num_rows, np.uint8)
     decoder = _decoder(ingest.limits, ingest.decoder)
 
@@ -263,9 +290,10 @@ def _block(
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
             with clock.time("decode"):
-                image = _decoded(payload, clip, decoder, as_image=ingest.sampling.as_frames)
+                reduce = partial(filler.reduction, index)
+                picture = _decoded(payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames)
             with clock.time("crop"):
-                fill(index, image)
+                filler.fill(index, picture)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
@@ -282,15 +310,15 @@ def _block(
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
 
 
-def _decoded(payload: Payload, clip: Clip | None, decoder: Decoder, *, as_image: bool) -> np.ndarray:
-    """Decode one sample to an image (H, W, 3) or a clip (T, H, W, 3)."""
+def _decoded(payload: Payload, clip: Clip | None, decoder: Decoder, reduce: Reduce, *, as_image: bool) -> Picture:
+    """Decode one sample to an image or a clip."""
     if isinstance(payload, BadSample):
         raise payload
     if clip is None:
         assert isinstance(payload, bytes)  # only videos are read by parts
-        return decoder.image(payload)
+        return decoder.image(payload, reduce)
     frames = decoder.clip(payload, clip)
-    return frames[0] if as_image else frames
+    return replace(frames, pixels=frames.pixels[0]) if as_image else frames
 
 
 @lru_cache(maxsize=1)

@@ -206,7 +206,7 @@ def _reencoded(data: bytes, suffix: str, wanted: Reencoding, max_pixels: int) ->
     Raises:
         BadSample: it cannot be decoded.
     """
-    image = _decoder(max_pixels).image(data)
+    image = _decoder(max_pixels).image(data).pixels
     height, width = image.shape[:2]
     factor = wanted.max_side / max(height, width)
     if factor >= 1 and data.startswith(b"\xff\xd8\xff"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment.geometry import centre_crop, crop_resize
+from augment.geometry import REDUCTIONS, centre_crop, crop_resize, reduction_for
+from augment.picture import Picture
 from augment.resize_kernel import MAX_SCALE
 
 
@@ -18,7 +19,7 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def crop(image: np.ndarray, box: tuple[int, int, int, int], flip: bool, size: int) -> np.ndarray:
     out = np.empty((3, size, size), np.uint8)
-    crop_resize(image, *box, flip, size, out)
+    crop_resize(Picture.whole(image), *box, flip, size, out)
     return out
 
 
@@ -54,7 +55,7 @@ def test_shrinking_averages_fine_stripes_instead_of_aliasing_them() -> None:
 
 def test_the_result_can_be_a_row_of_a_batch() -> None:
     batch = np.zeros((3, 2, 3, 32, 32), np.uint8)
-    crop_resize(photo(300, 400), 0, 0, 300, 400, True, 32, batch[1, 1])
+    crop_resize(Picture.whole(photo(300, 400)), 0, 0, 300, 400, True, 32, batch[1, 1])
     assert np.array_equal(batch[1, 1], crop(photo(300, 400), (0, 0, 300, 400), True, 32))
     assert batch[[0, 2]].max() == 0 and batch[1, 0].max() == 0
 
@@ -62,7 +63,7 @@ def test_the_result_can_be_a_row_of_a_batch() -> None:
 @pytest.mark.parametrize(("height", "width", "box"), [(300, 400, (0, 50, 300, 300)), (401, 300, (50, 0, 300, 300))])
 def test_centre_crop_takes_the_largest_centred_square(height: int, width: int, box: tuple[int, int, int, int]) -> None:
     image, out = photo(height, width), np.empty((3, 64, 64), np.uint8)
-    centre_crop(image, 64, out)
+    centre_crop(Picture.whole(image), 64, out)
     assert np.array_equal(out, crop(image, box, False, 64))
 
 
@@ -78,6 +79,38 @@ def test_noise_is_resized_as_pillow_does_at_every_scale_of_the_compiled_kernel(s
 def test_a_clip_is_cut_alike_in_every_frame() -> None:
     clip = np.stack([photo(90, 120), photo(90, 120)[::-1], photo(90, 120)[:, ::-1]])
     out = np.empty((3, 3, 32, 32), np.uint8)
-    crop_resize(clip, 5, 7, 60, 80, True, 32, out)
+    crop_resize(Picture.whole(clip), 5, 7, 60, 80, True, 32, out)
     for frame, view in zip(clip, out, strict=True):
         assert np.array_equal(view, crop(np.ascontiguousarray(frame), (5, 7, 60, 80), True, 32))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_reduced_picture_is_cut_where_the_whole_one_is(reduction: int, flip: bool) -> None:
+    few = photo(301, 403)
+    height, width = 301 * reduction - 1, 403 * reduction - (reduction - 1)  # of the last, not all is there
+    whole = few.repeat(reduction, axis=0).repeat(reduction, axis=1)[:height, :width].copy()
+    reduced = Picture(few, height, width, reduction)
+    rest = reduction - 1
+    for box in [(0, 0, height, width), (rest, 3, 200 * reduction - rest, 250 * reduction), (height - 499, 1, 499, 601)]:
+        out = np.empty((3, 32, 32), np.uint8)
+        crop_resize(reduced, *box, flip, 32, out)
+        assert np.abs(out.astype(int) - crop(whole, box, flip, 32)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "reduction"),
+    [
+        ((895, 2000), 224, 1),
+        ((896, 2000), 224, 2),
+        ((2000, 896), 224, 2),
+        ((1791, 1791), 224, 2),
+        ((1792, 1792), 224, 4),
+        ((10_000, 10_000), 224, 8),
+        ((10_000, 10_000), 16, 1),  # not by the compiled kernel
+        ((40, 3000), 32, 1),
+        ((300, 5000), 32, 1),  # reduced so that its height is enough, too wide for the kernel
+    ],
+)
+def test_a_view_still_shrinks_twice_what_was_decoded_smaller(box: tuple[int, int], size: int, reduction: int) -> None:
+    assert reduction_for(*box, size) == reduction

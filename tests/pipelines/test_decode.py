@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipelines.decode import REASONS, BadSample, decode
+from augment.geometry import crop_resize, reduction_for
+from pipelines.decode import REASONS, BadSample, decode, decode_jpeg
 from tests.shared_data import shared_data
 
 LIMIT = 1_000_000
@@ -73,6 +74,68 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     assert image.shape == ((24, 40, 3) if orientation < 5 else (40, 24, 3))
     assert image.flags.c_contiguous
     assert np.abs(image.astype(int) - np.asarray(upright, dtype=int)).max() <= 3
+
+
+def photo(height: int, width: int) -> Image.Image:
+    """Soft colours, edges between them and some grain."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / 23) + np.cos(columns / 17), np.cos((rows + columns) / 31), np.sign(np.sin(columns / 60))]
+    grain = np.random.default_rng(0).normal(0, 6, (height, width, 1))
+    return Image.fromarray((np.stack(waves, axis=-1) * 50 + 128 + grain).clip(0, 255).astype(np.uint8))
+
+
+def difference(data: bytes, box: tuple[int, int, int, int], size: int) -> tuple[int, np.ndarray]:
+    """How much smaller a file may be decoded for a view, and by how many grey levels that changes it."""
+    pictures = [
+        decode_jpeg(data, max_pixels=10**8, reduce=reduce)
+        for reduce in (None, lambda *_: reduction_for(*box[2:], size))
+    ]
+    views = np.empty((2, 3, size, size), np.uint8)
+    for picture, view in zip(pictures, views, strict=True):
+        assert picture is not None
+        crop_resize(picture, *box, True, size, view)
+    return picture.reduction, np.abs(views[0].astype(int) - views[1])
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("box", "reduction"), [((13, 300, 200, 190), 2), ((299, 401, 301, 400), 4), ((1, 3, 599, 777), 8)]
+)
+def test_a_view_of_what_was_decoded_smaller_is_nearly_that_of_all_pixels(
+    box: tuple[int, int, int, int], reduction: int, subsampling: int
+) -> None:
+    data = encode(photo(601, 803), "JPEG", quality=90, subsampling=subsampling)
+    reduced, levels = difference(data, box, 32)
+    assert reduced == reduction
+    assert levels.mean() <= 2 and (levels <= 8).mean() >= 0.999
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("width", [800, 803])
+def test_a_turned_picture_is_reduced_only_if_its_pixels_stay_in_place(orientation: int, width: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photo(600, width), "JPEG", quality=90, exif=exif)
+    upright = (600, width) if orientation < 5 else (width, 600)
+    assert decode(data, max_pixels=LIMIT).shape[:2] == upright
+    asked: list[tuple[int, int]] = []
+    picture = decode_jpeg(data, max_pixels=LIMIT, reduce=lambda *size: asked.append(size) or 4)
+    assert picture is not None and asked == [upright] and (picture.height, picture.width) == upright
+    assert picture.reduction == (4 if orientation == 1 or width == 800 else 1)
+    assert picture.pixels.shape == (*(-(-side // picture.reduction) for side in upright), 3)
+    _, levels = difference(data, (4, 9, 590, 580), 64)
+    assert levels.mean() <= 2
+
+
+def test_a_file_cut_off_is_refused_or_filled_up_at_any_size() -> None:
+    data = encode(photo(600, 800), "JPEG", quality=90)
+    cut = data[: len(data) // 2]
+    with pytest.raises(BadSample, match="truncated"):
+        decode_jpeg(cut, max_pixels=LIMIT, reduce=lambda *_: 4)
+    picture = decode_jpeg(cut, max_pixels=LIMIT, allow_truncated=True, reduce=lambda *_: 4)
+    assert picture is not None and picture.pixels.shape == (150, 200, 3)
+    with pytest.raises(BadSample, match="the limit is 479,999"):  # of the file's pixels, not of those decoded
+        decode_jpeg(data, max_pixels=479_999, reduce=lambda *_: 4)
 
 
 def test_damaged_exif_costs_the_orientation_not_the_image() -> None:
@@ -196,7 +259,7 @@ def test_bad_sample_survives_pickling_with_its_reason() -> None:
     assert (error.reason, error.message, str(error)) == ("truncated", "cut at 3", "truncated: cut at 3")
 
 
-NASTY = shared_data("nasty.tar")
+NASTY, WEB = shared_data("nasty.tar"), shared_data("webjpeg_200.tar")
 # Pillow alone decodes these; we refuse: libjpeg-turbo or the container reports damage that Pillow overlooks.
 STRICTER_THAN_PILLOW = {"bitflip_jpg", "broken_png", "large_dim", "exif_err", "tiff_lab"}
 
@@ -239,3 +302,20 @@ def _check_hostile(row: dict[str, str], data: bytes) -> None:
         assert "bomb" not in tags, row["file"]
     # 20 Mpixel as RGBA, its white page, the composite and the RGB result.
     assert _resident_kb("VmHWM") - before < 400_000, row["file"]
+
+
+@pytest.mark.skipif(WEB is None, reason="the collection of web images is not on this machine")
+def test_views_of_real_files_decoded_smaller_are_nearly_those_of_all_pixels() -> None:
+    assert WEB is not None
+    levels: dict[int, list[np.ndarray]] = {}
+    with tarfile.open(WEB) as tar:
+        files = [member for member in tar if member.isfile()][::4]
+        for data in (tar.extractfile(member).read() for member in files):  # type: ignore[union-attr]
+            whole = decode_jpeg(data, max_pixels=10**8)
+            if whole is not None:
+                box = whole.height // 7, whole.width // 9, whole.height * 4 // 5, whole.width * 4 // 5
+                reduction, change = difference(data, box, 32)
+                levels.setdefault(reduction, []).append(change)
+    assert {2, 4} <= set(levels)
+    for changes in map(np.stack, (levels[reduction] for reduction in levels if reduction > 1)):
+        assert changes.mean() <= 1 and (changes <= 8).mean() >= 0.999

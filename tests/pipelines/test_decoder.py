@@ -42,7 +42,7 @@ def refusal(decoder: Decoder, data: bytes) -> BadSample:
 
 
 def test_pixels_are_those_of_decoding_here(decoder: Decoder) -> None:
-    pixels = decoder.image(png())
+    pixels = decoder.image(png()).pixels
     assert np.array_equal(pixels, decode(png(), max_pixels=10**6)) and pixels.flags.writeable
 
 
@@ -50,26 +50,26 @@ def test_jpeg_needs_no_child() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG")
     alone = Decoder(Limits(), "tests.no_such_module")
-    assert alone.image(buffer.getvalue()).shape == (8, 8, 3)
+    assert alone.image(buffer.getvalue()).pixels.shape == (8, 8, 3)
 
 
 def test_a_decoder_that_sleeps_or_crashes_costs_its_sample_and_no_other(decoder: Decoder) -> None:
     assert refusal(decoder, b"sleep").reason == "timeout"
     problem = refusal(decoder, b"crash")
     assert problem.reason == "crashed" and "SIGSEGV" in problem.message
-    assert decoder.image(png()).shape == (24, 40, 3)
+    assert decoder.image(png()).pixels.shape == (24, 40, 3)
 
 
 def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFIELD_TEST_DIED", str(tmp_path / "died"))
     once = Decoder(Limits(), MODULE)
-    assert once.image(b"die once").shape == (2, 3, 3)
+    assert once.image(b"die once").pixels.shape == (2, 3, 3)
     once.close()
 
 
 def test_memory_beyond_what_the_pixel_limit_explains_is_refused(decoder: Decoder) -> None:
     assert refusal(decoder, b"grow").reason == "too_large"
-    assert decoder.image(png()).shape == (24, 40, 3)
+    assert decoder.image(png()).pixels.shape == (24, 40, 3)
 
 
 def test_a_child_that_cannot_start_is_no_bad_sample() -> None:
@@ -86,7 +86,7 @@ def test_cut_files_are_refused_unless_they_are_admitted() -> None:
         cut = buffer.getvalue()[: len(buffer.getvalue()) // 2]
         with pytest.raises(BadSample, match="truncated"):
             decode(cut, max_pixels=10**6)
-        assert admitting.image(cut).shape == (64, 80, 3)
+        assert admitting.image(cut).pixels.shape == (64, 80, 3)
     admitting.close()
 
 
@@ -95,7 +95,7 @@ def test_a_video_read_by_parts_is_the_video_read_whole(decoder: Decoder, tmp_pat
     (tmp_path / "a.mp4").write_bytes(b"before" + data + b"after")
     row = listed([tmp_path / "a.mp4"]).table
     row = row.set_column(2, "offset", pa.array([6])).set_column(3, "length", pa.array([len(data)]))
-    whole, by_parts = decoder.clip(data, MIDDLE), decoder.clip(Part(row), MIDDLE)
+    whole, by_parts = (decoder.clip(source, MIDDLE).pixels for source in (data, Part(row)))
     assert np.array_equal(whole, by_parts) and number_of(whole[0]) == 53
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_goes_while_it_is_read_leaves_the_decoder_usable(decoder: De
     (tmp_path / "a.mp4").unlink()
     with pytest.raises(BadSample, match="missing"):
         decoder.clip(Part(row), MIDDLE)
-    assert decoder.clip(video(20), MIDDLE).shape == (4, 48, 64, 3)
+    assert decoder.clip(video(20), MIDDLE).pixels.shape == (4, 48, 64, 3)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from augment.generator import ViewGenerator
+from augment.picture import Picture
 from augment.recipe import simclr_views
 from pipelines import ingest, listing, quarantine, schema
-from pipelines.decode import Limits, decode
+from pipelines.decode import Limits, decode, decode_jpeg
 from pipelines.ingest import Centre, Crops, Ingest, run_items
 from pipelines.listing import sample_id
 from pipelines.plan import Listed, Order, keyed
@@ -81,6 +84,34 @@ def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> 
     assert np.array_equal(crops.generator.make_crops([image], *keys)["global_crops"][0], large["global_crops"][5])
 
 
+def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [tmp_path / f"{side}.jpg" for side in (40, 400, 1200)]
+    for name in names:
+        small = Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+        small.resize((int(name.stem) * 5 // 4, int(name.stem))).save(name)
+    generator = ViewGenerator(simclr_views(32), seed=3)
+    shapes = {Crops(generator, photometric=False): "global_crops", Centre(32): "image"}
+    for shape, column in shapes.items():
+        rows = work(listed(names), None, shape, block_rows=3)
+        block = next(run_items(items((0, 3)), ingest=rows))
+        whole = shape.empty(3)
+        keys = np.zeros(3, np.int64), block[schema.SAMPLE_ID]
+        filler, reductions = shape.filler(whole, *keys), []
+        for row, name in enumerate(names):
+            image = decode(name.read_bytes(), max_pixels=10**7)
+            reductions.append(filler.reduction(row, *image.shape[:2]))
+            picture = decode_jpeg(name.read_bytes(), max_pixels=10**7, reduce=partial(filler.reduction, row))
+            assert picture is not None
+            filler.fill(row, picture)
+        assert reductions[0] == 1 < reductions[1] < reductions[2]
+        assert np.array_equal(block[column], whole[column])
+        for row, name in enumerate(names):
+            filler.fill(row, Picture.whole(decode(name.read_bytes(), max_pixels=10**7)))
+        assert np.abs(block[column].astype(int) - whole[column]).mean() < 1
+        assert np.array_equal(block[column][0], whole[column][0]) and not np.array_equal(block[column], whole[column])
+
+
 def test_bad_files_are_quarantined_and_leave_the_others_untouched(files: list[Path], tmp_path: Path) -> None:
     broken, cut, gone = tmp_path / "text.jpg", tmp_path / "cut.jpg", tmp_path / "gone.jpg"
     broken.write_bytes(b"this is no picture at all")
@@ -123,9 +154,9 @@ def filled(
     shape: ingest.Shape, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray
 ) -> dict[str, np.ndarray]:
     columns = shape.empty(len(images))
-    fill = shape.filler(columns, epoch, sample_id)
+    filler = shape.filler(columns, epoch, sample_id)
     for row, image in enumerate(images):
-        fill(row, image)
+        filler.fill(row, Picture.whole(image))
     return columns
 
 

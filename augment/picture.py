@@ -1,0 +1,26 @@
+"""What a decoder hands to the views: pixels, and which part of the file's image they are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image or clip, perhaps of fewer pixels than its file holds.
+
+    Attributes:
+        pixels: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
+        height, width: Of the file's image, px.
+        reduction: How many of those px a pixel is high and wide, of the last perhaps only a part.
+    """
+
+    pixels: np.ndarray
+    height: int
+    width: int
+    reduction: int = 1
+
+    @classmethod
+    def whole(cls, pixels: np.ndarray) -> "Picture":
+        """All pixels of an image or of a clip."""
+        return cls(pixels, *pixels.shape[-3:-1])
