@@ -50,7 +50,11 @@ class SimCLRConfig(MethodConfig):
         "lifted_structured",
         "n_pairs",
         "soft_nearest_neighbour",
-    ] = Field(default="nt_xent", description="what pulls views together; nt_xent is SimCLR's own")
+    ] = Field(
+        default="nt_xent",
+        description="what pulls views together; nt_xent is SimCLR's own, n_pairs wants optim.clip_grad_norm, as its "
+        "embeddings grow",
+    )
     temperature: float = Field(
         default=0.1,
         gt=0.0,
