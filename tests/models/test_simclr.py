@@ -113,6 +113,16 @@ def test_projection_head_is_two_layers_with_batch_norm() -> None:
     assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
 
 
+def test_the_n_pair_loss_alone_chooses_the_lengths_of_embeddings() -> None:
+    for loss in get_args(SimCLRConfig.model_fields["loss"].annotation):
+        method = build(loss=loss)
+        head, x = method.projection_head, torch.randn(64, method.encoder.embed_dim)
+        before = head(x).norm()
+        with torch.no_grad():
+            [layer for layer in head if isinstance(layer, torch.nn.Linear)][-1].weight.mul_(3)
+        assert (head(x).norm() > 2 * before) == (loss == "n_pairs"), loss
+
+
 def test_loss_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = build()(make_batch(torch.stack([tiles(4), tiles(4).flip(-1)])))["loss"]
