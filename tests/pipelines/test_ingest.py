@@ -16,7 +16,7 @@ from PIL import Image
 
 from augment.generator import ViewGenerator
 from augment.picture import Picture
-from augment.recipe import simclr_views
+from augment.recipe import CropGroup, Views, simclr_views
 from pipelines import ingest, listing, quarantine, schema
 from pipelines.decode import Limits, decode, decode_jpeg
 from pipelines.ingest import Centre, Crops, Ingest, run_items
@@ -90,8 +90,8 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
     for name in names:
         small = Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
         small.resize((int(name.stem) * 5 // 4, int(name.stem))).save(name)
-    generator = ViewGenerator(simclr_views(32), seed=3)
-    shapes = {Crops(generator, photometric=False): "global_crops", Centre(32): "image"}
+    views = Views(size=32, groups={"global_crops": CropGroup(count=2, scale=(0.5, 1.0))})
+    shapes = {Crops(ViewGenerator(views, seed=3), photometric=False): "global_crops", Centre(32): "image"}
     for shape, column in shapes.items():
         rows = work(listed(names), None, shape, block_rows=3)
         block = next(run_items(items((0, 3)), ingest=rows))
@@ -104,7 +104,7 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
             picture = decode_jpeg(name.read_bytes(), max_pixels=10**7, reduce=partial(filler.reduction, row))
             assert picture is not None
             filler.fill(row, picture)
-        assert reductions[0] == 1 < reductions[1] < reductions[2]
+        assert reductions == [1, 4, 8]  # wherever the boxes lie
         assert np.array_equal(block[column], whole[column])
         for row, name in enumerate(names):
             filler.fill(row, Picture.whole(decode(name.read_bytes(), max_pixels=10**7)))
