@@ -114,14 +114,10 @@ class ViewGenerator:
         for name, group in self.views.groups.items():
             size = self.views.group_size(name)
             crops[name] = np.empty((len(images), group.count, *frames, 3, size, size), np.uint8)
-        cutter = self.cutter(crops, epoch, sample_id, photometric=False)
+        cutter = Cutter(self.views, self.seed, crops, epoch, sample_id, photometric=False)
         for row, image in enumerate(images):
             cutter.fill(row, Picture.whole(image))
         return crops
-
-    def cutter(self, crops: dict[str, np.ndarray], epoch: Tensor, sample_id: Tensor, *, photometric: bool) -> Cutter:
-        """Prepare to make the views of samples one by one; see `Cutter`."""
-        return Cutter(self.views, self.seed, crops, epoch, sample_id, photometric=photometric)
 
     def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
         """Change the colours and round to whole grey levels, for the decode placement.

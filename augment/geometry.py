@@ -7,7 +7,7 @@ from torch.nn import functional
 from augment.picture import Picture
 from augment.resize_kernel import LANES, MAX_SCALE, resize_box
 
-REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder leaves out frequencies, and with them most of its work
+REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder can leave out frequencies; largest first
 _STILL_SHRINKS = 2  # times, at least, after a reduction: the resize's own filter then hides the decoder's
 
 

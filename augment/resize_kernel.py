@@ -24,8 +24,8 @@ def resize_box(
         out: (3, S, S) uint8, contiguous, overwritten; S >= 32.
     """
     size = out.shape[1]
-    first_row, row_weights, num_rows = _triangles(top, height, image.shape[0], size)
-    first_column, column_weights, num_columns = _triangles(left, width, image.shape[1] // 3, size)
+    first_row, row_weights, num_rows = _triangles(top, height, size)
+    first_column, column_weights, num_columns = _triangles(left, width, size)
     start_column = int(left)
     first_column -= start_column
     if flip:
@@ -55,13 +55,13 @@ def resize_box(
 
 @njit(nogil=True, cache=True)
 def _triangles(
-    begin: float, length: float, limit: int, size: int
+    begin: float, length: float, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
     """For each of `size` pixels: its first input, the weights (sum 65536) and how many those are.
 
-    The inputs are what of `limit` pixels lies in [begin, begin + length); one that is cut weighs so much less.
+    The inputs are what lies in [begin, begin + length); a pixel that is cut weighs so much less.
     """
-    scale, end = length / size, min(begin + length, float(limit))
+    scale, end = length / size, begin + length
     support = max(scale, 1.0)
     slope = 1 / support
     most = int(2 * support) + 2

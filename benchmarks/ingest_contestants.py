@@ -31,6 +31,7 @@ from pipelines.plan import Plan
 
 NUM_WORKERS = 2  # of DataLoader and webdataset
 PLAIN_ROWS = 64  # fetched at a time
+_DECODER = Decoder(Limits())
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Setup:
 def cut(data: Iterable[bytes], crops: Crops, sample_id: np.ndarray) -> Columns:
     """Decode and crop image after image, each while it is in the cache."""
     columns = crops.empty(len(sample_id))
-    filler, decoder = crops.filler(columns, np.zeros_like(sample_id), sample_id), Decoder(Limits())
+    filler = crops.filler(columns, np.zeros_like(sample_id), sample_id)
     for row, one in enumerate(data):
-        filler.fill(row, decoder.image(one, partial(filler.reduction, row)))
+        filler.fill(row, _DECODER.image(one, partial(filler.reduction, row)))
     return columns
 
 

@@ -140,8 +140,7 @@ def decode_jpeg(
         data: The whole file.
         max_pixels: As in `decode`, of the file's image.
         allow_truncated: As in `decode`.
-        reduce: Says by which power of two the pixels may be wider and higher; what follows from fewer frequencies of
-            each block, not from averages of decoded pixels, so that it takes less time. None: all pixels.
+        reduce: Says how much smaller the upright image may be decoded, by leaving out frequencies; None: all pixels.
     """
     if not data:
         raise BadSample("empty", "zero bytes")
@@ -159,9 +158,9 @@ def decode_jpeg(
     reduction = 1 if reduce is None else reduce(*upright)
     if orientation != 1:  # mirrored, a last pixel that is only partly there would come first
         reduction = math.gcd(reduction, height, width)
-    fewer = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
+    size = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB", **fewer)  # strict: half an image is an error, not a grey half
+        image = simplejpeg.decode_jpeg(data, "RGB", **size)  # strict: half an image is an error, not a grey half
     except ValueError as error:
         message = str(error)
         if message.startswith(_HARMLESS) or "Unsupported" in message:
@@ -169,7 +168,7 @@ def decode_jpeg(
         truncated = "premature end" in message.lower()
         if not (truncated and allow_truncated):
             raise BadSample("truncated" if truncated else "corrupt", message) from error
-        image = simplejpeg.decode_jpeg(data, "RGB", strict=False, **fewer)
+        image = simplejpeg.decode_jpeg(data, "RGB", strict=False, **size)
     return Picture(_upright(image, orientation), *upright, reduction)
 
 

@@ -62,7 +62,7 @@ class Decoder:
         """
         limits = self._limits
         picture = decode_jpeg(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated, reduce=reduce)
-        return Picture.whole(self._ask({}, data)) if picture is None else picture
+        return self._ask({}, data) if picture is None else picture
 
     def clip(self, source: bytes | File, clip: Clip) -> Picture:
         """Decode a clip of a video.
@@ -74,8 +74,8 @@ class Decoder:
         if isinstance(source, bytes):
             if not source:
                 raise BadSample("empty", "zero bytes")
-            return Picture.whole(self._ask({"clip": asdict(clip)}, source))
-        return Picture.whole(self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read))
+            return self._ask({"clip": asdict(clip)}, source)
+        return self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read)
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -84,7 +84,7 @@ class Decoder:
             self._child.communicate()
             self._child = None
 
-    def _ask(self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None) -> np.ndarray:
+    def _ask(self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None) -> Picture:
         for _ in range(TRIES):
             child = self._child or self._start()
             try:
@@ -93,7 +93,7 @@ class Decoder:
                 self.close()
                 raise
             if isinstance(answer, np.ndarray):
-                return answer
+                return Picture.whole(answer)
             if answer is not None:
                 raise answer
             problem = self._obituary(child)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray.data
 import torch
 
-from augment.generator import ViewGenerator
+from augment.generator import Cutter, ViewGenerator
 from augment.geometry import centre_crop, reduction_for
 from augment.picture import Picture
 from pipelines import quarantine, schema, stats
@@ -80,8 +80,8 @@ class Crops:
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
-        keys = torch.tensor(epoch), torch.tensor(sample_id)
-        return self.generator.cutter(columns, *keys, photometric=self.photometric)
+        views, seed, keys = self.generator.views, self.generator.seed, (torch.tensor(epoch), torch.tensor(sample_id))
+        return Cutter(views, seed, columns, *keys, photometric=self.photometric)
 
 
 @dataclass(frozen=True)
