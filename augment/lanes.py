@@ -3,7 +3,8 @@
 Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Union
 
 from llvmlite import ir
 from numba import types
@@ -12,12 +13,105 @@ from numba.extending import intrinsic
 
 LANES = 32  # rows that a 512-bit register of 16-bit integers holds
 SQUARE = 16  # rows and columns that are transposed at once
+MOST_UNROLLED = 7  # pairs of a symmetric filter for which code without an inner loop is made
 WIDE = 64  # 16-bit sums side by side, in two or more registers: one would wait for its own sum
 
 _BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES, _SHORTS = ir.VectorType(_BYTE, LANES), ir.VectorType(_SHORT, LANES)
 _SQUARE_BYTES = ir.VectorType(_BYTE, SQUARE)
 _WIDE_BYTES, _WIDE_SHORTS = ir.VectorType(_BYTE, WIDE), ir.VectorType(_SHORT, WIDE)
+
+
+class Lanes:
+    """16-bit integers side by side, while a kernel is compiled: what is done to them becomes vector instructions."""
+
+    def __init__(self, builder: Any, vector: Any) -> None:
+        self.builder, self.vector = builder, vector
+
+    def __add__(self, other: "Operand") -> "Lanes":
+        return Lanes(self.builder, self.builder.add(self.vector, self._vector_of(other)))
+
+    def __sub__(self, other: "Operand") -> "Lanes":
+        return Lanes(self.builder, self.builder.sub(self.vector, self._vector_of(other)))
+
+    def __lshift__(self, bits: int) -> "Lanes":
+        return Lanes(self.builder, self.builder.shl(self.vector, self._vector_of(bits)))
+
+    def __rshift__(self, bits: int) -> "Lanes":
+        return Lanes(self.builder, self.builder.lshr(self.vector, self._vector_of(bits)))
+
+    def __mul__(self, other: "Operand") -> "Lanes":
+        """The upper halves of the products of unsigned integers: times 65536ths."""
+        return Lanes(self.builder, _upper(self.builder, self.vector, self._vector_of(other)))
+
+    def at_most(self, other: "Operand") -> "Lanes":
+        """The smaller one of signed integers."""
+        return self.where(self.builder.icmp_signed("<", self.vector, self._vector_of(other)), self, other)
+
+    def at_least(self, other: "Operand") -> "Lanes":
+        """The larger one of signed integers."""
+        return self.where(self.builder.icmp_signed(">", self.vector, self._vector_of(other)), self, other)
+
+    def wrapped(self, other: "Lanes") -> "Lanes":
+        """The smaller one of unsigned integers: of two that lie a turn apart, the one that is not below 0."""
+        return self.where(self.builder.icmp_unsigned("<", self.vector, other.vector), self, other)
+
+    def distance(self, other: "Lanes") -> "Lanes":
+        """How far apart signed integers are."""
+        difference = self - other
+        return difference.at_least(other - self)
+
+    def equals(self, other: "Lanes") -> Any:
+        """A mask for `where`."""
+        return self.builder.icmp_signed("==", self.vector, other.vector)
+
+    def where(self, mask: Any, chosen: "Operand", otherwise: "Operand") -> "Lanes":
+        """One of two, lane by lane."""
+        return Lanes(self.builder, self.builder.select(mask, self._vector_of(chosen), self._vector_of(otherwise)))
+
+    def _vector_of(self, operand: "Operand") -> Any:
+        if isinstance(operand, Lanes):
+            return operand.vector
+        return ir.Constant(self.vector.type, [operand] * self.vector.type.count)
+
+
+Operand = Union[Lanes, int]
+
+
+def lanewise(change: Callable[..., tuple[Lanes, Lanes, Lanes]]) -> Any:
+    """Make a compiled kernel of what is done to the colours of a pixel.
+
+    Args:
+        change: Takes red, green and blue, and two numbers, spread over all lanes; returns red, green and blue.
+
+    Returns:
+        A function for compiled code: planes (3, N) uint16, contiguous, N a multiple of 32, changed in place, and the two
+        numbers, uint16.
+    """
+
+    @intrinsic
+    def kernel(_: Any, planes: Any, first: Any, second: Any) -> Any:
+        if planes.layout != "C":
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            shape = context.make_array(signature.args[0])(context, builder, values[0]).shape
+            size = builder.extract_value(shape, 1)
+            index = size.type
+            numbers = [Lanes(builder, _spread(builder, value, _SHORTS)) for value in values[1:]]
+            with cgutils.for_range_slice(builder, index(0), size, index(LANES), index) as (start, _count):
+                places = [
+                    _pointer(context, builder, signature, values, 0, builder.add(builder.mul(size, index(c)), start), _SHORTS)
+                    for c in range(3)
+                ]
+                colours = [Lanes(builder, builder.load(place, align=2)) for place in places]
+                for place, changed in zip(places, change(*colours, *numbers), strict=True):
+                    builder.store(changed.vector, place, align=2)
+            return context.get_dummy_value()
+
+        return types.void(planes, types.uint16, types.uint16), codegen
+
+    return kernel
 
 
 @intrinsic
@@ -147,46 +241,76 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
 
 
 @intrinsic
-def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any) -> Any:
-    """Weigh 64 neighbouring numbers and those at given distances from them: a symmetric filter.
+def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any, width: Any) -> Any:
+    """Weigh neighbouring numbers and those at given distances from them: a symmetric filter.
 
     Args:
         source: (N,) uint16, below 2^15.
-        start: The first of the 64.
+        start: The first of the numbers.
         pairs: (K, 2) int64: distances of two that have the same weight.
         weights: (1 + K,) uint16: that of the number itself, then those of the pairs; in 65536ths.
         out: (M,) uint16.
         into: Where the first result goes.
+        width: How many numbers, at least 32.
     """
     if any(array.layout != "C" for array in (source, pairs, weights, out)):
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _, start, _, _, _, into = values
+        _, start, _, _, _, into, width = values
         index = start.type
 
         def load(array: int, offset: Any, kind: Any) -> Any:
             return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=2)
 
-        def weighed(numbers: Any, position: Any) -> Any:
-            return _upper(builder, numbers, _spread(builder, load(3, position, _SHORT), _WIDE_SHORTS))
+        def weight_at(place: Any) -> Lanes:
+            return Lanes(builder, _spread(builder, load(3, place, _SHORT), _SHORTS))
 
-        total = cgutils.alloca_once(builder, _WIDE_SHORTS)
-        builder.store(weighed(load(0, start, _WIDE_SHORTS), index(0)), total)
-        num = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
-        with cgutils.for_range(builder, num) as loop:
-            pair = builder.mul(loop.index, index(2))
-            before, behind = (
-                load(0, builder.add(start, load(2, builder.add(pair, index(side)), index)), _WIDE_SHORTS)
-                for side in range(2)
-            )
-            product = weighed(builder.add(before, behind), builder.add(loop.index, index(1)))
-            builder.store(builder.add(builder.load(total), product), total)
-        target = _pointer(context, builder, signature, values, 4, into, _WIDE_SHORTS)
-        builder.store(builder.load(total), target, align=2)
+        def distances_at(place: Any) -> list[Any]:
+            return [load(2, builder.add(builder.mul(place, index(2)), index(side)), index) for side in range(2)]
+
+        def weighed(here: Any, distances: list[Any], weight: Lanes) -> Lanes:
+            before, behind = (Lanes(builder, load(0, builder.add(here, each), _SHORTS)) for each in distances)
+            return (before + behind) * weight
+
+        def emit(reach: Any, unrolled: int | None) -> None:
+            """All of the row: with what is the same for all of its numbers in registers, or for any reach."""
+            known = range(unrolled or 0)
+            middle = weight_at(index(0))
+            sides = [(distances_at(index(k)), weight_at(index(k + 1))) for k in known]
+            last = builder.sub(width, index(LANES))
+            with cgutils.for_range_slice(builder, index(0), width, index(LANES), index) as (x, _count):
+                x = builder.select(builder.icmp_signed("<", x, last), x, last)
+                here = builder.add(start, x)
+                total = Lanes(builder, load(0, here, _SHORTS)) * middle
+                for distances, weight in sides:
+                    total += weighed(here, distances, weight)
+                if unrolled is None:
+                    kept = cgutils.alloca_once(builder, _SHORTS)
+                    builder.store(total.vector, kept)
+                    with cgutils.for_range(builder, reach) as loop:
+                        weight = weight_at(builder.add(loop.index, index(1)))
+                        more = weighed(here, distances_at(loop.index), weight)
+                        builder.store((Lanes(builder, builder.load(kept)) + more).vector, kept)
+                    total = Lanes(builder, builder.load(kept))
+                target = _pointer(context, builder, signature, values, 4, builder.add(into, x), _SHORTS)
+                builder.store(total.vector, target, align=2)
+
+        reach = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
+        cases = [(reaches, builder.append_basic_block()) for reaches in (*range(1, MOST_UNROLLED + 1), None)]
+        end = builder.append_basic_block()
+        switch = builder.switch(reach, cases[-1][1])
+        for unrolled, block in cases:
+            if unrolled is not None:
+                switch.add_case(index(unrolled), block)
+            builder.position_at_end(block)
+            emit(reach, unrolled)
+            builder.branch(end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(source, types.int64, pairs, weights, out, types.int64), codegen
+    whole = types.int64
+    return types.void(source, whole, pairs, weights, out, whole, whole), codegen
 
 
 def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int, offset: Any, kind: Any) -> Any:
@@ -202,10 +326,12 @@ def _product(builder: Any, pixels: Any, weights: Any) -> Any:
 
 
 def _upper(builder: Any, first: Any, second: Any) -> Any:
-    """The upper halves of products of 16-bit integers."""
-    wide = ir.VectorType(_INDEX, first.type.count)
-    product = builder.mul(builder.zext(first, wide), builder.zext(second, wide))
-    return builder.trunc(builder.lshr(product, ir.Constant(wide, [16] * wide.count)), first.type)
+    """The upper halves of products of unsigned 16-bit integers."""
+    # Written out as widening, product, shift and narrowing it is recognised only where no widening left its loop.
+    kind = first.type
+    name = f"llvm.umul.fix.v{kind.count}i16"
+    multiply = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _INDEX]), name)
+    return builder.call(multiply, [first, second, _INDEX(16)])
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:

@@ -20,7 +20,7 @@ BEFORE = ("quarter_turns", "rotate", "affine")  # executed by Kornia, before and
 AFTER = ("channel_drop", "noise", "cutout", "sobel")
 _HUE = JITTER_OPS.index("hue")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
-TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
+_TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
 
 
 def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
@@ -120,14 +120,18 @@ def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image by its own sigma (px); the kernel ends where the recipe's widest Gaussian has faded."""
-    most = 2 * math.ceil(TAIL * settings.sigma[1]) + 1
-    taps = min(blur_taps(x.shape[-1]), most)
+    taps = min(blur_taps(x.shape[-1]), 2 * blur_reach(settings.sigma[1]) + 1)
     offsets = torch.arange(taps, device=x.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
     weights = torch.where(chosen[:, None], weights / weights.sum(dim=1, keepdim=True), (offsets == 0).float())
     down, across = (_banded(weights[:, taps // 2 :], side).to(x.dtype)[:, None] for side in x.shape[-2:])
     blurred: Tensor = (down @ x @ across.mT).clamp(0, 1)
     return blurred
+
+
+def blur_reach(sigma: float) -> int:
+    """How many pixels to each side a blur of this width weighs before its Gaussian has faded; the last one whole."""
+    return max(1, math.ceil(_TAIL * sigma - 0.5))
 
 
 def _banded(half: Tensor, side: int) -> Tensor:

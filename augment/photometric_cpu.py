@@ -10,7 +10,7 @@ from torch import Tensor
 
 from augment import colour_kernel
 from augment.kornia_ops import apply_photometric, blur_taps
-from augment.photometric import AFTER, BEFORE, TAIL
+from augment.photometric import AFTER, BEFORE, blur_reach
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
@@ -47,7 +47,8 @@ class Changes:
         self._flags = [f"{op}.apply" for op in group.changes()]
         self._before, self._after = ([f"{op}.apply" for op in ops if f"{op}.apply" in draws] for ops in (BEFORE, AFTER))
         self._jitter = _ordered_jitter(group, draws)
-        self._unit, self._levels = np.empty((3, size, size), np.float32), np.empty((3, size, size), np.uint16)
+        # PyTorch's memory starts where a cache line does.
+        self._levels, self._blurred = (torch.empty((3, size, size), dtype=torch.uint16).numpy() for _ in range(2))
 
     def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
         """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may be the same array."""
@@ -58,31 +59,30 @@ class Changes:
             return
         clip = images.ndim == 4
         for image, target in zip(images if clip else [images], out if clip else [out], strict=True):
-            changed = self._change(index, image)
-            if changed is self._levels:
-                convert = colour_kernel.levels_to_bytes if out.dtype == np.uint8 else colour_kernel.levels_to_unit
-                convert(changed.reshape(-1), target.reshape(-1))
-            elif out.dtype == np.uint8:
-                colour_kernel.to_bytes(changed.reshape(-1), target.reshape(-1))
-            else:
-                target[...] = changed
+            self._change(index, image, target)
 
-    def _change(self, index: int, image: np.ndarray) -> np.ndarray:
-        """Change one image (3, S, S) uint8 to float32 in [0, 1]; to `_levels` where the blur was the last change."""
-        drawn, x, levels = self._rows[index], self._unit, self._levels
+    def _change(self, index: int, image: np.ndarray, out: np.ndarray) -> None:
+        """Change one image (3, S, S) uint8."""
+        drawn, levels = self._rows[index], self._levels
         if any(drawn[flag] for flag in self._before):
             image = self._by_kornia(index, torch.from_numpy(image) / 255, BEFORE).mul(255).round().byte().numpy()
         ops, amounts = (of_views[index] for of_views in self._jitter) if drawn.get("color_jitter.apply") else _NONE
-        colour_kernel.jitter(image, ops, amounts, drawn.get("greyscale.apply", False), x)
-        solarised, after = drawn.get("solarize.apply", False), any(drawn[flag] for flag in self._after)
+        grey = drawn.get("greyscale.apply", False)
+        colour_kernel.jitter(image, ops, amounts, grey, levels)
         if drawn.get("blur.apply", False):
-            colour_kernel.blur(x, _half_gaussian(drawn["blur.sigma"], blur_taps(x.shape[-1])), levels)
-            if not solarised and not after:
-                return levels
-            colour_kernel.levels_to_unit(levels.reshape(-1), x.reshape(-1))
-        if solarised:
-            colour_kernel.solarise(x.reshape(-1), np.float32(drawn["solarize.threshold"]))
-        return self._by_kornia(index, torch.from_numpy(x), AFTER).numpy() if after else x
+            weights = _half_gaussian(drawn["blur.sigma"], blur_taps(levels.shape[-1]))
+            colour_kernel.blur(levels, grey, weights, self._blurred)
+            levels = self._blurred
+        if drawn.get("solarize.apply", False):
+            colour_kernel.solarise(levels.reshape(-1), _first_level(drawn["solarize.threshold"]))
+        if any(drawn[flag] for flag in self._after):
+            unit = np.empty(levels.shape, np.float32)
+            colour_kernel.to_unit(levels.reshape(-1), unit.reshape(-1))
+            changed = self._by_kornia(index, torch.from_numpy(unit), AFTER)
+            out[...] = (changed.mul(255).round() if out.dtype == np.uint8 else changed).numpy()
+        else:
+            convert = colour_kernel.to_bytes if out.dtype == np.uint8 else colour_kernel.to_unit
+            convert(levels.reshape(-1), out.reshape(-1))
 
     def _by_kornia(self, index: int, image: Tensor, ops: Collection[str]) -> Tensor:
         row = {name: value[index : index + 1] for name, value in self._draws.items()}
@@ -105,9 +105,14 @@ def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
     return [dict(zip(draws, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def _first_level(threshold: float) -> int:
+    """The first that is not below a threshold in [0, 1]; less than a rounding error does not count."""
+    return math.ceil(255 * colour_kernel.LEVEL * threshold - 1e-2)
+
+
 def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
-    reach = max(1, min(taps // 2, math.ceil(TAIL * sigma)))
+    reach = min(taps // 2, blur_reach(sigma))
     weights = [math.exp(-(place**2) / (2 * sigma**2)) for place in range(reach + 1)]
     whole = 2 * sum(weights) - weights[0]
     return np.array([min(round(65536 * weight / whole), 65535) for weight in weights], np.uint16)
