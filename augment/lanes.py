@@ -3,7 +3,7 @@
 Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Union
 
 from llvmlite import ir
@@ -13,13 +13,15 @@ from numba.extending import intrinsic
 
 LANES = 32  # rows that a 512-bit register of 16-bit integers holds
 SQUARE = 16  # rows and columns that are transposed at once
-MOST_UNROLLED = 7  # pairs of a symmetric filter for which code without an inner loop is made
+MOST_ROWS, MOST_PAIRS = 6, 7  # for which code without an inner loop is made
 WIDE = 64  # 16-bit sums side by side, in two or more registers: one would wait for its own sum
 
 _BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _BYTES, _SHORTS = ir.VectorType(_BYTE, LANES), ir.VectorType(_SHORT, LANES)
 _SQUARE_BYTES = ir.VectorType(_BYTE, SQUARE)
 _WIDE_BYTES, _WIDE_SHORTS = ir.VectorType(_BYTE, WIDE), ir.VectorType(_SHORT, WIDE)
+# The bytes of a vector that go into the one and the other half: eight of every sixteen, as registers are cut into.
+_HALVES = [[n for n in range(WIDE) if n % 16 // 8 == half] for half in range(2)]
 
 
 class Lanes:
@@ -155,40 +157,57 @@ def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: A
 
 @intrinsic
 def weigh_rows(
-    _: Any, image: Any, top: Any, column: Any, weights: Any, y: Any, num: Any, out: Any, row: Any, into: Any
+    _: Any, image: Any, top: Any, column: Any, weights: Any, y: Any, num: Any, out: Any, row: Any, length: Any
 ) -> Any:
-    """Average 64 bytes of `num` rows.
+    """Average `num` rows.
 
     Args:
         image: (H, N) uint8.
         top: The first row.
-        column: The first of the 64.
-        weights: (S, K) uint16, K >= num, of which row `y` is taken; they add up to 65536.
+        column: The first byte of each row.
+        weights: (K, S) uint16, K >= num, of which column `y` is taken; they add up to 65536.
         y: See `weights`.
         num: How many rows.
         out: (M, L) uint8.
-        row: Row of the result.
-        into: Where in it the first goes.
+        row: Row of the result, from its start on.
+        length: How many bytes, at least 64.
     """
     if any(array.layout != "C" for array in (image, weights, out)):
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _, top, column, _, y, num, _, row, into = values
+        _, top, column, _, y, num, _, row, length = values
+        index = top.type
 
         def at(array: int, row: Any, column: Any, kind: Any) -> Any:
             shape = context.make_array(signature.args[array])(context, builder, values[array]).shape
             offset = builder.add(builder.mul(row, builder.extract_value(shape, 1)), column)
             return _pointer(context, builder, signature, values, array, offset, kind)
 
-        total = cgutils.alloca_once(builder, _WIDE_SHORTS)
-        builder.store(ir.Constant(_WIDE_SHORTS, [128] * WIDE), total)
-        with cgutils.for_range(builder, num) as loop:
-            weight = _spread(builder, builder.load(at(3, y, loop.index, _SHORT), align=2), _WIDE_SHORTS)
-            taken = builder.load(at(0, builder.add(top, loop.index), column, _WIDE_BYTES), align=1)
-            builder.store(builder.add(builder.load(total), _product(builder, taken, weight)), total)
-        mean = builder.lshr(builder.load(total), ir.Constant(_WIDE_SHORTS, [8] * WIDE))
-        builder.store(builder.trunc(mean, _WIDE_BYTES), at(6, row, into, _WIDE_BYTES), align=1)
+        def weight_of(k: Any) -> Lanes:
+            return Lanes(builder, _spread(builder, builder.load(at(3, k, y, _SHORT), align=2), _SHORTS))
+
+        def weighed(k: Any, x: Any, weight: Lanes) -> list[Lanes]:
+            place = at(0, builder.add(top, k), builder.add(column, x), _WIDE_BYTES)
+            return [part * weight for part in _unpack(builder, builder.load(place, align=1))]
+
+        def emit(unrolled: int | None) -> None:
+            known = [(index(k), weight_of(index(k))) for k in range(unrolled or 0)]
+            for x in _steps(builder, length, WIDE):
+                sums = [Lanes(builder, ir.Constant(_SHORTS, [128] * LANES)) for _half in range(2)]
+                for k, weight in known:
+                    sums = [total + part for total, part in zip(sums, weighed(k, x, weight), strict=True)]
+                if unrolled is None:
+                    kept = [cgutils.alloca_once(builder, _SHORTS) for _half in range(2)]
+                    for total, place in zip(sums, kept, strict=True):
+                        builder.store(total.vector, place)
+                    with cgutils.for_range(builder, num) as loop:
+                        for part, place in zip(weighed(loop.index, x, weight_of(loop.index)), kept, strict=True):
+                            builder.store((Lanes(builder, builder.load(place)) + part).vector, place)
+                    sums = [Lanes(builder, builder.load(place)) for place in kept]
+                builder.store(_pack(builder, *(total >> 8 for total in sums)), at(6, row, x, _WIDE_BYTES), align=1)
+
+        _emit_cases(builder, num, MOST_ROWS, emit)
         return context.get_dummy_value()
 
     whole = types.int64
@@ -202,7 +221,7 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
     Args:
         lanes: (3 * W, 32) uint8: a column holds one channel of a pixel in each row.
         first: The first pixel.
-        weights: (S, K) uint16, K >= num, of which row `x` is taken; they add up to 65536.
+        weights: (K, S) uint16, K >= num, of which column `x` is taken; they add up to 65536.
         x: Pixel of the result.
         num: How many pixels.
         out: (3, S, 32) uint8.
@@ -214,16 +233,14 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
         _, first, _, x, num, _ = values
         index = first.type
         shape = context.make_array(signature.args[2])(context, builder, values[2]).shape
-        size, most = (builder.extract_value(shape, axis) for axis in range(2))
+        size = builder.extract_value(shape, 1)
         half = ir.Constant(_SHORTS, [128] * LANES)
         sums = [cgutils.alloca_once_value(builder, half) for _channel in range(3)]
         for total in sums:
             builder.store(half, total)
-        row = builder.mul(x, most)
         with cgutils.for_range(builder, num) as loop:
-            weight = builder.load(
-                _pointer(context, builder, signature, values, 2, builder.add(row, loop.index), _SHORT), align=2
-            )
+            place = builder.add(builder.mul(loop.index, size), x)
+            weight = builder.load(_pointer(context, builder, signature, values, 2, place, _SHORT), align=2)
             spread = _spread(builder, weight, _SHORTS)
             column = builder.mul(builder.add(first, loop.index), index(3 * LANES))
             for channel, total in enumerate(sums):
@@ -273,17 +290,15 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
             before, behind = (Lanes(builder, load(0, builder.add(here, each), _SHORTS)) for each in distances)
             return (before + behind) * weight
 
-        def emit(reach: Any, unrolled: int | None) -> None:
-            """All of the row: with what is the same for all of its numbers in registers, or for any reach."""
-            known = range(unrolled or 0)
+        reach = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
+
+        def emit(unrolled: int | None) -> None:
             middle = weight_at(index(0))
-            sides = [(distances_at(index(k)), weight_at(index(k + 1))) for k in known]
-            last = builder.sub(width, index(LANES))
-            with cgutils.for_range_slice(builder, index(0), width, index(LANES), index) as (x, _count):
-                x = builder.select(builder.icmp_signed("<", x, last), x, last)
+            known = [(distances_at(index(k)), weight_at(index(k + 1))) for k in range(unrolled or 0)]
+            for x in _steps(builder, width, LANES):
                 here = builder.add(start, x)
                 total = Lanes(builder, load(0, here, _SHORTS)) * middle
-                for distances, weight in sides:
+                for distances, weight in known:
                     total += weighed(here, distances, weight)
                 if unrolled is None:
                     kept = cgutils.alloca_once(builder, _SHORTS)
@@ -296,21 +311,53 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
                 target = _pointer(context, builder, signature, values, 4, builder.add(into, x), _SHORTS)
                 builder.store(total.vector, target, align=2)
 
-        reach = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
-        cases = [(reaches, builder.append_basic_block()) for reaches in (*range(1, MOST_UNROLLED + 1), None)]
-        end = builder.append_basic_block()
-        switch = builder.switch(reach, cases[-1][1])
-        for unrolled, block in cases:
-            if unrolled is not None:
-                switch.add_case(index(unrolled), block)
-            builder.position_at_end(block)
-            emit(reach, unrolled)
-            builder.branch(end)
-        builder.position_at_end(end)
+        _emit_cases(builder, reach, MOST_PAIRS, emit)
         return context.get_dummy_value()
 
     whole = types.int64
     return types.void(source, whole, pairs, weights, out, whole, whole), codegen
+
+
+def _emit_cases(builder: Any, number: Any, most: int, emit: Callable[[int | None], None]) -> None:
+    """Emit code for a number of 1 to `most`, with its weights in registers, and for any other."""
+    cases = {known: builder.append_basic_block() for known in (*range(1, most + 1), None)}
+    end = builder.append_basic_block()
+    switch = builder.switch(number, cases[None])
+    for known, block in cases.items():
+        if known is not None:
+            switch.add_case(number.type(known), block)
+        builder.position_at_end(block)
+        emit(known)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _steps(builder: Any, length: Any, step: int) -> Iterator[Any]:
+    """Emit a loop over vectors of a row: their places, of which the last overlaps the one before it."""
+    index = length.type
+    last = builder.sub(length, index(step))
+    with cgutils.for_range_slice(builder, index(0), length, index(step), index) as (x, _count):
+        yield builder.select(builder.icmp_signed("<", x, last), x, last)
+
+
+def _unpack(builder: Any, pixels: Any) -> list[Lanes]:
+    """64 bytes as 32 and 32 numbers, times 256, in the order that `_pack` undoes: an instruction each."""
+    zeros = ir.Constant(_WIDE_BYTES, [0] * WIDE)
+    return [
+        Lanes(builder, builder.bitcast(builder.shuffle_vector(zeros, pixels, _mask([n for place in half for n in (place, WIDE + place)])), _SHORTS))
+        for half in _HALVES
+    ]
+
+
+def _pack(builder: Any, first: Lanes, second: Lanes) -> Any:
+    """The lower bytes of what was unpacked."""
+    places = {place: 2 * n + WIDE * half for half, of_half in enumerate(_HALVES) for n, place in enumerate(of_half)}
+    parts = [builder.bitcast(part.vector, _WIDE_BYTES) for part in (first, second)]
+    return builder.shuffle_vector(*parts, _mask([places[place] for place in range(WIDE)]))
+
+
+def _mask(places: Sequence[int]) -> Any:
+    return ir.Constant(ir.VectorType(_INDEX, len(places)), list(places))
 
 
 def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int, offset: Any, kind: Any) -> Any:

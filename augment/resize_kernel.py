@@ -30,10 +30,10 @@ def resize_box(
     first_column -= start_column
     if flip:
         first_column, num_columns = first_column[::-1].copy(), num_columns[::-1].copy()
-        column_weights = column_weights[::-1].copy()
+        column_weights = column_weights[:, ::-1].copy()
     length = 3 * (math.ceil(left + width) - start_column)
     padded = -(-length // SQUARE) * SQUARE
-    rows = np.zeros((LANES, padded), np.uint8)
+    rows = np.empty((LANES, padded), np.uint8)
     lanes, result = np.empty((padded, LANES), np.uint8), np.empty((3, size, LANES), np.uint8)
     for start in range(0, size, LANES):
         start = min(start, size - LANES)
@@ -53,37 +53,38 @@ def resize_box(
                     transpose(result, taken, LANES, out, into, size)  # type: ignore[call-arg]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _triangles(
     begin: float, length: float, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """For each of `size` pixels: its first input, the weights (sum 65536) and how many those are.
+    """For each of `size` pixels: its first input, the weights (K, size), sum 65536, and how many those are.
 
     The inputs are what lies in [begin, begin + length); a pixel that is cut weighs so much less.
     """
     scale, end = length / size, begin + length
     support = max(scale, 1.0)
     slope = 1 / support
+    lowest, highest = int(begin), math.ceil(end)
     most = int(2 * support) + 2
     first, num = np.empty(size, np.int64), np.empty(size, np.int64)
-    weights = np.zeros((size, most), np.uint16)
-    given = np.empty(most, np.float64)
+    weights, sums = np.empty((most, size), np.uint16), np.empty((most, size), np.float64)
     for i in range(size):
         centre = begin + (i + 0.5) * scale
-        start = max(int(centre - support + 0.5), int(begin))
-        count = min(int(centre + support + 0.5), math.ceil(end)) - start
-        total = 0.0
-        for k in range(count):
-            inside = min(start + k + 1.0, end) - max(float(start + k), begin)
-            total += inside * max(0.0, 1 - abs(start + k + 0.5 - centre) * slope)
-            given[k] = total
-        # Rounded sums, not rounded weights: the errors cancel, and a flat colour stays what it is.
-        share, before = 65536 / total, 0
-        for k in range(count):
-            upto = int(given[k] * share + 0.5)
-            weights[i, k] = min(upto - before, 65535)  # a pixel that is copied stays what it is all the same
-            before = upto
-        first[i], num[i] = start, count
+        first[i] = max(int(centre - support + 0.5), lowest)
+        num[i] = min(int(centre + support + 0.5), highest) - first[i]
+    total, before = np.zeros(size, np.float64), np.zeros(size, np.int32)
+    for k in range(most):
+        for i in range(size):
+            place, centre = float(first[i] + k), begin + (i + 0.5) * scale
+            inside = max(0.0, min(place + 1.0, end) - max(place, begin))
+            total[i] += inside * max(0.0, 1 - abs(place + 0.5 - centre) * slope)
+            sums[k, i] = total[i]
+    # Rounded sums, not rounded weights: the errors cancel, and a flat colour stays what it is.
+    for k in range(most):
+        for i in range(size):
+            upto = np.int32(sums[k, i] * (65536 / total[i]) + 0.5)
+            weights[k, i] = min(upto - before[i], 65535)  # a pixel that is copied stays what it is all the same
+            before[i] = upto
     return first, weights, num
 
 
@@ -101,12 +102,10 @@ def _weigh_rows(
 ) -> None:  # pragma: no cover - compiled
     """Average `num` rows of `length` bytes, from column `start` on, into a row of the result."""
     if length >= WIDE:
-        for x in range(0, length, WIDE):
-            x = min(x, length - WIDE)
-            weigh_rows(image, top, start + x, weights, y, num, out, row, x)  # type: ignore[call-arg]
+        weigh_rows(image, top, start, weights, y, num, out, row, length)  # type: ignore[call-arg]
     else:
         for x in range(length):
             total = 128
             for k in range(num):
-                total += image[top + k, start + x] * weights[y, k] >> 8
+                total += image[top + k, start + x] * weights[k, y] >> 8
             out[row, x] = total >> 8
