@@ -4,15 +4,26 @@ The formulas are those of `augment.photometric`, with each image's ops in its ow
 grey level, and changed in 16ths: six times as much, of which the hue makes its circle, fits 16 bits.
 """
 
+import math
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload, register_jitable
 
 from augment.lanes import LANES, Lanes, lanewise, weigh_pairs
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
-NOTHING = -1  # in the place of one that the recipe leaves out
-MAX_FACTOR = 8  # of brightness, contrast and saturation
+NOTHING = -1  # in the place of one that is left out
 LEVEL = 128  # of a view between two changes: pixels with the same weight in a blur add up to less than 2^16
+NEVER = 65535  # a threshold of the solarisation
+# The changes of one view: the jitter's ops in their order with factors below 8, or turns of the hue, at most half a
+# one; remove the colour; the blur's width in px, 0 for none; the first level that is inverted, in 128ths of grey.
+CHANGES = np.dtype(
+    [("ops", np.int64, 4), ("amounts", np.float32, 4), ("grey", np.bool_), ("sigma", np.float32), ("threshold", np.uint16)],
+    align=True,
+)
+_TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
 _FINE = 16  # of a grey level while it is changed
 _WHITE = 255 * _FINE
 _ONE = 65536 // _FINE  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
@@ -63,23 +74,27 @@ def _clipped(colour: Lanes) -> Lanes:
 
 
 @njit(nogil=True, cache=True)
-def jitter(
-    image: np.ndarray, ops: np.ndarray, amounts: np.ndarray, grey: bool, out: np.ndarray
+def change(
+    image: np.ndarray, changes: np.ndarray, index: int, levels: np.ndarray, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Apply changes in order, then turn grey if asked.
+    """Change the colours of a view, all but the blur and what comes after it.
 
     Args:
         image: (3, H, W) uint8.
-        ops: (N,) int64 in the order of application, the contrast at most once.
-        amounts: (N,) float32: factors below `MAX_FACTOR`, and turns of the hue, at most half a one.
-        grey: Remove the colour.
-        out: (3, H, W) uint16, overwritten: 128ths of a grey level.
+        changes: (B,) of `CHANGES`, the contrast at most once in each.
+        index: Which of them.
+        levels: (3, H, W) uint16, overwritten, for what lies between two changes.
+        out: (3, H, W) uint8, float32 in [0, 1], or uint16 in 128ths of a grey level, overwritten; it may be the image
+            or the levels.
     """
+    drawn = changes[index]
+    ops, amounts, grey = drawn.ops, drawn.amounts, drawn.grey
+    threshold = NEVER if drawn.sigma > 0 else drawn.threshold
     split = 0  # the contrast needs the mean of all that comes before it, so the pixels are gone through twice
     for position in range(ops.size):
         if ops[position] == CONTRAST:
             split = position
-    pixels, result = image.reshape(3, -1), out.reshape(3, -1)
+    pixels, between, result = image.reshape(3, -1), levels.reshape(3, -1), out.reshape(3, -1)
     planes, numbers = np.zeros((3, _CHUNK), np.uint16), np.zeros((ops.size, 2), np.uint16)
     for position in range(ops.size):
         amount = float(amounts[position])
@@ -88,24 +103,23 @@ def jitter(
     if split > 0:
         for start in range(0, pixels.shape[1], _CHUNK):
             _take_bytes(pixels, start, planes)
-            _change(planes, ops[:split], numbers[:split], False)
-            _give(planes, result, start)
-        mean = _mean_luma(result) / LEVEL
-    elif ops.size > 0 and ops[0] == CONTRAST:
+            _change_planes(planes, ops[:split], numbers[:split], False)
+            _give(planes, NEVER, between, start)
+        mean = _mean_luma(between) / LEVEL
+    elif ops[0] == CONTRAST:
         mean = _mean_luma(pixels)
-    if ops.size > 0:
-        numbers[split, 1] = int(np.floor((1 - amounts[split]) * mean * _FINE + 0.5))  # in two's complement
+    numbers[split, 1] = int(math.floor((1 - amounts[split]) * mean * _FINE + 0.5))  # in two's complement
     for start in range(0, pixels.shape[1], _CHUNK):
         if split > 0:
-            _take_levels(result, start, planes)
+            _take_levels(between, start, planes)
         else:
             _take_bytes(pixels, start, planes)
-        _change(planes, ops[split:], numbers[split:], grey)
-        _give(planes, result, start)
+        _change_planes(planes, ops[split:], numbers[split:], grey)
+        _give(planes, threshold, result, start)
 
 
 @njit(nogil=True, cache=True)
-def _change(
+def _change_planes(
     planes: np.ndarray, ops: np.ndarray, numbers: np.ndarray, grey: bool
 ) -> None:  # pragma: no cover - compiled
     for position in range(ops.size):
@@ -137,11 +151,32 @@ def _take_levels(levels: np.ndarray, start: int, planes: np.ndarray) -> None:  #
 
 
 @njit(nogil=True, cache=True)
-def _give(planes: np.ndarray, levels: np.ndarray, start: int) -> None:  # pragma: no cover - compiled
+def _give(planes: np.ndarray, threshold: int, out: np.ndarray, start: int) -> None:  # pragma: no cover - compiled
     for channel in range(3):
-        row, plane = levels[channel, start : start + _CHUNK], planes[channel]
+        row, plane = out[channel, start : start + _CHUNK], planes[channel]
         for x in range(row.size):
-            row[x] = plane[x] * (LEVEL // _FINE)
+            row[x] = _finished(np.uint16(plane[x] * (LEVEL // _FINE)), threshold, row)
+
+
+def _finished(level: np.uint16, threshold: int, out: np.ndarray) -> Any:
+    """Invert a level at and above a threshold, and turn it into the unit of an array: the next gives compiled forms."""
+    raise NotImplementedError
+
+
+@overload(_finished, strict=False)  # lambdas have no annotations
+def _finished_for(level: Any, threshold: Any, out: Any) -> Any:
+    if out.dtype == types.uint16:
+        return lambda level, threshold, out: _solarised(level, threshold)
+    if out.dtype == types.uint8:
+        return lambda level, threshold, out: np.uint8(
+            np.uint16(_solarised(level, threshold) + np.uint16(LEVEL // 2)) >> np.uint16(7)
+        )
+    return lambda level, threshold, out: np.float32(_solarised(level, threshold)) * np.float32(1 / (255 * LEVEL))
+
+
+@njit(nogil=True, cache=True)
+def _solarised(level: np.uint16, threshold: int) -> np.uint16:  # pragma: no cover - compiled
+    return np.uint16(np.uint16(255 * LEVEL) - level) if level >= np.uint16(threshold) else level
 
 
 @njit(nogil=True, cache=True)
@@ -160,23 +195,45 @@ def _mean_luma(planes: np.ndarray) -> float:  # pragma: no cover - compiled
 
 
 @njit(nogil=True, cache=True)
-def blur(image: np.ndarray, grey: bool, weights: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
-    """Blur by a symmetric kernel along both axes, mirrored at the edges without repeating them.
+def half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover - compiled
+    """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
+    reach = min(reach, blur_reach(sigma))
+    weights, whole = np.empty(reach + 1, np.float64), -1.0
+    for place in range(reach + 1):
+        weights[place] = math.exp(-(place**2) / (2 * sigma**2))
+        whole += 2 * weights[place]
+    return np.minimum(65536 / whole * weights + 0.5, 65535).astype(np.uint16)
+
+
+@register_jitable
+def blur_reach(sigma: float) -> int:
+    """How many pixels to each side a blur of this width weighs before its Gaussian has faded; the last one whole."""
+    return max(1, math.ceil(_TAIL * sigma - 0.5))
+
+
+@njit(nogil=True, cache=True)
+def blur(
+    image: np.ndarray, changes: np.ndarray, index: int, taps: int, out: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Blur along both axes, mirrored at the edges without repeating them, then solarise.
 
     Args:
-        image: (3, H, W) uint16, contiguous: 128ths of a grey level.
-        grey: All channels are alike.
-        weights: (1 + N,) uint16: the middle and one side, outwards, in 65536ths; longer than neither H nor W.
-        out: (3, H, W) uint16, overwritten: as `image`; every weight may have lost a 128th.
+        image: (3, H, W) uint16, contiguous: what `change` made of the view, 128ths of a grey level.
+        changes: (B,) of `CHANGES`.
+        index: Which of them.
+        taps: Most of the kernel; fewer than H and W.
+        out: (3, H, W) uint8, or float32 in [0, 1], overwritten; every weight may have lost a 128th of a grey level.
     """
+    grey, threshold = changes[index].grey, changes[index].threshold
+    weights = half_gaussian(changes[index].sigma, taps // 2)
     height, width, reach = image.shape[1], image.shape[2], weights.size - 1
     begin = -(-reach // LANES) * LANES
-    line = np.empty(begin + width + reach, np.uint16)
+    line, row = np.empty(begin + width + reach, np.uint16), np.empty(width, np.uint16)
     down, across = np.empty((reach, 2), np.int64), np.empty((reach, 2), np.int64)  # what is weighed alike
     for k in range(1, reach + 1):
         across[k - 1, 0], across[k - 1, 1] = -k, k
     for channel in range(1 if grey else 3):
-        levels, target = image[channel].reshape(-1), out[channel].reshape(-1)
+        levels = image[channel].reshape(-1)
         for y in range(height):
             for k in range(1, reach + 1):
                 down[k - 1, 0] = (abs(y - k) - y) * width
@@ -185,7 +242,10 @@ def blur(image: np.ndarray, grey: bool, weights: np.ndarray, out: np.ndarray) ->
             for k in range(1, reach + 1):
                 line[begin - k] = line[begin + k]
                 line[begin + width - 1 + k] = line[begin + width - 1 - k]
-            _weigh_row(line, begin, across, weights, target, y * width, width)
+            _weigh_row(line, begin, across, weights, row, 0, width)
+            target = out[channel, y]
+            for x in range(width):
+                target[x] = _finished(row[x], threshold, target)
     if grey:
         out[1], out[2] = out[0], out[0]
 
@@ -203,25 +263,3 @@ def _weigh_row(
                 pair = source[start + x + pairs[k, 0]] + source[start + x + pairs[k, 1]]
                 total += pair * weights[k + 1] >> 16
             out[into + x] = total
-
-
-@njit(nogil=True, cache=True)
-def solarise(levels: np.ndarray, threshold: int) -> None:  # pragma: no cover - compiled
-    """Invert values at and above a threshold, in place; both in 128ths of a grey level, levels (N,) uint16."""
-    white, threshold = np.uint16(255 * LEVEL), np.uint16(threshold)
-    for x in range(levels.size):
-        levels[x] = np.uint16(white - levels[x]) if levels[x] >= threshold else levels[x]
-
-
-@njit(nogil=True, cache=True)
-def to_unit(levels: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
-    """In [0, 1]; levels (N,) uint16 in 128ths of a grey level, out (N,) float32."""
-    for x in range(levels.size):
-        out[x] = np.float32(levels[x]) * np.float32(1 / (255 * LEVEL))
-
-
-@njit(nogil=True, cache=True)
-def to_bytes(levels: np.ndarray, out: np.ndarray) -> None:  # pragma: no cover - compiled
-    """Rounded to grey levels; levels (N,) uint16 in 128ths of one, out (N,) uint8."""
-    for x in range(levels.size):
-        out[x] = np.uint8(np.uint16(levels[x] + np.uint16(LEVEL // 2)) >> np.uint16(7))

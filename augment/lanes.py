@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 LANES = 32  # rows that a 512-bit register of 16-bit integers holds
 SQUARE = 16  # rows and columns that are transposed at once
-MOST_ROWS, MOST_PAIRS = 6, 7  # for which code without an inner loop is made
+MOST_ROWS, MOST_PAIRS = 6, 6  # for which code without an inner loop is made
 WIDE = 64  # 16-bit sums side by side, in two or more registers: one would wait for its own sum
 
 _BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)

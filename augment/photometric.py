@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augment.colour_kernel import blur_reach
 from augment.kornia_ops import apply_photometric, blur_taps
 from augment.ops import ColorJitter, GaussianBlur
 from augment.recipe import CropGroup
@@ -20,7 +21,6 @@ BEFORE = ("quarter_turns", "rotate", "affine")  # executed by Kornia, before and
 AFTER = ("channel_drop", "noise", "cutout", "sobel")
 _HUE = JITTER_OPS.index("hue")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
-_TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
 
 
 def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
@@ -127,11 +127,6 @@ def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> T
     down, across = (_banded(weights[:, taps // 2 :], side).to(x.dtype)[:, None] for side in x.shape[-2:])
     blurred: Tensor = (down @ x @ across.mT).clamp(0, 1)
     return blurred
-
-
-def blur_reach(sigma: float) -> int:
-    """How many pixels to each side a blur of this width weighs before its Gaussian has faded; the last one whole."""
-    return max(1, math.ceil(_TAIL * sigma - 0.5))
 
 
 def _banded(half: Tensor, side: int) -> Tensor:

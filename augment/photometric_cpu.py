@@ -1,8 +1,6 @@
 """The changes of a recipe executed on the CPU view by view, for the decode task and for training without a GPU."""
 
-import math
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +8,11 @@ from torch import Tensor
 
 from augment import colour_kernel
 from augment.kornia_ops import apply_photometric, blur_taps
-from augment.photometric import AFTER, BEFORE, blur_reach
+from augment.photometric import AFTER, BEFORE
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
-_NONE = np.empty(0, np.int64), np.empty(0, np.float32)
+_ROUNDING = 1e-2  # of a level: by so much a threshold in float32 may lie above the level that it means
 
 
 def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], out: np.ndarray) -> None:
@@ -43,76 +41,62 @@ class Changes:
     """
 
     def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
-        self._group, self._draws, self._rows = group, draws, _rows(draws)
-        self._flags = [f"{op}.apply" for op in group.changes()]
-        self._before, self._after = ([f"{op}.apply" for op in ops if f"{op}.apply" in draws] for ops in (BEFORE, AFTER))
-        self._jitter = _ordered_jitter(group, draws)
+        self._group, self._draws, self._taps = group, draws, blur_taps(size)
+        self._compiled = _compiled_changes(group, draws)
+        self._changed, self._before, self._blurred, self._after = (
+            _any_of(draws, ops) for ops in (group.changes(), BEFORE, ["blur"], AFTER)
+        )
         # PyTorch's memory starts where a cache line does.
-        self._levels, self._blurred = (torch.empty((3, size, size), dtype=torch.uint16).numpy() for _ in range(2))
+        self._levels = torch.empty((3, size, size), dtype=torch.uint16).numpy()
 
     def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
         """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may be the same array."""
-        drawn = self._rows[index]
-        if out.dtype == np.uint8 and not any(drawn[flag] for flag in self._flags):
-            if out is not images:
-                out[...] = images
-            return
-        clip = images.ndim == 4
-        for image, target in zip(images if clip else [images], out if clip else [out], strict=True):
-            self._change(index, image, target)
-
-    def _change(self, index: int, image: np.ndarray, out: np.ndarray) -> None:
-        """Change one image (3, S, S) uint8."""
-        drawn, levels = self._rows[index], self._levels
-        if any(drawn[flag] for flag in self._before):
-            image = self._by_kornia(index, torch.from_numpy(image) / 255, BEFORE).mul(255).round().byte().numpy()
-        ops, amounts = (of_views[index] for of_views in self._jitter) if drawn.get("color_jitter.apply") else _NONE
-        grey = drawn.get("greyscale.apply", False)
-        colour_kernel.jitter(image, ops, amounts, grey, levels)
-        if drawn.get("blur.apply", False):
-            weights = _half_gaussian(drawn["blur.sigma"], blur_taps(levels.shape[-1]))
-            colour_kernel.blur(levels, grey, weights, self._blurred)
-            levels = self._blurred
-        if drawn.get("solarize.apply", False):
-            colour_kernel.solarise(levels.reshape(-1), _first_level(drawn["solarize.threshold"]))
-        if any(drawn[flag] for flag in self._after):
-            unit = np.empty(levels.shape, np.float32)
-            colour_kernel.to_unit(levels.reshape(-1), unit.reshape(-1))
-            changed = self._by_kornia(index, torch.from_numpy(unit), AFTER)
-            out[...] = (changed.mul(255).round() if out.dtype == np.uint8 else changed).numpy()
+        if images.ndim == 4:
+            for image, target in zip(images, out, strict=True):
+                self.apply(index, image, target)
+        elif not self._changed[index]:
+            out[...] = images if out.dtype == np.uint8 else images * np.float32(1 / 255)
         else:
-            convert = colour_kernel.to_bytes if out.dtype == np.uint8 else colour_kernel.to_unit
-            convert(levels.reshape(-1), out.reshape(-1))
+            if self._before[index]:
+                images = self._by_kornia(index, torch.from_numpy(images) / 255, BEFORE).mul(255).round().byte().numpy()
+            changed = np.empty(images.shape, np.float32) if self._after[index] else out
+            if self._blurred[index]:
+                colour_kernel.change(images, self._compiled, index, self._levels, self._levels)
+                colour_kernel.blur(self._levels, self._compiled, index, self._taps, changed)
+            else:
+                colour_kernel.change(images, self._compiled, index, self._levels, changed)
+            if self._after[index]:
+                unit = self._by_kornia(index, torch.from_numpy(changed), AFTER)
+                out[...] = (unit.mul(255).round() if out.dtype == np.uint8 else unit).numpy()
 
     def _by_kornia(self, index: int, image: Tensor, ops: Collection[str]) -> Tensor:
         row = {name: value[index : index + 1] for name, value in self._draws.items()}
         return apply_photometric(image[None], self._group, row, ops)[0]
 
 
-def _ordered_jitter(group: CropGroup, draws: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Each view's jitter, (B, 4) int64 in its order and how much of each, float32; nothing for those that get none."""
-    if group.color_jitter is None:
-        return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
-    order = draws["color_jitter.order"]
-    used = torch.tensor([getattr(group.color_jitter, name) > 0 for name in JITTER_OPS])
-    amounts = torch.stack([draws[f"color_jitter.{name}"] for name in JITTER_OPS], dim=1).gather(1, order)
-    return torch.where(used[order], order, colour_kernel.NOTHING).numpy(), amounts.numpy()
+def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
+    """What `augment.colour_kernel` takes of the draws."""
+    drawn = {name: value.numpy() for name, value in draws.items()}
+    changes = np.zeros(len(next(iter(drawn.values()))), colour_kernel.CHANGES)
+    changes["ops"], changes["threshold"] = colour_kernel.NOTHING, colour_kernel.NEVER
+    if group.color_jitter is not None:
+        order, chosen = drawn["color_jitter.order"], drawn["color_jitter.apply"]
+        used = np.array([getattr(group.color_jitter, name) > 0 for name in JITTER_OPS])
+        amounts = np.stack([drawn[f"color_jitter.{name}"] for name in JITTER_OPS], axis=1)
+        changes["ops"] = np.where(chosen[:, None] & used[order], order, colour_kernel.NOTHING)
+        changes["amounts"] = np.take_along_axis(amounts, order, axis=1)
+    if group.greyscale is not None:
+        changes["grey"] = drawn["greyscale.apply"]
+    if group.blur is not None:
+        changes["sigma"] = np.where(drawn["blur.apply"], drawn["blur.sigma"], 0)
+    if group.solarize is not None:
+        first = np.ceil(255 * colour_kernel.LEVEL * drawn["solarize.threshold"].astype(np.float64) - _ROUNDING)
+        changes["threshold"] = np.where(drawn["solarize.apply"], first, colour_kernel.NEVER)
+    return changes
 
 
-def _rows(draws: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """The draws of each view as plain numbers: a view has more of them than there is time for in NumPy's."""
-    columns = [value.tolist() for value in draws.values()]
-    return [dict(zip(draws, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _first_level(threshold: float) -> int:
-    """The first that is not below a threshold in [0, 1]; less than a rounding error does not count."""
-    return math.ceil(255 * colour_kernel.LEVEL * threshold - 1e-2)
-
-
-def _half_gaussian(sigma: float, taps: int) -> np.ndarray:
-    """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
-    reach = min(taps // 2, blur_reach(sigma))
-    weights = [math.exp(-(place**2) / (2 * sigma**2)) for place in range(reach + 1)]
-    whole = 2 * sum(weights) - weights[0]
-    return np.array([min(round(65536 * weight / whole), 65535) for weight in weights], np.uint16)
+def _any_of(draws: dict[str, Tensor], ops: Collection[str]) -> list[bool]:
+    """Whether any of these changes was drawn, for each view."""
+    num = len(next(iter(draws.values())))
+    flags: list[bool] = sum((draws[f"{op}.apply"] for op in ops if f"{op}.apply" in draws), torch.zeros(num)).bool().tolist()
+    return flags
