@@ -117,42 +117,62 @@ def lanewise(change: Callable[..., tuple[Lanes, Lanes, Lanes]]) -> Any:
 
 
 @intrinsic
-def transpose(_: Any, source: Any, start: Any, stride: Any, target: Any, into: Any, target_stride: Any) -> Any:
-    """Turn 16 rows of 16 bytes into columns.
+def transpose(
+    _: Any,
+    source: Any,
+    start: Any,
+    stride: Any,
+    distance: Any,
+    target: Any,
+    into: Any,
+    target_stride: Any,
+    target_distance: Any,
+) -> Any:
+    """Turn 16 rows of 16 bytes into columns, in two places at once.
 
     Args:
         source: Contiguous uint8.
         start: Where the first row begins in it, bytes.
         stride: From one row to the next, bytes.
+        distance: From the one place to the other, bytes.
         target: Contiguous uint8.
         into: Where the first column goes, bytes.
         target_stride: From one column to the next, bytes.
+        target_distance: From the one place to the other, bytes.
     """
     if source.layout != "C" or target.layout != "C":
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def at(array: int, row: int) -> Any:
-            offset = builder.add(values[array + 1], builder.mul(values[array + 2], values[array + 1].type(row)))
+        def at(array: int, place: int, row: int) -> Any:
+            start, stride, distance = values[array + 1 : array + 4]
+            offset = builder.add(start, builder.mul(stride, stride.type(row)))
+            offset = builder.add(offset, builder.mul(distance, distance.type(place)))
             return _pointer(context, builder, signature, values, array, offset, _SQUARE_BYTES)
 
-        vectors = [builder.load(at(0, row), align=1) for row in range(SQUARE)]
+        halves = _mask(range(SQUARE)), _mask(range(SQUARE, 2 * SQUARE))
+        whole = _mask(range(2 * SQUARE))
+        vectors = []
+        for row in range(SQUARE):
+            pair = [builder.load(at(0, place, row), align=1) for place in range(2)]
+            vectors.append(builder.shuffle_vector(*pair, whole))
         half = SQUARE // 2
+        # Perfect shuffles of two rows, in each place by itself.
         masks = [
-            ir.Constant(
-                ir.VectorType(_INDEX, SQUARE), [part * half + lane // 2 + lane % 2 * SQUARE for lane in range(SQUARE)]
-            )
+            _mask([place + part * half + n // 2 + n % 2 * 2 * SQUARE for place in (0, SQUARE) for n in range(SQUARE)])
             for part in range(2)
         ]
-        for _stage in range(4):  # log2(SQUARE) perfect shuffles
+        for _stage in range(4):  # log2(SQUARE)
             vectors = [
                 builder.shuffle_vector(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks
             ]
         for row, vector in enumerate(vectors):
-            builder.store(vector, at(3, row), align=1)
+            for place, part in enumerate(halves):
+                builder.store(builder.shuffle_vector(vector, vector, part), at(4, place, row), align=1)
         return context.get_dummy_value()
 
-    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), codegen
+    place = types.int64
+    return types.void(source, place, place, place, target, place, place, place), codegen
 
 
 @intrinsic

@@ -40,17 +40,15 @@ def resize_box(
         for row in range(LANES):
             y = start + row
             _weigh_rows(image, first_row[y], 3 * start_column, row_weights, y, num_rows[y], rows, row, length)
-        for half in range(0, LANES, SQUARE):
-            for x in range(0, padded, SQUARE):
-                transpose(rows, half * padded + x, padded, lanes, x * LANES + half, LANES)  # type: ignore[call-arg]
+        for x in range(0, padded, SQUARE):
+            transpose(rows, x, padded, SQUARE * padded, lanes, x * LANES, LANES, SQUARE)  # type: ignore[call-arg]
         for x in range(size):
             weigh_lanes(lanes, first_column[x], column_weights, x, num_columns[x], result)  # type: ignore[call-arg]
         for channel in range(3):
-            for half in range(0, LANES, SQUARE):
-                for x in range(0, size, SQUARE):
-                    x = min(x, size - SQUARE)
-                    taken, into = (channel * size + x) * LANES + half, (channel * size + start + half) * size + x
-                    transpose(result, taken, LANES, out, into, size)  # type: ignore[call-arg]
+            for x in range(0, size, SQUARE):
+                x = min(x, size - SQUARE)
+                taken, into = (channel * size + x) * LANES, (channel * size + start) * size + x
+                transpose(result, taken, LANES, SQUARE, out, into, size, SQUARE * size)  # type: ignore[call-arg]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
