@@ -54,12 +54,14 @@ class Cutter:
             changes = None
             if photometric and group.changes():
                 changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
-            self._groups.append((rows, crop_uniforms(seed=seed, **keys), crop_bounds(group), size, changes))
+            # The first view's, where it is overwritten in the cache, not each view's own.
+            scratch = np.empty(rows.shape[2:], np.uint8)
+            self._groups.append((rows, crop_uniforms(seed=seed, **keys), crop_bounds(group), size, changes, scratch))
 
     def reduction(self, row: int, height: int, width: int) -> int:
         """How much smaller a row's image of this size may be decoded."""
         least = REDUCTIONS[0]
-        for rows, u, bounds, size, _ in self._groups:
+        for rows, u, bounds, size, *_ in self._groups:
             count = rows.shape[1]
             for place in range(row * count, (row + 1) * count):
                 _, _, box_height, box_width, _ = draw_box(u[place], height, width, bounds)
@@ -70,16 +72,19 @@ class Cutter:
 
     def fill(self, row: int, picture: Picture) -> None:
         """Write a row's views; of a clip of fewer frames than the columns have, the first places."""
-        for rows, u, bounds, size, changes in self._groups:
+        for rows, u, bounds, size, changes, scratch in self._groups:
             count = rows.shape[1]
             for view in range(count):
                 target = rows[row, view]
                 if picture.pixels.ndim == 4:
                     target = target[: len(picture.pixels)]
+                cut = scratch[: len(target)]
                 box = draw_box(u[row * count + view], picture.height, picture.width, bounds)
-                crop_resize(picture, *box, size, target)
-                if changes is not None:
-                    changes.apply(row * count + view, target, target)
+                crop_resize(picture, *box, size, cut)
+                if changes is None:
+                    target[...] = cut
+                else:
+                    changes.apply(row * count + view, cut, target)
 
 
 class ViewGenerator:
