@@ -20,7 +20,13 @@ NEVER = 65535  # a threshold of the solarisation
 # The changes of one view: the jitter's ops in their order with factors below 8, or turns of the hue, at most half a
 # one; remove the colour; the blur's width in px, 0 for none; the first level that is inverted, in 128ths of grey.
 CHANGES = np.dtype(
-    [("ops", np.int64, 4), ("amounts", np.float32, 4), ("grey", np.bool_), ("sigma", np.float32), ("threshold", np.uint16)],
+    [
+        ("ops", np.int64, 4),
+        ("amounts", np.float32, 4),
+        ("grey", np.bool_),
+        ("sigma", np.float32),
+        ("threshold", np.uint16),
+    ],
     align=True,
 )
 _TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
@@ -56,8 +62,9 @@ def _shift_hue(red: Lanes, green: Lanes, blue: Lanes, sextants: Lanes, _: Lanes)
     beyond_green = red.where(green.equals(value), two + (blue - red), four + (red - green))
     place = red.where(red.equals(value), before_green, beyond_green) + (chroma << 4) * sextants
     place = place.wrapped(place - turn)
-    ramps = place.distance(two + chroma) - chroma, two - place.distance(two), two - place.distance(four)
-    return tuple(low + ramp.at_least(0).at_most(chroma) for ramp in ramps)
+    from_cyan, from_green, from_blue = (abs(place - colour) for colour in (two + chroma, two, four))
+    ramps = from_cyan.beyond(chroma), two.beyond(from_green), two.beyond(from_blue)
+    return tuple(low + ramp.at_most(chroma) for ramp in ramps)
 
 
 @lanewise
@@ -95,21 +102,22 @@ def change(
         if ops[position] == CONTRAST:
             split = position
     pixels, between, result = image.reshape(3, -1), levels.reshape(3, -1), out.reshape(3, -1)
+    size = pixels.shape[1]
     planes, numbers = np.zeros((3, _CHUNK), np.uint16), np.zeros((ops.size, 2), np.uint16)
     for position in range(ops.size):
         amount = float(amounts[position])
         numbers[position, 0] = int(_ONE * (6 * (amount % 1) if ops[position] == HUE else amount) + 0.5)
     mean = 0.0
     if split > 0:
-        for start in range(0, pixels.shape[1], _CHUNK):
+        for start in range(0, size, _CHUNK):
             _take_bytes(pixels, start, planes)
             _change_planes(planes, ops[:split], numbers[:split], False)
+            mean += _sum_luma(planes, min(_CHUNK, size - start)) / size
             _give(planes, NEVER, between, start)
-        mean = _mean_luma(between) / LEVEL
     elif ops[0] == CONTRAST:
-        mean = _mean_luma(pixels)
-    numbers[split, 1] = int(math.floor((1 - amounts[split]) * mean * _FINE + 0.5))  # in two's complement
-    for start in range(0, pixels.shape[1], _CHUNK):
+        mean = _FINE * _sum_luma(pixels, size) / size
+    numbers[split, 1] = math.floor((1 - amounts[split]) * mean + 0.5)  # in two's complement
+    for start in range(0, size, _CHUNK):
         if split > 0:
             _take_levels(between, start, planes)
         else:
@@ -180,18 +188,16 @@ def _solarised(level: np.uint16, threshold: int) -> np.uint16:  # pragma: no cov
 
 
 @njit(nogil=True, cache=True)
-def _mean_luma(planes: np.ndarray) -> float:  # pragma: no cover - compiled
-    """The mean of (3, N) uint8 or uint16 in their unit."""
-    mean = 0.0
+def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - compiled
+    """Add up the first of (3, N) uint8 or uint16, in their unit."""
+    luma = 0.0
     for channel in range(3):
-        total = 0
-        for start in range(0, planes.shape[1], _CHUNK):
-            row, part = planes[channel, start : start + _CHUNK], np.uint32(0)
+        for start in range(0, size, _CHUNK):
+            row, total = planes[channel, start : min(start + _CHUNK, size)], np.uint32(0)
             for x in range(row.size):
-                part = np.uint32(part + row[x])
-            total += part
-        mean += _LUMA[channel] * total / planes.shape[1]
-    return mean
+                total = np.uint32(total + row[x])
+            luma += _LUMA[channel] * total
+    return luma
 
 
 @njit(nogil=True, cache=True)

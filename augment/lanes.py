@@ -3,8 +3,9 @@
 Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Union
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -13,55 +14,67 @@ from numba.extending import intrinsic
 
 LANES = 32  # rows that a 512-bit register of 16-bit integers holds
 SQUARE = 16  # rows and columns that are transposed at once
+WIDE = 64  # bytes of a register
 MOST_ROWS, MOST_PAIRS = 6, 6  # for which code without an inner loop is made
-WIDE = 64  # 16-bit sums side by side, in two or more registers: one would wait for its own sum
 
-_BYTE, _SHORT, _INDEX = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_BYTE, _SHORT, _INDEX, _PLACE = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _BYTES, _SHORTS = ir.VectorType(_BYTE, LANES), ir.VectorType(_SHORT, LANES)
-_SQUARE_BYTES = ir.VectorType(_BYTE, SQUARE)
-_WIDE_BYTES, _WIDE_SHORTS = ir.VectorType(_BYTE, WIDE), ir.VectorType(_SHORT, WIDE)
-# The bytes of a vector that go into the one and the other half: eight of every sixteen, as registers are cut into.
+_SQUARE_BYTES, _WIDE_BYTES = ir.VectorType(_BYTE, SQUARE), ir.VectorType(_BYTE, WIDE)
+# Which bytes of a register go into the one and the other half of them: eight of every sixteen, as registers are cut.
 _HALVES = [[n for n in range(WIDE) if n % 16 // 8 == half] for half in range(2)]
 
 
 class Lanes:
-    """16-bit integers side by side, while a kernel is compiled: what is done to them becomes vector instructions."""
+    """32 integers of 16 bits, while a kernel is compiled: what is done to them becomes vector instructions."""
 
     def __init__(self, builder: Any, vector: Any) -> None:
         self.builder, self.vector = builder, vector
 
+    @classmethod
+    def of(cls, builder: Any, number: Any) -> "Lanes":
+        """One number over and over."""
+        undefined = ir.Constant(_SHORTS, ir.Undefined)
+        single = builder.insert_element(undefined, number, _INDEX(0))
+        return cls(builder, builder.shuffle_vector(single, undefined, _mask([0] * LANES)))
+
     def __add__(self, other: "Operand") -> "Lanes":
-        return Lanes(self.builder, self.builder.add(self.vector, self._vector_of(other)))
+        return Lanes(self.builder, self.builder.add(self.vector, _vector_of(other)))
 
     def __sub__(self, other: "Operand") -> "Lanes":
-        return Lanes(self.builder, self.builder.sub(self.vector, self._vector_of(other)))
+        return Lanes(self.builder, self.builder.sub(self.vector, _vector_of(other)))
 
     def __lshift__(self, bits: int) -> "Lanes":
-        return Lanes(self.builder, self.builder.shl(self.vector, self._vector_of(bits)))
+        return Lanes(self.builder, self.builder.shl(self.vector, _vector_of(bits)))
 
     def __rshift__(self, bits: int) -> "Lanes":
-        return Lanes(self.builder, self.builder.lshr(self.vector, self._vector_of(bits)))
+        return Lanes(self.builder, self.builder.lshr(self.vector, _vector_of(bits)))
 
     def __mul__(self, other: "Operand") -> "Lanes":
         """The upper halves of the products of unsigned integers: times 65536ths."""
-        return Lanes(self.builder, _upper(self.builder, self.vector, self._vector_of(other)))
+        # Written out as widening, product, shift and narrowing it is recognised only where no widening left its loop.
+        kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS, _INDEX])
+        multiply = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.umul.fix.v{LANES}i16")
+        return Lanes(self.builder, self.builder.call(multiply, [self.vector, _vector_of(other), _INDEX(16)]))
+
+    def __abs__(self) -> "Lanes":
+        negative = self.builder.icmp_signed("<", self.vector, _vector_of(0))
+        return self.where(negative, Lanes(self.builder, _vector_of(0)) - self, self)
 
     def at_most(self, other: "Operand") -> "Lanes":
         """The smaller one of signed integers."""
-        return self.where(self.builder.icmp_signed("<", self.vector, self._vector_of(other)), self, other)
+        return self.where(self.builder.icmp_signed("<", self.vector, _vector_of(other)), self, other)
 
     def at_least(self, other: "Operand") -> "Lanes":
         """The larger one of signed integers."""
-        return self.where(self.builder.icmp_signed(">", self.vector, self._vector_of(other)), self, other)
+        return self.where(self.builder.icmp_signed(">", self.vector, _vector_of(other)), self, other)
 
     def wrapped(self, other: "Lanes") -> "Lanes":
         """The smaller one of unsigned integers: of two that lie a turn apart, the one that is not below 0."""
         return self.where(self.builder.icmp_unsigned("<", self.vector, other.vector), self, other)
 
-    def distance(self, other: "Lanes") -> "Lanes":
-        """How far apart signed integers are."""
-        difference = self - other
-        return difference.at_least(other - self)
+    def beyond(self, other: "Lanes") -> "Lanes":
+        """How much larger unsigned integers are, 0 where they are not."""
+        return self.where(self.builder.icmp_unsigned(">", self.vector, other.vector), self - other, 0)
 
     def equals(self, other: "Lanes") -> Any:
         """A mask for `where`."""
@@ -69,49 +82,144 @@ class Lanes:
 
     def where(self, mask: Any, chosen: "Operand", otherwise: "Operand") -> "Lanes":
         """One of two, lane by lane."""
-        return Lanes(self.builder, self.builder.select(mask, self._vector_of(chosen), self._vector_of(otherwise)))
-
-    def _vector_of(self, operand: "Operand") -> Any:
-        if isinstance(operand, Lanes):
-            return operand.vector
-        return ir.Constant(self.vector.type, [operand] * self.vector.type.count)
+        return Lanes(self.builder, self.builder.select(mask, _vector_of(chosen), _vector_of(otherwise)))
 
 
-Operand = Union[Lanes, int]
+Operand = Lanes | int
 
 
-def lanewise(change: Callable[..., tuple[Lanes, Lanes, Lanes]]) -> Any:
+class Index:
+    """An integer that says where something lies, while a kernel is compiled."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def __add__(self, other: "Index | int") -> "Index":
+        return Index(self.builder, self.builder.add(self.value, self._value_of(other)))
+
+    def __sub__(self, other: "Index | int") -> "Index":
+        return Index(self.builder, self.builder.sub(self.value, self._value_of(other)))
+
+    def __mul__(self, other: "Index | int") -> "Index":
+        return Index(self.builder, self.builder.mul(self.value, self._value_of(other)))
+
+    def at_most(self, other: "Index") -> "Index":
+        smaller = self.builder.icmp_signed("<", self.value, other.value)
+        return Index(self.builder, self.builder.select(smaller, self.value, other.value))
+
+    def _value_of(self, other: "Index | int") -> Any:
+        return other.value if isinstance(other, Index) else self.value.type(other)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of an intrinsic, by their place, while a call of it is compiled."""
+
+    context: Any
+    builder: Any
+    signature: Any
+    values: Any
+
+    def index(self, argument: int) -> Index:
+        return Index(self.builder, self.values[argument])
+
+    def length(self, argument: int, axis: int) -> Index:
+        """How long an array is along an axis."""
+        return Index(self.builder, self.builder.extract_value(self._array(argument).shape, axis))
+
+    def load(self, argument: int, offset: Index, kind: Any) -> Any:
+        """What lies so many elements from an array's start."""
+        return self.builder.load(self._pointer(argument, offset, kind), align=_bytes_of(kind))
+
+    def store(self, value: Any, argument: int, offset: Index) -> None:
+        self.builder.store(value, self._pointer(argument, offset, value.type), align=_bytes_of(value.type))
+
+    def spread(self, argument: int, offset: Index) -> Lanes:
+        """One number of an array, in all lanes."""
+        return Lanes.of(self.builder, self.load(argument, offset, _SHORT))
+
+    def lanes(self, argument: int, offset: Index) -> Lanes:
+        """Numbers of an array side by side."""
+        return Lanes(self.builder, self.load(argument, offset, _SHORTS))
+
+    def steps(self, length: Index, step: int) -> Iterator[Index]:
+        """Emit a loop over registers of a row, at least one long: their places; the last may overlap the one before."""
+        index, last = length.value.type, length - step
+        with cgutils.for_range_slice(self.builder, index(0), length.value, index(step), index) as (x, _count):
+            yield Index(self.builder, x).at_most(last)
+
+    def ready(self, known: int | None, prepare: Callable[[Index], Any]) -> list[Any] | None:
+        """What `prepare` gives for 0 to `known` - 1, made before a loop around `summed`; None if that is not known."""
+        return None if known is None else [prepare(Index(self.builder, _PLACE(k))) for k in range(known)]
+
+    def summed(
+        self,
+        sums: list[Lanes],
+        number: Index,
+        ready: list[Any] | None,
+        prepare: Callable[[Index], Any],
+        part: Callable[[Index, Any], list[Lanes]],
+    ) -> list[Lanes]:
+        """Emit sums of `part` of k and what is prepared for it, for each k below `number`."""
+        if ready is not None:
+            for place, prepared in enumerate(ready):
+                parts = part(Index(self.builder, _PLACE(place)), prepared)
+                sums = [total + more for total, more in zip(sums, parts, strict=True)]
+            return sums
+        kept = [cgutils.alloca_once(self.builder, _SHORTS) for _ in sums]
+        for total, place in zip(sums, kept, strict=True):
+            self.builder.store(total.vector, place)
+        with cgutils.for_range(self.builder, number.value) as loop:
+            k = Index(self.builder, loop.index)
+            for more, place in zip(part(k, prepare(k)), kept, strict=True):
+                self.builder.store((Lanes(self.builder, self.builder.load(place)) + more).vector, place)
+        return [Lanes(self.builder, self.builder.load(place)) for place in kept]
+
+    def cases(self, number: Index, most: int, emit: Callable[[int | None], None]) -> None:
+        """Emit code for each number from 1 to `most`, and for any other."""
+        blocks = {known: self.builder.append_basic_block() for known in (*range(1, most + 1), None)}
+        end = self.builder.append_basic_block()
+        switch = self.builder.switch(number.value, blocks[None])
+        for known, block in blocks.items():
+            if known is not None:
+                switch.add_case(number.value.type(known), block)
+            self.builder.position_at_end(block)
+            emit(known)
+            self.builder.branch(end)
+        self.builder.position_at_end(end)
+
+    def _array(self, argument: int) -> Any:
+        make = self.context.make_array(self.signature.args[argument])
+        return make(self.context, self.builder, self.values[argument])
+
+    def _pointer(self, argument: int, offset: Index, kind: Any) -> Any:
+        pointer = self.builder.gep(self._array(argument).data, [offset.value])
+        return self.builder.bitcast(pointer, kind.as_pointer())
+
+
+def lanewise(change: Callable[..., Iterable[Lanes]]) -> Any:
     """Make a compiled kernel of what is done to the colours of a pixel.
 
     Args:
         change: Takes red, green and blue, and two numbers, spread over all lanes; returns red, green and blue.
 
     Returns:
-        A function for compiled code: planes (3, N) uint16, contiguous, N a multiple of 32, changed in place, and the two
-        numbers, uint16.
+        A function for compiled code: planes (3, N) uint16, contiguous, N a multiple of 32, changed in place, and the
+        two numbers, uint16.
     """
+
+    def emit(call: _Call) -> None:
+        size = call.length(0, 1)
+        numbers = [Lanes.of(call.builder, value) for value in call.values[1:]]
+        for x in call.steps(size, LANES):
+            places = [size * channel + x for channel in range(3)]
+            colours = [call.lanes(0, place) for place in places]
+            for place, changed in zip(places, change(*colours, *numbers), strict=True):
+                call.store(changed.vector, 0, place)
 
     @intrinsic
     def kernel(_: Any, planes: Any, first: Any, second: Any) -> Any:
-        if planes.layout != "C":
-            return None
-
-        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            shape = context.make_array(signature.args[0])(context, builder, values[0]).shape
-            size = builder.extract_value(shape, 1)
-            index = size.type
-            numbers = [Lanes(builder, _spread(builder, value, _SHORTS)) for value in values[1:]]
-            with cgutils.for_range_slice(builder, index(0), size, index(LANES), index) as (start, _count):
-                places = [
-                    _pointer(context, builder, signature, values, 0, builder.add(builder.mul(size, index(c)), start), _SHORTS)
-                    for c in range(3)
-                ]
-                colours = [Lanes(builder, builder.load(place, align=2)) for place in places]
-                for place, changed in zip(places, change(*colours, *numbers), strict=True):
-                    builder.store(changed.vector, place, align=2)
-            return context.get_dummy_value()
-
-        return types.void(planes, types.uint16, types.uint16), codegen
+        return _contiguous(types.void(planes, types.uint16, types.uint16), emit)
 
     return kernel
 
@@ -140,39 +248,29 @@ def transpose(
         target_stride: From one column to the next, bytes.
         target_distance: From the one place to the other, bytes.
     """
-    if source.layout != "C" or target.layout != "C":
-        return None
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def at(array: int, place: int, row: int) -> Any:
-            start, stride, distance = values[array + 1 : array + 4]
-            offset = builder.add(start, builder.mul(stride, stride.type(row)))
-            offset = builder.add(offset, builder.mul(distance, distance.type(place)))
-            return _pointer(context, builder, signature, values, array, offset, _SQUARE_BYTES)
-
-        halves = _mask(range(SQUARE)), _mask(range(SQUARE, 2 * SQUARE))
-        whole = _mask(range(2 * SQUARE))
+    def emit(call: _Call) -> None:
+        start, stride, distance = (call.index(n) for n in (1, 2, 3))
+        into, target_stride, target_distance = (call.index(n) for n in (5, 6, 7))
+        shuffle = call.builder.shuffle_vector
         vectors = []
         for row in range(SQUARE):
-            pair = [builder.load(at(0, place, row), align=1) for place in range(2)]
-            vectors.append(builder.shuffle_vector(*pair, whole))
+            parts = [call.load(0, start + stride * row + distance * place, _SQUARE_BYTES) for place in range(2)]
+            vectors.append(shuffle(*parts, _mask(range(2 * SQUARE))))
         half = SQUARE // 2
-        # Perfect shuffles of two rows, in each place by itself.
-        masks = [
+        masks = [  # perfect shuffles of two rows, in each place by itself
             _mask([place + part * half + n // 2 + n % 2 * 2 * SQUARE for place in (0, SQUARE) for n in range(SQUARE)])
             for part in range(2)
         ]
         for _stage in range(4):  # log2(SQUARE)
-            vectors = [
-                builder.shuffle_vector(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks
-            ]
+            vectors = [shuffle(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks]
         for row, vector in enumerate(vectors):
-            for place, part in enumerate(halves):
-                builder.store(builder.shuffle_vector(vector, vector, part), at(4, place, row), align=1)
-        return context.get_dummy_value()
+            for place in range(2):
+                part = shuffle(vector, vector, _mask(range(place * SQUARE, (place + 1) * SQUARE)))
+                call.store(part, 4, into + target_stride * row + target_distance * place)
 
-    place = types.int64
-    return types.void(source, place, place, place, target, place, place, place), codegen
+    whole = types.int64
+    return _contiguous(types.void(source, whole, whole, whole, target, whole, whole, whole), emit)
 
 
 @intrinsic
@@ -192,46 +290,29 @@ def weigh_rows(
         row: Row of the result, from its start on.
         length: How many bytes, at least 64.
     """
-    if any(array.layout != "C" for array in (image, weights, out)):
-        return None
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _, top, column, _, y, num, _, row, length = values
-        index = top.type
+    def emit(call: _Call) -> None:
+        top, column, y, num, row, length = (call.index(n) for n in (1, 2, 4, 5, 7, 8))
 
-        def at(array: int, row: Any, column: Any, kind: Any) -> Any:
-            shape = context.make_array(signature.args[array])(context, builder, values[array]).shape
-            offset = builder.add(builder.mul(row, builder.extract_value(shape, 1)), column)
-            return _pointer(context, builder, signature, values, array, offset, kind)
+        def weight_of(k: Index) -> Lanes:
+            return call.spread(3, k * call.length(3, 1) + y)
 
-        def weight_of(k: Any) -> Lanes:
-            return Lanes(builder, _spread(builder, builder.load(at(3, k, y, _SHORT), align=2), _SHORTS))
+        def whole_row(known: int | None) -> None:
+            ready = call.ready(known, weight_of)
+            for x in call.steps(length, WIDE):
 
-        def weighed(k: Any, x: Any, weight: Lanes) -> list[Lanes]:
-            place = at(0, builder.add(top, k), builder.add(column, x), _WIDE_BYTES)
-            return [part * weight for part in _unpack(builder, builder.load(place, align=1))]
+                def weighed(k: Index, weight: Lanes, x: Index = x) -> list[Lanes]:
+                    pixels = call.load(0, (top + k) * call.length(0, 1) + column + x, _WIDE_BYTES)
+                    return [part * weight for part in _unpack(call.builder, pixels)]
 
-        def emit(unrolled: int | None) -> None:
-            known = [(index(k), weight_of(index(k))) for k in range(unrolled or 0)]
-            for x in _steps(builder, length, WIDE):
-                sums = [Lanes(builder, ir.Constant(_SHORTS, [128] * LANES)) for _half in range(2)]
-                for k, weight in known:
-                    sums = [total + part for total, part in zip(sums, weighed(k, x, weight), strict=True)]
-                if unrolled is None:
-                    kept = [cgutils.alloca_once(builder, _SHORTS) for _half in range(2)]
-                    for total, place in zip(sums, kept, strict=True):
-                        builder.store(total.vector, place)
-                    with cgutils.for_range(builder, num) as loop:
-                        for part, place in zip(weighed(loop.index, x, weight_of(loop.index)), kept, strict=True):
-                            builder.store((Lanes(builder, builder.load(place)) + part).vector, place)
-                    sums = [Lanes(builder, builder.load(place)) for place in kept]
-                builder.store(_pack(builder, *(total >> 8 for total in sums)), at(6, row, x, _WIDE_BYTES), align=1)
+                sums = call.summed([_half_a_level(call.builder)] * 2, num, ready, weight_of, weighed)
+                mean = _pack(call.builder, *(total >> 8 for total in sums))
+                call.store(mean, 6, row * call.length(6, 1) + x)
 
-        _emit_cases(builder, num, MOST_ROWS, emit)
-        return context.get_dummy_value()
+        call.cases(num, MOST_ROWS, whole_row)
 
     whole = types.int64
-    return types.void(image, whole, whole, weights, whole, whole, out, whole, whole), codegen
+    return _contiguous(types.void(image, whole, whole, weights, whole, whole, out, whole, whole), emit)
 
 
 @intrinsic
@@ -246,35 +327,23 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
         num: How many pixels.
         out: (3, S, 32) uint8.
     """
-    if any(array.layout != "C" for array in (lanes, weights, out)):
-        return None
 
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _, first, _, x, num, _ = values
-        index = first.type
-        shape = context.make_array(signature.args[2])(context, builder, values[2]).shape
-        size = builder.extract_value(shape, 1)
-        half = ir.Constant(_SHORTS, [128] * LANES)
-        sums = [cgutils.alloca_once_value(builder, half) for _channel in range(3)]
-        for total in sums:
-            builder.store(half, total)
-        with cgutils.for_range(builder, num) as loop:
-            place = builder.add(builder.mul(loop.index, size), x)
-            weight = builder.load(_pointer(context, builder, signature, values, 2, place, _SHORT), align=2)
-            spread = _spread(builder, weight, _SHORTS)
-            column = builder.mul(builder.add(first, loop.index), index(3 * LANES))
-            for channel, total in enumerate(sums):
-                offset = builder.add(column, index(channel * LANES))
-                pixels = builder.load(_pointer(context, builder, signature, values, 0, offset, _BYTES), align=1)
-                builder.store(builder.add(builder.load(total), _product(builder, pixels, spread)), total)
+    def emit(call: _Call) -> None:
+        first, x, num = (call.index(n) for n in (1, 3, 4))
+        size = call.length(2, 1)
+
+        def weighed(k: Index, weight: Lanes) -> list[Lanes]:
+            pixels = [call.load(0, ((first + k) * 3 + channel) * LANES, _BYTES) for channel in range(3)]
+            return [(Lanes(call.builder, call.builder.zext(part, _SHORTS)) << 8) * weight for part in pixels]
+
+        def weight_of(k: Index) -> Lanes:
+            return call.spread(2, k * size + x)
+
+        sums = call.summed([_half_a_level(call.builder)] * 3, num, None, weight_of, weighed)
         for channel, total in enumerate(sums):
-            mean = builder.lshr(builder.load(total), ir.Constant(_SHORTS, [8] * LANES))
-            place = builder.mul(builder.add(builder.mul(size, index(channel)), x), index(LANES))
-            target = _pointer(context, builder, signature, values, 5, place, _BYTES)
-            builder.store(builder.trunc(mean, _BYTES), target, align=1)
-        return context.get_dummy_value()
+            call.store(call.builder.trunc((total >> 8).vector, _BYTES), 5, (size * channel + x) * LANES)
 
-    return types.void(lanes, types.int64, weights, types.int64, types.int64, out), codegen
+    return _contiguous(types.void(lanes, types.int64, weights, types.int64, types.int64, out), emit)
 
 
 @intrinsic
@@ -290,119 +359,74 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
         into: Where the first result goes.
         width: How many numbers, at least 32.
     """
-    if any(array.layout != "C" for array in (source, pairs, weights, out)):
+
+    def emit(call: _Call) -> None:
+        start, into, width = (call.index(n) for n in (1, 5, 6))
+        none, number = start - start, call.length(2, 0)
+
+        def distances_and_weight(k: Index) -> tuple[list[Index], Lanes]:
+            return [Index(call.builder, call.load(2, k * 2 + side, _PLACE)) for side in range(2)], call.spread(3, k + 1)
+
+        def whole_row(known: int | None) -> None:
+            middle, ready = call.spread(3, none), call.ready(known, distances_and_weight)
+            for x in call.steps(width, LANES):
+
+                def weighed(_: Index, pair: tuple[list[Index], Lanes], x: Index = x) -> list[Lanes]:
+                    distances, weight = pair
+                    before, behind = (call.lanes(0, start + x + distance) for distance in distances)
+                    return [(before + behind) * weight]
+
+                sums = [call.lanes(0, start + x) * middle]
+                (total,) = call.summed(sums, number, ready, distances_and_weight, weighed)
+                call.store(total.vector, 4, into + x)
+
+        call.cases(number, MOST_PAIRS, whole_row)
+
+    whole = types.int64
+    return _contiguous(types.void(source, whole, pairs, weights, out, whole, whole), emit)
+
+
+def _contiguous(signature: Any, emit: Callable[[_Call], None]) -> Any:
+    """An intrinsic of contiguous arrays, as Numba wants it; it does not compile for others."""
+    if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in signature.args):
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        _, start, _, _, _, into, width = values
-        index = start.type
-
-        def load(array: int, offset: Any, kind: Any) -> Any:
-            return builder.load(_pointer(context, builder, signature, values, array, offset, kind), align=2)
-
-        def weight_at(place: Any) -> Lanes:
-            return Lanes(builder, _spread(builder, load(3, place, _SHORT), _SHORTS))
-
-        def distances_at(place: Any) -> list[Any]:
-            return [load(2, builder.add(builder.mul(place, index(2)), index(side)), index) for side in range(2)]
-
-        def weighed(here: Any, distances: list[Any], weight: Lanes) -> Lanes:
-            before, behind = (Lanes(builder, load(0, builder.add(here, each), _SHORTS)) for each in distances)
-            return (before + behind) * weight
-
-        reach = builder.extract_value(context.make_array(signature.args[2])(context, builder, values[2]).shape, 0)
-
-        def emit(unrolled: int | None) -> None:
-            middle = weight_at(index(0))
-            known = [(distances_at(index(k)), weight_at(index(k + 1))) for k in range(unrolled or 0)]
-            for x in _steps(builder, width, LANES):
-                here = builder.add(start, x)
-                total = Lanes(builder, load(0, here, _SHORTS)) * middle
-                for distances, weight in known:
-                    total += weighed(here, distances, weight)
-                if unrolled is None:
-                    kept = cgutils.alloca_once(builder, _SHORTS)
-                    builder.store(total.vector, kept)
-                    with cgutils.for_range(builder, reach) as loop:
-                        weight = weight_at(builder.add(loop.index, index(1)))
-                        more = weighed(here, distances_at(loop.index), weight)
-                        builder.store((Lanes(builder, builder.load(kept)) + more).vector, kept)
-                    total = Lanes(builder, builder.load(kept))
-                target = _pointer(context, builder, signature, values, 4, builder.add(into, x), _SHORTS)
-                builder.store(total.vector, target, align=2)
-
-        _emit_cases(builder, reach, MOST_PAIRS, emit)
+        emit(_Call(context, builder, signature, values))
         return context.get_dummy_value()
 
-    whole = types.int64
-    return types.void(source, whole, pairs, weights, out, whole, whole), codegen
+    return signature, codegen
 
 
-def _emit_cases(builder: Any, number: Any, most: int, emit: Callable[[int | None], None]) -> None:
-    """Emit code for a number of 1 to `most`, with its weights in registers, and for any other."""
-    cases = {known: builder.append_basic_block() for known in (*range(1, most + 1), None)}
-    end = builder.append_basic_block()
-    switch = builder.switch(number, cases[None])
-    for known, block in cases.items():
-        if known is not None:
-            switch.add_case(number.type(known), block)
-        builder.position_at_end(block)
-        emit(known)
-        builder.branch(end)
-    builder.position_at_end(end)
-
-
-def _steps(builder: Any, length: Any, step: int) -> Iterator[Any]:
-    """Emit a loop over vectors of a row: their places, of which the last overlaps the one before it."""
-    index = length.type
-    last = builder.sub(length, index(step))
-    with cgutils.for_range_slice(builder, index(0), length, index(step), index) as (x, _count):
-        yield builder.select(builder.icmp_signed("<", x, last), x, last)
+def _half_a_level(builder: Any) -> Lanes:
+    """In 256ths of one: what sums start from that are rounded."""
+    return Lanes(builder, _vector_of(128))
 
 
 def _unpack(builder: Any, pixels: Any) -> list[Lanes]:
-    """64 bytes as 32 and 32 numbers, times 256, in the order that `_pack` undoes: an instruction each."""
+    """64 bytes, times 256, as 32 and 32 numbers, in an order that takes an instruction each."""
     zeros = ir.Constant(_WIDE_BYTES, [0] * WIDE)
-    return [
-        Lanes(builder, builder.bitcast(builder.shuffle_vector(zeros, pixels, _mask([n for place in half for n in (place, WIDE + place)])), _SHORTS))
-        for half in _HALVES
-    ]
+    masks = [_mask([n for place in half for n in (place, WIDE + place)]) for half in _HALVES]
+    return [Lanes(builder, builder.bitcast(builder.shuffle_vector(zeros, pixels, mask), _SHORTS)) for mask in masks]
 
 
 def _pack(builder: Any, first: Lanes, second: Lanes) -> Any:
-    """The lower bytes of what was unpacked."""
+    """The lower bytes of what was unpacked, where they were."""
     places = {place: 2 * n + WIDE * half for half, of_half in enumerate(_HALVES) for n, place in enumerate(of_half)}
     parts = [builder.bitcast(part.vector, _WIDE_BYTES) for part in (first, second)]
     return builder.shuffle_vector(*parts, _mask([places[place] for place in range(WIDE)]))
 
 
-def _mask(places: Sequence[int]) -> Any:
-    return ir.Constant(ir.VectorType(_INDEX, len(places)), list(places))
+def _mask(places: Iterable[int]) -> Any:
+    places = list(places)
+    return ir.Constant(ir.VectorType(_INDEX, len(places)), places)
 
 
-def _pointer(context: Any, builder: Any, signature: Any, values: Any, array: int, offset: Any, kind: Any) -> Any:
-    """Where `kind` lies in an array among the arguments, `offset` elements of the array from its start."""
-    data = context.make_array(signature.args[array])(context, builder, values[array]).data
-    return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
+def _vector_of(operand: Operand) -> Any:
+    return operand.vector if isinstance(operand, Lanes) else ir.Constant(_SHORTS, [operand] * LANES)
 
 
-def _product(builder: Any, pixels: Any, weights: Any) -> Any:
-    """Bytes times weights in 65536ths, in 256ths of a grey level."""
-    eight = ir.Constant(weights.type, [8] * weights.type.count)
-    return _upper(builder, builder.shl(builder.zext(pixels, weights.type), eight), weights)
-
-
-def _upper(builder: Any, first: Any, second: Any) -> Any:
-    """The upper halves of products of unsigned 16-bit integers."""
-    # Written out as widening, product, shift and narrowing it is recognised only where no widening left its loop.
-    kind = first.type
-    name = f"llvm.umul.fix.v{kind.count}i16"
-    multiply = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind, _INDEX]), name)
-    return builder.call(multiply, [first, second, _INDEX(16)])
-
-
-def _spread(builder: Any, value: Any, kind: Any) -> Any:
-    """A vector of one number over and over."""
-    undefined = ir.Constant(kind, ir.Undefined)
-    single = builder.insert_element(undefined, value, ir.Constant(_INDEX, 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_INDEX, kind.count), [0] * kind.count))
+def _bytes_of(kind: Any) -> int:
+    """What one number of a vector takes, or a number by itself."""
+    width: int = getattr(kind, "element", kind).width
+    return width // 8

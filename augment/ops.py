@@ -15,6 +15,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Strength = Annotated[float, Field(ge=0, le=7)]  # eight times as bright is as far as the CPU's integers go
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
@@ -24,13 +25,9 @@ class ColorJitter(Frozen):
     """Brightness, contrast, saturation and hue changed in an order drawn for each image (as in torchvision)."""
 
     p: Probability = Field(default=0.8, description="probability that an image is changed")
-    brightness: float = Field(
-        default=0.8, ge=0, description="factor drawn from [max(0, 1 - b), 1 + b]; 0 leaves it out"
-    )
-    contrast: float = Field(default=0.8, ge=0, description="factor drawn from [max(0, 1 - c), 1 + c]; 0 leaves it out")
-    saturation: float = Field(
-        default=0.8, ge=0, description="factor drawn from [max(0, 1 - s), 1 + s]; 0 leaves it out"
-    )
+    brightness: Strength = Field(default=0.8, description="factor drawn from [max(0, 1 - b), 1 + b]; 0 leaves it out")
+    contrast: Strength = Field(default=0.8, description="factor drawn from [max(0, 1 - c), 1 + c]; 0 leaves it out")
+    saturation: Strength = Field(default=0.8, description="factor drawn from [max(0, 1 - s), 1 + s]; 0 leaves it out")
     hue: float = Field(default=0.2, ge=0, le=0.5, description="shift drawn from [-h, h], in turns of the colour circle")
 
 

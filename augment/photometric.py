@@ -5,8 +5,6 @@ pixel's own grey as its base. So the three, in any order, are three identical st
 which may stand before, between or after them, splits them in two runs of which each image takes its part.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional

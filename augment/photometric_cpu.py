@@ -97,6 +97,6 @@ def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
 
 def _any_of(draws: dict[str, Tensor], ops: Collection[str]) -> list[bool]:
     """Whether any of these changes was drawn, for each view."""
+    flags = [draws[f"{op}.apply"].numpy() for op in ops if f"{op}.apply" in draws]
     num = len(next(iter(draws.values())))
-    flags: list[bool] = sum((draws[f"{op}.apply"] for op in ops if f"{op}.apply" in draws), torch.zeros(num)).bool().tolist()
-    return flags
+    return np.logical_or.reduce(flags).tolist() if flags else [False] * num

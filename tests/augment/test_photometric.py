@@ -147,6 +147,58 @@ def test_a_recipe_on_the_cpu_equals_kornias(crops: Tensor, recipe: str, dtype: t
     assert (difference <= 4 * factor).double().mean() >= 0.999
 
 
+@pytest.mark.parametrize("op", ["brightness", "contrast", "saturation"])
+def test_the_strongest_jitter_on_the_cpu_equals_kornias(crops: Tensor, op: str) -> None:
+    none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    group = CropGroup(color_jitter=ColorJitter(p=1, **{**none, op: 7}))
+    draws = draws_of(group, len(crops))
+    assert draws[f"color_jitter.{op}"].max() > 7
+    assert levels(on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws)).max() <= 2
+
+
+def test_a_jitter_stronger_than_the_cpu_can_compute_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 7"):
+        ColorJitter(brightness=7.1)
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_the_contrast_on_the_cpu_sees_the_mean_of_what_comes_before_it(crops: Tensor, position: int) -> None:
+    group = CropGroup(color_jitter=ColorJitter(p=1))
+    draws = draws_of(group, len(crops))
+    order = torch.tensor([0, 2, 3])  # all but the contrast
+    draws["color_jitter.order"] = torch.cat([order[:position], torch.tensor([1]), order[position:]]).repeat(
+        len(crops), 1
+    )
+    difference = levels(on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws))
+    assert difference.mean() <= 0.5
+    assert (difference <= 2).double().mean() >= 0.999
+
+
+@pytest.mark.parametrize("side", [5, 33, 70])
+def test_a_recipe_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: int) -> None:
+    group, cut = RECIPES["byol"], crops[..., :side, :side].contiguous()
+    draws = draws_of(group, len(cut))
+    difference = levels(on_cpu(cut, group, draws, np.uint8), apply_photometric(cut / 255, group, draws))
+    assert difference.mean() <= 1
+    assert (difference <= 4).double().mean() >= 0.999
+
+
+def test_a_blur_wider_than_the_unrolled_code_equals_kornias(crops: Tensor) -> None:
+    group, large = CropGroup(blur=GaussianBlur(p=1, sigma=(3, 5))), crops[:6].repeat(1, 1, 3, 3)  # 29 taps
+    draws = draws_of(group, len(large))
+    difference = levels(on_cpu(large, group, draws, np.uint8), apply_photometric(large / 255, group, draws))
+    assert difference.max() <= 4
+
+
+def test_views_are_changed_where_they_lie_as_elsewhere(crops: Tensor) -> None:
+    group = RECIPES["byol"]
+    draws, inplace = draws_of(group, len(crops)), crops.numpy().copy()
+    apply_on_cpu(inplace, group, draws, inplace)
+    expected = np.empty(crops.shape, np.uint8)
+    apply_on_cpu(crops.numpy(), group, draws, expected)
+    assert np.array_equal(inplace, expected)
+
+
 @pytest.mark.parametrize("side", [8, 40, 64, 70])
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2), (np.uint8, 4)])
 def test_a_blur_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: int, dtype: type, limit: float) -> None:
