@@ -1,6 +1,7 @@
 """From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -54,37 +55,63 @@ class Cutter:
             changes = None
             if photometric and group.changes():
                 changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
-            # The first view's, where it is overwritten in the cache, not each view's own.
-            scratch = np.empty(rows.shape[2:], np.uint8)
-            self._groups.append((rows, crop_uniforms(seed=seed, **keys), crop_bounds(group), size, changes, scratch))
+            uniforms, cut = crop_uniforms(seed=seed, **keys), np.empty(rows.shape[2:], np.uint8)
+            self._groups.append(_Group(rows, size, uniforms, crop_bounds(group), changes, cut))
 
     def reduction(self, row: int, height: int, width: int) -> int:
         """How much smaller a row's image of this size may be decoded."""
+        if any(reduction_for(height, width, group.size) == 1 for group in self._groups):
+            return 1  # as most are, whatever their boxes
         least = REDUCTIONS[0]
-        for rows, u, bounds, size, *_ in self._groups:
-            count = rows.shape[1]
-            for place in range(row * count, (row + 1) * count):
-                _, _, box_height, box_width, _ = draw_box(u[place], height, width, bounds)
-                least = min(least, reduction_for(box_height, box_width, size))
+        for group in self._groups:
+            for place in range(row * group.count, (row + 1) * group.count):
+                _, _, box_height, box_width, _ = draw_box(group.uniforms[place], height, width, group.bounds)
+                least = min(least, reduction_for(box_height, box_width, group.size))
                 if least == 1:
                     return 1
         return least
 
     def fill(self, row: int, picture: Picture) -> None:
         """Write a row's views; of a clip of fewer frames than the columns have, the first places."""
-        for rows, u, bounds, size, changes, scratch in self._groups:
-            count = rows.shape[1]
-            for view in range(count):
-                target = rows[row, view]
+        for group in self._groups:
+            for view in range(group.count):
+                place, target, cut = row * group.count + view, group.rows[row, view], group.cut
                 if picture.pixels.ndim == 4:
-                    target = target[: len(picture.pixels)]
-                cut = scratch[: len(target)]
-                box = draw_box(u[row * count + view], picture.height, picture.width, bounds)
-                crop_resize(picture, *box, size, cut)
-                if changes is None:
+                    num_frames = len(picture.pixels)
+                    target, cut = target[:num_frames], cut[:num_frames]
+                box = draw_box(group.uniforms[place], picture.height, picture.width, group.bounds)
+                crop_resize(picture, *box, group.size, cut)
+                if group.changes is None:
                     target[...] = cut
                 else:
-                    changes.apply(row * count + view, cut, target)
+                    group.changes.apply(place, cut, target)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Views of one group of a recipe, for `Cutter`.
+
+    Attributes:
+        rows: (B, V, ...), for the results.
+        size: Side of a view, px.
+        uniforms: (B * V, N), the draws of the boxes.
+        bounds: Of the recipe, for the boxes.
+        changes: Of the colours, of B * V views.
+        cut: A view in the cache: each is cut here, and written to its own place once, in order.
+    """
+
+    rows: np.ndarray
+    size: int
+    uniforms: np.ndarray
+    bounds: np.ndarray
+    changes: Changes | None
+    cut: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """V."""
+        count: int = self.rows.shape[1]
+        return count
 
 
 class ViewGenerator:

@@ -47,7 +47,8 @@ def crop_resize(
         out: (3, size, size) or (T, 3, size, size) uint8, overwritten.
     """
     reduction = picture.reduction
-    for image, view in [(picture.pixels, out)] if picture.pixels.ndim == 3 else zip(picture.pixels, out, strict=True):
+    frames = zip(picture.pixels, out, strict=True) if picture.pixels.ndim == 4 else ((picture.pixels, out),)
+    for image, view in frames:
         if size >= LANES and max(height, width) <= MAX_SCALE * size * reduction:  # the boxes of training
             box = top / reduction, left / reduction, height / reduction, width / reduction
             resize_box(image.reshape(image.shape[0], -1), *box, flip, view)

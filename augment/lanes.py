@@ -325,23 +325,25 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
         weights: (K, S) uint16, K >= num, of which column `x` is taken; they add up to 65536.
         x: Pixel of the result.
         num: How many pixels.
-        out: (3, S, 32) uint8.
+        out: (S, 3, 32) uint8.
     """
 
     def emit(call: _Call) -> None:
         first, x, num = (call.index(n) for n in (1, 3, 4))
-        size = call.length(2, 1)
-
-        def weighed(k: Index, weight: Lanes) -> list[Lanes]:
-            pixels = [call.load(0, ((first + k) * 3 + channel) * LANES, _BYTES) for channel in range(3)]
-            return [(Lanes(call.builder, call.builder.zext(part, _SHORTS)) << 8) * weight for part in pixels]
 
         def weight_of(k: Index) -> Lanes:
-            return call.spread(2, k * size + x)
+            return call.spread(2, k * call.length(2, 1) + x)
+
+        def weighed(k: Index, weight: Lanes) -> list[Lanes]:
+            place = (first + k) * (3 * LANES)
+            red_and_green, blue = call.load(0, place, _WIDE_BYTES), call.load(0, place + WIDE, _BYTES)
+            wide = Lanes(call.builder, call.builder.zext(blue, _SHORTS)) << 8
+            return [part * weight for part in (*_unpack(call.builder, red_and_green), wide)]
 
         sums = call.summed([_half_a_level(call.builder)] * 3, num, None, weight_of, weighed)
-        for channel, total in enumerate(sums):
-            call.store(call.builder.trunc((total >> 8).vector, _BYTES), 5, (size * channel + x) * LANES)
+        *red_and_green, blue = (total >> 8 for total in sums)
+        call.store(_pack(call.builder, *red_and_green), 5, x * (3 * LANES))
+        call.store(call.builder.trunc(blue.vector, _BYTES), 5, x * (3 * LANES) + WIDE)
 
     return _contiguous(types.void(lanes, types.int64, weights, types.int64, types.int64, out), emit)
 

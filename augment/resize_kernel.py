@@ -34,7 +34,7 @@ def resize_box(
     length = 3 * (math.ceil(left + width) - start_column)
     padded = -(-length // SQUARE) * SQUARE
     rows = np.empty((LANES, padded), np.uint8)
-    lanes, result = np.empty((padded, LANES), np.uint8), np.empty((3, size, LANES), np.uint8)
+    lanes, result = np.empty((padded, LANES), np.uint8), np.empty((size, 3, LANES), np.uint8)
     for start in range(0, size, LANES):
         start = min(start, size - LANES)
         for row in range(LANES):
@@ -47,8 +47,8 @@ def resize_box(
         for channel in range(3):
             for x in range(0, size, SQUARE):
                 x = min(x, size - SQUARE)
-                taken, into = (channel * size + x) * LANES, (channel * size + start) * size + x
-                transpose(result, taken, LANES, SQUARE, out, into, size, SQUARE * size)  # type: ignore[call-arg]
+                taken, into = (3 * x + channel) * LANES, (channel * size + start) * size + x
+                transpose(result, taken, 3 * LANES, SQUARE, out, into, size, SQUARE * size)  # type: ignore[call-arg]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
