@@ -184,6 +184,8 @@ def _finished_for(level: Any, threshold: Any, out: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _solarised(level: np.uint16, threshold: int) -> np.uint16:  # pragma: no cover - compiled
+    if threshold == NEVER:  # the same for all: a loop of its own
+        return level
     return np.uint16(np.uint16(255 * LEVEL) - level) if level >= np.uint16(threshold) else level
 
 
