@@ -88,27 +88,27 @@ class Lanes:
 Operand = Lanes | int
 
 
-class Index:
+class _Index:
     """An integer that says where something lies, while a kernel is compiled."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value
 
-    def __add__(self, other: "Index | int") -> "Index":
-        return Index(self.builder, self.builder.add(self.value, self._value_of(other)))
+    def __add__(self, other: "_Index | int") -> "_Index":
+        return _Index(self.builder, self.builder.add(self.value, self._value_of(other)))
 
-    def __sub__(self, other: "Index | int") -> "Index":
-        return Index(self.builder, self.builder.sub(self.value, self._value_of(other)))
+    def __sub__(self, other: "_Index | int") -> "_Index":
+        return _Index(self.builder, self.builder.sub(self.value, self._value_of(other)))
 
-    def __mul__(self, other: "Index | int") -> "Index":
-        return Index(self.builder, self.builder.mul(self.value, self._value_of(other)))
+    def __mul__(self, other: "_Index | int") -> "_Index":
+        return _Index(self.builder, self.builder.mul(self.value, self._value_of(other)))
 
-    def at_most(self, other: "Index") -> "Index":
+    def at_most(self, other: "_Index") -> "_Index":
         smaller = self.builder.icmp_signed("<", self.value, other.value)
-        return Index(self.builder, self.builder.select(smaller, self.value, other.value))
+        return _Index(self.builder, self.builder.select(smaller, self.value, other.value))
 
-    def _value_of(self, other: "Index | int") -> Any:
-        return other.value if isinstance(other, Index) else self.value.type(other)
+    def _value_of(self, other: "_Index | int") -> Any:
+        return other.value if isinstance(other, _Index) else self.value.type(other)
 
 
 @dataclass(frozen=True)
@@ -120,62 +120,62 @@ class _Call:
     signature: Any
     values: Any
 
-    def index(self, argument: int) -> Index:
-        return Index(self.builder, self.values[argument])
+    def index(self, argument: int) -> _Index:
+        return _Index(self.builder, self.values[argument])
 
-    def length(self, argument: int, axis: int) -> Index:
+    def length(self, argument: int, axis: int) -> _Index:
         """How long an array is along an axis."""
-        return Index(self.builder, self.builder.extract_value(self._array(argument).shape, axis))
+        return _Index(self.builder, self.builder.extract_value(self._array(argument).shape, axis))
 
-    def load(self, argument: int, offset: Index, kind: Any) -> Any:
+    def load(self, argument: int, offset: _Index, kind: Any) -> Any:
         """What lies so many elements from an array's start."""
         return self.builder.load(self._pointer(argument, offset, kind), align=_bytes_of(kind))
 
-    def store(self, value: Any, argument: int, offset: Index) -> None:
+    def store(self, value: Any, argument: int, offset: _Index) -> None:
         self.builder.store(value, self._pointer(argument, offset, value.type), align=_bytes_of(value.type))
 
-    def spread(self, argument: int, offset: Index) -> Lanes:
+    def spread(self, argument: int, offset: _Index) -> Lanes:
         """One number of an array, in all lanes."""
         return Lanes.of(self.builder, self.load(argument, offset, _SHORT))
 
-    def lanes(self, argument: int, offset: Index) -> Lanes:
+    def lanes(self, argument: int, offset: _Index) -> Lanes:
         """Numbers of an array side by side."""
         return Lanes(self.builder, self.load(argument, offset, _SHORTS))
 
-    def steps(self, length: Index, step: int) -> Iterator[Index]:
+    def steps(self, length: _Index, step: int) -> Iterator[_Index]:
         """Emit a loop over registers of a row, at least one long: their places; the last may overlap the one before."""
         index, last = length.value.type, length - step
         with cgutils.for_range_slice(self.builder, index(0), length.value, index(step), index) as (x, _count):
-            yield Index(self.builder, x).at_most(last)
+            yield _Index(self.builder, x).at_most(last)
 
-    def ready(self, known: int | None, prepare: Callable[[Index], Any]) -> list[Any] | None:
+    def ready(self, known: int | None, prepare: Callable[[_Index], Any]) -> list[Any] | None:
         """What `prepare` gives for 0 to `known` - 1, made before a loop around `summed`; None if that is not known."""
-        return None if known is None else [prepare(Index(self.builder, _PLACE(k))) for k in range(known)]
+        return None if known is None else [prepare(_Index(self.builder, _PLACE(k))) for k in range(known)]
 
     def summed(
         self,
         sums: list[Lanes],
-        number: Index,
+        number: _Index,
         ready: list[Any] | None,
-        prepare: Callable[[Index], Any],
-        part: Callable[[Index, Any], list[Lanes]],
+        prepare: Callable[[_Index], Any],
+        part: Callable[[_Index, Any], list[Lanes]],
     ) -> list[Lanes]:
         """Emit sums of `part` of k and what is prepared for it, for each k below `number`."""
         if ready is not None:
             for place, prepared in enumerate(ready):
-                parts = part(Index(self.builder, _PLACE(place)), prepared)
+                parts = part(_Index(self.builder, _PLACE(place)), prepared)
                 sums = [total + more for total, more in zip(sums, parts, strict=True)]
             return sums
         kept = [cgutils.alloca_once(self.builder, _SHORTS) for _ in sums]
         for total, place in zip(sums, kept, strict=True):
             self.builder.store(total.vector, place)
         with cgutils.for_range(self.builder, number.value) as loop:
-            k = Index(self.builder, loop.index)
+            k = _Index(self.builder, loop.index)
             for more, place in zip(part(k, prepare(k)), kept, strict=True):
                 self.builder.store((Lanes(self.builder, self.builder.load(place)) + more).vector, place)
         return [Lanes(self.builder, self.builder.load(place)) for place in kept]
 
-    def cases(self, number: Index, most: int, emit: Callable[[int | None], None]) -> None:
+    def cases(self, number: _Index, most: int, emit: Callable[[int | None], None]) -> None:
         """Emit code for each number from 1 to `most`, and for any other."""
         blocks = {known: self.builder.append_basic_block() for known in (*range(1, most + 1), None)}
         end = self.builder.append_basic_block()
@@ -192,7 +192,7 @@ class _Call:
         make = self.context.make_array(self.signature.args[argument])
         return make(self.context, self.builder, self.values[argument])
 
-    def _pointer(self, argument: int, offset: Index, kind: Any) -> Any:
+    def _pointer(self, argument: int, offset: _Index, kind: Any) -> Any:
         pointer = self.builder.gep(self._array(argument).data, [offset.value])
         return self.builder.bitcast(pointer, kind.as_pointer())
 
@@ -294,14 +294,14 @@ def weigh_rows(
     def emit(call: _Call) -> None:
         top, column, y, num, row, length = (call.index(n) for n in (1, 2, 4, 5, 7, 8))
 
-        def weight_of(k: Index) -> Lanes:
+        def weight_of(k: _Index) -> Lanes:
             return call.spread(3, k * call.length(3, 1) + y)
 
         def whole_row(known: int | None) -> None:
             ready = call.ready(known, weight_of)
             for x in call.steps(length, WIDE):
 
-                def weighed(k: Index, weight: Lanes, x: Index = x) -> list[Lanes]:
+                def weighed(k: _Index, weight: Lanes, x: _Index = x) -> list[Lanes]:
                     pixels = call.load(0, (top + k) * call.length(0, 1) + column + x, _WIDE_BYTES)
                     return [part * weight for part in _unpack(call.builder, pixels)]
 
@@ -331,10 +331,10 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
     def emit(call: _Call) -> None:
         first, x, num = (call.index(n) for n in (1, 3, 4))
 
-        def weight_of(k: Index) -> Lanes:
+        def weight_of(k: _Index) -> Lanes:
             return call.spread(2, k * call.length(2, 1) + x)
 
-        def weighed(k: Index, weight: Lanes) -> list[Lanes]:
+        def weighed(k: _Index, weight: Lanes) -> list[Lanes]:
             place = (first + k) * (3 * LANES)
             red_and_green, blue = call.load(0, place, _WIDE_BYTES), call.load(0, place + WIDE, _BYTES)
             wide = Lanes(call.builder, call.builder.zext(blue, _SHORTS)) << 8
@@ -366,14 +366,16 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
         start, into, width = (call.index(n) for n in (1, 5, 6))
         none, number = start - start, call.length(2, 0)
 
-        def distances_and_weight(k: Index) -> tuple[list[Index], Lanes]:
-            return [Index(call.builder, call.load(2, k * 2 + side, _PLACE)) for side in range(2)], call.spread(3, k + 1)
+        def distances_and_weight(k: _Index) -> tuple[list[_Index], Lanes]:
+            return [_Index(call.builder, call.load(2, k * 2 + side, _PLACE)) for side in range(2)], call.spread(
+                3, k + 1
+            )
 
         def whole_row(known: int | None) -> None:
             middle, ready = call.spread(3, none), call.ready(known, distances_and_weight)
             for x in call.steps(width, LANES):
 
-                def weighed(_: Index, pair: tuple[list[Index], Lanes], x: Index = x) -> list[Lanes]:
+                def weighed(_: _Index, pair: tuple[list[_Index], Lanes], x: _Index = x) -> list[Lanes]:
                     distances, weight = pair
                     before, behind = (call.lanes(0, start + x + distance) for distance in distances)
                     return [(before + behind) * weight]
