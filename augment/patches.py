@@ -115,5 +115,5 @@ def _warp(x: Tensor, degrees: Tensor, shear: Tensor, displacement: Tensor) -> Te
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)  # (N, p, p, 2)
     smooth = functional.interpolate(displacement, size=x.shape[-2:], mode="bicubic", align_corners=True)
     grid = grid + 2 * smooth.permute(0, 2, 3, 1)  # the side is 2 in the grid's units
-    warped: Tensor = functional.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+    warped: Tensor = functional.grid_sample(x.float(), grid.float(), padding_mode="border", align_corners=False)
     return warped.to(x.dtype)

@@ -178,7 +178,7 @@ def global_candidates(targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """All workers' patches (N, T) float32 from (B, R, C, T), and (N,): 0, or so low that invalid ones have no part."""
     candidates = gather(targets.float().flatten(1, 2)).flatten(0, 1)
     everyone_valid = gather(valid).repeat_interleave(targets.shape[1] * targets.shape[2])
-    return candidates, torch.where(everyone_valid, 0.0, _EXCLUDED)
+    return candidates, candidates.new_zeros(len(candidates)).masked_fill(~everyone_valid, _EXCLUDED)
 
 
 def encode_changed(encoder: PatchGridEncoder, images: Tensor, changes: PatchChanges, batch: Batch, seed: int) -> Tensor:
