@@ -251,11 +251,10 @@ def blur(
                 line[begin - k] = line[begin + k]
                 line[begin + width - 1 + k] = line[begin + width - 1 - k]
             _weigh_row(line, begin, across, weights, row, 0, width)
-            target = out[channel, y]
-            for x in range(width):
-                target[x] = _finished(row[x], threshold, target)
-    if grey:
-        out[1], out[2] = out[0], out[0]
+            for same in range(channel, 3 if grey else channel + 1):
+                target = out[same, y]
+                for x in range(width):
+                    target[x] = _finished(row[x], threshold, target)
 
 
 @njit(nogil=True, cache=True, inline="always")
