@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.batch_norm import convert_sync_batch_norm
 from models.registry import METHODS, build_method
-from tests.distributed.test_methods_of_two import _my_batch
+from tests.distributed.test_methods_of_two import my_batch
 from tests.distributed.two_processes import TwoProcesses
 from tests.small_methods import ENCODERS, NUM_ROWS, SIZE, SMALL
 
@@ -18,7 +18,7 @@ def train_from_an_empty_bank(name: str) -> dict[str, Tensor]:
     network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
     method.expect_rows(NUM_ROWS)
     for step in range(2):
-        network(_my_batch(name, epoch=step))["loss"].backward()
+        network(my_batch(name, epoch=step, dtype=torch.float32))["loss"].backward()
         method.after_step(step + 1, 4)
     return {key: value.clone() for key, value in method.state_dict().items()}
 

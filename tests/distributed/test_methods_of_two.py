@@ -35,16 +35,17 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
     optimizer = torch.optim.SGD(method.parameters(), lr=1e-4)  # small: a step multiplies the first one's rounding
     for step in range(2):
         optimizer.zero_grad()
-        network(_my_batch(name, epoch=step))["loss"].backward()
+        network(my_batch(name, epoch=step, dtype=torch.float64))["loss"].backward()
         optimizer.step()
         method.after_step(step + 1, 4)
     gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
     return {"gradients": gradients, "state": method.state_dict()}
 
 
-def _my_batch(name: str, epoch: int) -> Batch:
+def my_batch(name: str, epoch: int, dtype: torch.dtype) -> Batch:
+    """This worker's half of a batch; in one process the whole."""
     batch = make_batch(name, epoch)
-    batch["views"] = {group: views.double() for group, views in batch["views"].items()}
+    batch["views"] = {group: views.to(dtype) for group, views in batch["views"].items()}
     batch["valid"][_INVALID] = False
     if world_size() == 1:
         return batch
