@@ -55,7 +55,7 @@ class Changes:
             for image, target in zip(images, out, strict=True):
                 self.apply(index, image, target)
         elif not self._changed[index]:
-            out[...] = images if out.dtype == np.uint8 else images * np.float32(1 / 255)
+            out[...] = images if out.dtype == np.uint8 else images.astype(np.float32) / 255
         else:
             if self._before[index]:
                 images = self._by_kornia(index, torch.from_numpy(images) / 255, BEFORE).mul(255).round().byte().numpy()
