@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from augment.lanes import LANES, Lanes, lanewise, weigh_pairs
+from augment.lanes import lanewise, weigh_pairs
+from augment.vectors import LANES, Lanes
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
 NOTHING = -1  # in the place of one that is left out
@@ -33,21 +34,21 @@ _TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.00
 _FINE = 16  # of a grey level while it is changed
 _WHITE = 255 * _FINE
 _ONE = 65536 // _FINE  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
-_LUMA = (0.299, 0.587, 0.114)
-_RED, _GREEN, _BLUE = (round(65536 * weight) for weight in _LUMA)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
+_RED, _GREEN, _BLUE = (round(65536 * weight) for weight in LUMA)
 _CHUNK = 1024  # pixels at a time: their three channels take 6 kB of the first-level cache
 
 
 @lanewise
 def _scale(red: Lanes, green: Lanes, blue: Lanes, factor: Lanes, base: Lanes) -> tuple[Lanes, ...]:
-    return tuple(_clipped((colour << 4) * factor + base) for colour in (red, green, blue))
+    return _mixed((red, green, blue), factor, base)
 
 
 @lanewise
 def _saturate(red: Lanes, green: Lanes, blue: Lanes, factor: Lanes, _: Lanes) -> tuple[Lanes, ...]:
     luma = _four_lumas(red, green, blue)
     base = (luma >> 2) - (luma << 2) * factor
-    return tuple(_clipped((colour << 4) * factor + base) for colour in (red, green, blue))
+    return _mixed((red, green, blue), factor, base)
 
 
 @lanewise
@@ -59,8 +60,8 @@ def _shift_hue(red: Lanes, green: Lanes, blue: Lanes, sextants: Lanes, _: Lanes)
     turn = two + four
     before_green = green - blue
     before_green = before_green.wrapped(before_green + turn)
-    beyond_green = red.where(green.equals(value), two + (blue - red), four + (red - green))
-    place = red.where(red.equals(value), before_green, beyond_green) + (chroma << 4) * sextants
+    beyond_green = (two + (blue - red)).where(green.equals(value), four + (red - green))
+    place = before_green.where(red.equals(value), beyond_green) + (chroma << 4) * sextants
     place = place.wrapped(place - turn)
     from_cyan, from_green, from_blue = (abs(place - colour) for colour in (two + chroma, two, four))
     ramps = from_cyan.beyond(chroma), two.beyond(from_green), two.beyond(from_blue)
@@ -76,8 +77,8 @@ def _four_lumas(red: Lanes, green: Lanes, blue: Lanes) -> Lanes:
     return (red << 2) * _RED + (green << 2) * _GREEN + (blue << 2) * _BLUE
 
 
-def _clipped(colour: Lanes) -> Lanes:
-    return colour.at_least(0).at_most(_WHITE)
+def _mixed(colours: tuple[Lanes, ...], factor: Lanes, base: Lanes) -> tuple[Lanes, ...]:
+    return tuple(((colour << 4) * factor + base).at_least(0).at_most(_WHITE) for colour in colours)
 
 
 @njit(nogil=True, cache=True)
@@ -198,12 +199,12 @@ def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - com
             row, total = planes[channel, start : min(start + _CHUNK, size)], np.uint32(0)
             for x in range(row.size):
                 total = np.uint32(total + row[x])
-            luma += _LUMA[channel] * total
+            luma += LUMA[channel] * total
     return luma
 
 
 @njit(nogil=True, cache=True)
-def half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover - compiled
+def _half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover - compiled
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
     reach = min(reach, blur_reach(sigma))
     weights, whole = np.empty(reach + 1, np.float64), -1.0
@@ -232,8 +233,8 @@ def blur(
         taps: Most of the kernel; fewer than H and W.
         out: (3, H, W) uint8, or float32 in [0, 1], overwritten; every weight may have lost a 128th of a grey level.
     """
-    grey, threshold = changes[index].grey, changes[index].threshold
-    weights = half_gaussian(changes[index].sigma, taps // 2)
+    drawn = changes[index]
+    grey, threshold, weights = drawn.grey, drawn.threshold, _half_gaussian(drawn.sigma, taps // 2)
     height, width, reach = image.shape[1], image.shape[2], weights.size - 1
     begin = -(-reach // LANES) * LANES
     line, row = np.empty(begin + width + reach, np.uint16), np.empty(width, np.uint16)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.colour_kernel import blur_reach
+from augment.colour_kernel import LUMA, blur_reach
 from augment.kornia_ops import apply_photometric, blur_taps
 from augment.ops import ColorJitter, GaussianBlur
 from augment.recipe import CropGroup
@@ -18,7 +18,6 @@ from augment.sample import JITTER_OPS
 BEFORE = ("quarter_turns", "rotate", "affine")  # executed by Kornia, before and after what is fused
 AFTER = ("channel_drop", "noise", "cutout", "sobel")
 _HUE = JITTER_OPS.index("hue")
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
 
 
 def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
@@ -151,7 +150,7 @@ def _banded(half: Tensor, side: int) -> Tensor:
 
 def _luma(x: Tensor) -> Tensor:
     red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue  # (B, 1, H, W)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue  # (B, 1, H, W)
 
 
 def _per_image(values: Tensor) -> Tensor:
