@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from augment.captions import captions
-from augment.crop_kernel import draw_box
 from augment.geometry import REDUCTIONS, crop_resize, reduction_for
+from augment.kernels.crop import draw_box
 from augment.photometric import apply_fused
 from augment.photometric_cpu import Changes, apply_on_cpu
 from augment.picture import Picture

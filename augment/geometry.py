@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from augment.kernels.resize import LANES, MAX_SCALE, resize_box
 from augment.picture import Picture
-from augment.resize_kernel import LANES, MAX_SCALE, resize_box
 
 REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder can leave out frequencies; largest first
 _STILL_SHRINKS = 2  # times, at least, after a reduction: the resize's own filter then hides the decoder's

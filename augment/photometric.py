@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.colour_kernel import LUMA, blur_reach
+from augment.kernels.colour import LUMA, blur_reach
 from augment.kornia_ops import apply_photometric, blur_taps
 from augment.ops import ColorJitter, GaussianBlur
 from augment.recipe import CropGroup

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment import colour_kernel
+from augment.kernels import colour
 from augment.kornia_ops import apply_photometric, blur_taps
 from augment.photometric import AFTER, BEFORE
 from augment.recipe import CropGroup
@@ -61,10 +61,10 @@ class Changes:
                 images = self._by_kornia(index, torch.from_numpy(images) / 255, BEFORE).mul(255).round().byte().numpy()
             changed = np.empty(images.shape, np.float32) if self._after[index] else out
             if self._blurred[index]:
-                colour_kernel.change(images, self._compiled, index, self._levels, self._levels)
-                colour_kernel.blur(self._levels, self._compiled, index, self._taps, changed)
+                colour.change(images, self._compiled, index, self._levels, self._levels)
+                colour.blur(self._levels, self._compiled, index, self._taps, changed)
             else:
-                colour_kernel.change(images, self._compiled, index, self._levels, changed)
+                colour.change(images, self._compiled, index, self._levels, changed)
             if self._after[index]:
                 unit = self._by_kornia(index, torch.from_numpy(changed), AFTER)
                 out[...] = (unit.mul(255).round() if out.dtype == np.uint8 else unit).numpy()
@@ -75,23 +75,23 @@ class Changes:
 
 
 def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
-    """What `augment.colour_kernel` takes of the draws."""
+    """What `augment.kernels.colour` takes of the draws."""
     drawn = {name: value.numpy() for name, value in draws.items()}
-    changes = np.zeros(len(next(iter(drawn.values()))), colour_kernel.CHANGES)
-    changes["ops"], changes["threshold"] = colour_kernel.NOTHING, colour_kernel.NEVER
+    changes = np.zeros(len(next(iter(drawn.values()))), colour.CHANGES)
+    changes["ops"], changes["threshold"] = colour.NOTHING, colour.NEVER
     if group.color_jitter is not None:
         order, chosen = drawn["color_jitter.order"], drawn["color_jitter.apply"]
         used = np.array([getattr(group.color_jitter, name) > 0 for name in JITTER_OPS])
         amounts = np.stack([drawn[f"color_jitter.{name}"] for name in JITTER_OPS], axis=1)
-        changes["ops"] = np.where(chosen[:, None] & used[order], order, colour_kernel.NOTHING)
+        changes["ops"] = np.where(chosen[:, None] & used[order], order, colour.NOTHING)
         changes["amounts"] = np.take_along_axis(amounts, order, axis=1)
     if group.greyscale is not None:
         changes["grey"] = drawn["greyscale.apply"]
     if group.blur is not None:
         changes["sigma"] = np.where(drawn["blur.apply"], drawn["blur.sigma"], 0)
     if group.solarize is not None:
-        first = np.ceil(255 * colour_kernel.LEVEL * drawn["solarize.threshold"].astype(np.float64) - _ROUNDING)
-        changes["threshold"] = np.where(drawn["solarize.apply"], first, colour_kernel.NEVER)
+        first = np.ceil(255 * colour.LEVEL * drawn["solarize.threshold"].astype(np.float64) - _ROUNDING)
+        changes["threshold"] = np.where(drawn["solarize.apply"], first, colour.NEVER)
     return changes
 
 

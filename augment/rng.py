@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment import rng_kernel
+from augment.kernels import hashing
 
 # splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64 arithmetic.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -40,7 +40,7 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
     if sample_id.device.type == "cpu":
         # A draw of few samples is a hundred small operations, and those were a twentieth of a decode task's time.
         columns = (np.ascontiguousarray(key.numpy()) for key in (epoch, sample_id, torch.zeros_like(sample_id) + view))
-        return torch.from_numpy(rng_kernel.hash_keys(_hash_name(f"{seed}/{op}"), *columns))
+        return torch.from_numpy(hashing.hash_keys(_hash_name(f"{seed}/{op}"), *columns))
     return _state_of_tensors(f"{seed}/{op}", epoch, sample_id, view)
 
 
@@ -55,7 +55,7 @@ def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | T
 def uniform_of(state: Tensor, num: int) -> Tensor:
     """Expand `state` (B,) to (B, num) float32 uniform in [0, 1); see `uniform`."""
     if state.device.type == "cpu":
-        return torch.from_numpy(rng_kernel.expand(np.ascontiguousarray(state.numpy()), num))
+        return torch.from_numpy(hashing.expand(np.ascontiguousarray(state.numpy()), num))
     return _uniform_of_tensor(state, num)
 
 

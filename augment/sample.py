@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment.crop_kernel import NUM_UNIFORMS, draw_boxes
+from augment.kernels.crop import NUM_UNIFORMS, draw_boxes
 from augment.ops import Affine, ColorJitter, Cutout
 from augment.recipe import CropGroup
 from augment.rng import state, uniform
@@ -70,7 +70,7 @@ def sample_crops(
 
 
 def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> np.ndarray:
-    """What `augment.crop_kernel.draw_box` makes boxes of, when the sizes of the images are known, a row an image."""
+    """What `augment.kernels.crop.draw_box` makes boxes of, when the sizes of the images are known, a row an image."""
     numbers: np.ndarray = uniform(
         NUM_UNIFORMS, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="crop"
     ).numpy()
@@ -78,7 +78,7 @@ def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Te
 
 
 def crop_bounds(group: CropGroup) -> np.ndarray:
-    """What `augment.crop_kernel.draw_box` takes of a recipe."""
+    """What `augment.kernels.crop.draw_box` takes of a recipe."""
     return np.array([*group.scale, *group.ratio, group.flip], np.float64)
 
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from augment.geometry import REDUCTIONS, centre_crop, crop_resize, reduction_for
+from augment.kernels.resize import MAX_SCALE
 from augment.picture import Picture
-from augment.resize_kernel import MAX_SCALE
 
 
 def photo(height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What `augment.lanes` is written in: arithmetic in Python that, while a kernel is compiled, emits vector instructions.
+"""What `augment.kernels.lanes` is written in: arithmetic in Python that, while a kernel is compiled, emits vector instructions.
 
 Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
 """

@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from augment.lanes import lanewise, weigh_pairs
-from augment.vectors import LANES, Lanes
+from augment.kernels.lanes import lanewise, weigh_pairs
+from augment.kernels.vectors import LANES, Lanes
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
 NOTHING = -1  # in the place of one that is left out

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from numba import njit
 
-from augment.lanes import SQUARE, transpose, weigh_lanes, weigh_rows
-from augment.vectors import LANES, WIDE
+from augment.kernels.lanes import SQUARE, transpose, weigh_lanes, weigh_rows
+from augment.kernels.vectors import LANES, WIDE
 
 MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are twice as many of them; see the tests
 

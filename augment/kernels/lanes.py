@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from augment.vectors import LANES, PLACE, SHORT, WIDE, Call, Index, Lanes, contiguous, mask_of, pack, unpack
+from augment.kernels.vectors import LANES, PLACE, SHORT, WIDE, Call, Index, Lanes, contiguous, mask_of, pack, unpack
 
 SQUARE = 16  # rows and columns that are transposed at once
 MOST_ROWS, MOST_PAIRS = 6, 6  # for which code without an inner loop is made
