@@ -27,7 +27,7 @@ from benchmarks.job_runs import Row, add_row, images_per_s, job, probes, read_ro
 from jobs.command_line import parse
 from jobs.config import PretrainConfig, complete_pretrain
 from models import artifact, optim
-from models.ema import cosine_momentum, frozen_copy
+from models.blocks.ema import cosine_momentum, frozen_copy
 from models.encoders.factory import build_encoder
 
 USAGE = __doc__.splitlines()[2] if __doc__ else ""

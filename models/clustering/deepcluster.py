@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augment.recipe import Views, deepcluster_views
-from models.bank import MAX_ROWS, Bank, check_room
+from models.blocks.bank import MAX_ROWS, Bank, check_room
 from models.clustering.k_means import k_means, mutual_information, pca_whitening
 from models.collectives import broadcast, gather, global_mean, rank
 from models.encoders.factory import EncoderConfig

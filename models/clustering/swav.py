@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from augment.recipe import Views, swav_views
 from models import health
+from models.blocks.heads import mlp, train_where
+from models.blocks.multi_crop import check_crop_sizes, encode_by_size
+from models.blocks.queue import Queue
 from models.collectives import all_reduce_sum, gather, global_mean, world_size
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp, train_where
 from models.losses import cross_view_entropy
 from models.method import Batch, Method, MethodConfig, check_views
-from models.multi_crop import check_crop_sizes, encode_by_size
-from models.queue import Queue
 
 _GROUP = "global_crops"
 _NUM_GLOBAL = 2

@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from augment import rng
 from augment.recipe import Views, instance_discrimination_views
-from models.bank import MAX_ROWS, Bank, check_room
+from models.blocks.bank import MAX_ROWS, Bank, check_room
+from models.blocks.heads import mlp
 from models.collectives import all_reduce_sum, gather, global_mean
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.method import Batch, Method, MethodConfig, check_views
 
 _GROUP = "global_crops"

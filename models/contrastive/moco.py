@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from augment.recipe import Views, moco_v2_views
 from models import health
+from models.blocks.ema import follow, frozen_copy
+from models.blocks.heads import mlp
+from models.blocks.queue import Queue
 from models.collectives import gather, global_mean
-from models.ema import follow, frozen_copy
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.method import Batch, Method, MethodConfig, check_views
-from models.queue import Queue
 
 _GROUP = "global_crops"
 

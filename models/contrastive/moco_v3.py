@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from augment.recipe import Views, byol_views
 from models import health
+from models.blocks.ema import cosine_momentum, follow, frozen_copy
+from models.blocks.heads import mlp
 from models.collectives import world_size
-from models.ema import cosine_momentum, follow, frozen_copy
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.losses import info_nce
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
 

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from augment.recipe import Views, simclr_views
 from models import health
+from models.blocks.heads import mlp
 from models.collectives import world_size
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.losses import (
     contrastive,
     info_nce,

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.recipe import Views, byol_views
+from models.blocks.heads import mlp
 from models.collectives import gather
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
 
 _VARIANCE_FLOOR = 1e-5  # of the batch norm in the authors' loss

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augment.recipe import Views, byol_views
+from models.blocks.ema import cosine_momentum, follow, frozen_copy
+from models.blocks.heads import mlp
 from models.collectives import global_mean
-from models.ema import cosine_momentum, follow, frozen_copy
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
 
 

@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from augment.recipe import Views, dino_views
 from models import health
+from models.blocks.ema import cosine_momentum, follow, frozen_copy
+from models.blocks.heads import train_where
+from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.collectives import all_reduce_sum, global_mean
-from models.ema import cosine_momentum, follow, frozen_copy
 from models.encoders.factory import EncoderConfig
-from models.heads import train_where
 from models.losses import cross_view_entropy
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
-from models.multi_crop import check_crop_sizes, encode_by_size
 
 
 class DINOConfig(MethodConfig):

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from augment.recipe import Views, moco_v2_views
 from models import health, optim
+from models.blocks.heads import mlp
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.heads import mlp
 from models.method import Batch, Method, MethodConfig, check_views
 
 _GROUP = "global_crops"

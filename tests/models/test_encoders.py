@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.blocks.heads import mlp
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.encoders.resnet_small import ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder, sincos_positions
-from models.heads import mlp
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.ema import cosine_momentum, follow, frozen_copy
+from models.blocks.ema import cosine_momentum, follow, frozen_copy
 
 
 def network() -> nn.Module:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from augment.recipe import CropGroup, Views
+from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.encoders.factory import EncoderConfig, build_encoder
-from models.multi_crop import check_crop_sizes, encode_by_size
 
 
 @pytest.mark.parametrize("name", ["resnet18_small", "vit_tiny_small"])

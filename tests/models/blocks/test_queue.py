@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.queue import Queue
+from models.blocks.queue import Queue
 
 
 def numbered(*values: float) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.bank import Bank, check_room
+from models.blocks.bank import Bank, check_room
 
 
 def bank_of(num_rows: int) -> Bank:
