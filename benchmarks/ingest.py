@@ -96,8 +96,8 @@ def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manife
             place = storage.join(str(work), f"manifest-{name}-{rows}")
             if name.startswith("s3"):
                 place = storage.join(folder, "manifest")  # the server's port is another each time
-            uris = sorted(set(few[schema.URI].to_pylist()))
-            yield grown(place, few, rows), tuple(uris) if name.endswith("shards") else ()
+            shards = sorted(set(few[schema.URI].to_pylist()))
+            yield grown(place, few, rows), tuple(shards) if name.endswith("shards") else ()
         finally:
             store.stop()
 

@@ -71,12 +71,12 @@ def report(config: ReportConfig) -> dict[str, Any]:
         raise InputError(f"run {problem}")
     found = read_run(uri)
     with launch.session(config.cluster, train=False, paths=(uri, found.config.source.uri)) as session:
-        pictures = _pictures(found, session)
-    for picture in pictures.values():
+        drawn = _pictures(found, session)
+    for picture in drawn.values():
         storage.write_bytes(found.run.path("report", picture.name), picture.png)
     place = found.run.path("report", "index.html")
-    storage.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, pictures)))
-    return {"pictures": sorted(pictures), "steps": _steps(found), "result": place}
+    storage.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, drawn)))
+    return {"pictures": sorted(drawn), "steps": _steps(found), "result": place}
 
 
 def read_run(uri: str) -> Found:

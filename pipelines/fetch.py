@@ -38,16 +38,16 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     Raises:
         StorageError: the storage refused, or failed for longer than it is waited for. Never counted as bad data.
     """
-    uris, offsets, lengths = (rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
-    etags = _etags(rows) if verify else [None] * len(uris)
-    local = storage.is_local(uris[0])
+    addresses, offsets, lengths = (rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
+    etags = _etags(rows) if verify else [None] * len(addresses)
+    local = storage.is_local(addresses[0])
     read: _Read = _read_file if local else _read_object
 
     def bring(run: list[int]) -> list[Fetched]:
-        return _bring(read, uris[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]])
+        return _bring(read, addresses[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]])
 
     runs = _runs(rows, alone=[etag is not None for etag in etags])
-    found: list[Fetched] = [b""] * len(uris)
+    found: list[Fetched] = [b""] * len(addresses)
     for run, payloads in zip(runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True):
         for row, payload in zip(run, payloads, strict=True):
             found[row] = payload

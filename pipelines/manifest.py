@@ -298,8 +298,8 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _shards(members: pa.Table) -> Iterator[pa.Table]:
     members = members.sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")]).combine_chunks()
-    uris = members[schema.URI]
-    edges = np.flatnonzero(pc.not_equal(uris[1:], uris[:-1]).to_numpy()) + 1
+    shards = members[schema.URI]
+    edges = np.flatnonzero(pc.not_equal(shards[1:], shards[:-1]).to_numpy()) + 1
     for start, stop in pairwise([0, *edges.tolist(), members.num_rows]):
         shard = members.slice(start, stop - start)
         for group in cut_by_bytes(shard, SHARD_GROUP_BYTES):
