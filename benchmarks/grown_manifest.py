@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.storage import uris
 
 ROWS_PER_TABLE = 1 << 16
 
@@ -48,7 +49,7 @@ def loose_rows(folder: str, limit: int) -> pa.Table:
     stats = [path.stat() for path in found]
     columns = {
         schema.SAMPLE_ID: np.arange(len(found)),
-        schema.URI: [storage.absolute(str(path)) for path in found],
+        schema.URI: [uris.absolute(str(path)) for path in found],
         schema.OFFSET: np.zeros(len(found), np.int64),
         schema.LENGTH: [stat.st_size for stat in stats],
         "member": pa.nulls(len(found), pa.string()),

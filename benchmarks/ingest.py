@@ -32,8 +32,9 @@ from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.ingest_contestants import CONTESTANTS, Setup
 from benchmarks.job_runs import Row, add_row, job, read_rows, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.manifest import Manifest, open_manifest, versions
+from pipelines.storage import uris
 from tests.object_store import ObjectStore
 
 USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
@@ -87,15 +88,15 @@ def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manife
         if name.startswith("s3"):
             os.environ.update(store.env)
             store.start()
-            storage.forget_clients()  # of the server of the corpus before, which had another port
+            uris.forget_clients()  # of the server of the corpus before, which had another port
         try:
             files = _copied(data, work, min(rows, MAX_FILES))
             few = _shard_rows(files, work) if name.endswith("shards") else loose_rows(files, 10**9)
             if name.startswith("s3"):
                 few = _uploaded(few, store)
-            place = storage.join(str(work), f"manifest-{name}-{rows}")
+            place = uris.join(str(work), f"manifest-{name}-{rows}")
             if name.startswith("s3"):
-                place = storage.join(folder, "manifest")  # the server's port is another each time
+                place = uris.join(folder, "manifest")  # the server's port is another each time
             shards = sorted(set(few[schema.URI].to_pylist()))
             yield grown(place, few, rows), tuple(shards) if name.endswith("shards") else ()
         finally:
@@ -136,7 +137,7 @@ def _uploaded(rows: pa.Table, store: ObjectStore) -> pa.Table:
     for uri in rows[schema.URI].to_pylist():
         places.setdefault(uri, f"{bucket}/{len(places):05d}-{os.path.basename(uri)}")
     with ThreadPoolExecutor(UPLOADS) as threads:
-        list(threads.map(lambda uri: storage.write_bytes(places[uri], Path(uri).read_bytes()), places))
+        list(threads.map(lambda uri: uris.write_bytes(places[uri], Path(uri).read_bytes()), places))
     column = pa.array([places[uri] for uri in rows[schema.URI].to_pylist()])
     return rows.set_column(rows.schema.get_field_index(schema.URI), schema.MANIFEST.field(schema.URI), column)
 

@@ -22,12 +22,13 @@ import torch
 
 from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
-from pipelines import fetch, schema, storage
+from pipelines import fetch, schema
 from pipelines.decode import Limits
 from pipelines.decoder import Decoder
 from pipelines.ingest import Columns, Crops
 from pipelines.manifest import open_manifest
 from pipelines.plan import Plan
+from pipelines.storage import uris
 
 NUM_WORKERS = 2  # of DataLoader and webdataset
 PLAIN_ROWS = 64  # fetched at a time
@@ -198,7 +199,7 @@ def data_loader(setup: Setup) -> None:
 
 
 def _open_shard(url: str, mode: str = "rb", bufsize: int = 8192, **_: Any) -> Any:
-    fs, path = storage.filesystem(url)
+    fs, path = uris.filesystem(url)
     return fs.open(path, mode)
 
 

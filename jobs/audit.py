@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from jobs.run_dir import RunDir
-from pipelines import schema, storage
+from pipelines import schema
+from pipelines.storage import uris
 
 STEPS_PER_PART = 100
 SCHEMA = pa.schema(
@@ -59,6 +60,6 @@ class SampleAudit:
             np.concatenate([sample_id for _, _, sample_id in self._batches]),
         ]
         table = pa.Table.from_arrays([pa.array(column, pa.int64()) for column in columns], schema=SCHEMA)
-        with storage.open_atomic(self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")) as file:
+        with uris.open_atomic(self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")) as file:
             pq.write_table(table, file)
         self._batches = []

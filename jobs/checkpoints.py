@@ -15,8 +15,8 @@ from typing import Any
 import ray
 import torch
 
-from pipelines import storage
 from pipelines.plan import Ledger
+from pipelines.storage import uris
 
 FOLDER = "checkpoints"
 STATE = "state.pt"
@@ -59,7 +59,7 @@ def ledger(folder: str) -> Ledger:
     name = committed(folder)
     if name is None:
         return Ledger(0, ())
-    return Ledger.from_dict(json.loads(storage.read_bytes(storage.join(folder, name, _CONTENTS)))["ledger"])
+    return Ledger.from_dict(json.loads(uris.read_bytes(uris.join(folder, name, _CONTENTS)))["ledger"])
 
 
 def mend(folder: str) -> None:
@@ -68,24 +68,24 @@ def mend(folder: str) -> None:
     A machine that dies while it writes can leave a snapshot cut in two, or one that names a checkpoint whose files did
     not all arrive. Train would refuse to start. Nothing is deleted: the snapshot is pointed at another checkpoint.
     """
-    names = [name for name in storage.list_names(folder) if name.startswith(_PREFIX)]
-    if _SNAPSHOT not in storage.list_names(folder):
+    names = [name for name in uris.list_names(folder) if name.startswith(_PREFIX)]
+    if _SNAPSHOT not in uris.list_names(folder):
         return
     snapshot = _snapshot(folder)
     latest = committed(folder)
     found = snapshot is not None and {_name(result) for result in snapshot["checkpoint_results"]} <= set(names)
-    if found and (latest is None or _is_whole(storage.join(folder, latest))):
+    if found and (latest is None or _is_whole(uris.join(folder, latest))):
         return
-    whole = next((name for name in reversed(names) if _is_whole(storage.join(folder, name))), None)
+    whole = next((name for name in reversed(names) if _is_whole(uris.join(folder, name))), None)
     was = f"checkpoint {latest}" if latest else f"{_SNAPSHOT} of {folder}"
     print(f"{was} is torn: going on from {whole or 'the beginning'}", file=sys.stderr)
-    storage.write_bytes(storage.join(folder, _SNAPSHOT), json.dumps(_snapshot_of(whole)).encode())
+    uris.write_bytes(uris.join(folder, _SNAPSHOT), json.dumps(_snapshot_of(whole)).encode())
 
 
 def _snapshot(folder: str) -> dict[str, Any] | None:
     """Train's snapshot, None where there is none or it is cut short."""
     try:
-        values: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, _SNAPSHOT)))
+        values: dict[str, Any] = json.loads(uris.read_bytes(uris.join(folder, _SNAPSHOT)))
     except (FileNotFoundError, ValueError):
         return None
     return values
@@ -97,8 +97,8 @@ def _name(result: dict[str, Any]) -> str:
 
 def _is_whole(checkpoint: str) -> bool:
     try:
-        contents = json.loads(storage.read_bytes(storage.join(checkpoint, _CONTENTS)))
-        return bool(storage.size(storage.join(checkpoint, STATE)) == contents["bytes"])
+        contents = json.loads(uris.read_bytes(uris.join(checkpoint, _CONTENTS)))
+        return bool(uris.size(uris.join(checkpoint, STATE)) == contents["bytes"])
     except (FileNotFoundError, ValueError, KeyError):
         return False
 

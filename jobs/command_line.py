@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
 from augment.frozen import Frozen
-from pipelines.retries import StorageError
+from pipelines.storage.retries import StorageError
 
 Config = TypeVar("Config", bound=Frozen)
 

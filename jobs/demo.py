@@ -29,8 +29,8 @@ from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
-from pipelines import storage
 from pipelines.manifest import versions
+from pipelines.storage import uris
 
 RECIPE = "demo"
 STAGES = ("corpus", "index", "preview", "pretrain", "adapt", "export", "report")
@@ -75,7 +75,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     """
     begun = time.monotonic()
     out = launch.absolute_out(config.out)
-    if not storage.is_local(out):
+    if not uris.is_local(out):
         raise InputError(f"out {out} must be a local folder: the demo makes its corpus there")
     stages = Stages()
     with launch.session(config.cluster, paths=(out,)):
@@ -84,13 +84,13 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             return trained
         with stages.stage("adapt"):
             probes = _probe(config, out)
-        source, embeddings = SourceConfig(uri=storage.join(out, "manifest")), storage.join(out, "embeddings")
+        source, embeddings = SourceConfig(uri=uris.join(out, "manifest")), uris.join(out, "embeddings")
         with stages.stage("export"):
             exported = export(
                 ExportConfig(artifact=trained["artifact"], source=source, out=embeddings, cluster=config.cluster)
             )
         with stages.stage("report"):
-            reported = report(ReportConfig(run=storage.join(out, "run"), cluster=config.cluster))
+            reported = report(ReportConfig(run=uris.join(out, "run"), cluster=config.cluster))
     seconds = {**stages.seconds, "total": round(time.monotonic() - begun, 1)}
     learnt = all(_learnt(result) for result in probes.values())
     return {
@@ -106,7 +106,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 def _pretrain(config: DemoConfig, out: str, stages: Stages) -> dict[str, Any]:
     """Everything up to the artifact."""
-    corpus, manifest = storage.join(out, "corpus"), storage.join(out, "manifest")
+    corpus, manifest = uris.join(out, "corpus"), uris.join(out, "manifest")
     with stages.stage("corpus"):
         made = make_corpus(
             Path(corpus),
@@ -117,11 +117,11 @@ def _pretrain(config: DemoConfig, out: str, stages: Stages) -> dict[str, Any]:
         print(f"{'made' if made['made'] else 'found'} {corpus}", file=sys.stderr)
     with stages.stage("index"):
         if not versions(manifest):
-            source = SourceConfig(uri=storage.join(corpus, "pretrain"))
+            source = SourceConfig(uri=uris.join(corpus, "pretrain"))
             index(IndexConfig(source=source, out=manifest, cluster=config.cluster))
-    recipe = pretrain_config(config, manifest, storage.join(out, "run"))
+    recipe = pretrain_config(config, manifest, uris.join(out, "run"))
     with stages.stage("preview"):
-        values = {**recipe.model_dump(mode="json"), "out": storage.join(out, "views.png")}
+        values = {**recipe.model_dump(mode="json"), "out": uris.join(out, "views.png")}
         preview(validate(*complete_preview(values)))
     with stages.stage("pretrain"):
         return pretrain(recipe)
@@ -136,12 +136,12 @@ def pretrain_config(config: DemoConfig, manifest: str, run: str) -> PretrainConf
 
 def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
     """Judge the artifact by both probes, and leave the results where the report looks for them."""
-    run, labelled = storage.join(out, "run"), storage.join(out, "corpus", "probe")
+    run, labelled = uris.join(out, "run"), uris.join(out, "corpus", "probe")
     features = embed_labelled(
         AdaptConfig(
-            artifact=storage.join(run, "artifact"),
-            train=LabelledConfig(uri=storage.join(labelled, "train")),
-            test=LabelledConfig(uri=storage.join(labelled, "test")),
+            artifact=uris.join(run, "artifact"),
+            train=LabelledConfig(uri=uris.join(labelled, "train")),
+            test=LabelledConfig(uri=uris.join(labelled, "test")),
             cluster=config.cluster,
         )
     )
@@ -149,7 +149,7 @@ def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
     for probe in (ProbeConfig(name="knn"), ProbeConfig(name="linear")):
         result = judge(probe, features)
         del result["result"]
-        storage.write_bytes(storage.join(run, "probes", f"{probe.name}.json"), json.dumps(result, indent=2).encode())
+        uris.write_bytes(uris.join(run, "probes", f"{probe.name}.json"), json.dumps(result, indent=2).encode())
         results[probe.name] = result
     return results
 

@@ -17,10 +17,11 @@ from jobs.command_line import InputError, RunError, main
 from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from models.artifact import Artifact
-from pipelines import embed, ingest, quarantine, schema, sinks, storage
+from pipelines import embed, ingest, quarantine, schema, sinks
 from pipelines.clips import Sampling
 from pipelines.manifest import Manifest
 from pipelines.plan import ManifestOrder
+from pipelines.storage import uris
 
 RECORD = "export.json"
 
@@ -44,9 +45,9 @@ def export(config: ExportConfig) -> dict[str, Any]:
     uri = launch.user_uri("artifact", config.artifact)
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
         encoder = load_artifact(uri)
-        manifest = manifest_of(source, storage.join(out, "manifest"), config.clip.per_video)
+        manifest = manifest_of(source, uris.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
-        there = set(storage.list_names(storage.join(out, "embeddings")))
+        there = set(uris.list_names(uris.join(out, "embeddings")))
         wanted = sinks.parts(manifest.num_rows, config.part_rows)
         missing = [part for part in wanted if sinks.part_name(*part) not in there]
         counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
@@ -57,10 +58,10 @@ def export(config: ExportConfig) -> dict[str, Any]:
         "parts_written": len(missing),
         "parts_kept": len(wanted) - len(missing),
         "quarantined": counts["quarantined"],
-        "reasons": quarantine.count_by_reason(quarantine.read(storage.join(out, "quarantine"))),
+        "reasons": quarantine.count_by_reason(quarantine.read(uris.join(out, "quarantine"))),
         "storage_retries": counts["retries"],
         "artifact_digest": encoder.digest,
-        "result": storage.join(out, "embeddings"),
+        "result": uris.join(out, "embeddings"),
     }
 
 
@@ -77,11 +78,11 @@ def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest
         "dtype": config.dtype,
         "part_rows": config.part_rows,
     }
-    place = storage.join(out, RECORD)
-    if not storage.exists(place):
-        storage.write_bytes(place, json.dumps(record).encode())
+    place = uris.join(out, RECORD)
+    if not uris.exists(place):
+        uris.write_bytes(place, json.dumps(record).encode())
         return
-    before = json.loads(storage.read_bytes(place))
+    before = json.loads(uris.read_bytes(place))
     differing = [
         f"{key} ({before.get(key)} there, {value} now)" for key, value in record.items() if before.get(key) != value
     ]
@@ -99,7 +100,7 @@ def _write(
     session: launch.Session,
 ) -> dict[str, int]:
     order = ManifestOrder(manifest)
-    bad_samples = storage.join(out, "quarantine")
+    bad_samples = uris.join(out, "quarantine")
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
     work = ingest.Ingest(
         order=order,
@@ -116,7 +117,7 @@ def _write(
     embeddings = embed.embed(images, encoders, block_rows=block_rows, num_actors=session.num_workers)
     half = config.dtype == "float16"
     sink = sinks.EmbeddingSink(
-        storage.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
+        uris.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
     )
     counts: dict[str, int] = {}
     for counts in sinks.write_embeddings(embeddings, sink):

@@ -16,8 +16,8 @@ from augment.recipe import Placement
 from jobs import failures
 from jobs.command_line import InputError
 from jobs.config import ClusterConfig
-from pipelines import retries, storage
 from pipelines.ingest import DECODE_CPUS, PLANNER_CPUS
+from pipelines.storage import retries, uris
 from pipelines.views import ACTOR_CPUS, ActorPool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def absolute_out(out: str) -> str:
     Raises:
         InputError: a relative path in a submitted job, whose working directory is thrown away; credentials in the URI.
     """
-    if storage.is_local(out) and in_submitted_job() and not os.path.isabs(out.removeprefix("file://")):
+    if uris.is_local(out) and in_submitted_job() and not os.path.isabs(out.removeprefix("file://")):
         raise InputError(
             f"out {out} is relative, and a submitted job's folder is thrown away: give an absolute path or s3://"
         )
@@ -91,7 +91,7 @@ def absolute_out(out: str) -> str:
 def user_uri(key: str, uri: str) -> str:
     """Make a URI from the command line absolute; a wrong one becomes an `InputError` that names its key."""
     try:
-        return storage.absolute(uri)
+        return uris.absolute(uri)
     except ValueError as error:
         raise InputError(f"{key} {error}") from None
 
@@ -102,7 +102,7 @@ def check_reachable(key: str, uri: str) -> None:
     Raises:
         InputError: missing or refused, with the remedy.
     """
-    if not any(char in uri for char in "*?[{") and (problem := storage.reachable(uri)):
+    if not any(char in uri for char in "*?[{") and (problem := uris.reachable(uri)):
         raise InputError(f"{key} {problem}")
 
 
@@ -145,7 +145,7 @@ def _set_patience(cluster: ClusterConfig) -> None:
     }
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.environ.update(wanted)
-        storage.forget_clients()
+        uris.forget_clients()
 
 
 def _start(cluster: ClusterConfig) -> bool:
@@ -178,7 +178,7 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for path in paths:
-        if storage.is_local(path) and len(nodes) > 1 and not cluster.shared_fs:
+        if uris.is_local(path) and len(nodes) > 1 and not cluster.shared_fs:
             raise InputError(
                 f"{path} is a local path and the cluster has {len(nodes)} nodes: use object storage, or set "
                 "cluster.shared_fs=true where every node sees the same files"

@@ -15,10 +15,11 @@ from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, SourceConfig
 from jobs.index import manifest_of
-from pipelines import parquet_source, quarantine, storage
+from pipelines import parquet_source, quarantine
 from pipelines.manifest import versions, write_manifest
 from pipelines.pack_plan import HashOrder, PackPlan, samples_of, write_plan
 from pipelines.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
+from pipelines.storage import uris
 
 RECORD = "pack.json"
 MEASURED = 256  # samples that tell how much smaller re-encoding makes them
@@ -70,8 +71,8 @@ def pack(config: PackConfig) -> dict[str, Any]:
         missing = work.missing(plan.num_shards)
         if not _write(config, plan, work, missing):
             return {"exit_code": 1, "result": out}
-        manifest = write_manifest(storage.join(out, "manifest"), work.shards, work.listed(plan.num_shards))
-    _clear(storage.join(out, "staging"))
+        manifest = write_manifest(uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards))
+    _clear(uris.join(out, "staging"))
     quarantined = plan.rows_in - manifest.num_rows
     return {
         "rows_in": plan.rows_in,
@@ -93,13 +94,13 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
     reencode = config.reencode.model_dump() if config.reencode.max_side else None
     wanted = {"source": source, "bytes_column": config.source.bytes_column, "shard_mib": config.shard_mib}
     record = wanted | {"reencode": reencode}
-    place = storage.join(out, RECORD)
-    if not storage.exists(place):
-        if names := storage.list_names(out):
+    place = uris.join(out, RECORD)
+    if not uris.exists(place):
+        if names := uris.list_names(out):
             raise InputError(f"out {out} is no pack and not empty ({names[0]}, ...): choose another one")
-        storage.write_bytes(place, json.dumps(record).encode())
+        uris.write_bytes(place, json.dumps(record).encode())
         return
-    before = json.loads(storage.read_bytes(place))
+    before = json.loads(uris.read_bytes(place))
     differing = [f"{key} ({before.get(key)} there, {new} now)" for key, new in record.items() if before.get(key) != new]
     if differing:
         raise InputError(f"out {out} holds another pack: it differs in {', '.join(differing)}; choose another out")
@@ -111,7 +112,7 @@ def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
     Raises:
         InputError: the source cannot be listed.
     """
-    if not storage.exists(work.plan):
+    if not uris.exists(work.plan):
         with tempfile.TemporaryDirectory(prefix="afield-pack-") as folder:
             order = HashOrder(f"{folder}/order")
             try:
@@ -133,11 +134,11 @@ def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> i
     column = config.source.bytes_column
     is_manifest = bool(versions(source))
     if column or (not is_manifest and parquet_source.is_parquet(source)):
-        staging = parquet_source.Staging(storage.join(work.out, "staging"), work.quarantine, column)
+        staging = parquet_source.Staging(uris.join(work.out, "staging"), work.quarantine, column)
         for table in parquet_source.stage(source, staging):
             order.add(table)
         return parquet_source.num_rows(source)
-    manifest = manifest_of(source, storage.join(work.out, "source"))
+    manifest = manifest_of(source, uris.join(work.out, "source"))
     for table in samples_of(manifest):
         order.add(table)
     return manifest.num_rows
@@ -164,7 +165,7 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
 
 def _clear(folder: str) -> None:
     """Delete the copies of a finished pack."""
-    fs, path = storage.filesystem(folder)
+    fs, path = uris.filesystem(folder)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 

@@ -21,9 +21,9 @@ from jobs.worker import train_worker
 from models import artifact
 from models.optim import peak_lr
 from models.registry import build_method
-from pipelines import storage
 from pipelines.manifest import Manifest
 from pipelines.plan import Plan
+from pipelines.storage import uris
 
 POLL_S = 0.5
 
@@ -137,7 +137,7 @@ def _train(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sess
 def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
-    filesystem, path = storage.arrow_filesystem(run.uri)
+    filesystem, path = uris.arrow_filesystem(run.uri)
     placement = resolve(config.views.placement, session)
     trainer = TorchTrainer(
         train_worker,

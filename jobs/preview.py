@@ -22,10 +22,11 @@ from jobs.index import check_media, manifest_of
 from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
-from pipelines import ingest, schema, storage
+from pipelines import ingest, schema
 from pipelines.head import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
 from pipelines.manifest import Manifest
 from pipelines.plan import Plan
+from pipelines.storage import uris
 
 ORIGINAL_PX = 112
 
@@ -62,7 +63,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     """
     source, out = launch.user_uri("source.uri", config.source.uri), launch.absolute_out(config.out)
     with launch.session(config.cluster, train=False, paths=(source,)):
-        if not any(char in source for char in "*?[{") and (problem := storage.reachable(source)):
+        if not any(char in source for char in "*?[{") and (problem := uris.reachable(source)):
             raise InputError(f"source.uri {problem}")
         with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
             manifest = manifest_of(source, folder, config.clip.per_video)
@@ -73,7 +74,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     if drawn.num_bad:
         print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
-    storage.write_bytes(out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters)))
+    uris.write_bytes(out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters)))
     return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
 
 

@@ -19,9 +19,10 @@ from jobs.report_page import Html
 from jobs.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
-from pipelines import quarantine, schema, storage
+from pipelines import quarantine, schema
 from pipelines.manifest import Manifest, open_manifest, versions
 from pipelines.plan import Plan
+from pipelines.storage import uris
 
 WIDE_PX, HALF_PX = 1096, 536  # of the curves on the page; 1096 is its width
 NUM_EXAMPLES = 3  # of each reason for which samples are bad
@@ -67,15 +68,15 @@ def report(config: ReportConfig) -> dict[str, Any]:
         InputError: there is no run, or a file of it is damaged.
     """
     uri = launch.user_uri("run", config.run)
-    if problem := storage.reachable(uri):
+    if problem := uris.reachable(uri):
         raise InputError(f"run {problem}")
     found = read_run(uri)
     with launch.session(config.cluster, train=False, paths=(uri, found.config.source.uri)) as session:
         drawn = _pictures(found, session)
     for picture in drawn.values():
-        storage.write_bytes(found.run.path("report", picture.name), picture.png)
+        uris.write_bytes(found.run.path("report", picture.name), picture.png)
     place = found.run.path("report", "index.html")
-    storage.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, drawn)))
+    uris.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, drawn)))
     return {"pictures": sorted(drawn), "steps": _steps(found), "result": place}
 
 
@@ -88,11 +89,11 @@ def read_run(uri: str) -> Found:
     try:
         run, config = open_run(uri)
         probes = [
-            json.loads(storage.read_bytes(run.path("probes", name)))
-            for name in storage.list_names(run.path("probes"))
+            json.loads(uris.read_bytes(run.path("probes", name)))
+            for name in uris.list_names(run.path("probes"))
             if name.endswith(".json")
         ]
-        environment = json.loads(storage.read_bytes(run.path("env.json")))
+        environment = json.loads(uris.read_bytes(run.path("env.json")))
         lines = run.join_metrics()
     except InputError:
         raise

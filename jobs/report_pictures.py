@@ -15,10 +15,11 @@ from jobs.run_dir import RunDir
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
-from pipelines import embed, ingest, schema, storage
+from pipelines import embed, ingest, schema
 from pipelines.head import ORIGINAL, Head, WithOriginal, joined
 from pipelines.manifest import Manifest
 from pipelines.plan import Plan
+from pipelines.storage import uris
 
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
 NUM_QUERIES = 8
@@ -94,7 +95,7 @@ def reconstruction(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) ->
         return None
     method = build_method(config.method, config.encoder, config.views, config.seed)
     assert isinstance(method, MAE)
-    data = storage.read_bytes(run.path(checkpoints.FOLDER, name, checkpoints.STATE))
+    data = uris.read_bytes(run.path(checkpoints.FOLDER, name, checkpoints.STATE))
     method.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["method"])
     method.eval()
     triple = method.reconstruct(drawn.batch)

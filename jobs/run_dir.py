@@ -18,8 +18,8 @@ import yaml
 from jobs import checkpoints
 from jobs.command_line import InputError, to_yaml
 from jobs.config import PretrainConfig, load_pretrain
-from pipelines import storage
 from pipelines.plan import Ledger
+from pipelines.storage import uris
 
 MANIFEST = "manifest"
 PACKAGES = (
@@ -50,7 +50,7 @@ class RunDir:
 
     def path(self, *names: str) -> str:
         """URI of something in the directory."""
-        return storage.join(self.uri, *names)
+        return uris.join(self.uri, *names)
 
     def check(self, config: PretrainConfig) -> bool:
         """Tell whether the directory holds this experiment already; False where it is new.
@@ -60,7 +60,7 @@ class RunDir:
         """
         before = self.read_config()
         if before is None:
-            if names := [name for name in storage.list_names(self.uri) if name != MANIFEST]:
+            if names := [name for name in uris.list_names(self.uri) if name != MANIFEST]:
                 raise InputError(
                     f"out {self.uri} is no run directory and not empty ({names[0]}, ...): choose another one"
                 )
@@ -79,17 +79,17 @@ class RunDir:
 
     def read_config(self) -> PretrainConfig | None:
         """Configuration of the run, None where there is none."""
-        if not storage.exists(self.path("config.yaml")):
+        if not uris.exists(self.path("config.yaml")):
             return None
         try:
-            return load_pretrain(yaml.safe_load(storage.read_bytes(self.path("config.yaml"))))
+            return load_pretrain(yaml.safe_load(uris.read_bytes(self.path("config.yaml"))))
         except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"{self.path('config.yaml')} cannot be read: {str(error).splitlines()[0]}") from None
 
     def write_config(self, config: PretrainConfig) -> None:
         """Record what runs, and on what."""
-        storage.write_bytes(self.path("config.yaml"), to_yaml(config).encode())
-        storage.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
+        uris.write_bytes(self.path("config.yaml"), to_yaml(config).encode())
+        uris.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
 
     def committed_step(self) -> int:
         """Optimiser step of the newest committed checkpoint, 0 where there is none."""
@@ -98,7 +98,7 @@ class RunDir:
 
     def has_artifact(self) -> bool:
         """Tell whether the encoder was written; its description comes last."""
-        return storage.exists(self.path("artifact", "artifact.json"))
+        return uris.exists(self.path("artifact", "artifact.json"))
 
     def ledger(self) -> Ledger:
         """What the newest committed checkpoint's weights have seen; nothing where there is none."""
@@ -106,35 +106,35 @@ class RunDir:
 
     def rollback(self) -> dict[str, Any] | None:
         """The collapse for which the run went back to an earlier checkpoint: `step`, `reason`; None if it did not."""
-        if not storage.exists(self.path("rollback.json")):
+        if not uris.exists(self.path("rollback.json")):
             return None
-        values: dict[str, Any] = json.loads(storage.read_bytes(self.path("rollback.json")))
+        values: dict[str, Any] = json.loads(uris.read_bytes(self.path("rollback.json")))
         return values
 
     def write_rollback(self, step: int, reason: str) -> None:
         """Record that the run goes back; from then on it trains at half the learning rate."""
-        storage.write_bytes(self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode())
+        uris.write_bytes(self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode())
 
     def join_metrics(self) -> list[dict[str, Any]]:
         """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""
         lines: dict[int, dict[str, Any]] = {}
-        for name in sorted(storage.list_names(self.path("metrics")), key=_part_key):
-            text = storage.read_bytes(self.path("metrics", name)).decode()
+        for name in sorted(uris.list_names(self.path("metrics")), key=_part_key):
+            text = uris.read_bytes(self.path("metrics", name)).decode()
             lines |= {line["step"]: line for line in map(json.loads, text.splitlines())}
         joined = [lines[step] for step in sorted(lines)]
         if joined:
-            storage.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
+            uris.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
         return joined
 
     def claim_attempt(self) -> int:
         """Take the number of the coming attempt, one more than any before, by writing the first part of its log."""
-        attempt = max((_part_key(name)[0] for name in storage.list_names(self.path("metrics"))), default=-1) + 1
+        attempt = max((_part_key(name)[0] for name in uris.list_names(self.path("metrics"))), default=-1) + 1
         self.write_metrics(attempt, 0, [])
         return attempt
 
     def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
         """Write one part of the log; object storage cannot append."""
-        storage.write_bytes(self.path("metrics", f"{attempt}-{part}.jsonl"), _json_lines(lines))
+        uris.write_bytes(self.path("metrics", f"{attempt}-{part}.jsonl"), _json_lines(lines))
 
 
 def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
@@ -143,7 +143,7 @@ def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
     Raises:
         InputError: there is none.
     """
-    run = RunDir(storage.absolute(uri))
+    run = RunDir(uris.absolute(uri))
     config = run.read_config()
     if config is None:
         raise InputError(f"run {run.uri} is no run directory: it has no config.yaml")

@@ -17,9 +17,10 @@ from jobs.command_line import RunError
 from jobs.config import PretrainConfig
 from jobs.run_dir import RunDir
 from models import collectives, health
-from pipelines import quarantine, schema, storage
+from pipelines import quarantine, schema
 from pipelines.decode import REASONS
-from pipelines.retries import RETRIES
+from pipelines.storage import uris
+from pipelines.storage.retries import RETRIES
 
 Item = TypeVar("Item")
 FLUSH_S = 15.0
@@ -218,7 +219,7 @@ class RunLog:
         if self._board:
             self._board.close()
             for file in Path(self._folder.name).iterdir():
-                storage.write_bytes(self._run.path("tensorboard", file.name), file.read_bytes())
+                uris.write_bytes(self._run.path("tensorboard", file.name), file.read_bytes())
         self._folder.cleanup()
         ray.get(self._monitor.end.remote(stopped_at))
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from models import artifact
 from models.probes import colour_statistics
-from pipelines import schema, storage
+from pipelines import schema
+from pipelines.storage import uris
 
 BLOCK_ROWS = 256
 Kind = Literal["pretrained", "untrained", "colour"]
@@ -40,7 +41,7 @@ class Embed:
 
     def __init__(self, encoders: Encoders) -> None:
         torch.set_num_threads(encoders.threads)
-        storage.filesystem(encoders.artifact)  # the artifact opens its URI with plain fsspec: with this client from now
+        uris.filesystem(encoders.artifact)  # the artifact opens its URI with plain fsspec: with this client from now
         self._device = torch.device("cuda" if encoders.use_gpu else "cpu")
         loaders = {"pretrained": artifact.load, "untrained": artifact.untrained}
         self._columns = encoders.columns

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.decode import BadSample
+from pipelines.storage import uris
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
@@ -40,7 +41,7 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     """
     addresses, offsets, lengths = (rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
     etags = _etags(rows) if verify else [None] * len(addresses)
-    local = storage.is_local(addresses[0])
+    local = uris.is_local(addresses[0])
     read: _Read = _read_file if local else _read_object
 
     def bring(run: list[int]) -> list[Fetched]:
@@ -118,14 +119,14 @@ def _read_file(uri: str, offset: int, length: int, etag: str | None) -> tuple[by
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        raise storage.StorageError(uri, f"{type(error).__name__}: {error.strerror}") from error
+        raise uris.StorageError(uri, f"{type(error).__name__}: {error.strerror}") from error
 
 
 def _read_object(uri: str, offset: int, length: int, etag: str | None) -> tuple[bytes, str | None]:
     if etag is None:
-        return storage.read_range(uri, offset, offset + length), None
+        return uris.read_range(uri, offset, offset + length), None
     if re.fullmatch("[0-9a-f]{32}", etag):
-        data = storage.read_range(uri, offset, offset + length)
+        data = uris.read_range(uri, offset, offset + length)
         return data, hashlib.md5(data, usedforsecurity=False).hexdigest()
-    data = storage.read_range(uri, offset, offset + length + 1)  # no MD5: whether the size is still the same
+    data = uris.read_range(uri, offset, offset + length + 1)  # no MD5: whether the size is still the same
     return data[:length], etag if len(data) <= length else f"more than {length} bytes"

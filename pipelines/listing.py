@@ -13,10 +13,11 @@ import ray.data
 from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.entry import Entry, Place, is_hidden
 from pipelines.local_files import local_entries, local_places
 from pipelines.object_keys import key_entries, key_places
+from pipelines.storage import uris
 from pipelines.tar_members import read_members
 
 IMAGE_SUFFIXES = (
@@ -83,8 +84,8 @@ def list_source(uri: str, *, per_video: int = 1) -> Iterator[pa.Table]:
     Raises:
         ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError` with it as cause.
     """
-    uri = storage.absolute(uri)
-    patterns = list(braceexpand(uri)) if "{" in uri and not storage.exists(uri) else [uri]
+    uri = uris.absolute(uri)
+    patterns = list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
     places = [place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)]
     num_rows = 0
     if places:
@@ -111,16 +112,16 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
     """
     if one_of_many and not any(char in pattern for char in MAGIC):
         return [Place(pattern)]
-    if storage.is_local(pattern) and os.path.lexists(pattern):
+    if uris.is_local(pattern) and os.path.lexists(pattern):
         return local_places(pattern)
-    fs, path = storage.filesystem(pattern)
+    fs, path = uris.filesystem(pattern)
     if any(char in path for char in MAGIC) and not fs.exists(path):
-        return local_places(pattern) if storage.is_local(pattern) else _glob(fs, pattern, path)
-    if problem := storage.reachable(pattern):
+        return local_places(pattern) if uris.is_local(pattern) else _glob(fs, pattern, path)
+    if problem := uris.reachable(pattern):
         raise ValueError(f"source.uri {problem}")
     if not fs.isdir(path):
         return [Place(pattern)]
-    if storage.is_s3(pattern):
+    if uris.is_s3(pattern):
         return key_places(pattern)
     folders = [entry["name"] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
     root = len(path.rstrip("/")) + 1
@@ -128,7 +129,7 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
 
 
 def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
-    if storage.is_s3(pattern):
+    if uris.is_s3(pattern):
         return key_places(pattern)
     return [Place(_uri(pattern, name)) for name in fs.glob(path)]
 
@@ -151,7 +152,7 @@ def _list_places(places: pa.Table) -> Iterator[pa.Table]:
 
 
 def _entries(place: Place) -> Iterator[Entry]:
-    if storage.is_local(place.uri):
+    if uris.is_local(place.uri):
         yield from local_entries(place)
     elif place.kind == "keys":
         yield from key_entries(place)
@@ -161,7 +162,7 @@ def _entries(place: Place) -> Iterator[Entry]:
 
 def _remote_entries(place: Place) -> Iterator[Entry]:
     """List a file or folder of any filesystem that fsspec knows."""
-    fs, path = storage.filesystem(place.uri)
+    fs, path = uris.filesystem(place.uri)
     try:
         info = fs.info(path)
     except FileNotFoundError:

@@ -26,10 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
 from pipelines.left_out import LeftOut
 from pipelines.listing import LEFT_OUT
+from pipelines.storage import uris
 
 # At most; a row group holds no more than one shard. A task reads about a row group at once, and from a shard on S3 the
 # fewer requests the better: at 113 kB a member it gives a fifth more images/s than row groups of 560 MB.
@@ -109,7 +110,7 @@ class Manifest:
 
     def read_row_group(self, part: int, row_group: int) -> pa.Table:
         """Read the live rows of one row group in stored order, columns of `schema.MANIFEST` and `schema.ROW`."""
-        table = _parquet(storage.join(self.uri, self.parts[part].path)).read_row_group(row_group)
+        table = _parquet(uris.join(self.uri, self.parts[part].path)).read_row_group(row_group)
         last = int(self._row_ends[part][row_group])
         table = table.append_column(schema.ROW, pa.array(np.arange(last - table.num_rows, last)))
         return self._alive(table, part, row_group)
@@ -125,7 +126,7 @@ class Manifest:
         for part, row_group, rows in self.row_groups():
             if not rows:
                 continue
-            file = _parquet(storage.join(self.uri, self.parts[part].path))
+            file = _parquet(uris.join(self.uri, self.parts[part].path))
             table = file.read_row_group(row_group, columns=[schema.SAMPLE_ID, schema.URI, "member", schema.CLIP])
             row = np.arange(table.num_rows, dtype=np.int32)
             positions = (np.full_like(row, part), np.full_like(row, row_group), row)
@@ -138,7 +139,7 @@ class Manifest:
         row_group = self.parts[part].tombstones
         if row_group is None or self.tombstones is None:
             return POSITION.empty_table()
-        return _tombstones(storage.join(self.uri, self.tombstones), row_group)
+        return _tombstones(uris.join(self.uri, self.tombstones), row_group)
 
     def _alive(self, table: pa.Table, part: int, row_group: int) -> pa.Table:
         if self.parts[part].tombstones is None:
@@ -151,13 +152,13 @@ class Manifest:
     def read_left_out(self) -> Iterator[pa.Table]:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
         if self.left_out_table:
-            for batch in _parquet(storage.join(self.uri, self.left_out_table)).iter_batches():
+            for batch in _parquet(uris.join(self.uri, self.left_out_table)).iter_batches():
                 yield pa.Table.from_batches([batch])
 
 
 @lru_cache(maxsize=8)
 def _parquet(uri: str) -> pq.ParquetFile:
-    fs, path = storage.arrow_filesystem(uri)
+    fs, path = uris.arrow_filesystem(uri)
     return pq.ParquetFile(fs.open_input_file(path))
 
 
@@ -168,7 +169,7 @@ def _tombstones(uri: str, row_group: int) -> pa.Table:
 
 def versions(uri: str) -> list[int]:
     """Version numbers of the manifest at a URI, ascending; none where there is no manifest."""
-    names = storage.list_names(storage.join(uri, "versions"))
+    names = uris.list_names(uris.join(uri, "versions"))
     return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
 
 
@@ -181,7 +182,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
         raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
-    record = json.loads(storage.read_bytes(_record(uri, version or found[-1])))
+    record = json.loads(uris.read_bytes(_record(uri, version or found[-1])))
     if any("dead_rows" not in part for part in record["parts"]):
         raise ValueError(f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index")
     parts = tuple(
@@ -189,7 +190,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         for part in record["parts"]
     )
     return Manifest(
-        storage.absolute(uri),
+        uris.absolute(uri),
         record["version"],
         record["source"],
         parts,
@@ -203,7 +204,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
 
 
 def _record(uri: str, version: int) -> str:
-    return storage.join(uri, "versions", f"{version:06d}.json")
+    return uris.join(uri, "versions", f"{version:06d}.json")
 
 
 def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1) -> Manifest:
@@ -247,7 +248,7 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_vid
         parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
         left = _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
     manifest = Manifest(
-        storage.absolute(uri),
+        uris.absolute(uri),
         version,
         source,
         (*parts, *added),
@@ -327,7 +328,7 @@ def _write_parts(uri: str, attempt: str, groups: Iterator[pa.Table]) -> list[Par
 def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
     """Write row groups until the part is full."""
     rows: list[int] = []
-    with storage.open_atomic(storage.join(uri, path)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
+    with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
         for group in groups:
             writer.write_table(group, row_group_size=group.num_rows)
             rows.append(group.num_rows)
@@ -343,7 +344,7 @@ def _bury(uri: str, attempt: str, before: Manifest, changes: Changes) -> tuple[t
     if not changes.num_dead:
         return before.parts, None
     parts, path = list(before.parts), f"tombstones/{attempt}.parquet"
-    with storage.open_atomic(storage.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
+    with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
         for number, (index, positions) in enumerate(changes.dead()):
             writer.write_table(positions, row_group_size=positions.num_rows)
             old = parts[index]
@@ -358,7 +359,7 @@ def _per_row_group(positions: pa.Table, part: Part) -> np.ndarray:
 
 
 def _upload(local: str, uri: str, path: str) -> str:
-    with open(local, "rb") as source, storage.open_atomic(storage.join(uri, path)) as target:
+    with open(local, "rb") as source, uris.open_atomic(uris.join(uri, path)) as target:
         shutil.copyfileobj(source, target, 1 << 20)
     return path
 
@@ -379,7 +380,7 @@ def _commit(manifest: Manifest) -> None:
     }
     place = _record(manifest.uri, manifest.version)
     try:
-        storage.create_bytes(place, json.dumps(record).encode())
+        uris.create_bytes(place, json.dumps(record).encode())
     except FileExistsError:
         raise ValueError(
             f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile, and it stands: "

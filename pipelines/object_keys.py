@@ -9,8 +9,8 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import glob_translate
 
-from pipelines import storage
 from pipelines.entry import Entry, Place, is_hidden
+from pipelines.storage import uris
 
 WANTED_STEMS = 64  # stems are cut until there are as many, or none is left with more than a page of keys
 MAX_CUTS = 8
@@ -24,7 +24,7 @@ def key_places(uri: str) -> list[Place]:
     One request tells how many keys lie under a stem (up to a page of 1 000) and one the first key after some character,
     so a stem is cut at the characters that really follow, with a request for each.
     """
-    fs, path = storage.filesystem(uri)
+    fs, path = uris.filesystem(uri)
     bucket, _, key = path.partition("/")
     magic = re.search(r"[*?\[]", key)
     match = glob_translate(path).removesuffix(r"\Z") + r"(?:/.*)?\Z" if magic else ""
@@ -90,7 +90,7 @@ def _first(fs: AsyncFileSystem, bucket: str, stem: str, after: str) -> str | Non
 
 def key_entries(place: Place) -> Iterator[Entry]:
     """List a place, a page in memory at a time; a hidden folder is one entry."""
-    fs, _ = storage.filesystem(place.uri)
+    fs, _ = uris.filesystem(place.uri)
     bucket, _, stem = place.uri.partition("://")[2].partition("/")
     scheme = place.uri.partition("://")[0]
     match = re.compile(place.match).match if place.match else None

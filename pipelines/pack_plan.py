@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.manifest import Manifest
 from pipelines.spill import NUM_BUCKETS, Spill, bucket_of
+from pipelines.storage import uris
 
 TAR_BLOCK = 512
 ROWS_IN = b"rows_in"  # in the plan's metadata: rows of the source, those without bytes included
@@ -81,7 +82,7 @@ def write_plan(uri: str, order: HashOrder, *, rows_in: int, shard_bytes: int, sc
         scale: Bytes a sample will have for each that it has now.
     """
     wanted = SAMPLES.with_metadata({ROWS_IN: str(rows_in).encode()})
-    with storage.open_atomic(uri) as file, pq.ParquetWriter(file, wanted) as writer:
+    with uris.open_atomic(uri) as file, pq.ParquetWriter(file, wanted) as writer:
         waiting = SAMPLES.empty_table()
         for table in order.tables():
             waiting = pa.concat_tables([waiting, table])
@@ -107,7 +108,7 @@ class PackPlan:
     """
 
     def __init__(self, uri: str) -> None:
-        fs, path = storage.arrow_filesystem(uri)
+        fs, path = uris.arrow_filesystem(uri)
         self._file = pq.ParquetFile(fs.open_input_file(path))
         self.num_shards: int = self._file.num_row_groups
         self.num_rows: int = self._file.metadata.num_rows

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from pipelines import quarantine, schema, storage
+from pipelines import quarantine, schema
 from pipelines.decode import BadSample
 from pipelines.entry import Entry
 from pipelines.left_out import NO_EPOCH
 from pipelines.listing import entries, media_of, sample_id
 from pipelines.pack_plan import SAMPLES
+from pipelines.storage import uris
 
 COLUMNS = ("bytes", "image")  # looked for where the user names none
 PROBED = 1000  # files of a folder that tell whether it is one of Parquet files
@@ -68,7 +69,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
     if not files:
         raise ValueError(f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone")
     items = [item for number, file in enumerate(files) for item in _items(file, number, staging)]
-    there = set(storage.list_names(staging.folder))
+    there = set(uris.list_names(staging.folder))
     missing = [item for item in items if f"{item['name']}.parquet" not in there]
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=min(len(missing), MAX_TASKS))
@@ -77,7 +78,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         for _ in staged.iter_batches(batch_size=None):
             pass
     for item in items:
-        fs, path = storage.arrow_filesystem(storage.join(staging.folder, f"{item['name']}.parquet"))
+        fs, path = uris.arrow_filesystem(uris.join(staging.folder, f"{item['name']}.parquet"))
         with fs.open_input_file(path) as file:
             yield pq.read_table(file)
 
@@ -88,7 +89,7 @@ def num_rows(uri: str) -> int:
 
 
 def _open(uri: str) -> pq.ParquetFile:
-    fs, path = storage.arrow_filesystem(uri)
+    fs, path = uris.arrow_filesystem(uri)
     try:
         return pq.ParquetFile(fs.open_input_file(path))
     except pa.ArrowInvalid as error:
@@ -131,10 +132,10 @@ def _stage_batch(items: pa.Table, staging: Staging) -> pa.Table:
 
 def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
     """Copy one row group; the table of its samples is written last and says that the copy is whole."""
-    blob = storage.join(staging.folder, f"{item['name']}.bin")
+    blob = uris.join(staging.folder, f"{item['name']}.bin")
     samples: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
-    with storage.open_atomic(blob) as file:
+    with uris.open_atomic(blob) as file:
         offset = 0
         for row, (data, path) in enumerate(_values(item), start=item["first"]):
             identity = sample_id(item["uri"], f"row {row}", item["etag"])
@@ -147,7 +148,7 @@ def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
             offset += len(data)
             samples.append(sample | origin | {"name": path, "media": media_of(path or "") or "image"})
     quarantine.write(staging.quarantine, f"staged-{item['name']}", bad)
-    with storage.open_atomic(storage.join(staging.folder, f"{item['name']}.parquet")) as file:
+    with uris.open_atomic(uris.join(staging.folder, f"{item['name']}.parquet")) as file:
         pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), file)
     return len(samples)
 

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.decode import BadSample
+from pipelines.storage import uris
 
 NUM_TOP_REASONS = 4
 MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
@@ -28,15 +29,15 @@ def bad_row(row: dict[str, Any], problem: BadSample, *, stage: str, epoch: int, 
 def write(folder: str, item: str, rows: list[dict[str, Any]]) -> None:
     """Write the bad samples of one plan item; nothing where there are none."""
     if rows:
-        with storage.open_atomic(storage.join(folder, f"{item}.parquet")) as file:
+        with uris.open_atomic(uris.join(folder, f"{item}.parquet")) as file:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema.QUARANTINE), file)
 
 
 def read(folder: str) -> list[dict[str, Any]]:
     """Read all parts, each sample once per epoch, ordered by URI."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for name in storage.list_names(folder):
-        fs, path = storage.arrow_filesystem(storage.join(folder, name))
+    for name in uris.list_names(folder):
+        fs, path = uris.arrow_filesystem(uris.join(folder, name))
         with fs.open_input_file(path) as file:
             rows |= {(row[schema.EPOCH], row[schema.SAMPLE_ID]): row for row in pq.read_table(file).to_pylist()}
     return sorted(rows.values(), key=lambda row: (row[schema.URI], row[schema.EPOCH]))

@@ -15,13 +15,14 @@ import ray.data
 import simplejpeg
 from PIL import Image
 
-from pipelines import quarantine, schema, storage
+from pipelines import quarantine, schema
 from pipelines.decode import BadSample, Limits
 from pipelines.decoder import Decoder
 from pipelines.fetch import fetch
 from pipelines.left_out import NO_EPOCH
 from pipelines.listing import LISTED, look_up, media_of, sample_id
 from pipelines.pack_plan import PackPlan
+from pipelines.storage import uris
 
 FETCH_BYTES = 16 << 20  # read at a time by one task
 MAX_RETRIES = 3
@@ -61,29 +62,29 @@ class Pack:
     @property
     def plan(self) -> str:
         """URI of the plan."""
-        return storage.join(self.out, "plan.parquet")
+        return uris.join(self.out, "plan.parquet")
 
     @property
     def shards(self) -> str:
         """Folder of the shards."""
-        return storage.join(self.out, "shards")
+        return uris.join(self.out, "shards")
 
     @property
     def quarantine(self) -> str:
         """Folder of the quarantine table."""
-        return storage.join(self.out, "quarantine")
+        return uris.join(self.out, "quarantine")
 
     def shard(self, number: int) -> str:
         """URI of a shard."""
-        return storage.join(self.shards, f"{number:06d}.tar")
+        return uris.join(self.shards, f"{number:06d}.tar")
 
     def done(self, *number: int) -> str:
         """URI of the record that a shard is whole, or the folder of all."""
-        return storage.join(self.out, "done", *(f"{i:06d}.parquet" for i in number))
+        return uris.join(self.out, "done", *(f"{i:06d}.parquet" for i in number))
 
     def missing(self, num_shards: int) -> list[int]:
         """Shards that are not recorded as done."""
-        there = set(storage.list_names(self.done()))
+        there = set(uris.list_names(self.done()))
         return [number for number in range(num_shards) if f"{number:06d}.parquet" not in there]
 
     def listed(self, num_shards: int) -> Iterator[pa.Table]:
@@ -93,7 +94,7 @@ class Pack:
 
 
 def _read(uri: str) -> pa.Table:
-    fs, path = storage.arrow_filesystem(uri)
+    fs, path = uris.arrow_filesystem(uri)
     with fs.open_input_file(path) as file:
         return pq.read_table(file)
 
@@ -134,7 +135,7 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
     rows = PackPlan(pack.plan).read(number)
     members: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
-    with storage.open_atomic(pack.shard(number)) as file, _tar(file) as tar:
+    with uris.open_atomic(pack.shard(number)) as file, _tar(file) as tar:
         for chunk in _chunks(rows):
             for row, payload in zip(chunk.to_pylist(), fetch(chunk), strict=True):
                 stage = "fetch" if isinstance(payload, BadSample) else "decode"
@@ -147,7 +148,7 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
     for member in members:
         member[schema.SAMPLE_ID] = sample_id(shard.uri, member["member"], shard.etag)
         member |= {schema.URI: shard.uri, "etag": shard.etag}
-    with storage.open_atomic(pack.done(number)) as file:
+    with uris.open_atomic(pack.done(number)) as file:
         pq.write_table(pa.Table.from_pylist(members, schema=DONE), file)
     return {"shard": number, "rows": len(members), "bytes": shard.size, "quarantined": len(bad)}
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from pipelines import schema, storage
+from pipelines import schema
 from pipelines.plan import ManifestOrder
+from pipelines.storage import uris
 
 
 def part_name(start: int, stop: int) -> str:
@@ -60,7 +61,7 @@ class EmbeddingSink:
             pa.array([self.digest] * rows.num_rows, pa.string()),
         ]
         table = pa.Table.from_arrays(columns, schema=schema.embeddings(embedding.shape[1], dtype))
-        with storage.open_atomic(storage.join(self.out, part_name(start, stop))) as file:
+        with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
         counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
         return {name: np.array([count]) for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()}

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from pipelines import schema
-from pipelines.retries import RETRIES
+from pipelines.storage.retries import RETRIES
 
 SECONDS = {"fetch": schema.FETCH_S, "decode": schema.DECODE_S, "crop": schema.CROP_S}
 

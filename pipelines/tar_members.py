@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from pipelines import storage
+from pipelines.storage import uris
 
 READ_AHEAD = 4 << 20  # bytes a request: shards hold hundreds of members in as many
 
@@ -37,7 +37,7 @@ def read_members(uri: str, size: int) -> Iterator[Member]:
     Raises:
         OSError: the storage failed.
     """
-    fs, path = storage.filesystem(uri)
+    fs, path = uris.filesystem(uri)
     with fs.open(path, "rb", block_size=READ_AHEAD) as file:
         end = 0
         try:

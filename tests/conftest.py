@@ -86,12 +86,12 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def put_folder() -> Callable[[Path, str], None]:
     """Copies the files of a folder to a URI, at any depth."""
-    from pipelines import storage
+    from pipelines.storage import uris
 
     def put(folder: Path, uri: str) -> None:
         for file in folder.rglob("*"):
             if file.is_file():
-                storage.write_bytes(storage.join(uri, str(file.relative_to(folder))), file.read_bytes())
+                uris.write_bytes(uris.join(uri, str(file.relative_to(folder))), file.read_bytes())
 
     return put
 

@@ -18,7 +18,8 @@ import pytest
 import simplejpeg
 
 from jobs.run_dir import RunDir
-from pipelines import quarantine, schema, storage
+from pipelines import quarantine, schema
+from pipelines.storage import uris
 from tests import commands
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
 from tests.object_store import ObjectStore
@@ -107,7 +108,7 @@ def test_credentials_that_expire_in_a_run_stop_it_at_once(
     line = error_line(ended(process, 1)[1])
     assert "ExpiredToken (injected): get new credentials" in line and "s3://runs-under-fault/" in line
     assert not quarantine.read(f"{out}/quarantine")
-    fs, folder = storage.filesystem(out)
+    fs, folder = uris.filesystem(out)
     for path in fs.find(folder):
         assert not leaked(fs.cat_file(path)), path
 
@@ -145,7 +146,7 @@ FAULTS = [
 
 def audited(out: str) -> dict[int, Counter[int]]:
     """How often each epoch of an uninterrupted run saw each sample."""
-    fs, folder = storage.arrow_filesystem(f"{out}/samples")
+    fs, folder = uris.arrow_filesystem(f"{out}/samples")
     table = pq.read_table(folder, filesystem=fs)
     epochs: dict[int, Counter[int]] = {}
     for epoch, sample in zip(*(table[name].to_pylist() for name in (schema.EPOCH, schema.SAMPLE_ID)), strict=True):
@@ -165,7 +166,7 @@ def test_two_epochs_of_5000_objects_are_covered_through_every_fault(
         photograph = photographs[number % len(photographs)]
         top, left = (draw.integers(0, size - 48) for size in photograph.shape[:2])
         crop = np.ascontiguousarray(photograph[top : top + 48, left : left + 48])
-        storage.write_bytes(f"{source}/images/{number:04d}.jpg", simplejpeg.encode_jpeg(crop))
+        uris.write_bytes(f"{source}/images/{number:04d}.jpg", simplejpeg.encode_jpeg(crop))
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(put, range(NUM_OBJECTS)))
@@ -180,5 +181,5 @@ def test_two_epochs_of_5000_objects_are_covered_through_every_fault(
     seen = audited(out)
     assert seen.keys() == {0, 1}
     assert all(len(counts) == NUM_OBJECTS and set(counts.values()) == {1} for counts in seen.values())
-    assert lines[-1]["bad_samples"] == 0 and storage.list_names(f"{out}/quarantine") == []
+    assert lines[-1]["bad_samples"] == 0 and uris.list_names(f"{out}/quarantine") == []
     assert all(rule.hits for rule in FAULTS)

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import retries, schema, storage
+from pipelines import schema
 from pipelines.decode import BadSample
 from pipelines.fetch import fetch
 from pipelines.listing import sample_id
-from pipelines.retries import RETRIES, StorageError
+from pipelines.storage import retries, uris
+from pipelines.storage.retries import RETRIES, StorageError
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
 from tests.object_store import ObjectStore
 
@@ -25,7 +26,7 @@ OBJECTS = {f"{number:02d}": os.urandom(20_000 + number) for number in range(24)}
 def filled(object_store: ObjectStore) -> None:
     object_store.make_bucket("faults")
     for name, data in OBJECTS.items():
-        storage.write_bytes(f"{BUCKET}/images/{name}", data)
+        uris.write_bytes(f"{BUCKET}/images/{name}", data)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,9 @@ def opened(object_store: ObjectStore, filled: None) -> Iterator[FaultProxy]:
             patch.setenv(name, proxy.endpoint)
         patch.setenv(retries.TIMEOUT_VARIABLE, "1")
         patch.setenv(retries.RETRY_VARIABLE, "20")
-        storage.forget_clients()
+        uris.forget_clients()
         yield proxy
-    storage.forget_clients()
+    uris.forget_clients()
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_passing_fault_of_reads_is_ridden_out_and_counted(fault: str, proxy: F
     assert fetch(rows(list(OBJECTS))) == list(OBJECTS.values())
     assert rule.hits == RETRIES.total - before == wanted
     rule.count += 1
-    assert storage.read_bytes(f"{BUCKET}/images/00") == OBJECTS["00"]  # through the other client
+    assert uris.read_bytes(f"{BUCKET}/images/00") == OBJECTS["00"]  # through the other client
     assert rule.hits == wanted + 1
     assert RETRIES.total - before >= wanted  # aiohttp tries again itself where a kept connection turns out reset
 
@@ -101,23 +102,23 @@ def test_a_slow_read_is_waited_for(proxy: FaultProxy) -> None:
 @pytest.mark.parametrize("action", ["reply", "reset", "ack_lost", "hang"])
 def test_a_passing_fault_of_writes_is_ridden_out(action: str, proxy: FaultProxy) -> None:
     proxy.rules = [Rule(action, method="PUT|POST", count=2)]
-    storage.write_bytes(f"{BUCKET}/written/{action}", b"content")
+    uris.write_bytes(f"{BUCKET}/written/{action}", b"content")
     proxy.rules = [Rule(action, method="GET|HEAD", count=2)]
-    assert storage.list_names(f"{BUCKET}/written").count(action) == 1
+    assert uris.list_names(f"{BUCKET}/written").count(action) == 1
     proxy.rules = [Rule(action, method="GET|HEAD", count=2)]
-    fs, path = storage.arrow_filesystem(f"{BUCKET}/written/{action}.parquet")
+    fs, path = uris.arrow_filesystem(f"{BUCKET}/written/{action}.parquet")
     pq.write_table(pa.table({"x": [1, 2]}), path, filesystem=fs)
     assert pq.read_table(path, filesystem=fs)["x"].to_pylist() == [1, 2]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_an_upload_in_parts_survives_lost_answers(method: str, proxy: FaultProxy) -> None:
-    fs, path = storage.filesystem(f"{BUCKET}/written/parts")
+    fs, path = uris.filesystem(f"{BUCKET}/written/parts")
     proxy.rules = [Rule("ack_lost", method=method, count=2), Rule("reply", method=method, count=2)]
     data = os.urandom(11 << 20)
     with fs.open(path, "wb", block_size=5 << 20) as file:
         file.write(data)
-    assert storage.read_bytes(f"{BUCKET}/written/parts") == data
+    assert uris.read_bytes(f"{BUCKET}/written/parts") == data
 
 
 PERMANENT = {
@@ -138,8 +139,8 @@ def test_a_refusal_stops_at_once_with_the_uri_and_the_error(code: str, proxy: Fa
     place = f"{BUCKET}/images/00"
     for call in (
         lambda: fetch(rows(["00"])),
-        lambda: storage.write_bytes(place, b"x"),
-        lambda: storage.read_bytes(place),
+        lambda: uris.write_bytes(place, b"x"),
+        lambda: uris.read_bytes(place),
     )[: 2 if code == "NoSuchBucket" else 3]:  # a small file that is looked for may be missing with its bucket
         with pytest.raises(StorageError, match=f"{place}: .*({code}|{PERMANENT[code]}|Bad Request)") as caught:
             call()
@@ -151,13 +152,13 @@ def test_a_refusal_stops_at_once_with_the_uri_and_the_error(code: str, proxy: Fa
 
 def test_patience_ends_with_the_uri_and_what_was_last_wrong(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(retries.RETRY_VARIABLE, "0.5")
-    storage.forget_clients()
+    uris.forget_clients()
     proxy.rules = [Rule("reply")]
-    for call in (lambda: fetch(rows(["00"])), lambda: storage.write_bytes(f"{BUCKET}/images/00", b"x")):
+    for call in (lambda: fetch(rows(["00"])), lambda: uris.write_bytes(f"{BUCKET}/images/00", b"x")):
         with pytest.raises(StorageError, match=rf"{BUCKET}/images/00: SlowDown: injected: .*storage_retry_s"):
             call()
     monkeypatch.undo()
-    storage.forget_clients()
+    uris.forget_clients()
 
 
 def test_a_flipped_byte_is_healed_by_one_more_read(proxy: FaultProxy) -> None:
@@ -194,7 +195,7 @@ def test_a_changed_local_file_is_bad_by_its_checksum(tmp_path: Path) -> None:
 
 def test_keys_with_odd_names_are_read(proxy: FaultProxy) -> None:
     names = ["a b.jpg", "-dash.jpg", "ünï/文.jpg", "per%20cent%.jpg", "ha#sh?q.jpg", "a//b.jpg", "pl+us*[x].jpg"]
-    fs, _ = storage.filesystem(BUCKET)
+    fs, _ = uris.filesystem(BUCKET)
     for name in names:
         fs.pipe_file(f"faults/odd/{name}", name.encode())
-        assert storage.read_range(f"{BUCKET}/odd/{name}", 0, 1000) == name.encode()
+        assert uris.read_range(f"{BUCKET}/odd/{name}", 0, 1000) == name.encode()

@@ -20,8 +20,9 @@ from jobs.report import ReportConfig, report
 from jobs.run_dir import RunDir
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
-from pipelines import quarantine, storage
+from pipelines import quarantine
 from pipelines.decode import decode
+from pipelines.storage import uris
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -40,8 +41,8 @@ def config(*words: str) -> PretrainConfig:
 
 def parts(folder: str) -> dict[str, Any]:
     tables = {}
-    for name in storage.list_names(folder):
-        filesystem, path = storage.arrow_filesystem(storage.join(folder, name))
+    for name in uris.list_names(folder):
+        filesystem, path = uris.arrow_filesystem(uris.join(folder, name))
         tables[name] = pq.read_table(path, filesystem=filesystem)
     return tables
 
@@ -111,7 +112,7 @@ def test_the_chain_runs_on_object_storage_with_two_workers(
         export(wanted.model_copy(update={"dtype": "float16"}))
 
     page = report(ReportConfig(run=out))
-    assert b"<html" in storage.read_bytes(page["result"])
+    assert b"<html" in uris.read_bytes(page["result"])
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from jobs.command_line import InputError, RunError
 from jobs.config import ClusterConfig
 from jobs.failures import as_one_line, lasting
 from jobs.run_dir import environment
-from pipelines import retries
-from pipelines.retries import StorageError
+from pipelines.storage import retries
+from pipelines.storage.retries import StorageError
 
 
 def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from PIL import Image
 from jobs import index as indexing
 from jobs.command_line import InputError
 from jobs.pack import PackConfig, pack
-from pipelines import quarantine, schema, shards, storage
+from pipelines import quarantine, schema, shards
 from pipelines.fetch import fetch
 from pipelines.manifest import Manifest, open_manifest
+from pipelines.storage import uris
 from tests import commands
 from tests.object_store import ObjectStore
 
@@ -176,7 +177,7 @@ def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
     with tarfile.open(tmp_path / "by-class.tar", "w") as tar:
         tar.add(pictures, "x")
     object_store.make_bucket("pack")
-    storage.write_bytes("s3://pack/in/by-class.tar", (tmp_path / "by-class.tar").read_bytes())
+    uris.write_bytes("s3://pack/in/by-class.tar", (tmp_path / "by-class.tar").read_bytes())
     result = pack(configured("s3://pack/in/by-class.tar", "s3://pack/out"))
     assert (result["rows"], result["manifest"]) == (206, "s3://pack/out/manifest")
     assert contents(open_manifest(result["manifest"])) == of_folder(pictures)

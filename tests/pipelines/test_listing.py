@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines import listing, local_files, object_keys, storage
+from pipelines import listing, local_files, object_keys
 from pipelines.fetch import fetch
 from pipelines.listing import media_of
+from pipelines.storage import uris
 from tests.object_store import ObjectStore
 
 ODD = [
@@ -140,7 +141,7 @@ def test_what_is_no_sample_is_told_with_the_reason(tmp_path: Path) -> None:
 
 def test_any_filesystem_of_fsspec_is_listed() -> None:
     for name in ("a.jpg", "deep/er/b.jpg", ".hid/c.jpg", "deep/.hid/d.jpg", "e.txt"):
-        storage.write_bytes(f"memory://corpus/{name}", name.encode())
+        uris.write_bytes(f"memory://corpus/{name}", name.encode())
     assert samples("memory://corpus") == ["memory://corpus/a.jpg", "memory://corpus/deep/er/b.jpg"]
     assert left_out("memory://corpus", "memory://corpus/") == {
         ".hid/c.jpg": "in a hidden folder",

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import manifest as manifests
-from pipelines import schema, spill, storage
+from pipelines import schema, spill
 from pipelines.changes import Diff
 from pipelines.listing import LISTED, sample_id
 from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.storage import uris
 from tests.commands import ROOT
 from tests.object_store import ObjectStore
 
@@ -161,7 +162,7 @@ from tests.pipelines.test_manifest_versions import listing, loose
 
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[2] == "before the version file": storage.create_bytes = die
+if sys.argv[2] == "before the version file": uris.create_bytes = die
 else: os.link = die
 write_manifest(sys.argv[1], "/c", listing(loose(range(30)), {"/c/a.txt": "no image"}))
 """
@@ -204,8 +205,8 @@ def test_of_two_indexers_of_a_bucket_one_wins_and_the_other_is_told(object_store
     write_manifest("s3://contended/m", "/c", listing(loose(range(20))))
     contend("s3://contended/m")
     with pytest.raises(FileExistsError):
-        storage.create_bytes("s3://contended/m/versions/000001.json", b"{}")
-    storage.create_bytes("s3://contended/m/versions/000009.json", b"new")
+        uris.create_bytes("s3://contended/m/versions/000001.json", b"{}")
+    uris.create_bytes("s3://contended/m/versions/000009.json", b"new")
 
 
 def test_rows_come_back_from_disk_bucket_by_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

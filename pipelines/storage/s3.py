@@ -3,7 +3,7 @@
 Fetching 2 000 objects of 15 KB from SeaweedFS on the same two cores cost the client 2.0 ms of CPU an object with s3fs,
 0.9 ms with pyarrow (which asks for the size first: two requests) and 0.35 ms with obstore.
 
-What the clients retry themselves is switched off, so that one policy (`pipelines.retries`) holds and is counted. s3fs
+What the clients retry themselves is switched off, so that one policy (`pipelines.storage.retries`) holds and is counted. s3fs
 tries five times within a second; botocore's standard mode stops at a budget of retries; neither survives a restart of
 the server, and neither reads a body again that broke off (pyarrow and obstore do).
 """
@@ -23,7 +23,7 @@ from fsspec.asyn import sync_wrapper
 from obstore.store import S3Store
 from s3fs import S3FileSystem
 
-from pipelines import retries
+from pipelines.storage import retries
 
 CREDENTIALS_FOR = timedelta(minutes=10)  # botocore renews them at least this long before they expire
 _PASSED_ON = (404, 409, 412, 416)  # answers that s3fs and its callers know what to do with

@@ -16,8 +16,8 @@ import fsspec
 import pyarrow.fs
 from fsspec import AbstractFileSystem
 
-from pipelines import retries
-from pipelines.retries import StorageError
+from pipelines.storage import retries
+from pipelines.storage.retries import StorageError
 
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
 S3_PROTOCOLS = ("s3", "s3a")
@@ -57,7 +57,7 @@ def is_s3(uri: str) -> bool:
 @lru_cache(maxsize=32)
 def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
     if protocol in S3_PROTOCOLS:
-        from pipelines import s3  # its clients take half a second to import: not for local files
+        from pipelines.storage import s3  # its clients take half a second to import: not for local files
 
         # For libraries that open URIs themselves as well.
         fsspec.register_implementation(protocol, s3.PatientS3, clobber=True)
@@ -71,7 +71,7 @@ def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
 def forget_clients() -> None:
     """Drop open clients, so that the next one reads the environment's credentials anew."""
     _open.cache_clear()
-    if s3 := sys.modules.get("pipelines.s3"):
+    if s3 := sys.modules.get("pipelines.storage.s3"):
         s3.forget_clients()
         s3.PatientS3.clear_instance_cache()
 
@@ -139,7 +139,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
         return b""
     fs, path = filesystem(uri)
     if is_s3(uri):
-        from pipelines import s3
+        from pipelines.storage import s3
 
         return s3.read_range(fs, path, start, stop)
     with _named(uri):

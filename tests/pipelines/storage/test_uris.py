@@ -2,13 +2,13 @@ import os
 
 import pytest
 
-from pipelines import storage
+from pipelines.storage import uris
 from tests.object_store import ObjectStore
 
 
 def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="carries credentials") as caught:
-        storage.absolute("s3://AKIAKEY:topsecret@bucket/prefix")
+        uris.absolute("s3://AKIAKEY:topsecret@bucket/prefix")
     assert "topsecret" not in str(caught.value) and "AKIAKEY" not in str(caught.value)
     assert "s3://***@bucket/prefix" in str(caught.value)
 
@@ -17,48 +17,48 @@ def test_relative_paths_become_absolute_and_object_uris_stay(
     monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert storage.absolute("runs/a") == os.path.join(str(tmp_path), "runs/a")
-    assert storage.absolute("s3://bucket/runs/a") == "s3://bucket/runs/a"
-    assert storage.absolute("file:///data/x") == "/data/x"
+    assert uris.absolute("runs/a") == os.path.join(str(tmp_path), "runs/a")
+    assert uris.absolute("s3://bucket/runs/a") == "s3://bucket/runs/a"
+    assert uris.absolute("file:///data/x") == "/data/x"
 
 
 def write_half(uri: str) -> None:
-    with storage.open_atomic(uri) as file:
+    with uris.open_atomic(uri) as file:
         file.write(b"half of the new")
         raise RuntimeError
 
 
 def test_an_interrupted_write_leaves_the_old_content(tmp_path: os.PathLike[str]) -> None:
     uri = f"{tmp_path}/folder/file"
-    storage.write_bytes(uri, b"old")
+    uris.write_bytes(uri, b"old")
     with pytest.raises(RuntimeError):
         write_half(uri)
-    assert storage.read_bytes(uri) == b"old"
-    assert storage.list_names(f"{tmp_path}/folder") == ["file"]
+    assert uris.read_bytes(uri) == b"old"
+    assert uris.list_names(f"{tmp_path}/folder") == ["file"]
 
 
 def test_an_interrupted_write_to_object_storage_leaves_the_old_content(object_store: ObjectStore) -> None:
     object_store.make_bucket("atomic")
-    storage.write_bytes("s3://atomic/folder/file", b"old")
+    uris.write_bytes("s3://atomic/folder/file", b"old")
     with pytest.raises(RuntimeError):
         write_half("s3://atomic/folder/file")
-    assert storage.read_bytes("s3://atomic/folder/file") == b"old"
-    assert storage.list_names("s3://atomic/folder") == ["file"]
+    assert uris.read_bytes("s3://atomic/folder/file") == b"old"
+    assert uris.list_names("s3://atomic/folder") == ["file"]
 
 
 def test_a_missing_bucket_and_wrong_credentials_are_told_apart(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     object_store.make_bucket("known")
-    storage.write_bytes("s3://known/a/b", b"x")
-    assert storage.reachable("s3://known/a") is None
-    assert "does not exist" in str(storage.reachable("s3://unknown-bucket/a"))
-    assert "does not exist" in str(storage.reachable("s3://known/nothing"))
+    uris.write_bytes("s3://known/a/b", b"x")
+    assert uris.reachable("s3://known/a") is None
+    assert "does not exist" in str(uris.reachable("s3://unknown-bucket/a"))
+    assert "does not exist" in str(uris.reachable("s3://known/nothing"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    storage.forget_clients()
+    uris.forget_clients()
     try:
-        problem = str(storage.reachable("s3://known/a"))
+        problem = str(uris.reachable("s3://known/a"))
     finally:
         monkeypatch.undo()
-        storage.forget_clients()
+        uris.forget_clients()
     assert "refused" in problem and "credentials" in problem and "wrong" not in problem
