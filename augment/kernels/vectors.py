@@ -1,6 +1,6 @@
-"""What `augment.kernels.lanes` is written in: arithmetic in Python that, while a kernel is compiled, emits vector instructions.
+"""Emits vector instructions while a kernel is compiled, from arithmetic written in Python (see `lanes`).
 
-Numba's cache goes by the files of the kernels: after a change here, remove `augment/__pycache__`.
+Numba's cache goes by the files of the kernels: after a change here, remove `augment/kernels/__pycache__`.
 """
 
 from collections.abc import Callable, Iterable, Iterator

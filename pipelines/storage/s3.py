@@ -3,9 +3,9 @@
 Fetching 2 000 objects of 15 KB from SeaweedFS on the same two cores cost the client 2.0 ms of CPU an object with s3fs,
 0.9 ms with pyarrow (which asks for the size first: two requests) and 0.35 ms with obstore.
 
-What the clients retry themselves is switched off, so that one policy (`pipelines.storage.retries`) holds and is counted. s3fs
-tries five times within a second; botocore's standard mode stops at a budget of retries; neither survives a restart of
-the server, and neither reads a body again that broke off (pyarrow and obstore do).
+What the clients retry themselves is switched off, so that one policy (`pipelines.storage.retries`) holds and is
+counted. s3fs tries five times within a second; botocore's standard mode stops at a budget of retries; neither survives
+a restart of the server, and neither reads a body again that broke off (pyarrow and obstore do).
 """
 
 import asyncio
