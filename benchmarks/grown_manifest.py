@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
 from pipelines.storage import uris
 
 ROWS_PER_TABLE = 1 << 16

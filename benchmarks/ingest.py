@@ -33,7 +33,7 @@ from benchmarks.ingest_contestants import CONTESTANTS, Setup
 from benchmarks.job_runs import Row, add_row, job, read_rows, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
 from pipelines import schema
-from pipelines.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.storage import uris
 from tests.object_store import ObjectStore
 

@@ -23,10 +23,10 @@ import torch
 from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
 from pipelines import fetch, schema
+from pipelines.corpus.manifest import open_manifest
 from pipelines.decode import Limits
 from pipelines.decoder import Decoder
 from pipelines.ingest import Columns, Crops
-from pipelines.manifest import open_manifest
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

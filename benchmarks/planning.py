@@ -27,7 +27,7 @@ from jobs.config import PretrainConfig, load_pretrain
 from jobs.planned_data import PlannedData
 from jobs.run_dir import RunDir
 from pipelines import schema
-from pipelines.manifest import open_manifest
+from pipelines.corpus.manifest import open_manifest
 from pipelines.plan import Plan
 
 USAGE = "python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=FILE] [runs=3] [watch_s=10]"

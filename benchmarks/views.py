@@ -30,8 +30,8 @@ from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
 from jobs.launch import WORKER_ENV
+from pipelines.corpus.listing import media_of
 from pipelines.decode import BadSample
-from pipelines.listing import media_of
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

@@ -18,8 +18,8 @@ from models.method import MethodConfig
 from models.optim import OptimConfig
 from models.registry import METHODS
 from pipelines.clips import Sampling
+from pipelines.corpus.manifest import Manifest
 from pipelines.decode import Limits
-from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 
 

@@ -29,7 +29,7 @@ from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
-from pipelines.manifest import versions
+from pipelines.corpus.manifest import versions
 from pipelines.storage import uris
 
 RECIPE = "demo"

@@ -19,7 +19,7 @@ from jobs.index import manifest_of
 from models.artifact import Artifact
 from pipelines import embed, ingest, quarantine, schema, sinks
 from pipelines.clips import Sampling
-from pipelines.manifest import Manifest
+from pipelines.corpus.manifest import Manifest
 from pipelines.plan import ManifestOrder
 from pipelines.storage import uris
 

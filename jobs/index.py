@@ -14,9 +14,9 @@ from augment.frozen import Frozen
 from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig
-from pipelines.changes import Diff
-from pipelines.listing import list_source
-from pipelines.manifest import Manifest, check_source, open_manifest, versions, write_manifest
+from pipelines.corpus.changes import Diff
+from pipelines.corpus.listing import list_source
+from pipelines.corpus.manifest import Manifest, check_source, open_manifest, versions, write_manifest
 from pipelines.schema import VIDEO
 
 PROGRESS_S = 5.0

@@ -16,7 +16,7 @@ from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, SourceConfig
 from jobs.index import manifest_of
 from pipelines import parquet_source, quarantine
-from pipelines.manifest import versions, write_manifest
+from pipelines.corpus.manifest import versions, write_manifest
 from pipelines.pack_plan import HashOrder, PackPlan, samples_of, write_plan
 from pipelines.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
 from pipelines.storage import uris

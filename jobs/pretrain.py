@@ -21,7 +21,7 @@ from jobs.worker import train_worker
 from models import artifact
 from models.optim import peak_lr
 from models.registry import build_method
-from pipelines.manifest import Manifest
+from pipelines.corpus.manifest import Manifest
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

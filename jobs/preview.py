@@ -23,8 +23,8 @@ from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
 from pipelines import ingest, schema
+from pipelines.corpus.manifest import Manifest
 from pipelines.head import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
-from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

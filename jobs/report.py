@@ -20,7 +20,7 @@ from jobs.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
 from pipelines import quarantine, schema
-from pipelines.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

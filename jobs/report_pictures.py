@@ -16,8 +16,8 @@ from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
 from pipelines import embed, ingest, schema
+from pipelines.corpus.manifest import Manifest
 from pipelines.head import ORIGINAL, Head, WithOriginal, joined
-from pipelines.manifest import Manifest
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.manifest import Manifest
-from pipelines.spill import NUM_BUCKETS, Spill, bucket_of
+from pipelines.corpus.manifest import Manifest
+from pipelines.corpus.spill import NUM_BUCKETS, Spill, bucket_of
 from pipelines.storage import uris
 
 TAR_BLOCK = 512

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import ray.data
 
 from pipelines import quarantine, schema
+from pipelines.corpus.entry import Entry
+from pipelines.corpus.left_out import NO_EPOCH
+from pipelines.corpus.listing import entries, media_of, sample_id
 from pipelines.decode import BadSample
-from pipelines.entry import Entry
-from pipelines.left_out import NO_EPOCH
-from pipelines.listing import entries, media_of, sample_id
 from pipelines.pack_plan import SAMPLES
 from pipelines.storage import uris
 

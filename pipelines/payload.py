@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import schema
+from pipelines.corpus.manifest import cut_by_bytes
 from pipelines.decode import BadSample, Limits
 from pipelines.fetch import fetch
-from pipelines.manifest import cut_by_bytes
 from pipelines.stats import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way

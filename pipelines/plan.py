@@ -19,7 +19,7 @@ import torch
 
 from augment import rng
 from pipelines import schema
-from pipelines.manifest import Manifest, open_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest
 
 
 class Order(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.run_dir import RunDir
-from pipelines.manifest import open_manifest
+from pipelines.corpus.manifest import open_manifest
 from tests import commands
 from tests.faults.killing import Killer, nodes, seen
 

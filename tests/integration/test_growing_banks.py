@@ -14,7 +14,7 @@ from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
 from jobs.run_dir import RunDir
-from pipelines.manifest import open_manifest
+from pipelines.corpus.manifest import open_manifest
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from jobs.index import make_manifest
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines import quarantine, schema
-from pipelines.manifest import open_manifest
+from pipelines.corpus.manifest import open_manifest
 from tests.shared_data import shared_data
 
 NASTY = shared_data("nasty.tar")

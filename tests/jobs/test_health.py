@@ -20,7 +20,7 @@ from jobs.worker import TrainState, write_artifact
 from models import artifact
 from models.method import Method
 from models.registry import build_method
-from pipelines.manifest import Manifest
+from pipelines.corpus.manifest import Manifest
 from pipelines.plan import Ledger, Plan
 from tests.shared_data import shared_data
 

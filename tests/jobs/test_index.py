@@ -8,7 +8,7 @@ import pytest
 
 from jobs.command_line import InputError
 from jobs.index import IndexConfig, index
-from pipelines.manifest import versions
+from pipelines.corpus.manifest import versions
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

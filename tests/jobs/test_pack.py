@@ -20,8 +20,8 @@ from jobs import index as indexing
 from jobs.command_line import InputError
 from jobs.pack import PackConfig, pack
 from pipelines import quarantine, schema, shards
+from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.fetch import fetch
-from pipelines.manifest import Manifest, open_manifest
 from pipelines.storage import uris
 from tests import commands
 from tests.object_store import ObjectStore

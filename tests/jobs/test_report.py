@@ -24,8 +24,8 @@ from jobs.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
 from pipelines import quarantine
+from pipelines.corpus.manifest import Manifest
 from pipelines.decode import BadSample
-from pipelines.manifest import Manifest
 
 CURVES = {"loss", "feature_std", "throughput", "stages"}
 WORDS = {

@@ -17,10 +17,11 @@ from PIL import Image
 from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views, simclr_views
-from pipelines import ingest, listing, quarantine, schema
+from pipelines import ingest, quarantine, schema
+from pipelines.corpus import listing
+from pipelines.corpus.listing import sample_id
 from pipelines.decode import Limits, decode, decode_jpeg
 from pipelines.ingest import Centre, Crops, Ingest, run_items
-from pipelines.listing import sample_id
 from pipelines.plan import Listed, Order, keyed
 
 

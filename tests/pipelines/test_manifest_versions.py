@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import manifest as manifests
-from pipelines import schema, spill
-from pipelines.changes import Diff
-from pipelines.listing import LISTED, sample_id
-from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines import schema
+from pipelines.corpus import manifest as manifests
+from pipelines.corpus import spill
+from pipelines.corpus.changes import Diff
+from pipelines.corpus.listing import LISTED, sample_id
+from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
 from pipelines.storage import uris
 from tests.commands import ROOT
 from tests.object_store import ObjectStore

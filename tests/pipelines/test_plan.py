@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
-from pipelines.manifest import Manifest, Part
+from pipelines.corpus.manifest import Manifest, Part
 from pipelines.plan import ManifestOrder, Plan
 
 

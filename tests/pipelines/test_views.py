@@ -14,7 +14,8 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
-from pipelines import ingest, listing, schema, views
+from pipelines import ingest, schema, views
+from pipelines.corpus import listing
 from pipelines.decode import Limits
 from pipelines.ingest import Crops, Ingest
 from pipelines.plan import Listed

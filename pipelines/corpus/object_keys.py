@@ -9,7 +9,7 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import glob_translate
 
-from pipelines.entry import Entry, Place, is_hidden
+from pipelines.corpus.entry import Entry, Place, is_hidden
 from pipelines.storage import uris
 
 WANTED_STEMS = 64  # stems are cut until there are as many, or none is left with more than a page of keys

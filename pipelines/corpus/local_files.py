@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from pipelines.entry import Entry, Place, is_hidden
+from pipelines.corpus.entry import Entry, Place, is_hidden
 
 WANTED_PLACES = 64  # folders are opened level by level until there are as many
 SHARE_FILES = 50_000  # a larger folder is listed by several tasks, each with its share of the names

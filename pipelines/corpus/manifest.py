@@ -27,9 +27,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
-from pipelines.left_out import LeftOut
-from pipelines.listing import LEFT_OUT
+from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
+from pipelines.corpus.left_out import LeftOut
+from pipelines.corpus.listing import LEFT_OUT
 from pipelines.storage import uris
 
 # At most; a row group holds no more than one shard. A task reads about a row group at once, and from a shard on S3 the

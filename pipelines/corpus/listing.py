@@ -14,11 +14,11 @@ from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
 
 from pipelines import schema
-from pipelines.entry import Entry, Place, is_hidden
-from pipelines.local_files import local_entries, local_places
-from pipelines.object_keys import key_entries, key_places
+from pipelines.corpus.entry import Entry, Place, is_hidden
+from pipelines.corpus.local_files import local_entries, local_places
+from pipelines.corpus.object_keys import key_entries, key_places
+from pipelines.corpus.tar_members import read_members
 from pipelines.storage import uris
-from pipelines.tar_members import read_members
 
 IMAGE_SUFFIXES = (
     *(

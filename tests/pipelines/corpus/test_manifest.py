@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from ray.exceptions import RayTaskError
 
-from pipelines import manifest as manifests
 from pipelines import schema
+from pipelines.corpus import manifest as manifests
+from pipelines.corpus.listing import list_source
+from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
 from pipelines.fetch import fetch
-from pipelines.listing import list_source
-from pipelines.manifest import Manifest, open_manifest, versions, write_manifest
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines import listing, local_files, object_keys
+from pipelines.corpus import listing, local_files, object_keys
+from pipelines.corpus.listing import media_of
 from pipelines.fetch import fetch
-from pipelines.listing import media_of
 from pipelines.storage import uris
 from tests.object_store import ObjectStore
 

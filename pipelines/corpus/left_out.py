@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.listing import LEFT_OUT, MESSAGE
+from pipelines.corpus.listing import LEFT_OUT, MESSAGE
 
 NO_EPOCH = -1  # the index comes before any epoch
 _KEPT = (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
