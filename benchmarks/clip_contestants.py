@@ -21,9 +21,9 @@ from benchmarks.view_contestants import (
     simclr_group,
     torchvision_chain,
 )
-from pipelines.decode import Clip, Limits
 from pipelines.ingest import Clips, Crops
-from pipelines.video import decode_clip
+from pipelines.media.image import Clip, Limits
+from pipelines.media.video import decode_clip
 
 NUM_FRAMES = 16
 _CLIP = Clip(NUM_FRAMES, frame_stride=4, fps=None, position=0.5)

@@ -24,9 +24,9 @@ from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
 from pipelines import fetch, schema
 from pipelines.corpus.manifest import open_manifest
-from pipelines.decode import Limits
-from pipelines.decoder import Decoder
 from pipelines.ingest import Columns, Crops
+from pipelines.media.decoder import Decoder
+from pipelines.media.image import Limits
 from pipelines.plan import Plan
 from pipelines.storage import uris
 

@@ -100,7 +100,7 @@ def kind_of(command: list[str]) -> str:
     title = " ".join(command)
     if title.startswith("ray::"):
         return title.removeprefix("ray::").split("(")[0].split(".")[0].split()[0]
-    if "pipelines.decoder_process" in command:
+    if "pipelines.media.decoder_process" in command:
         return "decoder process"
     name = os.path.basename(command[0])
     if name in ("raylet", "gcs_server"):

@@ -18,7 +18,7 @@ from jobs.config import ClusterConfig, load_artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import embed, ingest, schema
 from pipelines.corpus.listing import LEFT_OUT, list_source
-from pipelines.decode import Limits
+from pipelines.media.image import Limits
 from pipelines.plan import Listed
 
 COLUMNS: dict[str, embed.Kind] = {"pretrained": "pretrained", "untrained": "untrained", "colour": "colour"}

@@ -17,9 +17,9 @@ from models.encoders.factory import EncoderConfig
 from models.method import MethodConfig
 from models.optim import OptimConfig
 from models.registry import METHODS
-from pipelines.clips import Sampling
 from pipelines.corpus.manifest import Manifest
-from pipelines.decode import Limits
+from pipelines.media.clips import Sampling
+from pipelines.media.image import Limits
 from pipelines.plan import Plan
 
 

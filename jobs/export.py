@@ -18,8 +18,8 @@ from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifa
 from jobs.index import manifest_of
 from models.artifact import Artifact
 from pipelines import embed, ingest, quarantine, schema, sinks
-from pipelines.clips import Sampling
 from pipelines.corpus.manifest import Manifest
+from pipelines.media.clips import Sampling
 from pipelines.plan import ManifestOrder
 from pipelines.storage import uris
 

@@ -18,7 +18,7 @@ from jobs.config import PretrainConfig
 from jobs.run_dir import RunDir
 from models import collectives, health
 from pipelines import quarantine, schema
-from pipelines.decode import REASONS
+from pipelines.media.image import REASONS
 from pipelines.storage import uris
 from pipelines.storage.retries import RETRIES
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.decode import BadSample
+from pipelines.media.image import BadSample
 from pipelines.storage import uris
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend

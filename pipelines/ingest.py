@@ -19,9 +19,9 @@ from augment.generator import Cutter, ViewGenerator
 from augment.geometry import centre_crop, reduction_for
 from augment.picture import Picture
 from pipelines import quarantine, schema, stats
-from pipelines.clips import Sampling
-from pipelines.decode import REASONS, BadSample, Clip, Limits, Reduce
-from pipelines.decoder import Decoder
+from pipelines.media.clips import Sampling
+from pipelines.media.decoder import Decoder
+from pipelines.media.image import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.payload import Payload, payloads
 from pipelines.plan import Order
 from pipelines.sealed import seal
@@ -175,7 +175,7 @@ class Ingest:
     quarantine: str | None
     run: str
     sampling: Sampling = MIDDLE_FRAME
-    decoder: str = "pipelines.decoder_process"
+    decoder: str = "pipelines.media.decoder_process"
     verify: bool = False
 
     def block_bytes(self) -> int:

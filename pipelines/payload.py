@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.manifest import cut_by_bytes
-from pipelines.decode import BadSample, Limits
 from pipelines.fetch import fetch
+from pipelines.media.image import BadSample, Limits
 from pipelines.stats import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way

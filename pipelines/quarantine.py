@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.decode import BadSample
+from pipelines.media.image import BadSample
 from pipelines.storage import uris
 
 NUM_TOP_REASONS = 4

@@ -18,9 +18,9 @@ from PIL import Image
 from pipelines import quarantine, schema
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listing import LISTED, look_up, media_of, sample_id
-from pipelines.decode import BadSample, Limits
-from pipelines.decoder import Decoder
 from pipelines.fetch import fetch
+from pipelines.media.decoder import Decoder
+from pipelines.media.image import BadSample, Limits
 from pipelines.pack_plan import PackPlan
 from pipelines.storage import uris
 

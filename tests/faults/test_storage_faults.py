@@ -11,8 +11,8 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus.listing import sample_id
-from pipelines.decode import BadSample
 from pipelines.fetch import fetch
+from pipelines.media.image import BadSample
 from pipelines.storage import retries, uris
 from pipelines.storage.retries import RETRIES, StorageError
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule

@@ -21,7 +21,7 @@ from jobs.run_dir import RunDir
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines import quarantine
-from pipelines.decode import decode
+from pipelines.media.image import decode
 from pipelines.storage import uris
 from tests.object_store import ObjectStore
 

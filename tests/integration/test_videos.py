@@ -17,8 +17,8 @@ from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
 from jobs.preview import complete as complete_preview
 from pipelines import ingest, quarantine, schema
-from pipelines.clips import Sampling
-from pipelines.decode import Limits
+from pipelines.media.clips import Sampling
+from pipelines.media.image import Limits
 from pipelines.plan import Plan
 from tests.pipelines.videos import sound, video
 

@@ -14,7 +14,7 @@ from jobs.command_line import InputError, main, parse
 from jobs.index import make_manifest
 from jobs.preview import PreviewConfig, complete, draw, masked_views, preview
 from pipelines.corpus.manifest import Manifest
-from pipelines.decode import decode
+from pipelines.media.image import decode
 from pipelines.plan import Plan
 
 SMALL = ["encoder.name=vit_tiny_small", "encoder.width=8", "views.size=32"]

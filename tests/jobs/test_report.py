@@ -25,7 +25,7 @@ from models import artifact
 from models.registry import build_method
 from pipelines import quarantine
 from pipelines.corpus.manifest import Manifest
-from pipelines.decode import BadSample
+from pipelines.media.image import BadSample
 
 CURVES = {"loss", "feature_std", "throughput", "stages"}
 WORDS = {

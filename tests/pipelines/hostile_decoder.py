@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import decoder_process
-from pipelines.decode import decode
+from pipelines.media import decoder_process
+from pipelines.media.image import decode
 
 
 def misbehave(data: bytes, **options: Any) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines import fetch as fetching
 from pipelines import schema
-from pipelines.decode import BadSample
 from pipelines.fetch import GAP_BYTES, RUN_BYTES, fetch
+from pipelines.media.image import BadSample
 
 SIZE = 3 * RUN_BYTES
 

@@ -20,8 +20,8 @@ from augment.recipe import CropGroup, Views, simclr_views
 from pipelines import ingest, quarantine, schema
 from pipelines.corpus import listing
 from pipelines.corpus.listing import sample_id
-from pipelines.decode import Limits, decode, decode_jpeg
 from pipelines.ingest import Centre, Crops, Ingest, run_items
+from pipelines.media.image import Limits, decode, decode_jpeg
 from pipelines.plan import Listed, Order, keyed
 
 

@@ -16,8 +16,8 @@ from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
 from pipelines import ingest, schema, views
 from pipelines.corpus import listing
-from pipelines.decode import Limits
 from pipelines.ingest import Crops, Ingest
+from pipelines.media.image import Limits
 from pipelines.plan import Listed
 from pipelines.views import ActorPool
 

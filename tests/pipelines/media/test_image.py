@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from augment.geometry import crop_resize, reduction_for
-from pipelines.decode import REASONS, BadSample, decode, decode_jpeg
+from pipelines.media.image import REASONS, BadSample, decode, decode_jpeg
 from tests.shared_data import shared_data
 
 LIMIT = 1_000_000

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipelines.decode import BadSample, Clip, Limits, decode
+from pipelines.media.image import BadSample, Clip, Limits, decode
 
 # Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page, the composite, RGB.
 BASE_BYTES = 1 << 30
@@ -81,7 +81,7 @@ def _answer(
     if "clip" not in request:
         data = body.tobytes()
         return decode_image(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated)
-    from pipelines.video import decode_clip  # here, as FFmpeg is of no use to a corpus of images
+    from pipelines.media.video import decode_clip  # here, as FFmpeg is of no use to a corpus of images
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
     return decode_clip(file, Clip(**request["clip"]), limits).frames

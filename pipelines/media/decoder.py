@@ -16,8 +16,8 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from augment.picture import Picture
-from pipelines.decode import BadSample, Clip, Limits, Reduce, decode_jpeg
-from pipelines.decoder_process import Message, body_of, receive, send
+from pipelines.media.decoder_process import Message, body_of, receive, send
+from pipelines.media.image import BadSample, Clip, Limits, Reduce, decode_jpeg
 
 TRIES = 2
 _PIPE_BYTES = 1 << 20  # Linux's default of 64 KiB means sixteen times the process switches
@@ -49,7 +49,7 @@ class Decoder:
         module: What runs in the child.
     """
 
-    def __init__(self, limits: Limits, module: str = "pipelines.decoder_process") -> None:
+    def __init__(self, limits: Limits, module: str = "pipelines.media.decoder_process") -> None:
         self._limits = limits
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None

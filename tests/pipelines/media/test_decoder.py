@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pipelines import ingest, quarantine, schema
-from pipelines.decode import BadSample, Clip, Limits, decode
-from pipelines.decoder import Decoder
 from pipelines.ingest import Centre, Ingest
+from pipelines.media.decoder import Decoder
+from pipelines.media.image import BadSample, Clip, Limits, decode
 from pipelines.payload import Part
 from tests.pipelines.test_ingest import listed
 from tests.pipelines.videos import number_of, video

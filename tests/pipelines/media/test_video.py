@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.decode import BadSample, Clip, Limits
-from pipelines.video import Decoded, decode_clip
+from pipelines.media.image import BadSample, Clip, Limits
+from pipelines.media.video import Decoded, decode_clip
 from tests.pipelines.videos import frame, number_of, sound, video
 
 LIMITS = Limits()

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from pipelines.decode import BadSample, Clip, Limits, check_pixels
+from pipelines.media.image import BadSample, Clip, Limits, check_pixels
 
 # Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg open other files.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,h264,hevc,ivf,mxf,rm"
