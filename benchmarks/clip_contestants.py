@@ -21,9 +21,9 @@ from benchmarks.view_contestants import (
     simclr_group,
     torchvision_chain,
 )
-from pipelines.ingest import Clips, Crops
 from pipelines.media.image import Clip, Limits
 from pipelines.media.video import decode_clip
+from pipelines.stream.ingest import Clips, Crops
 
 NUM_FRAMES = 16
 _CLIP = Clip(NUM_FRAMES, frame_stride=4, fps=None, position=0.5)

@@ -29,7 +29,7 @@ from jobs.config import PretrainConfig, complete_pretrain
 from jobs.run_dir import environment
 from jobs.worker import TrainState
 from models.method import Batch
-from pipelines.plan import Ledger
+from pipelines.stream.plan import Ledger
 
 USAGE = __doc__.splitlines()[2] if __doc__ else ""
 RECIPES = (

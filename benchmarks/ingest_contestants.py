@@ -22,13 +22,14 @@ import torch
 
 from augment.generator import ViewGenerator
 from jobs.config import PretrainConfig, load_pretrain
-from pipelines import fetch, schema
+from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
-from pipelines.ingest import Columns, Crops
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import Limits
-from pipelines.plan import Plan
 from pipelines.storage import uris
+from pipelines.stream import fetch
+from pipelines.stream.ingest import Columns, Crops
+from pipelines.stream.plan import Plan
 
 NUM_WORKERS = 2  # of DataLoader and webdataset
 PLAIN_ROWS = 64  # fetched at a time

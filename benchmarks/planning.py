@@ -28,7 +28,7 @@ from jobs.planned_data import PlannedData
 from jobs.run_dir import RunDir
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
-from pipelines.plan import Plan
+from pipelines.stream.plan import Plan
 
 USAGE = "python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=FILE] [runs=3] [watch_s=10]"
 NUM_FILES = 1000

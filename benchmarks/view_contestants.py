@@ -18,9 +18,9 @@ from augment.generator import ViewGenerator
 from augment.kornia_ops import blur_taps
 from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views
 from benchmarks.dali_view import dali_view
-from pipelines.ingest import Crops
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import Limits
+from pipelines.stream.ingest import Crops
 
 Contestant = Callable[[Sequence[bytes]], Any]
 _BLOCK = 64  # images whose draws are made together, as the decode task does

@@ -15,8 +15,8 @@ from typing import Any
 import ray
 import torch
 
-from pipelines.plan import Ledger
 from pipelines.storage import uris
+from pipelines.stream.plan import Ledger
 
 FOLDER = "checkpoints"
 STATE = "state.pt"

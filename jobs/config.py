@@ -20,7 +20,7 @@ from models.registry import METHODS
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
-from pipelines.plan import Plan
+from pipelines.stream.plan import Plan
 
 
 class SourceConfig(Frozen):

@@ -17,11 +17,12 @@ from jobs.command_line import InputError, RunError, main
 from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from models.artifact import Artifact
-from pipelines import embed, ingest, quarantine, schema, sinks
+from pipelines import embed, schema, sinks
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
-from pipelines.plan import ManifestOrder
 from pipelines.storage import uris
+from pipelines.stream import ingest, quarantine
+from pipelines.stream.plan import ManifestOrder
 
 RECORD = "export.json"
 

@@ -22,9 +22,10 @@ from jobs.run_dir import RunDir
 from jobs.run_log import PretrainingError, RunLog
 from models import collectives, health
 from models.method import Method
-from pipelines import ingest, schema
-from pipelines.head import ORIGINAL, Head, WithOriginal, joined
-from pipelines.plan import Ledger, Plan
+from pipelines import schema
+from pipelines.stream import ingest
+from pipelines.stream.first_samples import ORIGINAL, Head, WithOriginal, joined
+from pipelines.stream.plan import Ledger, Plan
 
 EMBEDDED_AT_A_TIME = 128
 BLOCK_ROWS = 64

@@ -16,9 +16,9 @@ from augment.recipe import Placement
 from jobs import failures
 from jobs.command_line import InputError
 from jobs.config import ClusterConfig
-from pipelines.ingest import DECODE_CPUS, PLANNER_CPUS
 from pipelines.storage import retries, uris
-from pipelines.views import ACTOR_CPUS, ActorPool
+from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
+from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job

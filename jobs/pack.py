@@ -15,11 +15,12 @@ from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, SourceConfig
 from jobs.index import manifest_of
-from pipelines import parquet_source, quarantine
+from pipelines import parquet_source
 from pipelines.corpus.manifest import versions, write_manifest
 from pipelines.pack_plan import HashOrder, PackPlan, samples_of, write_plan
 from pipelines.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
 from pipelines.storage import uris
+from pipelines.stream import quarantine
 
 RECORD = "pack.json"
 MEASURED = 256  # samples that tell how much smaller re-encoding makes them

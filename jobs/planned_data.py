@@ -10,9 +10,9 @@ from augment.recipe import Placement
 from jobs.config import PretrainConfig
 from jobs.launch import Session
 from jobs.run_dir import RunDir
-from pipelines import ingest, views
-from pipelines.plan import Plan
-from pipelines.views import ActorPool
+from pipelines.stream import colour_actors, ingest
+from pipelines.stream.colour_actors import ActorPool
+from pipelines.stream.plan import Plan
 
 
 class PlannedData(DataConfig):
@@ -55,7 +55,7 @@ class PlannedData(DataConfig):
         stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))
         if self._placement == "actor":
             assert self._view_actors is not None
-            stream = views.change_colours(stream, generator, self._view_actors, work.block_rows)
+            stream = colour_actors.change_colours(stream, generator, self._view_actors, work.block_rows)
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 

@@ -22,8 +22,8 @@ from models import artifact
 from models.optim import peak_lr
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
-from pipelines.plan import Plan
 from pipelines.storage import uris
+from pipelines.stream.plan import Plan
 
 POLL_S = 0.5
 

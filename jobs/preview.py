@@ -22,11 +22,12 @@ from jobs.index import check_media, manifest_of
 from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
-from pipelines import ingest, schema
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.head import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
-from pipelines.plan import Plan
 from pipelines.storage import uris
+from pipelines.stream import ingest
+from pipelines.stream.first_samples import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
+from pipelines.stream.plan import Plan
 
 ORIGINAL_PX = 112
 

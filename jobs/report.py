@@ -19,10 +19,11 @@ from jobs.report_page import Html
 from jobs.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
-from pipelines.plan import Plan
 from pipelines.storage import uris
+from pipelines.stream import quarantine
+from pipelines.stream.plan import Plan
 
 WIDE_PX, HALF_PX = 1096, 536  # of the curves on the page; 1096 is its width
 NUM_EXAMPLES = 3  # of each reason for which samples are bad

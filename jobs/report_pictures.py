@@ -15,11 +15,12 @@ from jobs.run_dir import RunDir
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
-from pipelines import embed, ingest, schema
+from pipelines import embed, schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.head import ORIGINAL, Head, WithOriginal, joined
-from pipelines.plan import Plan
 from pipelines.storage import uris
+from pipelines.stream import ingest
+from pipelines.stream.first_samples import ORIGINAL, Head, WithOriginal, joined
+from pipelines.stream.plan import Plan
 
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
 NUM_QUERIES = 8

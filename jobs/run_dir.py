@@ -18,8 +18,8 @@ import yaml
 from jobs import checkpoints
 from jobs.command_line import InputError, to_yaml
 from jobs.config import PretrainConfig, load_pretrain
-from pipelines.plan import Ledger
 from pipelines.storage import uris
+from pipelines.stream.plan import Ledger
 
 MANIFEST = "manifest"
 PACKAGES = (

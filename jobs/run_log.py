@@ -17,10 +17,11 @@ from jobs.command_line import RunError
 from jobs.config import PretrainConfig
 from jobs.run_dir import RunDir
 from models import collectives, health
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.media.image import REASONS
 from pipelines.storage import uris
 from pipelines.storage.retries import RETRIES
+from pipelines.stream import quarantine
 
 Item = TypeVar("Item")
 FLUSH_S = 15.0
@@ -238,7 +239,7 @@ def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dic
 
     Returns:
         `fetch_ms`, `decode_ms`, `crop_ms` of one data task an image and `wait_ms`, `transport_ms`, `train_ms` of one
-        training worker an image (`pipelines.stats` says what is what); `wait_fraction`, the share of the workers' time
+        training worker an image (`pipelines.stream.stage_times` says what is what); `wait_fraction`, the share of the workers' time
         in the first two of these; `storage_retries`.
     """
     waited_s = min(sums["wait_s"], worker_s)

@@ -28,7 +28,7 @@ from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method
 from models.registry import build_method
 from pipelines import schema
-from pipelines.plan import Ledger
+from pipelines.stream.plan import Ledger
 
 ROLLBACK_LR_SCALE = 0.5
 

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.corpus.entry import Entry
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listing import entries, media_of, sample_id
 from pipelines.media.image import BadSample
 from pipelines.pack_plan import SAMPLES
 from pipelines.storage import uris
+from pipelines.stream import quarantine
 
 COLUMNS = ("bytes", "image")  # looked for where the user names none
 PROBED = 1000  # files of a folder that tell whether it is one of Parquet files

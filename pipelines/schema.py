@@ -1,7 +1,7 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
 A training batch is `sample_id, row, epoch, position, valid, reason`, one column per crop group: uint8, images
-(B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took (`pipelines.stats`).
+(B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took (`pipelines.stream.stage_times`).
 """
 
 import pyarrow as pa

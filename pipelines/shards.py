@@ -15,14 +15,15 @@ import ray.data
 import simplejpeg
 from PIL import Image
 
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listing import LISTED, look_up, media_of, sample_id
-from pipelines.fetch import fetch
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import BadSample, Limits
 from pipelines.pack_plan import PackPlan
 from pipelines.storage import uris
+from pipelines.stream import quarantine
+from pipelines.stream.fetch import fetch
 
 FETCH_BYTES = 16 << 20  # read at a time by one task
 MAX_RETRIES = 3

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import ray.data
 
 from pipelines import schema
-from pipelines.plan import ManifestOrder
 from pipelines.storage import uris
+from pipelines.stream.plan import ManifestOrder
 
 
 def part_name(start: int, stop: int) -> str:

@@ -18,8 +18,9 @@ import pytest
 import simplejpeg
 
 from jobs.run_dir import RunDir
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.storage import uris
+from pipelines.stream import quarantine
 from tests import commands
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
 from tests.object_store import ObjectStore

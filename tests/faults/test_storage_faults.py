@@ -11,10 +11,10 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus.listing import sample_id
-from pipelines.fetch import fetch
 from pipelines.media.image import BadSample
 from pipelines.storage import retries, uris
 from pipelines.storage.retries import RETRIES, StorageError
+from pipelines.stream.fetch import fetch
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
 from tests.object_store import ObjectStore
 

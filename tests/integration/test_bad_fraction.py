@@ -9,7 +9,7 @@ from jobs.command_line import main
 from jobs.config import complete_pretrain
 from jobs.pretrain import pretrain
 from jobs.run_dir import RunDir
-from pipelines import quarantine
+from pipelines.stream import quarantine
 from tests import commands
 
 pytestmark = pytest.mark.usefixtures("ray_session")

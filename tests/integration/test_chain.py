@@ -20,9 +20,9 @@ from jobs.report import ReportConfig, report
 from jobs.run_dir import RunDir
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
-from pipelines import quarantine
 from pipelines.media.image import decode
 from pipelines.storage import uris
+from pipelines.stream import quarantine
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("ray_session")

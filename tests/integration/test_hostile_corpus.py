@@ -16,8 +16,9 @@ from jobs.export import ExportConfig, export
 from jobs.index import make_manifest
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
-from pipelines import quarantine, schema
+from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
+from pipelines.stream import quarantine
 from tests.shared_data import shared_data
 
 NASTY = shared_data("nasty.tar")

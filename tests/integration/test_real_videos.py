@@ -12,12 +12,13 @@ import pytest
 
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
-from pipelines import ingest, schema
-from pipelines.ingest import Ingest, run_items
+from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Clip, Limits
 from pipelines.media.video import decode_clip
-from pipelines.plan import Listed
+from pipelines.stream import ingest
+from pipelines.stream.ingest import Ingest, run_items
+from pipelines.stream.plan import Listed
 from tests.pipelines.test_ingest import items, listed
 from tests.pipelines.videos import video
 from tests.shared_data import shared_data

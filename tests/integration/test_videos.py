@@ -16,10 +16,11 @@ from jobs.index import make_manifest, manifest_of
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
 from jobs.preview import complete as complete_preview
-from pipelines import ingest, quarantine, schema
+from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
-from pipelines.plan import Plan
+from pipelines.stream import ingest, quarantine
+from pipelines.stream.plan import Plan
 from tests.pipelines.videos import sound, video
 
 pytestmark = pytest.mark.usefixtures("ray_session")

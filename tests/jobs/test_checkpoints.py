@@ -8,7 +8,7 @@ import torch
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
 from jobs import checkpoints
-from pipelines.plan import Ledger
+from pipelines.stream.plan import Ledger
 
 
 @pytest.fixture

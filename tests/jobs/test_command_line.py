@@ -8,7 +8,7 @@ from jobs import command_line
 from jobs.command_line import InputError, main, parse, recipe_names, to_yaml
 from jobs.config import PretrainConfig, complete_pretrain, load_pretrain
 from pipelines.corpus.manifest import Manifest, Part
-from pipelines.plan import Plan
+from pipelines.stream.plan import Plan
 
 WORDS = ["simclr_small", "source.uri=/data", "out=/out", "num_steps=10"]
 

@@ -21,7 +21,7 @@ from models import artifact
 from models.method import Method
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
-from pipelines.plan import Ledger, Plan
+from pipelines.stream.plan import Ledger, Plan
 from tests.shared_data import shared_data
 
 SMALL = [

@@ -19,10 +19,11 @@ from PIL import Image
 from jobs import index as indexing
 from jobs.command_line import InputError
 from jobs.pack import PackConfig, pack
-from pipelines import quarantine, schema, shards
+from pipelines import schema, shards
 from pipelines.corpus.manifest import Manifest, open_manifest
-from pipelines.fetch import fetch
 from pipelines.storage import uris
+from pipelines.stream import quarantine
+from pipelines.stream.fetch import fetch
 from tests import commands
 from tests.object_store import ObjectStore
 

@@ -10,7 +10,7 @@ from jobs.command_line import InputError
 from jobs.config import ClusterConfig
 from jobs.launch import Session
 from jobs.planned_data import resolve
-from pipelines.views import ActorPool
+from pipelines.stream.colour_actors import ActorPool
 
 
 def session(**changed: Any) -> Session:

@@ -15,7 +15,7 @@ from jobs.index import make_manifest
 from jobs.preview import PreviewConfig, complete, draw, masked_views, preview
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.image import decode
-from pipelines.plan import Plan
+from pipelines.stream.plan import Plan
 
 SMALL = ["encoder.name=vit_tiny_small", "encoder.width=8", "views.size=32"]
 MAE = ["method.name=mae", "method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"]

@@ -23,9 +23,9 @@ from jobs.report import ReportConfig, report
 from jobs.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
-from pipelines import quarantine
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.image import BadSample
+from pipelines.stream import quarantine
 
 CURVES = {"loss", "feature_std", "throughput", "stages"}
 WORDS = {

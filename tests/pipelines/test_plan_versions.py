@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
-from pipelines.plan import Ledger, Plan, Span
+from pipelines.stream.plan import Ledger, Plan, Span
 
 
 @dataclass(frozen=True)

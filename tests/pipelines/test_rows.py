@@ -12,9 +12,9 @@ from pipelines import schema
 from pipelines.corpus import manifest as manifests
 from pipelines.corpus.listing import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest, write_manifest
-from pipelines.ingest import Centre, Ingest, run_items
 from pipelines.media.image import Limits
-from pipelines.plan import Ledger, Listed, ManifestOrder, Order, Plan, Span
+from pipelines.stream.ingest import Centre, Ingest, run_items
+from pipelines.stream.plan import Ledger, Listed, ManifestOrder, Order, Plan, Span
 
 GROUPS = (range(60), range(10, 75), [*range(10, 20), *range(30, 90)])  # of three versions: rows go, others come
 

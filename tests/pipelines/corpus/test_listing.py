@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.corpus import listing, local_files, object_keys
 from pipelines.corpus.listing import media_of
-from pipelines.fetch import fetch
 from pipelines.storage import uris
+from pipelines.stream.fetch import fetch
 from tests.object_store import ObjectStore
 
 ODD = [

@@ -13,7 +13,7 @@ from pipelines import schema
 from pipelines.corpus import manifest as manifests
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
-from pipelines.fetch import fetch
+from pipelines.stream.fetch import fetch
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("ray_session")

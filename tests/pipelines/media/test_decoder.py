@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipelines import ingest, quarantine, schema
-from pipelines.ingest import Centre, Ingest
+from pipelines import schema
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import BadSample, Clip, Limits, decode
-from pipelines.payload import Part
+from pipelines.stream import ingest, quarantine
+from pipelines.stream.ingest import Centre, Ingest
+from pipelines.stream.payload import Part
 from tests.pipelines.test_ingest import listed
 from tests.pipelines.videos import number_of, video
 

@@ -18,13 +18,14 @@ import torch
 from augment.generator import Cutter, ViewGenerator
 from augment.geometry import centre_crop, reduction_for
 from augment.picture import Picture
-from pipelines import quarantine, schema, stats
+from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import REASONS, BadSample, Clip, Limits, Reduce
-from pipelines.payload import Payload, payloads
-from pipelines.plan import Order
-from pipelines.sealed import seal
+from pipelines.stream import quarantine, stage_times
+from pipelines.stream.payload import Payload, payloads
+from pipelines.stream.plan import Order
+from pipelines.stream.sealed import seal
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 TASK_BYTES = 256 << 20  # blocks come in order: what later tasks have made waits in the object store for earlier ones
@@ -180,7 +181,7 @@ class Ingest:
 
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
-        keys = 8 + 8 + 8 + 8 + 1 + 1 + stats.row_bytes()
+        keys = 8 + 8 + 8 + 8 + 1 + 1 + stage_times.row_bytes()
         return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
 
     def items(self, start: int, stop: int) -> np.ndarray:
@@ -249,7 +250,7 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
-        clock = stats.Stopwatch()
+        clock = stage_times.Stopwatch()
         ours, theirs = tee(blocks)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
         for rows in ours:
@@ -276,7 +277,7 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def _block(
-    rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]], clock: stats.Stopwatch
+    rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]], clock: stage_times.Stopwatch
 ) -> Columns:
     """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
     statistics hold while the loss leaves it out."""

@@ -13,7 +13,7 @@ import torch
 
 from augment.generator import ViewGenerator
 from pipelines import schema
-from pipelines.ingest import MAX_RETRIES, Columns
+from pipelines.stream.ingest import MAX_RETRIES, Columns
 
 # What Ray counts for an actor, not what it may use: with one CPU left beside training, decoding needs 0.91 of it.
 ACTOR_CPUS = 0.05

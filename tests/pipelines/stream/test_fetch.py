@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import fetch as fetching
 from pipelines import schema
-from pipelines.fetch import GAP_BYTES, RUN_BYTES, fetch
 from pipelines.media.image import BadSample
+from pipelines.stream import fetch as fetching
+from pipelines.stream.fetch import GAP_BYTES, RUN_BYTES, fetch
 
 SIZE = 3 * RUN_BYTES
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from augment.picture import Picture
-from pipelines import ingest, schema
-from pipelines.plan import Order
+from pipelines import schema
+from pipelines.stream import ingest
+from pipelines.stream.plan import Order
 
 ORIGINAL = "original"  # (B, 3, S, S) uint8, the largest centred square
 IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the image, px

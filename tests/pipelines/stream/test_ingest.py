@@ -17,12 +17,13 @@ from PIL import Image
 from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views, simclr_views
-from pipelines import ingest, quarantine, schema
+from pipelines import schema
 from pipelines.corpus import listing
 from pipelines.corpus.listing import sample_id
-from pipelines.ingest import Centre, Crops, Ingest, run_items
 from pipelines.media.image import Limits, decode, decode_jpeg
-from pipelines.plan import Listed, Order, keyed
+from pipelines.stream import ingest, quarantine
+from pipelines.stream.ingest import Centre, Crops, Ingest, run_items
+from pipelines.stream.plan import Listed, Order, keyed
 
 
 def listed(files: list[Path]) -> Listed:

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.manifest import cut_by_bytes
-from pipelines.fetch import fetch
 from pipelines.media.image import BadSample, Limits
-from pipelines.stats import Stopwatch
+from pipelines.stream.fetch import fetch
+from pipelines.stream.stage_times import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
 JOINED_BYTES = 64 << 20  # of one fetch of members of shards: the more of them, the more lie side by side

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, Part
-from pipelines.plan import ManifestOrder, Plan
+from pipelines.stream.plan import ManifestOrder, Plan
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""pipelines.views: a pool of actors gives the blocks that the decode task would have given."""
+"""pipelines.stream.colour_actors: a pool of actors gives the blocks that the decode task would have given."""
 
 import os
 import signal
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
-from pipelines import ingest, schema, views
+from pipelines import schema
 from pipelines.corpus import listing
-from pipelines.ingest import Crops, Ingest
 from pipelines.media.image import Limits
-from pipelines.plan import Listed
-from pipelines.views import ActorPool
+from pipelines.stream import colour_actors, ingest
+from pipelines.stream.colour_actors import ActorPool
+from pipelines.stream.ingest import Crops, Ingest
+from pipelines.stream.plan import Listed
 
 ROWS = 4
 KEYS = (schema.SAMPLE_ID, schema.EPOCH, schema.POSITION, schema.VALID, schema.REASON)
@@ -74,7 +75,7 @@ def test_actors_give_the_decode_tasks_blocks_in_its_order_bad_samples_included(
 ) -> None:
     generator = ViewGenerator(simclr_views(96), seed=3)  # of the size at which views are blurred as well
     crops = stream(order, generator, photometric=False)
-    changed = blocks(views.change_colours(crops, generator, ActorPool(num_actors=2, gpus=0), ROWS))
+    changed = blocks(colour_actors.change_colours(crops, generator, ActorPool(num_actors=2, gpus=0), ROWS))
     assert_same(changed, blocks(stream(order, generator, photometric=True)))
     valid = np.concatenate([block[schema.VALID] for block in changed])
     assert np.flatnonzero(~valid).tolist() == [5, 21]
@@ -102,7 +103,7 @@ def test_a_killed_actor_is_replaced_and_no_block_is_lost_or_repeated(
     generator = ViewGenerator(simclr_views(16), seed=3)
     deadly = Deadly(generator.views, 3, marker=tmp_path / "killed")
     crops = stream(order, generator, photometric=False)
-    changed = blocks(views.change_colours(crops, deadly, ActorPool(num_actors=1, gpus=0), ROWS))
+    changed = blocks(colour_actors.change_colours(crops, deadly, ActorPool(num_actors=1, gpus=0), ROWS))
     assert deadly.marker.exists()
     assert_same(changed, blocks(stream(order, generator, photometric=True)))
 
@@ -115,7 +116,7 @@ def test_an_actor_adds_its_time_to_the_cropping_and_says_when_the_block_was_read
         schema.CROP_S: np.ones(3, np.float32),
         schema.READY_AT: np.zeros(3),
     }
-    changed = views.ColourActor(generator, gpus=0)(dict(block))
+    changed = colour_actors.ColourActor(generator, gpus=0)(dict(block))
     assert (changed[schema.CROP_S] > 1).all() and (changed[schema.READY_AT] > 1e9).all()
     assert {name: (x.shape, x.dtype) for name, x in changed.items()} == {
         name: (x.shape, x.dtype) for name, x in block.items()
