@@ -16,8 +16,9 @@ from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, load_artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
-from pipelines import embed, schema
+from pipelines import schema
 from pipelines.corpus.listing import LEFT_OUT, list_source
+from pipelines.embeddings import embed
 from pipelines.media.image import Limits
 from pipelines.stream import ingest
 from pipelines.stream.plan import Listed

@@ -17,8 +17,9 @@ from jobs.command_line import InputError, RunError, main
 from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from models.artifact import Artifact
-from pipelines import embed, schema, sinks
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest
+from pipelines.embeddings import embed, sinks
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
 from pipelines.stream import ingest, quarantine

@@ -15,10 +15,10 @@ from jobs import launch
 from jobs.command_line import InputError, main
 from jobs.config import ClusterConfig, SourceConfig
 from jobs.index import manifest_of
-from pipelines import parquet_source
 from pipelines.corpus.manifest import versions, write_manifest
-from pipelines.pack_plan import HashOrder, PackPlan, samples_of, write_plan
-from pipelines.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
+from pipelines.packing import parquet_source
+from pipelines.packing.pack_plan import HashOrder, PackPlan, samples_of, write_plan
+from pipelines.packing.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 

@@ -15,8 +15,9 @@ from jobs.run_dir import RunDir
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
-from pipelines import embed, schema
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest
+from pipelines.embeddings import embed
 from pipelines.storage import uris
 from pipelines.stream import ingest
 from pipelines.stream.first_samples import ORIGINAL, Head, WithOriginal, joined

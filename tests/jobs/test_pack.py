@@ -19,8 +19,9 @@ from PIL import Image
 from jobs import index as indexing
 from jobs.command_line import InputError
 from jobs.pack import PackConfig, pack
-from pipelines import schema, shards
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
+from pipelines.packing import shards
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch

@@ -18,7 +18,7 @@ from pipelines.corpus.entry import Entry
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listing import entries, media_of, sample_id
 from pipelines.media.image import BadSample
-from pipelines.pack_plan import SAMPLES
+from pipelines.packing.pack_plan import SAMPLES
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 

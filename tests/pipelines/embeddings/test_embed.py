@@ -1,9 +1,9 @@
-"""pipelines.embed: what the suite's end-to-end runs, which have no GPU, leave untried."""
+"""pipelines.embeddings.embed: what the suite's end-to-end runs, which have no GPU, leave untried."""
 
 import pytest
 import ray.data
 
-from pipelines.embed import BLOCK_ROWS, Encoders, embed
+from pipelines.embeddings.embed import BLOCK_ROWS, Encoders, embed
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -20,7 +20,7 @@ from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listing import LISTED, look_up, media_of, sample_id
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import BadSample, Limits
-from pipelines.pack_plan import PackPlan
+from pipelines.packing.pack_plan import PackPlan
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
