@@ -24,9 +24,9 @@ from augment.recipe import Views
 from augment.sample import sample_photometric
 from benchmarks.job_runs import Row, settings
 from benchmarks.view_contestants import WORKLOADS, kornia_operators
-from jobs.command_line import parse
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.run_dir import environment
+from jobs.setup.command_line import parse
 from jobs.worker import TrainState
 from models.method import Batch
 from pipelines.stream.plan import Ledger

@@ -137,9 +137,9 @@ def ours(setup: Setup) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from jobs import launch
     from jobs.planned_data import PlannedData
     from jobs.run_dir import RunDir
+    from jobs.setup import launch
 
     config = setup.config()
     with tempfile.TemporaryDirectory(prefix="afield-ingest-") as out, launch.session(config.cluster) as session:

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from augment.frozen import Frozen
 from augment.recipe import Views
-from jobs.command_line import InputError
+from jobs.setup.command_line import InputError
 from models import artifact
 from models.artifact import Artifact
 from models.encoders.factory import EncoderConfig

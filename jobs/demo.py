@@ -1,6 +1,6 @@
 """The whole chain on photographs that need no download: corpus, index, preview, pretrain, adapt, export, report.
 
-The corpus is `jobs.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the closing
+The corpus is `jobs.setup.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the closing
 table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain statistics
 of the pixels. Minutes on two CPU cores.
 """
@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from augment.frozen import Frozen
-from jobs import launch
 from jobs.adapt import AdaptConfig, LabelledConfig, ProbeConfig, embed_labelled, judge
-from jobs.command_line import InputError, main, parse, validate
 from jobs.config import ClusterConfig, PretrainConfig, SourceConfig, complete_pretrain
-from jobs.demo_corpus import make_corpus
 from jobs.export import ExportConfig, export
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
+from jobs.setup import launch
+from jobs.setup.command_line import InputError, main, parse, validate
+from jobs.setup.demo_corpus import make_corpus
 from pipelines.corpus.manifest import versions
 from pipelines.storage import uris
 

@@ -13,7 +13,7 @@ from ray.train import UserCallback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.failures import lasting
+from jobs.setup.failures import lasting
 
 
 class Monitor:

@@ -9,14 +9,15 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from jobs import checkpoints, launch
+from jobs import checkpoints
 from jobs.bottleneck import bottleneck
-from jobs.command_line import InputError, RunError, main
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import check_media, manifest_of
 from jobs.monitor import Monitor, StepProgress, TellMonitor, stop_signals
 from jobs.planned_data import PlannedData, resolve
 from jobs.run_dir import MANIFEST, RunDir
+from jobs.setup import launch
+from jobs.setup.command_line import InputError, RunError, main
 from jobs.worker import train_worker
 from models import artifact
 from models.optim import peak_lr

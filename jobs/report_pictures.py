@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment.preview import Cell, grid
-from jobs import checkpoints, launch, preview
+from jobs import checkpoints, preview
 from jobs.config import PretrainConfig
 from jobs.report_figures import Picture
 from jobs.run_dir import RunDir
+from jobs.setup import launch
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method

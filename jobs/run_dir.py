@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from jobs import checkpoints
-from jobs.command_line import InputError, to_yaml
 from jobs.config import PretrainConfig, load_pretrain
+from jobs.setup.command_line import InputError, to_yaml
 from pipelines.storage import uris
 from pipelines.stream.plan import Ledger
 

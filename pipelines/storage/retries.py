@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Every process of a job reads these when it opens its first client; `jobs.launch` sets them.
+# Every process of a job reads these when it opens its first client; `jobs.setup.launch` sets them.
 RETRY_VARIABLE, RETRY_S = "AFIELD_STORAGE_RETRY_S", 300.0
 TIMEOUT_VARIABLE, TIMEOUT_S = "AFIELD_STORAGE_TIMEOUT_S", 30.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 10.0

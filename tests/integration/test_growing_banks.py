@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from jobs import checkpoints
-from jobs.command_line import InputError, parse
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
 from jobs.run_dir import RunDir
+from jobs.setup.command_line import InputError, parse
 from pipelines.corpus.manifest import open_manifest
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]

@@ -9,13 +9,13 @@ import ray
 import torch
 
 from jobs import health
-from jobs.command_line import RunError, parse
 from jobs.config import HealthConfig, PretrainConfig, complete_pretrain
 from jobs.health import Health, Look, judge
 from jobs.index import make_manifest
 from jobs.pretrain import pretrain
 from jobs.run_dir import RunDir
 from jobs.run_log import PretrainingError, RunLog
+from jobs.setup.command_line import RunError, parse
 from jobs.worker import TrainState, write_artifact
 from models import artifact
 from models.method import Method

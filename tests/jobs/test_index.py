@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.command_line import InputError
 from jobs.index import IndexConfig, index
+from jobs.setup.command_line import InputError
 from pipelines.corpus.manifest import versions
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -17,8 +17,8 @@ import webdataset
 from PIL import Image
 
 from jobs import index as indexing
-from jobs.command_line import InputError
 from jobs.pack import PackConfig, pack
+from jobs.setup.command_line import InputError
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.packing import shards

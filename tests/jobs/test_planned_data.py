@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from augment.recipe import Placement
-from jobs import launch
-from jobs.command_line import InputError
 from jobs.config import ClusterConfig
-from jobs.launch import Session
 from jobs.planned_data import resolve
+from jobs.setup import launch
+from jobs.setup.command_line import InputError
+from jobs.setup.launch import Session
 from pipelines.stream.colour_actors import ActorPool
 
 

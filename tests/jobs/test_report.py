@@ -16,11 +16,11 @@ from PIL import Image
 
 from jobs import checkpoints, report_figures
 from jobs.bottleneck import bottleneck
-from jobs.command_line import InputError, main, parse
 from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import make_manifest
 from jobs.report import ReportConfig, report
 from jobs.run_dir import RunDir
+from jobs.setup.command_line import InputError, main, parse
 from models import artifact
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest

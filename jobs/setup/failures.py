@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.command_line import RunError
+from jobs.setup.command_line import RunError
 from pipelines.storage.retries import StorageError
 
 BEHIND = ("cause", "_base_exc", "controller_failure")  # where Ray, and Train's workers and controller, keep it

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jobs.command_line import InputError
+from jobs.setup.command_line import InputError
 
 PHOTOGRAPHS = (
     "astronaut.png",

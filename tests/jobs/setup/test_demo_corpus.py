@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import demo_corpus
-from jobs.command_line import InputError
-from jobs.demo_corpus import (
+from jobs.setup import demo_corpus
+from jobs.setup.command_line import InputError
+from jobs.setup.demo_corpus import (
     PHOTOGRAPHS,
     PRETRAIN_SIDE_PX,
     PROBE_SIDE_PX,
