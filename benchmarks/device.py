@@ -24,10 +24,10 @@ from augment.recipe import Views
 from augment.sample import sample_photometric
 from benchmarks.job_runs import Row, settings
 from benchmarks.view_contestants import WORKLOADS, kornia_operators
-from jobs.config import PretrainConfig, complete_pretrain
-from jobs.run_dir import environment
 from jobs.setup.command_line import parse
-from jobs.worker import TrainState
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import environment
+from jobs.training.worker import TrainState
 from models.method import Batch
 from pipelines.stream.plan import Ledger
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 
 from augment.generator import ViewGenerator
-from jobs.config import PretrainConfig, load_pretrain
+from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.media.decoder import Decoder
@@ -137,9 +137,9 @@ def ours(setup: Setup) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from jobs.planned_data import PlannedData
-    from jobs.run_dir import RunDir
     from jobs.setup import launch
+    from jobs.training.planned_data import PlannedData
+    from jobs.training.run_dir import RunDir
 
     config = setup.config()
     with tempfile.TemporaryDirectory(prefix="afield-ingest-") as out, launch.session(config.cluster) as session:

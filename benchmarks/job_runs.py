@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jobs.run_dir import environment
+from jobs.training.run_dir import environment
 
 Row = dict[str, Any]
 PROBES = ("knn", "linear")

@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from augment.recipe import CropGroup, Views
 from benchmarks.job_runs import Row, add_row, images_per_s, job, probes, read_rows, settings
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.setup.command_line import parse
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models import artifact, optim
 from models.blocks.ema import cosine_momentum, frozen_copy
 from models.encoders.factory import build_encoder

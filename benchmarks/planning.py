@@ -22,10 +22,10 @@ from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coor
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
-from jobs.config import PretrainConfig, load_pretrain
-from jobs.planned_data import PlannedData
-from jobs.run_dir import RunDir
 from jobs.setup import launch
+from jobs.training.planned_data import PlannedData
+from jobs.training.run_config import PretrainConfig, load_pretrain
+from jobs.training.run_dir import RunDir
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.stream.plan import Plan

@@ -12,9 +12,9 @@ from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from augment.frozen import Frozen
-from jobs.config import ClusterConfig, load_artifact
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.training.run_config import ClusterConfig, load_artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.corpus.listing import LEFT_OUT, list_source

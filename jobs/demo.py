@@ -19,7 +19,6 @@ from rich.table import Table
 
 from augment.frozen import Frozen
 from jobs.adapt import AdaptConfig, LabelledConfig, ProbeConfig, embed_labelled, judge
-from jobs.config import ClusterConfig, PretrainConfig, SourceConfig, complete_pretrain
 from jobs.export import ExportConfig, export
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
@@ -29,6 +28,7 @@ from jobs.report import ReportConfig, report
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
+from jobs.training.run_config import ClusterConfig, PretrainConfig, SourceConfig, complete_pretrain
 from pipelines.corpus.manifest import versions
 from pipelines.storage import uris
 

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from augment.frozen import Frozen
-from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from jobs.index import manifest_of
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError, main
+from jobs.training.run_config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest

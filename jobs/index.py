@@ -11,9 +11,9 @@ from pydantic import Field
 from ray.exceptions import RayTaskError
 
 from augment.frozen import Frozen
-from jobs.config import ClusterConfig, PerVideoConfig, SourceConfig
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.training.run_config import ClusterConfig, PerVideoConfig, SourceConfig
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, check_source, open_manifest, versions, write_manifest

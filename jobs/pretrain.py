@@ -9,16 +9,16 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from jobs import checkpoints
-from jobs.bottleneck import bottleneck
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import check_media, manifest_of
-from jobs.monitor import Monitor, StepProgress, TellMonitor, stop_signals
-from jobs.planned_data import PlannedData, resolve
-from jobs.run_dir import MANIFEST, RunDir
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError, main
-from jobs.worker import train_worker
+from jobs.training import checkpoints
+from jobs.training.bottleneck import bottleneck
+from jobs.training.monitor import Monitor, StepProgress, TellMonitor, stop_signals
+from jobs.training.planned_data import PlannedData, resolve
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import MANIFEST, RunDir
+from jobs.training.worker import train_worker
 from models import artifact
 from models.optim import peak_lr
 from models.registry import build_method

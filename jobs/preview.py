@@ -15,10 +15,10 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.preview import Cell, grid
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import check_media, manifest_of
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method

@@ -11,13 +11,13 @@ from pydantic import Field, ValidationError
 from augment.frozen import Frozen
 from jobs import preview, report_figures, report_pictures
 from jobs import report_page as html
-from jobs.bottleneck import bottleneck
-from jobs.config import ClusterConfig, PretrainConfig, load_artifact
 from jobs.report_figures import Lines, Picture
 from jobs.report_page import Html
-from jobs.run_dir import RunDir, open_run
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, to_yaml
+from jobs.training.bottleneck import bottleneck
+from jobs.training.run_config import ClusterConfig, PretrainConfig, load_artifact
+from jobs.training.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
 from pipelines import schema

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jobs.bottleneck import STAGES, bottleneck, stage_means
+from jobs.training.bottleneck import STAGES, bottleneck, stage_means
 
 INK, PALE, GRID = "#20242a", "#6a727c", "#e4e8ec"
 COLOURS = ("#1f6fb2", "#d2691e")

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment.preview import Cell, grid
-from jobs import checkpoints, preview
-from jobs.config import PretrainConfig
+from jobs import preview
 from jobs.report_figures import Picture
-from jobs.run_dir import RunDir
 from jobs.setup import launch
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir
 from models.artifact import Artifact
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method

@@ -29,7 +29,7 @@ def test_every_package_is_listed_for_installation() -> None:
     ("module", "late"),
     [
         ("pipelines.stream.ingest", "s3fs aiobotocore obstore torchvision timm"),
-        ("jobs.planned_data", "s3fs torchvision timm"),
+        ("jobs.training.planned_data", "s3fs torchvision timm"),
     ],
 )
 def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need(module: str, late: str) -> None:

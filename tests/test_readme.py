@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from jobs.adapt import AdaptConfig
-from jobs.config import complete_pretrain
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
 from jobs.pack import PackConfig
 from jobs.report import ReportConfig
 from jobs.setup.command_line import parse
+from jobs.training.run_config import complete_pretrain
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

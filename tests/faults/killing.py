@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from tests import commands
 
 # What the kernel shows of the processes of a run.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from pipelines.corpus.manifest import open_manifest
 from tests import commands
 from tests.faults.killing import Killer, nodes, seen

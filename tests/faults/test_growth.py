@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from tests import commands
 from tests.faults.killing import nodes, seen
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from pipelines import schema
 from pipelines.storage import uris
 from pipelines.stream import quarantine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from tests import commands
 from tests.faults import killing
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.config import complete_pretrain
 from jobs.pretrain import pretrain
-from jobs.run_dir import RunDir
 from jobs.setup.command_line import main
+from jobs.training.run_config import complete_pretrain
+from jobs.training.run_dir import RunDir
 from pipelines.stream import quarantine
 from tests import commands
 

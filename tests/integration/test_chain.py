@@ -12,12 +12,12 @@ import torch
 
 from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
 from jobs.adapt import AdaptConfig, adapt
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.report import ReportConfig, report
-from jobs.run_dir import RunDir
 from jobs.setup.command_line import InputError, parse
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines.media.image import decode

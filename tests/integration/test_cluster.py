@@ -44,7 +44,7 @@ def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
         "import time\n"
         "from ray._common.usage import usage_lib\n"
         "print(usage_lib.usage_stats_enabled())\n"
-        "from jobs import launch; from jobs.config import ClusterConfig\n"
+        "from jobs import launch; from jobs.training.run_config import ClusterConfig\n"
         "with launch.session(ClusterConfig(address='local')):\n"
         "    print(usage_lib.usage_stats_enabled())\n"
         "    time.sleep(10)\n"

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from jobs import checkpoints
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
-from jobs.run_dir import RunDir
 from jobs.setup.command_line import InputError, parse
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
 from pipelines.corpus.manifest import open_manifest
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]

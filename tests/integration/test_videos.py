@@ -9,13 +9,13 @@ import pytest
 
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
-from jobs.config import PretrainConfig, complete_pretrain
 from jobs.export import ExportConfig, export
 from jobs.index import make_manifest, manifest_of
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
 from jobs.preview import complete as complete_preview
 from jobs.setup.command_line import InputError, parse
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits

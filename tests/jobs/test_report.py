@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs import checkpoints, report_figures
-from jobs.bottleneck import bottleneck
-from jobs.config import PretrainConfig, complete_pretrain
+from jobs import report_figures
 from jobs.index import make_manifest
 from jobs.report import ReportConfig, report
-from jobs.run_dir import RunDir
 from jobs.setup.command_line import InputError, main, parse
+from jobs.training import checkpoints
+from jobs.training.bottleneck import bottleneck
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.config import PretrainConfig, complete_pretrain, load_pretrain
 from jobs.setup import command_line
 from jobs.setup.command_line import InputError, main, parse, recipe_names, to_yaml
+from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from pipelines.corpus.manifest import Manifest, Part
 from pipelines.stream.plan import Plan
 

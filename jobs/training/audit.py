@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from jobs.run_dir import RunDir
+from jobs.training.run_dir import RunDir
 from pipelines import schema
 from pipelines.storage import uris
 

@@ -1,15 +1,15 @@
-"""jobs.planned_data and the preflight: where colours change, and whether the pool of actors fits."""
+"""jobs.training.planned_data and the preflight: where colours change, and whether the pool of actors fits."""
 
 from typing import Any
 
 import pytest
 
 from augment.recipe import Placement
-from jobs.config import ClusterConfig
-from jobs.planned_data import resolve
 from jobs.setup import launch
 from jobs.setup.command_line import InputError
 from jobs.setup.launch import Session
+from jobs.training.planned_data import resolve
+from jobs.training.run_config import ClusterConfig
 from pipelines.stream.colour_actors import ActorPool
 
 

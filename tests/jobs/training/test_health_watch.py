@@ -8,15 +8,15 @@ import pytest
 import ray
 import torch
 
-from jobs import health
-from jobs.config import HealthConfig, PretrainConfig, complete_pretrain
-from jobs.health import Health, Look, judge
 from jobs.index import make_manifest
 from jobs.pretrain import pretrain
-from jobs.run_dir import RunDir
-from jobs.run_log import PretrainingError, RunLog
 from jobs.setup.command_line import RunError, parse
-from jobs.worker import TrainState, write_artifact
+from jobs.training import health_watch
+from jobs.training.health_watch import Health, Look, judge
+from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
+from jobs.training.run_log import PretrainingError, RunLog
+from jobs.training.worker import TrainState, write_artifact
 from models import artifact
 from models.method import Method
 from models.registry import build_method
@@ -44,7 +44,7 @@ def manifest(image_folder: Path, tmp_path_factory: pytest.TempPathFactory, ray_s
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """One process instead of a group of Ray Train's."""
-    monkeypatch.setattr(health, "broadcast_from_rank_zero", lambda value: value)
+    monkeypatch.setattr(health_watch, "broadcast_from_rank_zero", lambda value: value)
 
 
 def make(config: PretrainConfig, manifest: Manifest, **job: Any) -> tuple[Health, Method]:

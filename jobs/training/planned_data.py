@@ -7,9 +7,9 @@ from ray.train import DataConfig
 
 from augment.generator import ViewGenerator
 from augment.recipe import Placement
-from jobs.config import PretrainConfig
-from jobs.run_dir import RunDir
 from jobs.setup.launch import Session
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir
 from pipelines.stream import colour_actors, ingest
 from pipelines.stream.colour_actors import ActorPool
 from pipelines.stream.plan import Plan

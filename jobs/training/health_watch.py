@@ -17,9 +17,9 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.recipe import Views
-from jobs.config import HealthConfig, PretrainConfig
-from jobs.run_dir import RunDir
-from jobs.run_log import PretrainingError, RunLog
+from jobs.training.run_config import HealthConfig, PretrainConfig
+from jobs.training.run_dir import RunDir
+from jobs.training.run_log import PretrainingError, RunLog
 from models import collectives, health
 from models.method import Method
 from pipelines import schema

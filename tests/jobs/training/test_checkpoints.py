@@ -7,7 +7,7 @@ import pytest
 import torch
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
-from jobs import checkpoints
+from jobs.training import checkpoints
 from pipelines.stream.plan import Ledger
 
 

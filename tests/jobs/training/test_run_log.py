@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.run_log import SUMS, stage_times
+from jobs.training.run_log import SUMS, stage_times
 
 
 def test_the_stages_of_a_worker_add_up_to_its_time() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from jobs import checkpoints
-from jobs.config import PretrainConfig, load_pretrain
 from jobs.setup.command_line import InputError, to_yaml
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines.storage import uris
 from pipelines.stream.plan import Ledger
 

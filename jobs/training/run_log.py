@@ -13,9 +13,9 @@ import ray
 import torch
 from torch import Tensor
 
-from jobs.config import PretrainConfig
-from jobs.run_dir import RunDir
 from jobs.setup.command_line import RunError
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir
 from models import collectives, health
 from pipelines import schema
 from pipelines.media.image import REASONS

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from augment.generator import ViewGenerator
-from jobs import checkpoints
-from jobs.audit import SampleAudit
-from jobs.config import PretrainConfig, load_pretrain
-from jobs.health import Health, Look
-from jobs.run_dir import RunDir, environment
-from jobs.run_log import RunLog
+from jobs.training import checkpoints
+from jobs.training.audit import SampleAudit
+from jobs.training.health_watch import Health, Look
+from jobs.training.run_config import PretrainConfig, load_pretrain
+from jobs.training.run_dir import RunDir, environment
+from jobs.training.run_log import RunLog
 from models import artifact, collectives, optim
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method
