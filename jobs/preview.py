@@ -14,8 +14,8 @@ from pydantic import Field, create_model, model_validator
 from torch import Tensor
 
 from augment.generator import ViewGenerator
-from augment.preview import Cell, grid
 from jobs.index import check_media, manifest_of
+from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.training.run_config import PretrainConfig, complete_pretrain

@@ -9,10 +9,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from augment.frozen import Frozen
-from jobs import preview, report_figures, report_pictures
-from jobs import report_page as html
-from jobs.report_figures import Lines, Picture
-from jobs.report_page import Html
+from jobs import preview
+from jobs.reporting import figures, pictures
+from jobs.reporting import page as html
+from jobs.reporting.figures import Lines, Picture
+from jobs.reporting.page import Html
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, to_yaml
 from jobs.training.bottleneck import bottleneck
@@ -121,32 +122,32 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
     if found.lines:
         dim = build_encoder(config.encoder, config.views.size).embed_dim
         drawn += [
-            report_figures.loss(found.lines),
-            report_figures.feature_spread(found.lines, dim),
-            report_figures.throughput(found.lines),
-            report_figures.stages(found.lines),
-            report_figures.health(found.lines),
-            report_figures.geometry(found.lines),
-            report_figures.information(found.lines),
+            figures.loss(found.lines),
+            figures.feature_spread(found.lines, dim),
+            figures.throughput(found.lines),
+            figures.stages(found.lines),
+            figures.health(found.lines),
+            figures.geometry(found.lines),
+            figures.information(found.lines),
         ]
     if found.manifest:
         drawn += _shown(found, found.manifest)
     if found.manifest and found.encoder:
         uri = found.run.path("artifact")
-        drawn.append(report_pictures.neighbours(config, found.manifest, uri, found.encoder, session))
+        drawn.append(pictures.neighbours(config, found.manifest, uri, found.encoder, session))
     return {picture.name.removesuffix(".png"): picture for picture in drawn if picture}
 
 
 def _shown(found: Found, manifest: Manifest) -> list[Picture | None]:
     """Draw what needs the corpus; a run is worth a report also when its images have gone since."""
     try:
-        samples = preview.draw(found.config, manifest, num_images=report_pictures.NUM_VIEWED, epoch=0)
+        samples = preview.draw(found.config, manifest, num_images=pictures.NUM_VIEWED, epoch=0)
     except InputError as error:
         print(f"the report has no views: {error}", file=sys.stderr)
         return []
     return [
-        report_pictures.views(found.config, samples),
-        report_pictures.reconstruction(found.config, found.run, samples),
+        pictures.views(found.config, samples),
+        pictures.reconstruction(found.config, found.run, samples),
     ]
 
 

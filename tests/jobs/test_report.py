@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs import report_figures
 from jobs.index import make_manifest
 from jobs.report import ReportConfig, report
+from jobs.reporting import figures
 from jobs.setup.command_line import InputError, main, parse
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
@@ -242,7 +242,7 @@ def test_damaged_and_refused_runs_are_input_errors(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def lines(**columns: list[float]) -> report_figures.Lines:
+def lines(**columns: list[float]) -> figures.Lines:
     """Log lines with the given columns, harmless values in the others."""
     length = len(next(iter(columns.values())))
     rest = {"loss": 1.0, "feature_std": 0.1, "rankme": 9.0, "images_per_s": 50.0, "wait_fraction": 0.0}
@@ -250,20 +250,18 @@ def lines(**columns: list[float]) -> report_figures.Lines:
 
 
 def test_titles_state_what_the_numbers_say() -> None:
-    assert report_figures.loss(lines(loss=[2.0, 1.0])).finding == "Loss fell from 2.00 to 1.00 in 1 steps"
-    assert "hardly moved" in report_figures.loss(lines(loss=[2.0, 2.001])).finding
-    assert report_figures.feature_spread(lines(feature_std=[0.1, 0.0005]), 64).finding.startswith(
-        "Features have collapsed"
-    )
-    assert report_figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith("No collapse")
-    busy = report_figures.throughput(lines(images_per_s=[10, 30, 20], wait_fraction=[0.5, 0.4, 0.1]))
+    assert figures.loss(lines(loss=[2.0, 1.0])).finding == "Loss fell from 2.00 to 1.00 in 1 steps"
+    assert "hardly moved" in figures.loss(lines(loss=[2.0, 2.001])).finding
+    assert figures.feature_spread(lines(feature_std=[0.1, 0.0005]), 64).finding.startswith("Features have collapsed")
+    assert figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith("No collapse")
+    busy = figures.throughput(lines(images_per_s=[10, 30, 20], wait_fraction=[0.5, 0.4, 0.1]))
     assert busy.finding == "20 images/s at the median, 40.0% of the time spent waiting for data"
 
 
 def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
     def finding(**given: float) -> str:
         log = [{"step": 1, "samples": 100, **times(wait=1e9)}, {"step": 2, "samples": 200, **times(**given)}]
-        picture = report_figures.stages(log)
+        picture = figures.stages(log)
         assert picture is not None and Image.open(io.BytesIO(picture.png)).width > 500
         line = str(bottleneck(log))
         assert line.lower().startswith(picture.finding.lower())
@@ -279,9 +277,9 @@ def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
     assert finding(wait=5.0, crop=4.0).startswith("cropping limits")
     busy = [{"step": 1, "samples": 100, **times(), "storage_retries": 7}]
     assert str(bottleneck(busy)).endswith("tried again 7 times: is the bucket throttled?")
-    assert bottleneck([{"step": 1, "samples": 100}]) is None and report_figures.stages([{"step": 1}]) is None
+    assert bottleneck([{"step": 1, "samples": 100}]) is None and figures.stages([{"step": 1}]) is None
 
 
 def test_a_rank_that_is_no_number_does_not_stop_the_report() -> None:
-    picture = report_figures.feature_spread(lines(rankme=[5.0, float("nan")]), 64)
+    picture = figures.feature_spread(lines(rankme=[5.0, float("nan")]), 64)
     assert Image.open(io.BytesIO(picture.png)).width > 500

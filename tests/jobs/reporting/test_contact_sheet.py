@@ -1,4 +1,4 @@
-"""augment.preview: a contact sheet shows every picture in its place, whatever sizes and captions it is given."""
+"""jobs.reporting.contact_sheet: a contact sheet shows every picture in its place, whatever sizes and captions it is given."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augment.preview import Cell, grid
+from jobs.reporting.contact_sheet import Cell, grid
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from jobs.report_figures import Picture
+from jobs.reporting.figures import Picture
 
 _STYLE = """
 :root {

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.preview import Cell, grid
 from jobs import preview
-from jobs.report_figures import Picture
+from jobs.reporting.contact_sheet import Cell, grid
+from jobs.reporting.figures import Picture
 from jobs.setup import launch
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig
