@@ -1,7 +1,7 @@
 """The whole chain on photographs that need no download: corpus, index, preview, pretrain, adapt, export, report.
 
-The corpus is `jobs.setup.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the closing
-table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain statistics
+The corpus is `jobs.setup.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the
+closing table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain statistics
 of the pixels. Minutes on two CPU cores.
 """
 

@@ -20,7 +20,7 @@ from pipelines.storage import retries, uris
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job
 
 # Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information shows them.

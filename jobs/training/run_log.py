@@ -239,8 +239,8 @@ def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dic
 
     Returns:
         `fetch_ms`, `decode_ms`, `crop_ms` of one data task an image and `wait_ms`, `transport_ms`, `train_ms` of one
-        training worker an image (`pipelines.stream.stage_times` says what is what); `wait_fraction`, the share of the workers' time
-        in the first two of these; `storage_retries`.
+        training worker an image (`pipelines.stream.stage_times` says what is what); `wait_fraction`, the share of the
+        workers' time in the first two of these; `storage_retries`.
     """
     waited_s = min(sums["wait_s"], worker_s)
     transport_s = min(sums["transport_s"], waited_s)

@@ -19,8 +19,8 @@ from pipelines.media.video import decode_clip
 from pipelines.stream import ingest
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.plan import Listed
+from tests.pipelines.media.videos import video
 from tests.pipelines.test_ingest import items, listed
-from tests.pipelines.videos import video
 from tests.shared_data import shared_data
 
 pytestmark = pytest.mark.slow

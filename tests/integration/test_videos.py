@@ -21,7 +21,7 @@ from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.plan import Plan
-from tests.pipelines.videos import sound, video
+from tests.pipelines.media.videos import sound, video
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

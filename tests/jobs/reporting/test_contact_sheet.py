@@ -1,4 +1,4 @@
-"""jobs.reporting.contact_sheet: a contact sheet shows every picture in its place, whatever sizes and captions it is given."""
+"""jobs.reporting.contact_sheet: every picture lies in its place, whatever sizes and captions it is given."""
 
 import numpy as np
 import pytest

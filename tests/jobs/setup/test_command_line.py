@@ -22,7 +22,7 @@ def parsed(*words: str) -> PretrainConfig:
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_shipped_recipe_is_valid_and_round_trips(recipe: str) -> None:
     words = [recipe, "source.uri=/data", "out=/out"]
-    raw = yaml.safe_load((Path(command_line.__file__).parent / "recipes" / f"{recipe}.yaml").read_text())
+    raw = yaml.safe_load((Path(command_line.__file__).parents[1] / "recipes" / f"{recipe}.yaml").read_text())
     config = parse(complete_pretrain, words if {"num_steps", "num_epochs"} & raw.keys() else [*words, "num_steps=1"])
     assert load_pretrain(yaml.safe_load(to_yaml(config))) == config
 

@@ -16,10 +16,10 @@ from pipelines.media.image import BadSample, Clip, Limits, decode
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.ingest import Centre, Ingest
 from pipelines.stream.payload import Part
+from tests.pipelines.media.videos import number_of, video
 from tests.pipelines.test_ingest import listed
-from tests.pipelines.videos import number_of, video
 
-MODULE = "tests.pipelines.hostile_decoder"
+MODULE = "tests.pipelines.media.hostile_decoder"
 MIDDLE = Clip(4, 1, None, 0.5)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.media.image import BadSample, Clip, Limits
 from pipelines.media.video import Decoded, decode_clip
-from tests.pipelines.videos import frame, number_of, sound, video
+from tests.pipelines.media.videos import frame, number_of, sound, video
 
 LIMITS = Limits()
 
