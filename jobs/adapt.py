@@ -14,7 +14,8 @@ from torch import Tensor
 from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
-from jobs.training.run_config import ClusterConfig, load_artifact
+from jobs.setup.inputs import load_artifact
+from jobs.setup.sections import ClusterConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.corpus.listing import LEFT_OUT, list_source

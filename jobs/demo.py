@@ -1,8 +1,8 @@
 """The whole chain on photographs that need no download: corpus, index, preview, pretrain, adapt, export, report.
 
 The corpus is `jobs.setup.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the
-closing table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain statistics
-of the pixels. Minutes on two CPU cores.
+closing table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain
+statistics of the pixels. Minutes on two CPU cores.
 """
 
 import json
@@ -28,7 +28,8 @@ from jobs.report import ReportConfig, report
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
-from jobs.training.run_config import ClusterConfig, PretrainConfig, SourceConfig, complete_pretrain
+from jobs.setup.sections import ClusterConfig, SourceConfig
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines.corpus.manifest import versions
 from pipelines.storage import uris
 

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from augment.frozen import Frozen
-from jobs.index import manifest_of
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError, main
-from jobs.training.run_config import ClusterConfig, PerVideoConfig, SourceConfig, load_artifact
+from jobs.setup.inputs import load_artifact, manifest_of
+from jobs.setup.sections import ClusterConfig, PerVideoConfig, SourceConfig
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest

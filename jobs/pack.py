@@ -11,10 +11,10 @@ from pydantic import Field
 from ray.exceptions import RayTaskError
 
 from augment.frozen import Frozen
-from jobs.index import manifest_of
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
-from jobs.training.run_config import ClusterConfig, SourceConfig
+from jobs.setup.inputs import manifest_of
+from jobs.setup.sections import ClusterConfig, SourceConfig
 from pipelines.corpus.manifest import versions, write_manifest
 from pipelines.packing import parquet_source
 from pipelines.packing.pack_plan import HashOrder, PackPlan, samples_of, write_plan

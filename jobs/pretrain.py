@@ -9,9 +9,9 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from jobs.index import check_media, manifest_of
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError, main
+from jobs.setup.inputs import check_media, manifest_of
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.monitor import Monitor, StepProgress, TellMonitor, stop_signals

@@ -14,10 +14,10 @@ from pydantic import Field, create_model, model_validator
 from torch import Tensor
 
 from augment.generator import ViewGenerator
-from jobs.index import check_media, manifest_of
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.setup.inputs import check_media, manifest_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models.masked.mae import MAE
 from models.method import Batch

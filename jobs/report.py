@@ -16,8 +16,10 @@ from jobs.reporting.figures import Lines, Picture
 from jobs.reporting.page import Html
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, to_yaml
+from jobs.setup.inputs import load_artifact
+from jobs.setup.sections import ClusterConfig
 from jobs.training.bottleneck import bottleneck
-from jobs.training.run_config import ClusterConfig, PretrainConfig, load_artifact
+from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder

@@ -15,7 +15,7 @@ import ray
 from augment.recipe import Placement
 from jobs.setup import failures
 from jobs.setup.command_line import InputError
-from jobs.training.run_config import ClusterConfig
+from jobs.setup.sections import ClusterConfig
 from pipelines.storage import retries, uris
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS

@@ -4,123 +4,19 @@ import hashlib
 import json
 import math
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from augment.frozen import Frozen
 from augment.recipe import Views
 from jobs.setup.command_line import InputError
-from models import artifact
-from models.artifact import Artifact
+from jobs.setup.sections import ClipConfig, ClusterConfig, SourceConfig
 from models.encoders.factory import EncoderConfig
 from models.method import MethodConfig
 from models.optim import OptimConfig
 from models.registry import METHODS
-from pipelines.corpus.manifest import Manifest
-from pipelines.media.clips import Sampling
-from pipelines.media.image import Limits
 from pipelines.stream.plan import Plan
-
-
-class SourceConfig(Frozen):
-    """Where samples come from."""
-
-    uri: str = Field(min_length=1, description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest")
-    max_pixels: int = Field(100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px")
-    max_bytes: int = Field(2**30, ge=1, description="larger files are quarantined unread, bytes")
-    max_frames: int = Field(2_000_000, ge=1, description="videos of more frames are quarantined undecoded")
-    max_duration_s: float = Field(43_200, gt=0, description="longer videos are quarantined undecoded, seconds")
-    decode_timeout_s: float = Field(
-        60, gt=0, description="a sample that takes longer to decode is quarantined, seconds"
-    )
-    allow_truncated: bool = Field(
-        False, description="use files that were cut off: images part grey, videos up to the cut"
-    )
-    max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
-    interleave: int = Field(
-        1,
-        ge=1,
-        description="row groups drawn from together, each of up to 8192 samples, from a shard up to 64 MiB; more for "
-        "shards packed in order of class",
-    )
-    verify: Literal["etag", "none"] = Field(
-        "none", description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)"
-    )
-
-    def limits(self) -> Limits:
-        """What a file may cost."""
-        return Limits(
-            max_pixels=self.max_pixels,
-            max_bytes=self.max_bytes,
-            max_frames=self.max_frames,
-            max_duration_s=self.max_duration_s,
-            timeout_s=self.decode_timeout_s,
-            allow_truncated=self.allow_truncated,
-        )
-
-
-PER_VIDEO = Field(
-    None, ge=0, description="clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1"
-)
-
-
-class PerVideoConfig(Frozen):
-    """How often each video is listed."""
-
-    per_video: int | None = PER_VIDEO
-
-
-class ClipConfig(Frozen):
-    """What is taken of videos."""
-
-    num_frames: int = Field(16, ge=1, description="frames of a clip; a shorter video's last frame is repeated")
-    frame_stride: int = Field(4, ge=1, description="frames of the video from one frame of a clip to the next")
-    fps: float | None = Field(None, gt=0, description="frames per second of a clip; null: by frame_stride")
-    per_video: int | None = PER_VIDEO
-    as_frames: bool = Field(False, description="single frames instead of clips, for methods that take images")
-
-    def sampling(self, manifest: Manifest, seed: int) -> Sampling:
-        """How samples are drawn from the videos of a manifest."""
-        return Sampling(self.num_frames, self.frame_stride, self.fps, manifest.per_video, self.as_frames, seed)
-
-
-class ClusterConfig(Frozen):
-    """Which Ray cluster, and what the job takes of it."""
-
-    address: str = Field("auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT")
-    num_workers: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$")] = Field(
-        1, description="training processes; MIN..MAX: as many as the cluster has room for"
-    )
-    cpus_per_worker: Literal["auto"] | float = Field("auto", description="logical CPUs a training process holds")
-    max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
-    use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
-    gpus_per_worker: float = Field(
-        1.0, gt=0.5, le=1, description="share of its GPU a training process holds; the rest is for view actors"
-    )
-    view_actors: int = Field(1, ge=1, description="actors that change colours where views.placement is actor")
-    gpus_per_view_actor: float = Field(
-        1.0, ge=0, le=1, description="share of a GPU each of them holds where the cluster has any; 0: on the CPU"
-    )
-    shared_fs: bool = Field(False, description="local paths are the same files on every node")
-    storage_retry_s: float = Field(300.0, ge=0, description="how long a failing storage request is tried again, s")
-    storage_timeout_s: float = Field(30.0, gt=0, description="a storage request without a byte for so long stalls, s")
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if self.min_workers > self.max_workers:
-            raise ValueError(f"num_workers must be MIN..MAX with MIN <= MAX, got {self.num_workers}")
-        return self
-
-    @property
-    def min_workers(self) -> int:
-        """Fewest training processes to start with."""
-        return int(str(self.num_workers).partition("..")[0])
-
-    @property
-    def max_workers(self) -> int:
-        """Most training processes to grow to."""
-        return int(str(self.num_workers).rpartition("..")[2])
 
 
 class CheckpointConfig(Frozen):
@@ -290,15 +186,3 @@ def load_pretrain(values: dict[str, Any]) -> PretrainConfig:
     """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a run directory."""
     kind, complete = complete_pretrain(values)
     return kind.model_validate(complete)
-
-
-def load_artifact(uri: str) -> Artifact:
-    """Load the artifact that a job was given.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    try:
-        return artifact.load(uri)
-    except (ValueError, OSError) as error:
-        raise InputError(f"artifact {uri} cannot be loaded: {str(error).splitlines()[0]}") from None

@@ -13,7 +13,7 @@ import pytest
 
 from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
 from jobs.export import ExportConfig, export
-from jobs.index import make_manifest
+from jobs.setup.inputs import make_manifest
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines import schema

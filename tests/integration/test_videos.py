@@ -10,11 +10,11 @@ import pytest
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
 from jobs.export import ExportConfig, export
-from jobs.index import make_manifest, manifest_of
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
 from jobs.preview import complete as complete_preview
 from jobs.setup.command_line import InputError, parse
+from jobs.setup.inputs import make_manifest, manifest_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines import schema
 from pipelines.media.clips import Sampling

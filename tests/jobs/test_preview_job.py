@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from augment.generator import ViewGenerator
-from jobs.index import make_manifest
 from jobs.preview import PreviewConfig, complete, draw, masked_views, preview
 from jobs.setup.command_line import InputError, main, parse
+from jobs.setup.inputs import make_manifest
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.image import decode
 from pipelines.stream.plan import Plan

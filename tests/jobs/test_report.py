@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.index import make_manifest
 from jobs.report import ReportConfig, report
 from jobs.reporting import figures
 from jobs.setup.command_line import InputError, main, parse
+from jobs.setup.inputs import make_manifest
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.run_config import PretrainConfig, complete_pretrain

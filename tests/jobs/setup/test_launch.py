@@ -7,7 +7,7 @@ from ray.train import ControllerError
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError
 from jobs.setup.failures import as_one_line, lasting
-from jobs.training.run_config import ClusterConfig
+from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
 from pipelines.storage import retries
 from pipelines.storage.retries import StorageError

@@ -8,9 +8,9 @@ import pytest
 import ray
 import torch
 
-from jobs.index import make_manifest
 from jobs.pretrain import pretrain
 from jobs.setup.command_line import RunError, parse
+from jobs.setup.inputs import make_manifest
 from jobs.training import health_watch
 from jobs.training.health_watch import Health, Look, judge
 from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pretrain

@@ -8,8 +8,8 @@ from augment.recipe import Placement
 from jobs.setup import launch
 from jobs.setup.command_line import InputError
 from jobs.setup.launch import Session
+from jobs.setup.sections import ClusterConfig
 from jobs.training.planned_data import resolve
-from jobs.training.run_config import ClusterConfig
 from pipelines.stream.colour_actors import ActorPool
 
 
