@@ -27,7 +27,7 @@ from benchmarks.view_contestants import WORKLOADS, kornia_operators
 from jobs.setup.command_line import parse
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import environment
-from jobs.training.worker import TrainState
+from jobs.training.state import TrainState
 from models.method import Batch
 from pipelines.stream.plan import Ledger
 

@@ -16,7 +16,8 @@ from jobs.training.health_watch import Health, Look, judge
 from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
-from jobs.training.worker import TrainState, write_artifact
+from jobs.training.state import TrainState
+from jobs.training.worker import write_artifact
 from models import artifact
 from models.method import Method
 from models.registry import build_method

@@ -1,0 +1,101 @@
+"""Everything a checkpoint of a run holds."""
+
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from jobs.training import checkpoints
+from jobs.training.health_watch import Look
+from jobs.training.run_config import PretrainConfig
+from models import collectives, optim
+from models.batch_norm import convert_sync_batch_norm
+from models.method import Batch, Method
+from models.registry import build_method
+from pipelines.stream.plan import Ledger
+
+
+class TrainState:
+    """Everything a checkpoint holds: the method, the optimiser, the step and the ledger of what they have seen."""
+
+    def __init__(self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0) -> None:
+        self.config = config
+        self.device = device
+        self._plan = plan
+        method = build_method(config.method, config.encoder, config.views, config.seed)
+        if collectives.world_size() > 1:
+            convert_sync_batch_norm(method)
+        self.method: Method = method.to(device).to(memory_format=torch.channels_last)
+        self.model: torch.nn.Module = self.method
+        if collectives.world_size() > 1:
+            devices = [device] if device.type == "cuda" else None
+            # Looking for unused parameters keeps the gradients in the buckets of the first step. DDP would regroup them
+            # after it, and a sum over three or more workers rounds by its place in a bucket.
+            self.model = DistributedDataParallel(
+                self.method,
+                device_ids=devices,
+                broadcast_buffers=False,
+                find_unused_parameters=config.deterministic,
+            )
+        self.peak_lr = lr_scale * optim.peak_lr(config.optim, config.global_batch_size)
+        self.optimizer = optim.build_optimizer(self.method.param_groups(), config.optim, self.peak_lr)
+        self.step = 0
+        self.best: dict[str, Any] | None = None  # `step`, `rankme` and `encoder` of the healthiest look
+        wanted = config.precision
+        self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+
+    def restore(self, checkpoint: ray.train.Checkpoint | None) -> None:
+        """Go on from a committed checkpoint, if there is one."""
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            saved = torch.load(Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True)
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.best = saved["step"], saved["best"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors and plain values."""
+        method, optimizer = self.method.state_dict(), self.optimizer.state_dict()
+        return {"step": self.step, "method": method, "optimizer": optimizer, "best": self.best}
+
+    def keep_best(self, look: Look | None) -> None:
+        """Keep the encoder of the healthiest look, where it is to ship; rank 0 alone writes it."""
+        if look is None or self.config.artifact.select != "best_health" or collectives.rank() != 0:
+            return
+        rankme = look.figures.get("health_rankme", 0.0)
+        if look.collapse is None and (self.best is None or rankme > self.best["rankme"]):
+            encoder = {name: tensor.detach().cpu().clone() for name, tensor in self.method.encoder.state_dict().items()}
+            self.best = {"step": self.step, "rankme": rankme, "encoder": encoder}
+
+    def ledger(self) -> Ledger:
+        """Every position of the plan up to the last step's."""
+        return self._plan.at(self.step * self.config.global_batch_size)
+
+    def set_lr(self, num_steps: int) -> float:
+        """Set the coming step's learning rate, which is returned, and weight decay."""
+        schedule = self.config.optim
+        return optim.set_schedule(self.optimizer, schedule, step=self.step, num_steps=num_steps, peak=self.peak_lr)
+
+    def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
+        """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""
+        if isinstance(self.model, DistributedDataParallel):
+            self.model.require_backward_grad_sync = synchronise
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            outputs: dict[str, Tensor] = self.model(batch)
+        (outputs["loss"] / self.config.accumulate).backward()
+        return outputs
+
+    def update(self, num_steps: int) -> Tensor:
+        """Take the optimiser's step; returns the norm of the gradient before clipping."""
+        limit = self.config.optim.clip_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.method.parameters(), float("inf") if limit is None else limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self.step, num_steps)
+        return norm
