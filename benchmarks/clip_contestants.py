@@ -23,7 +23,7 @@ from benchmarks.view_contestants import (
 )
 from pipelines.media.image import Clip, Limits
 from pipelines.media.video import decode_clip
-from pipelines.stream.ingest import Clips, Crops
+from pipelines.stream.shapes import Clips, Crops
 
 NUM_FRAMES = 16
 _CLIP = Clip(NUM_FRAMES, frame_stride=4, fps=None, position=0.5)

@@ -29,7 +29,7 @@ from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import environment
 from jobs.training.state import TrainState
 from models.method import Batch
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 USAGE = __doc__.splitlines()[2] if __doc__ else ""
 RECIPES = (

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.storage import uris
 
 ROWS_PER_TABLE = 1 << 16

@@ -28,8 +28,8 @@ from pipelines.media.decoder import Decoder
 from pipelines.media.image import Limits
 from pipelines.storage import uris
 from pipelines.stream import fetch
-from pipelines.stream.ingest import Columns, Crops
 from pipelines.stream.plan import Plan
+from pipelines.stream.shapes import Columns, Crops
 
 NUM_WORKERS = 2  # of DataLoader and webdataset
 PLAIN_ROWS = 64  # fetched at a time

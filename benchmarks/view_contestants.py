@@ -20,7 +20,7 @@ from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, View
 from benchmarks.dali_view import dali_view
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import Limits
-from pipelines.stream.ingest import Crops
+from pipelines.stream.shapes import Crops
 
 Contestant = Callable[[Sequence[bytes]], Any]
 _BLOCK = 64  # images whose draws are made together, as the decode task does

@@ -21,8 +21,8 @@ from pipelines import schema
 from pipelines.corpus.listing import LEFT_OUT, list_source
 from pipelines.embeddings import embed
 from pipelines.media.image import Limits
-from pipelines.stream import ingest
-from pipelines.stream.plan import Listed
+from pipelines.stream import ingest, shapes
+from pipelines.stream.orders import Listed
 
 COLUMNS: dict[str, embed.Kind] = {"pretrained": "pretrained", "untrained": "untrained", "colour": "colour"}
 
@@ -128,7 +128,7 @@ def _embed(
     table: pa.Table, encoders: embed.Encoders, size: int, num_actors: int
 ) -> tuple[dict[str, Tensor], np.ndarray]:
     """Features of every kind (N, D) of the readable images, and the row (N,) of each in the table."""
-    work = ingest.Ingest(Listed(table), ingest.Centre(size), embed.BLOCK_ROWS, Limits(), quarantine=None, run="adapt")
+    work = ingest.Ingest(Listed(table), shapes.Centre(size), embed.BLOCK_ROWS, Limits(), quarantine=None, run="adapt")
     stream = embed.embed(ingest.dataset(work, work.items(0, table.num_rows)), encoders, num_actors=num_actors)
     batches = list(stream.iter_batches(batch_size=None))
     valid = np.concatenate([batch[schema.VALID] for batch in batches])

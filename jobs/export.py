@@ -22,8 +22,8 @@ from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
-from pipelines.stream import ingest, quarantine
-from pipelines.stream.plan import ManifestOrder
+from pipelines.stream import ingest, quarantine, shapes
+from pipelines.stream.orders import ManifestOrder
 
 RECORD = "export.json"
 
@@ -106,7 +106,7 @@ def _write(
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
     work = ingest.Ingest(
         order=order,
-        shape=ingest.Centre(encoder.image_size),
+        shape=shapes.Centre(encoder.image_size),
         block_rows=block_rows,
         limits=config.source.limits(),
         verify=config.source.verify == "etag",

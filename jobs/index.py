@@ -12,7 +12,8 @@ from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig, PerVideoConfig, SourceConfig
 from pipelines.corpus.changes import Diff
-from pipelines.corpus.manifest import Manifest, check_source, open_manifest, versions
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest_writer import check_source
 
 
 class IndexConfig(Frozen):

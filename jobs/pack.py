@@ -15,7 +15,8 @@ from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import ClusterConfig, SourceConfig
-from pipelines.corpus.manifest import versions, write_manifest
+from pipelines.corpus.manifest import versions
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import parquet_source
 from pipelines.packing.pack_plan import HashOrder, PackPlan, samples_of, write_plan
 from pipelines.packing.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards

@@ -25,8 +25,8 @@ from models.registry import METHODS, build_method
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
-from pipelines.stream import ingest
-from pipelines.stream.first_samples import IMAGE_SIZE, ORIGINAL, Head, WithOriginal, joined
+from pipelines.stream import ingest, shapes
+from pipelines.stream.first_samples import IMAGE_SIZE, ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
 
 ORIGINAL_PX = 112
@@ -111,7 +111,7 @@ def draw(
     head = _head(config, manifest, num_images, epoch, sample_ids)
     num_images = head.table.num_rows
     generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
-    shape = WithOriginal(ingest.Crops(generator, photometric=in_task), ORIGINAL_PX)
+    shape = WithOriginal(shapes.Crops(generator, photometric=in_task), ORIGINAL_PX)
     work = ingest.Ingest(
         head,
         shape,
@@ -142,12 +142,12 @@ def draw(
     return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()))
 
 
-def _head(config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]) -> Head:
+def _head(config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]) -> FirstSamples:
     """The rows to draw: an epoch's first, or those of the given samples in its order."""
     order, start = Plan.fresh(manifest, config.seed, config.source.interleave), epoch * manifest.num_rows
     if not sample_ids:
-        return Head.of(order, start, start + min(num_images, manifest.num_rows))
-    head = Head.of_samples(order, start, start + manifest.num_rows, list(sample_ids))
+        return FirstSamples.of(order, start, start + min(num_images, manifest.num_rows))
+    head = FirstSamples.of_samples(order, start, start + manifest.num_rows, list(sample_ids))
     if missing := sorted(set(sample_ids) - set(head.table[schema.SAMPLE_ID].to_pylist())):
         raise InputError(f"sample_ids {missing[0]} is not in the manifest of source.uri {manifest.source}")
     return head

@@ -21,8 +21,8 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed
 from pipelines.storage import uris
-from pipelines.stream import ingest
-from pipelines.stream.first_samples import ORIGINAL, Head, WithOriginal, joined
+from pipelines.stream import ingest, shapes
+from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
 
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
@@ -73,8 +73,8 @@ def _embed(
     The first of the second epoch, in which the order is another: the report has shown those of the first.
     """
     num_images = min(NUM_EMBEDDED, manifest.num_rows)
-    head = Head.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
-    shape = WithOriginal(ingest.Centre(encoder.image_size), preview.ORIGINAL_PX)
+    head = FirstSamples.of(Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images)
+    shape = WithOriginal(shapes.Centre(encoder.image_size), preview.ORIGINAL_PX)
     work = ingest.Ingest(
         head,
         shape,

@@ -11,7 +11,8 @@ from jobs.setup.command_line import InputError
 from models import artifact
 from models.artifact import Artifact
 from pipelines.corpus.listing import list_source
-from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.schema import VIDEO
 
 PROGRESS_S = 5.0

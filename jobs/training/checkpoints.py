@@ -16,7 +16,7 @@ import ray
 import torch
 
 from pipelines.storage import uris
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 FOLDER = "checkpoints"
 STATE = "state.pt"

@@ -23,9 +23,10 @@ from jobs.training.run_log import PretrainingError, RunLog
 from models import collectives, health
 from models.method import Method
 from pipelines import schema
-from pipelines.stream import ingest
-from pipelines.stream.first_samples import ORIGINAL, Head, WithOriginal, joined
-from pipelines.stream.plan import Ledger, Plan
+from pipelines.stream import ingest, shapes
+from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
+from pipelines.stream.ledger import Ledger
+from pipelines.stream.plan import Plan
 
 EMBEDDED_AT_A_TIME = 128
 BLOCK_ROWS = 64
@@ -144,8 +145,8 @@ def read_images(config: PretrainConfig, job: dict[str, Any]) -> tuple[Tensor, Te
     name, views = _one_view(config.views)
     generator = ViewGenerator(views, config.seed)
     work = ingest.Ingest(
-        order=Head.of(plan, 0, count),
-        shape=WithOriginal(ingest.Crops(generator, photometric=True), config.views.size),
+        order=FirstSamples.of(plan, 0, count),
+        shape=WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
         block_rows=BLOCK_ROWS,
         limits=config.source.limits(),
         quarantine=None,

@@ -10,7 +10,7 @@ from augment.recipe import Placement
 from jobs.setup.launch import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
-from pipelines.stream import colour_actors, ingest
+from pipelines.stream import colour_actors, ingest, shapes
 from pipelines.stream.colour_actors import ActorPool
 from pipelines.stream.plan import Plan
 
@@ -43,7 +43,7 @@ class PlannedData(DataConfig):
         generator = ViewGenerator(config.views, config.seed)
         work = ingest.Ingest(
             order=self._plan,
-            shape=ingest.Crops(generator, photometric=self._placement == "decode"),
+            shape=shapes.Crops(generator, photometric=self._placement == "decode"),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),

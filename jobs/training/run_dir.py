@@ -19,7 +19,7 @@ from jobs.setup.command_line import InputError, to_yaml
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines.storage import uris
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
 PACKAGES = (

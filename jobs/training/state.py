@@ -16,7 +16,7 @@ from models import collectives, optim
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method
 from models.registry import build_method
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 
 class TrainState:

@@ -24,7 +24,7 @@ from jobs.training.state import TrainState
 from models import artifact, collectives
 from models.method import Batch
 from pipelines import schema
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 ROLLBACK_LR_SCALE = 0.5
 

@@ -10,33 +10,17 @@ indexers at once leave orphans at worst, which nobody reads.
 """
 
 import json
-import os
-import shutil
-import tempfile
-import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Changes, Diff
-from pipelines.corpus.left_out import LeftOut
-from pipelines.corpus.listing import LEFT_OUT
+from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Diff
 from pipelines.storage import uris
-
-# At most; a row group holds no more than one shard. A task reads about a row group at once, and from a shard on S3 the
-# fewer requests the better: at 113 kB a member it gives a fifth more images/s than row groups of 560 MB.
-ROW_GROUP_ROWS = 8192
-SHARD_GROUP_BYTES = 64 << 20
-PART_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -182,7 +166,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
         raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
-    record = json.loads(uris.read_bytes(_record(uri, version or found[-1])))
+    record = json.loads(uris.read_bytes(record_uri(uri, version or found[-1])))
     if any("dead_rows" not in part for part in record["parts"]):
         raise ValueError(f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index")
     parts = tuple(
@@ -203,186 +187,5 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     )
 
 
-def _record(uri: str, version: int) -> str:
+def record_uri(uri: str, version: int) -> str:
     return uris.join(uri, "versions", f"{version:06d}.json")
-
-
-def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1) -> Manifest:
-    """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
-
-    Memory does not grow with the corpus: rows are compared with the version before on local disk, bucket by bucket.
-
-    Args:
-        uri: Where the manifest lies or shall lie.
-        source: The URI that was listed, the same for all versions.
-        tables: Rows of schema `listing.LISTED`.
-        per_video: Rows of each video among them.
-
-    Returns:
-        The new version; the newest there is where the samples are those that it has.
-
-    Raises:
-        ValueError: no sample among the rows, and the message says what was found instead; the manifest of another
-            source; or somebody else wrote the next version meanwhile.
-    """
-    before = open_manifest(uri) if versions(uri) else None
-    check_source(before, source)
-    version = before.version + 1 if before else 1
-    attempt = f"{version:06d}-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory(prefix="afield-index-") as folder:
-        changes = Changes(folder)
-        with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
-            media = _take(tables, changes, left_out)
-        if not changes.num_listed:
-            seen = ", ".join(f"{count} x {reason}" for reason, count in left_out.counts.most_common(4))
-            raise ValueError(
-                f"source.uri {source} holds no images ({seen or 'an empty folder'}): "
-                "give a folder, prefix, glob or tar shards of images"
-            )
-        for rows in before.places() if before else ():
-            changes.add_stored(rows)
-        added = _write_parts(uri, attempt, _row_groups(changes.added()))
-        diff = changes.diff()
-        if before and before.per_video == per_video and not (diff.added or diff.removed or diff.changed):
-            return before
-        parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
-        left = _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
-    manifest = Manifest(
-        uris.absolute(uri),
-        version,
-        source,
-        (*parts, *added),
-        dict(left_out.counts),
-        diff,
-        tombstones,
-        left,
-        media,
-        per_video,
-    )
-    _commit(manifest)
-    return manifest
-
-
-def _take(tables: Iterable[pa.Table], changes: Changes, left_out: LeftOut) -> dict[str, int]:
-    """Spill a listing; gives its samples by media."""
-    media: Counter[str] = Counter()
-    for table in tables:
-        left_out.add(table)
-        samples = table.filter(pc.is_null(table[LEFT_OUT.name])).select(schema.MANIFEST.names)
-        media.update(samples[schema.MEDIA].to_pylist())
-        changes.add_listed(samples.cast(schema.MANIFEST))
-    return dict(media)
-
-
-def check_source(before: Manifest | None, source: str) -> None:
-    """Refuse to list another source into a manifest: everything in it would count as removed.
-
-    Raises:
-        ValueError: it is another one.
-    """
-    if before and before.source.rstrip("/") != source.rstrip("/"):
-        raise ValueError(f"out {before.uri} is the manifest of {before.source}, not of {source}: choose another out")
-
-
-def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Cut buckets to row groups: loose rows filled up over several buckets, the members of each shard by themselves."""
-    waiting = schema.MANIFEST.empty_table()
-    for table in tables:
-        packed = pc.is_valid(table["member"])
-        yield from _shards(table.filter(packed))
-        waiting = pa.concat_tables([waiting, table.filter(pc.invert(packed))])
-        whole = waiting.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
-        yield from _cut(waiting.slice(0, whole), ROW_GROUP_ROWS)
-        waiting = waiting.slice(whole)
-    yield from _cut(waiting, ROW_GROUP_ROWS)
-
-
-def _shards(members: pa.Table) -> Iterator[pa.Table]:
-    members = members.sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")]).combine_chunks()
-    shards = members[schema.URI]
-    edges = np.flatnonzero(pc.not_equal(shards[1:], shards[:-1]).to_numpy()) + 1
-    for start, stop in pairwise([0, *edges.tolist(), members.num_rows]):
-        shard = members.slice(start, stop - start)
-        for group in cut_by_bytes(shard, SHARD_GROUP_BYTES):
-            yield from _cut(group, ROW_GROUP_ROWS)
-
-
-def cut_by_bytes(rows: pa.Table, size: int) -> Iterator[pa.Table]:
-    """Cut manifest rows, in order, where the bytes they name reach each multiple of `size`."""
-    length = rows[schema.LENGTH].to_numpy()
-    full = np.flatnonzero(np.diff((np.cumsum(length) - length) // size)) + 1
-    yield from (rows.slice(start, stop - start) for start, stop in pairwise([0, *full.tolist(), rows.num_rows]))
-
-
-def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
-    yield from (table.slice(start, rows) for start in range(0, table.num_rows, rows))
-
-
-def _write_parts(uri: str, attempt: str, groups: Iterator[pa.Table]) -> list[Part]:
-    parts: list[Part] = []
-    while (first := next(groups, None)) is not None:
-        parts.append(_write_part(uri, f"parts/{attempt}-{len(parts):05d}.parquet", chain([first], groups)))
-    return parts
-
-
-def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
-    """Write row groups until the part is full."""
-    rows: list[int] = []
-    with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=group.num_rows)
-            rows.append(group.num_rows)
-            if sum(rows) >= PART_ROWS:
-                break
-    return Part(path, tuple(rows))
-
-
-def _bury(uri: str, attempt: str, before: Manifest, changes: Changes) -> tuple[tuple[Part, ...], str | None]:
-    """Write the tombstones of all dead rows; gives the older parts with what lives on in them, and the file's path."""
-    for part in range(len(before.parts)):
-        changes.add_dead(before.dead(part))
-    if not changes.num_dead:
-        return before.parts, None
-    parts, path = list(before.parts), f"tombstones/{attempt}.parquet"
-    with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
-        for number, (index, positions) in enumerate(changes.dead()):
-            writer.write_table(positions, row_group_size=positions.num_rows)
-            old = parts[index]
-            dead = _per_row_group(positions, old)
-            live = old.stored_rows - dead
-            parts[index] = Part(old.path, tuple(live.tolist()), number, tuple(dead.tolist()))
-    return tuple(parts), path
-
-
-def _per_row_group(positions: pa.Table, part: Part) -> np.ndarray:
-    return np.bincount(positions[ROW_GROUP].to_numpy(), minlength=len(part.row_groups))
-
-
-def _upload(local: str, uri: str, path: str) -> str:
-    with open(local, "rb") as source, uris.open_atomic(uris.join(uri, path)) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    return path
-
-
-def _commit(manifest: Manifest) -> None:
-    record = {
-        "version": manifest.version,
-        "source": manifest.source,
-        "num_rows": manifest.num_rows,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "left_out": manifest.left_out,
-        "media": manifest.media,
-        "per_video": manifest.per_video,
-        "diff": asdict(manifest.diff),
-        "tombstones": manifest.tombstones,
-        "left_out_table": manifest.left_out_table,
-        "parts": [asdict(part) for part in manifest.parts],
-    }
-    place = _record(manifest.uri, manifest.version)
-    try:
-        uris.create_bytes(place, json.dumps(record).encode())
-    except FileExistsError:
-        raise ValueError(
-            f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile, and it stands: "
-            "run jobs.index again to compare with it"
-        ) from None

@@ -69,7 +69,7 @@ class Embed:
 def embed(
     images: ray.data.Dataset, encoders: Encoders, *, block_rows: int = BLOCK_ROWS, num_actors: int
 ) -> ray.data.Dataset:
-    """Add embeddings to a stream of `ingest.Centre` blocks, in order.
+    """Add embeddings to a stream of `shapes.Centre` blocks, in order.
 
     Args:
         images: Blocks with `sample_id, position, valid, image`.

@@ -11,7 +11,7 @@ import ray.data
 
 from pipelines import schema
 from pipelines.storage import uris
-from pipelines.stream.plan import ManifestOrder
+from pipelines.stream.orders import ManifestOrder
 
 
 def part_name(start: int, stop: int) -> str:

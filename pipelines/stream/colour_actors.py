@@ -13,7 +13,8 @@ import torch
 
 from augment.generator import ViewGenerator
 from pipelines import schema
-from pipelines.stream.ingest import MAX_RETRIES, Columns
+from pipelines.stream.ingest import MAX_RETRIES
+from pipelines.stream.shapes import Columns
 
 # What Ray counts for an actor, not what it may use: with one CPU left beside training, decoding needs 0.91 of it.
 ACTOR_CPUS = 0.05
@@ -59,7 +60,7 @@ class ColourActor:
 def change_colours(
     blocks: ray.data.Dataset, generator: ViewGenerator, pool: ActorPool, block_rows: int
 ) -> ray.data.Dataset:
-    """Add the colour changes to a stream of `ingest.Crops` blocks without them, in order.
+    """Add the colour changes to a stream of `shapes.Crops` blocks without them, in order.
 
     Ray starts a killed actor again and gives it its blocks again; as draws are keyed, they come out as they would have.
 

@@ -10,15 +10,15 @@ import pyarrow.compute as pc
 
 from augment.picture import Picture
 from pipelines import schema
-from pipelines.stream import ingest
-from pipelines.stream.plan import Order
+from pipelines.stream.orders import Order
+from pipelines.stream.shapes import Centre, Columns, Filler, Shape
 
 ORIGINAL = "original"  # (B, 3, S, S) uint8, the largest centred square
 IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the image, px
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class FirstSamples:
     """The rows of a few positions, read already: the tasks then need no manifest of their own.
 
     Attributes:
@@ -28,12 +28,12 @@ class Head:
     table: pa.Table
 
     @classmethod
-    def of(cls, order: Order, start: int, stop: int) -> "Head":
+    def of(cls, order: Order, start: int, stop: int) -> "FirstSamples":
         """Read positions [start, stop) of an order; they are counted from 0 here."""
         return cls(pa.concat_tables(order.rows(start, stop)))
 
     @classmethod
-    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "Head":
+    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "FirstSamples":
         """Read those of positions [start, stop) that hold the given samples."""
         wanted = pa.array(sample_ids, pa.int64())
         return cls(
@@ -56,25 +56,25 @@ class Head:
 class WithOriginal:
     """The columns of another shape, and each image's largest centred square and size."""
 
-    shape: ingest.Shape
+    shape: Shape
     size: int
 
-    def empty(self, num_rows: int) -> ingest.Columns:
+    def empty(self, num_rows: int) -> Columns:
         """Allocate the other shape's columns, `original` and `image_size`."""
-        original = ingest.Centre(self.size).empty(num_rows)[schema.IMAGE]
+        original = Centre(self.size).empty(num_rows)[schema.IMAGE]
         return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
 
-    def filler(self, columns: ingest.Columns, epoch: np.ndarray, sample_id: np.ndarray) -> ingest.Filler:
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """All from one decode."""
         others = {name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)}
-        centre = ingest.Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
+        centre = Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
         return _WithOriginalFiller(self.shape.filler(others, epoch, sample_id), centre, columns[IMAGE_SIZE])
 
 
 @dataclass(frozen=True)
 class _WithOriginalFiller:
-    others: ingest.Filler
-    original: ingest.Filler
+    others: Filler
+    original: Filler
     sizes: np.ndarray
 
     def reduction(self, row: int, height: int, width: int) -> int:
@@ -86,7 +86,7 @@ class _WithOriginalFiller:
         self.sizes[row] = picture.height, picture.width
 
 
-def joined(blocks: Iterable[Any]) -> ingest.Columns:
+def joined(blocks: Iterable[Any]) -> Columns:
     """Take the blocks of a few samples into memory, a column an array."""
     batches = list(blocks)
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

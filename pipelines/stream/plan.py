@@ -9,9 +9,8 @@ must hold.
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,96 +19,8 @@ import torch
 from augment import rng
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
-
-
-class Order(Protocol):
-    """Says which sample stands at which position."""
-
-    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the samples of positions [start, stop), in order, with the columns `row`, `epoch` and `position`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Listed:
-    """Rows held in memory, each once: small labelled sets."""
-
-    table: pa.Table
-
-    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the rows [start, stop)."""
-        table = self.table.slice(start, stop - start)
-        rows = pa.array(np.arange(start, start + table.num_rows))
-        yield keyed(table.append_column(schema.ROW, rows), epoch=0, start=start)
-
-
-@dataclass(frozen=True, eq=False)
-class ManifestOrder:
-    """Every row of a manifest once, as they lie: for export."""
-
-    manifest: Manifest
-
-    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the rows [start, stop) of the whole manifest."""
-        begin = 0
-        for part, row_group, size in self.manifest.row_groups():
-            first, last = max(start, begin), min(stop, begin + size)
-            if first < last:
-                table = self.manifest.read_row_group(part, row_group)
-                yield keyed(table.slice(first - begin, last - first), epoch=0, start=first)
-            begin += size
-
-
-def keyed(table: pa.Table, *, epoch: int, start: int) -> pa.Table:
-    """Add the columns `epoch` and `position` to manifest rows that begin at a position."""
-    columns = {schema.EPOCH: np.full(table.num_rows, epoch), schema.POSITION: start + np.arange(table.num_rows)}
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values, pa.int64()))
-    return table
-
-
-@dataclass(frozen=True)
-class Span:
-    """From which position on a run reads which manifest version, how many row groups at a time."""
-
-    position: int
-    version: int
-    interleave: int
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What the weights of a checkpoint have seen: every sample at a position below `position`, once.
-
-    Attributes:
-        position: First position not consumed.
-        spans: How positions become samples, in order of position; the first begins at 0.
-    """
-
-    position: int
-    spans: tuple[Span, ...]
-
-    def onto(self, version: int, interleave: int) -> "Ledger":
-        """Read another manifest version, or otherwise interleaved, from this ledger's position on."""
-        last = self.spans[-1] if self.spans else None
-        if last and (last.version, last.interleave) == (version, interleave):
-            return self
-        kept = tuple(span for span in self.spans if span.position < self.position)
-        if kept and (kept[-1].version, kept[-1].interleave) == (version, interleave):
-            return Ledger(self.position, kept)
-        return Ledger(self.position, (*kept, Span(self.position, version, interleave)))
-
-    def at(self, position: int) -> "Ledger":
-        """The same spans, consumed up to another position."""
-        return Ledger(position, self.spans)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The ledger as plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Ledger":
-        """Read what `as_dict` gave."""
-        return cls(values["position"], tuple(Span(**span) for span in values["spans"]))
+from pipelines.stream.ledger import Ledger, Span
+from pipelines.stream.orders import keyed
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Clip, Limits
 from pipelines.media.video import decode_clip
-from pipelines.stream import ingest
+from pipelines.stream import ingest, shapes
 from pipelines.stream.ingest import Ingest, run_items
-from pipelines.stream.plan import Listed
+from pipelines.stream.orders import Listed
 from tests.pipelines.media.videos import video
 from tests.pipelines.test_ingest import items, listed
 from tests.shared_data import shared_data
@@ -77,7 +77,7 @@ def test_memory_stays_flat_over_a_thousand_clips(tmp_path: Path) -> None:
     table = pa.concat_tables(
         [few.set_column(0, schema.SAMPLE_ID, pa.array(range(i, i + 8))) for i in range(0, 1200, 8)]
     )
-    shape = ingest.Clips(ingest.Crops(ViewGenerator(simclr_views(32), 0), photometric=False), 8)
+    shape = shapes.Clips(shapes.Crops(ViewGenerator(simclr_views(32), 0), photometric=False), 8)
     sampling = Sampling(num_frames=8, frame_stride=2, as_frames=False, seed=0)
     work = Ingest(Listed(table), shape, 50, Limits(), quarantine=None, run="test", sampling=sampling)
     resident = []

@@ -19,7 +19,7 @@ from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
-from pipelines.stream import ingest, quarantine
+from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.plan import Plan
 from tests.pipelines.media.videos import sound, video
 
@@ -93,7 +93,7 @@ def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(mixe
 def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: Path) -> None:
     manifest = make_manifest(str(mixed), str(tmp_path / "manifest"), 2)
     views = simclr_views(16)
-    shape = ingest.Clips(ingest.Crops(ViewGenerator(views, 0), photometric=False), num_frames=5)
+    shape = shapes.Clips(shapes.Crops(ViewGenerator(views, 0), photometric=False), num_frames=5)
     sampling = Sampling(num_frames=5, frame_stride=2, per_video=2, as_frames=False, seed=0)
     work = ingest.Ingest(Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling)
     batches = list(ingest.dataset(work, np.array([[0, 51], [51, 102]])).iter_batches(batch_size=None))

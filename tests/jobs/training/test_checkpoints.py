@@ -8,7 +8,7 @@ import torch
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
 from jobs.training import checkpoints
-from pipelines.stream.plan import Ledger
+from pipelines.stream.ledger import Ledger
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from models import artifact
 from models.method import Method
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
-from pipelines.stream.plan import Ledger, Plan
+from pipelines.stream.ledger import Ledger
+from pipelines.stream.plan import Plan
 from tests.shared_data import shared_data
 
 SMALL = [

@@ -10,9 +10,10 @@ from PIL import Image
 from ray.exceptions import RayTaskError
 
 from pipelines import schema
-from pipelines.corpus import manifest as manifests
+from pipelines.corpus import manifest_writer as manifests
 from pipelines.corpus.listing import list_source
-from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.stream.fetch import fetch
 from tests.object_store import ObjectStore
 

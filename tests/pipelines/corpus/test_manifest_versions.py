@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
-from pipelines.corpus import manifest as manifests
+from pipelines.corpus import manifest_writer as manifests
 from pipelines.corpus import spill
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.listing import LISTED, sample_id
-from pipelines.corpus.manifest import Manifest, open_manifest, versions, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.storage import uris
 from tests.commands import ROOT
 from tests.object_store import ObjectStore

@@ -9,12 +9,16 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
-from pipelines.corpus import manifest as manifests
+from pipelines.corpus import manifest_writer as manifests
 from pipelines.corpus.listing import LISTED, sample_id
-from pipelines.corpus.manifest import Manifest, open_manifest, write_manifest
+from pipelines.corpus.manifest import Manifest, open_manifest
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.media.image import Limits
-from pipelines.stream.ingest import Centre, Ingest, run_items
-from pipelines.stream.plan import Ledger, Listed, ManifestOrder, Order, Plan, Span
+from pipelines.stream.ingest import Ingest, run_items
+from pipelines.stream.ledger import Ledger, Span
+from pipelines.stream.orders import Listed, ManifestOrder, Order
+from pipelines.stream.plan import Plan
+from pipelines.stream.shapes import Centre
 
 GROUPS = (range(60), range(10, 75), [*range(10, 20), *range(30, 90)])  # of three versions: rows go, others come
 

@@ -14,8 +14,9 @@ from pipelines import schema
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import BadSample, Clip, Limits, decode
 from pipelines.stream import ingest, quarantine
-from pipelines.stream.ingest import Centre, Ingest
+from pipelines.stream.ingest import Ingest
 from pipelines.stream.payload import Part
+from pipelines.stream.shapes import Centre
 from tests.pipelines.media.videos import number_of, video
 from tests.pipelines.test_ingest import listed
 

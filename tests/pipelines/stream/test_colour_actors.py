@@ -19,8 +19,9 @@ from pipelines.corpus import listing
 from pipelines.media.image import Limits
 from pipelines.stream import colour_actors, ingest
 from pipelines.stream.colour_actors import ActorPool
-from pipelines.stream.ingest import Crops, Ingest
-from pipelines.stream.plan import Listed
+from pipelines.stream.ingest import Ingest
+from pipelines.stream.orders import Listed
+from pipelines.stream.shapes import Crops
 
 ROWS = 4
 KEYS = (schema.SAMPLE_ID, schema.EPOCH, schema.POSITION, schema.VALID, schema.REASON)

@@ -21,9 +21,10 @@ from pipelines import schema
 from pipelines.corpus import listing
 from pipelines.corpus.listing import sample_id
 from pipelines.media.image import Limits, decode, decode_jpeg
-from pipelines.stream import ingest, quarantine
-from pipelines.stream.ingest import Centre, Crops, Ingest, run_items
-from pipelines.stream.plan import Listed, Order, keyed
+from pipelines.stream import ingest, quarantine, shapes
+from pipelines.stream.ingest import Ingest, run_items
+from pipelines.stream.orders import Listed, Order, keyed
+from pipelines.stream.shapes import Centre, Crops
 
 
 def listed(files: list[Path]) -> Listed:
@@ -43,7 +44,7 @@ def listed(files: list[Path]) -> Listed:
     return Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
 
 
-def work(order: Order, folder: Path | None, shape: ingest.Shape, block_rows: int = 8) -> Ingest:
+def work(order: Order, folder: Path | None, shape: shapes.Shape, block_rows: int = 8) -> Ingest:
     return Ingest(order, shape, block_rows, Limits(), quarantine=str(folder) if folder else None, run="test")
 
 
@@ -153,7 +154,7 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
 
 
 def filled(
-    shape: ingest.Shape, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray
+    shape: shapes.Shape, images: list[np.ndarray], epoch: np.ndarray, sample_id: np.ndarray
 ) -> dict[str, np.ndarray]:
     columns = shape.empty(len(images))
     filler = shape.filler(columns, epoch, sample_id)
@@ -169,7 +170,7 @@ def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> 
     still = rng.integers(0, 256, (44, 44, 3), dtype=np.uint8)
     keys = np.zeros(3, np.int64), np.array([5, -6, 7])
     for shape in (Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric), Centre(16)):
-        whole = filled(ingest.Clips(shape, num_frames=3), [clips[0], still, clips[1]], *keys)
+        whole = filled(shapes.Clips(shape, num_frames=3), [clips[0], still, clips[1]], *keys)
         for t in range(3):
             for name, frame in filled(shape, [clips[0][t], still, clips[1][t]], *keys).items():
                 assert whole[name].dtype == np.uint8

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, Part
-from pipelines.stream.plan import ManifestOrder, Plan
+from pipelines.stream.orders import ManifestOrder
+from pipelines.stream.plan import Plan
 
 
 @pytest.fixture

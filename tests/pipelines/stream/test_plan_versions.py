@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
-from pipelines.stream.plan import Ledger, Plan, Span
+from pipelines.stream.ledger import Ledger, Span
+from pipelines.stream.plan import Plan
 
 
 @dataclass(frozen=True)
