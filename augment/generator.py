@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from augment.captions import captions
-from augment.geometry import REDUCTIONS, crop_resize, reduction_for
+from augment.execution.geometry import REDUCTIONS, crop_resize, reduction_for
+from augment.execution.photometric import apply_fused
+from augment.execution.photometric_cpu import Changes, apply_on_cpu
 from augment.kernels.crop import draw_box
-from augment.photometric import apply_fused
-from augment.photometric_cpu import Changes, apply_on_cpu
 from augment.picture import Picture
 from augment.recipe import Views
 from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_photometric

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augment.execution.kornia_ops import apply_photometric
+from augment.execution.photometric import apply_fused
 from augment.generator import ViewGenerator
-from augment.kornia_ops import apply_photometric
-from augment.photometric import apply_fused
 from augment.recipe import Views
 from augment.sample import sample_photometric
 from benchmarks.job_runs import Row, settings

@@ -14,8 +14,8 @@ import numpy as np
 import simplejpeg
 import torch
 
+from augment.execution.kornia_ops import blur_taps
 from augment.generator import ViewGenerator
-from augment.kornia_ops import blur_taps
 from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views
 from benchmarks.dali_view import dali_view
 from pipelines.media.decoder import Decoder

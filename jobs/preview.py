@@ -142,7 +142,9 @@ def draw(
     return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()))
 
 
-def _head(config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]) -> FirstSamples:
+def _head(
+    config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]
+) -> FirstSamples:
     """The rows to draw: an epoch's first, or those of the given samples in its order."""
     order, start = Plan.fresh(manifest, config.seed, config.source.interleave), epoch * manifest.num_rows
     if not sample_ids:

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from augment.patches import PatchChanges, change_patches
+from augment.execution.patches import PatchChanges, change_patches
 from augment.recipe import Views, cpc_views
 from models.collectives import gather, global_mean
 from models.encoders.encoder import Encoder

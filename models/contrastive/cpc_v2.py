@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment.patches import PatchChanges
+from augment.execution.patches import PatchChanges
 from augment.recipe import Views, cpc_v2_views
 from models.collectives import global_mean
 from models.contrastive.cpc import (

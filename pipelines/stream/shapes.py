@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from augment.execution.geometry import centre_crop, reduction_for
 from augment.generator import Cutter, ViewGenerator
-from augment.geometry import centre_crop, reduction_for
 from augment.picture import Picture
 from pipelines import schema
 

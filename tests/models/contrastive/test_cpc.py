@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from augment.patches import PatchChanges
+from augment.execution.patches import PatchChanges
 from augment.recipe import cpc_views
 from models.contrastive.cpc import CPC, CPCConfig, RowContext, encode_changed
 from models.encoders.factory import EncoderConfig

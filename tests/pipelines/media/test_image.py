@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from augment.geometry import crop_resize, reduction_for
+from augment.execution.geometry import crop_resize, reduction_for
 from pipelines.media.image import REASONS, BadSample, decode, decode_jpeg
 from tests.shared_data import shared_data
 

@@ -1,10 +1,10 @@
-"""augment.geometry: crops equal Pillow's antialiased ones."""
+"""augment.execution.geometry: crops equal Pillow's antialiased ones."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from augment.geometry import REDUCTIONS, centre_crop, crop_resize, reduction_for
+from augment.execution.geometry import REDUCTIONS, centre_crop, crop_resize, reduction_for
 from augment.kernels.resize import MAX_SCALE
 from augment.picture import Picture
 

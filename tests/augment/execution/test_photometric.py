@@ -1,4 +1,4 @@
-"""augment.photometric and augment.photometric_cpu: other executions of the same recipe, held to Kornia's."""
+"""augment.execution.photometric and augment.execution.photometric_cpu: other executions of the same recipe, held to Kornia's."""
 
 from contextlib import AbstractContextManager
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from augment.kornia_ops import apply_photometric
+from augment.execution.kornia_ops import apply_photometric
+from augment.execution.photometric import apply_fused
+from augment.execution.photometric_cpu import apply_on_cpu
 from augment.ops import Affine, ColorJitter, Cutout, GaussianBlur, GaussianNoise, Greyscale, Sobel, Solarize
-from augment.photometric import apply_fused
-from augment.photometric_cpu import apply_on_cpu
 from augment.recipe import CropGroup, byol_views, moco_v1_views, simclr_views, swav_views
 from augment.sample import sample_photometric
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augment.execution.kornia_ops import apply_photometric, blur_taps
 from augment.kernels.colour import LUMA, blur_reach
-from augment.kornia_ops import apply_photometric, blur_taps
 from augment.ops import ColorJitter, GaussianBlur
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augment.execution.kornia_ops import apply_photometric, blur_taps
+from augment.execution.photometric import AFTER, BEFORE
 from augment.kernels import colour
-from augment.kornia_ops import apply_photometric, blur_taps
-from augment.photometric import AFTER, BEFORE
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from augment.patches import PatchChanges, _warp, change_patches, sample_patches
+from augment.execution.patches import PatchChanges, _warp, change_patches, sample_patches
 
 ALL = PatchChanges(subcrop=0.9, flip=0.5, channel_drop=0.5, warp=1.0)
 

@@ -1,4 +1,4 @@
-"""augment.kornia_ops: a batch equals one image after the other through Kornia's and torchvision's operators."""
+"""augment.execution.kornia_ops: a batch equals one image after the other through Kornia's and torchvision's operators."""
 
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as torchvision
 
-from augment import kornia_ops
-from augment.kornia_ops import apply_photometric
+from augment.execution import kornia_ops
+from augment.execution.kornia_ops import apply_photometric
 from augment.ops import (
     Affine,
     ChannelDrop,
