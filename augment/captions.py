@@ -20,7 +20,11 @@ def captions(group: CropGroup, crops: CropDraws, draws: dict[str, Tensor]) -> li
     said = []
     for index, (top, left, height, width, flip) in enumerate(crops.boxes()):
         lines = [f"{width}x{height}+{left}+{top}", *(["flip"] if flip else [])]
-        lines += [_change(group, op, draws, index) for op in group.changes() if draws[f"{op}.apply"][index]]
+        lines += [
+            _change(group, op, draws, index)
+            for op in group.changes()
+            if draws[f"{op}.apply"][index]
+        ]
         said.append("\n".join(lines))
     return said
 
@@ -39,6 +43,10 @@ def _change(group: CropGroup, op: str, draws: dict[str, Tensor], index: int) -> 
     """The name of a change and its numbers; a key of further draws is none."""
     if op == "color_jitter":
         return _jitter(group, draws, index)
-    names = [name for name in draws if name.startswith(f"{op}.") and not name.endswith((".apply", ".state"))]
+    names = [
+        name
+        for name in draws
+        if name.startswith(f"{op}.") and not name.endswith((".apply", ".state"))
+    ]
     numbers = [number for name in names for number in draws[name][index].flatten().tolist()]
     return " ".join([op.replace("_", " "), *(f"{number:.3g}" for number in numbers)])

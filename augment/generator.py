@@ -51,7 +51,13 @@ class Cutter:
         self._groups = []
         for name, rows in crops.items():
             group, size = views.groups[name], views.group_size(name)
-            keys = dict(zip(("epoch", "sample_id", "view"), _row_keys(views, name, epoch, sample_id), strict=True))
+            keys = dict(
+                zip(
+                    ("epoch", "sample_id", "view"),
+                    _row_keys(views, name, epoch, sample_id),
+                    strict=True,
+                )
+            )
             changes = None
             if photometric and group.changes():
                 changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
@@ -65,7 +71,9 @@ class Cutter:
         least = REDUCTIONS[0]
         for group in self._groups:
             for place in range(row * group.count, (row + 1) * group.count):
-                _, _, box_height, box_width, _ = draw_box(group.uniforms[place], height, width, group.bounds)
+                _, _, box_height, box_width, _ = draw_box(
+                    group.uniforms[place], height, width, group.bounds
+                )
                 least = min(least, reduction_for(box_height, box_width, group.size))
                 if least == 1:
                     return 1
@@ -129,7 +137,9 @@ class ViewGenerator:
         self.seed = seed
         self.dtype = dtype
 
-    def make_crops(self, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor) -> dict[str, np.ndarray]:
+    def make_crops(
+        self, images: Sequence[np.ndarray], epoch: Tensor, sample_id: Tensor
+    ) -> dict[str, np.ndarray]:
         """Cut, resize and flip all views of decoded images; colours are left alone.
 
         Args:
@@ -151,7 +161,9 @@ class ViewGenerator:
             cutter.fill(row, Picture.whole(image))
         return crops
 
-    def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
+    def photometric(
+        self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor
+    ) -> dict[str, Tensor]:
         """Change the colours and round to whole grey levels, for the decode placement.
 
         Args:
@@ -162,10 +174,17 @@ class ViewGenerator:
         Returns:
             Same shapes and dtype; pass them to the generator with `photometric_done=True`.
         """
-        return {name: self._change(name, x, epoch, sample_id, torch.uint8) for name, x in crops.items()}
+        return {
+            name: self._change(name, x, epoch, sample_id, torch.uint8) for name, x in crops.items()
+        }
 
     def __call__(
-        self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor, *, photometric_done: bool = False
+        self,
+        crops: dict[str, Tensor],
+        epoch: Tensor,
+        sample_id: Tensor,
+        *,
+        photometric_done: bool = False,
     ) -> dict[str, Tensor]:
         """Turn crops into a method's input: change the colours, unless that is done, and normalise.
 
@@ -206,22 +225,35 @@ class ViewGenerator:
         """
         group = self.views.groups[name]
         epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
-        keys: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "sample_id": sample_id, "view": view}
-        height, width = (size.repeat_interleave(group.count) for size in (image_height, image_width))
+        keys: dict[str, Any] = {
+            "seed": self.seed,
+            "epoch": epoch,
+            "sample_id": sample_id,
+            "view": view,
+        }
+        height, width = (
+            size.repeat_interleave(group.count) for size in (image_height, image_width)
+        )
         crops = sample_crops(group, **keys, image_height=height, image_width=width)
         said = captions(group, crops, sample_photometric(group, **keys))
         return [said[start : start + group.count] for start in range(0, len(said), group.count)]
 
-    def _change(self, name: str, crops: Tensor, epoch: Tensor, sample_id: Tensor, dtype: torch.dtype) -> Tensor:
+    def _change(
+        self, name: str, crops: Tensor, epoch: Tensor, sample_id: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         """Draw and apply a group's changes to its crops, (B, V, [T,] 3, S, S): fused on a device, one by one here."""
         group = self.views.groups[name]
         if not group.changes():
             return crops
         epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
-        draws = sample_photometric(group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view)
+        draws = sample_photometric(
+            group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view
+        )
         rows = crops.flatten(0, 1)  # (B * V, [T,] 3, S, S)
         if rows.device.type == "cpu":
-            out = torch.empty(rows.shape, dtype=torch.uint8 if dtype == torch.uint8 else torch.float32)
+            out = torch.empty(
+                rows.shape, dtype=torch.uint8 if dtype == torch.uint8 else torch.float32
+            )
             apply_on_cpu(rows.numpy(), group, draws, out.numpy())
             return out.to(dtype).reshape(crops.shape)
         change = _compiled() if self.views.compile else apply_fused
@@ -238,9 +270,13 @@ class ViewGenerator:
         return x
 
 
-def _row_keys(views: Views, name: str, epoch: Tensor, sample_id: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _row_keys(
+    views: Views, name: str, epoch: Tensor, sample_id: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
     shape = (len(sample_id), views.groups[name].count)  # (B, V)
     view = views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
-    epoch, sample_id, view = (key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view))
+    epoch, sample_id, view = (
+        key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view)
+    )
     return epoch, sample_id, view

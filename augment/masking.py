@@ -7,7 +7,13 @@ from augment.rng import uniform
 
 
 def random_mask(
-    num_tokens: int, mask_ratio: float, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int = 0
+    num_tokens: int,
+    mask_ratio: float,
+    *,
+    seed: int,
+    epoch: Tensor,
+    sample_id: Tensor,
+    view: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Hide the same number of tokens of every sample, each set equally likely (MAE, arXiv:2111.06377, section 3).
 

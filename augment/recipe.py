@@ -33,18 +33,34 @@ class CropGroup(Frozen):
     """Views drawn alike: a random resized crop, a flip, then the changes present, in the order of the fields."""
 
     count: int = Field(default=1, ge=1, description="views of this kind per image")
-    size: int | None = Field(default=None, ge=8, description="side of the views, px; null: the side of all views")
-    scale: FractionRange = Field(default=(0.08, 1.0), description="range of the crop's share of the image's area")
-    ratio: PositiveRange = Field(default=(3 / 4, 4 / 3), description="range of the crop's width / height, log-uniform")
-    flip: Probability = Field(default=0.5, description="probability of a mirror image, left to right")
-    quarter_turns: QuarterTurns | None = Field(default=None, description="turns by 90 degrees; null: none")
+    size: int | None = Field(
+        default=None, ge=8, description="side of the views, px; null: the side of all views"
+    )
+    scale: FractionRange = Field(
+        default=(0.08, 1.0), description="range of the crop's share of the image's area"
+    )
+    ratio: PositiveRange = Field(
+        default=(3 / 4, 4 / 3), description="range of the crop's width / height, log-uniform"
+    )
+    flip: Probability = Field(
+        default=0.5, description="probability of a mirror image, left to right"
+    )
+    quarter_turns: QuarterTurns | None = Field(
+        default=None, description="turns by 90 degrees; null: none"
+    )
     rotate: Rotate | None = Field(default=None, description="rotation by any angle; null: none")
     affine: Affine | None = Field(default=None, description="affine map; null: none")
-    color_jitter: ColorJitter | None = Field(default=None, description="change of colour; null: none")
+    color_jitter: ColorJitter | None = Field(
+        default=None, description="change of colour; null: none"
+    )
     greyscale: Greyscale | None = Field(default=None, description="removal of colour; null: none")
     blur: GaussianBlur | None = Field(default=None, description="Gaussian blur; null: none")
-    solarize: Solarize | None = Field(default=None, description="inversion of bright values; null: none")
-    channel_drop: ChannelDrop | None = Field(default=None, description="colour channels set to zero; null: none")
+    solarize: Solarize | None = Field(
+        default=None, description="inversion of bright values; null: none"
+    )
+    channel_drop: ChannelDrop | None = Field(
+        default=None, description="colour channels set to zero; null: none"
+    )
     noise: GaussianNoise | None = Field(default=None, description="Gaussian noise; null: none")
     cutout: Cutout | None = Field(default=None, description="a grey box; null: none")
     sobel: Sobel | None = Field(default=None, description="edges instead of colours; null: none")
@@ -57,7 +73,9 @@ class CropGroup(Frozen):
 class Views(Frozen):
     """All views of one image: group after group in the order given, which also numbers the views."""
 
-    size: int = Field(default=224, ge=8, description="side of the views, px, where a group does not set its own")
+    size: int = Field(
+        default=224, ge=8, description="side of the views, px, where a group does not set its own"
+    )
     placement: Placement = Field(
         default="auto",
         description="where colours change: the training worker's device, the decode task, or a pool of actors; "
@@ -68,12 +86,16 @@ class Views(Frozen):
         description="change colours on GPUs with torch.compile, four times as fast there; needs a C compiler on their "
         "nodes and half a minute at the start",
     )
-    mean: tuple[float, float, float] = Field(default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]")
+    mean: tuple[float, float, float] = Field(
+        default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]"
+    )
     std: tuple[Positive, Positive, Positive] = Field(
         default=IMAGENET_STD, description="divides RGB after the mean is taken off"
     )
     groups: dict[str, CropGroup] = Field(
-        default_factory=lambda: {"global_crops": CropGroup()}, min_length=1, description="kinds of views by name"
+        default_factory=lambda: {"global_crops": CropGroup()},
+        min_length=1,
+        description="kinds of views by name",
     )
 
     @property
@@ -168,7 +190,9 @@ def moco_v2_views(size: int) -> Views:
         size: Side of the views, px.
     """
     jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-    group = CropGroup(count=2, scale=(0.2, 1.0), color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size))
+    group = CropGroup(
+        count=2, scale=(0.2, 1.0), color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size)
+    )
     return Views(size=size, groups={"global_crops": group})
 
 
@@ -192,9 +216,15 @@ def dino_views(size: int) -> Views:
         size: Side of the two large views, px; the small ones have 3/7 of it (96 for 224), rounded to a multiple of 8.
     """
     first, second = _unlike(size, scale=(0.4, 1.0))
-    changes = {"color_jitter": first.color_jitter, "greyscale": first.greyscale, "blur": _blur(size)}
+    changes = {
+        "color_jitter": first.color_jitter,
+        "greyscale": first.greyscale,
+        "blur": _blur(size),
+    }
     local = CropGroup(count=8, size=_local_size(size), scale=(0.05, 0.4), **changes)
-    return Views(size=size, groups={"global_crops_1": first, "global_crops_2": second, "local_crops": local})
+    return Views(
+        size=size, groups={"global_crops_1": first, "global_crops_2": second, "local_crops": local}
+    )
 
 
 def swav_views(size: int) -> Views:
@@ -207,7 +237,9 @@ def swav_views(size: int) -> Views:
     """
     (colours,) = simclr_views(size).groups.values()
     large = colours.model_copy(update={"scale": (0.14, 1.0)})
-    small = colours.model_copy(update={"count": 6, "size": _local_size(size), "scale": (0.05, 0.14)})
+    small = colours.model_copy(
+        update={"count": 6, "size": _local_size(size), "scale": (0.05, 0.14)}
+    )
     return Views(size=size, groups={"global_crops": large, "local_crops": small})
 
 
@@ -256,7 +288,10 @@ def yadim_views(size: int) -> Views:
     """
     (crop,) = amdim_views(size).groups.values()
     both = crop.model_copy(
-        update={"affine": Affine(p=0.2, translate=0.0, scale=(1.0, 1.0)), "channel_drop": ChannelDrop(p=0.2)}
+        update={
+            "affine": Affine(p=0.2, translate=0.0, scale=(1.0, 1.0)),
+            "channel_drop": ChannelDrop(p=0.2),
+        }
     )
     return Views(size=size, groups={"global_crops": both})
 
@@ -276,7 +311,9 @@ def videomae_views(size: int) -> Views:
 def _unlike(size: int, scale: tuple[float, float]) -> tuple[CropGroup, CropGroup]:
     """BYOL's two views: the colours of one distribution, blur and solarisation of two."""
     jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
-    first = CropGroup(scale=scale, color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size, p=1.0))
+    first = CropGroup(
+        scale=scale, color_jitter=jitter, greyscale=Greyscale(), blur=_blur(size, p=1.0)
+    )
     second = first.model_copy(update={"blur": _blur(size, p=0.1), "solarize": Solarize(p=0.2)})
     return first, second
 

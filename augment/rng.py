@@ -15,7 +15,9 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-def uniform(num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
+def uniform(
+    num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str
+) -> Tensor:
     """Draw uniform numbers for each sample, keyed by everything that may change them and by nothing else.
 
     A row depends on its own `(seed, epoch, sample_id, view, op)` only: not on the other rows, their order, the worker
@@ -39,13 +41,18 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
     """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers, (B,) int64."""
     if sample_id.device.type == "cpu":
         # A draw of few samples is a hundred small operations, and those were a twentieth of a decode task's time.
-        columns = (np.ascontiguousarray(key.numpy()) for key in (epoch, sample_id, torch.zeros_like(sample_id) + view))
+        columns = (
+            np.ascontiguousarray(key.numpy())
+            for key in (epoch, sample_id, torch.zeros_like(sample_id) + view)
+        )
         return torch.from_numpy(hashing.hash_keys(_hash_name(f"{seed}/{op}"), *columns))
     return _state_of_tensors(f"{seed}/{op}", epoch, sample_id, view)
 
 
 def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> Tensor:
-    views = torch.zeros_like(sample_id) + view  # no torch.tensor(view, device=...): that copy waits for the device
+    views = (
+        torch.zeros_like(sample_id) + view
+    )  # no torch.tensor(view, device=...): that copy waits for the device
     hashed = torch.zeros_like(sample_id) + _hash_name(name)
     for word in (epoch, sample_id, views):
         hashed = _mix(hashed + word * _GOLDEN)
@@ -80,4 +87,6 @@ def _shift_right(x: Tensor, num_bits: int) -> Tensor:
 @lru_cache(maxsize=1024)
 def _hash_name(name: str) -> int:
     """Turn a name into an int64 that is the same in every process, unlike `hash`."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True
+    )

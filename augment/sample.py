@@ -113,7 +113,9 @@ def sample_photometric(
             draws[f"{op}.apply"] = u[:, 0] < settings.p
             draws |= {f"{op}.{name}": value for name, value in parameters(settings, u).items()}
     if group.noise is not None:
-        draws["noise.state"] = state(seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="noise.values")
+        draws["noise.state"] = state(
+            seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="noise.values"
+        )
     return draws
 
 
@@ -136,7 +138,10 @@ def _affine(affine: Affine, u: Tensor) -> dict[str, Tensor]:
         "shear_x": affine.shear,
         "shear_y": affine.shear,
     }
-    draws = {name: _between((-most, most), u[:, i]) for i, (name, most) in enumerate(spread.items(), start=1)}
+    draws = {
+        name: _between((-most, most), u[:, i])
+        for i, (name, most) in enumerate(spread.items(), start=1)
+    }
     return draws | {"scale": _between(affine.scale, u[:, 6])}
 
 
@@ -153,12 +158,18 @@ def _cutout(cutout: Cutout, u: Tensor) -> dict[str, Tensor]:
 # decides whether the change is applied.
 _PARAMETERS: dict[str, tuple[int, Callable[[Any, Tensor], dict[str, Tensor]]]] = {
     "quarter_turns": (2, lambda _, u: {"turns": (u[:, 1] * 4).long()}),
-    "rotate": (2, lambda rotate, u: {"degrees": _between((-rotate.degrees, rotate.degrees), u[:, 1])}),
+    "rotate": (
+        2,
+        lambda rotate, u: {"degrees": _between((-rotate.degrees, rotate.degrees), u[:, 1])},
+    ),
     "affine": (7, _affine),
     "color_jitter": (9, _jitter),
     "greyscale": (1, lambda *_: {}),
     "blur": (2, lambda blur, u: {"sigma": _between(blur.sigma, u[:, 1])}),
-    "solarize": (1, lambda solarize, u: {"threshold": torch.full_like(u[:, 0], solarize.threshold)}),
+    "solarize": (
+        1,
+        lambda solarize, u: {"threshold": torch.full_like(u[:, 0], solarize.threshold)},
+    ),
     "channel_drop": (4, lambda drop, u: {"keep": u[:, 1:].argsort(dim=1, stable=True) >= drop.num}),
     "noise": (2, lambda noise, u: {"std": _between(noise.std, u[:, 1])}),
     "cutout": (5, _cutout),

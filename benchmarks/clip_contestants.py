@@ -94,7 +94,9 @@ def _kornia(views: Views) -> Callable[[np.ndarray], Any]:
     from kornia.augmentation import VideoSequential
 
     (group,) = views.groups.values()
-    chain = VideoSequential(*kornia_operators(group, views.size), data_format="BTCHW", same_on_frame=True)
+    chain = VideoSequential(
+        *kornia_operators(group, views.size), data_format="BTCHW", same_on_frame=True
+    )
     return lambda frames: chain(torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255)
 
 

@@ -13,7 +13,11 @@ def dali_view(image: Any, group: CropGroup, size: int) -> Any:
 
     jitter, grey, blur = group.color_jitter, group.greyscale, group.blur
     x = fn.random_resized_crop(
-        image, size=(size, size), random_area=group.scale, random_aspect_ratio=group.ratio, antialias=True
+        image,
+        size=(size, size),
+        random_area=group.scale,
+        random_aspect_ratio=group.ratio,
+        antialias=True,
     )
     x = fn.flip(x, horizontal=fn.random.coin_flip(probability=group.flip))
     if fn.random.coin_flip(probability=jitter.p, dtype=types.BOOL):

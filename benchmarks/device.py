@@ -69,7 +69,9 @@ def noise_crops(views: Views, batch: int) -> dict[str, Tensor]:
     crops = {}
     for name, group in views.groups.items():
         size = views.group_size(name)
-        crops[name] = torch.randint(256, (batch, group.count, 3, size, size), dtype=torch.uint8, device=DEVICE)
+        crops[name] = torch.randint(
+            256, (batch, group.count, 3, size, size), dtype=torch.uint8, device=DEVICE
+        )
     return crops
 
 
@@ -79,7 +81,9 @@ def colours(batch: int, seconds: float) -> Row:
     ((name, group),) = views.groups.items()
     crops, sample_id = noise_crops(views, batch), torch.arange(batch, device=DEVICE)
     epoch, twice = torch.zeros_like(sample_id), sample_id.repeat_interleave(2)
-    mean, std = (torch.tensor(values, device=DEVICE)[:, None, None] for values in (views.mean, views.std))
+    mean, std = (
+        torch.tensor(values, device=DEVICE)[:, None, None] for values in (views.mean, views.std)
+    )
 
     def normalised(x: Tensor) -> Tensor:
         return (x - mean.to(x.dtype)) / std.to(x.dtype)
@@ -90,20 +94,30 @@ def colours(batch: int, seconds: float) -> Row:
 
     def by_function(change: Callable[..., Tensor], dtype: torch.dtype) -> Callable[[], Any]:
         def run() -> Tensor:
-            draws = sample_photometric(group, seed=0, epoch=torch.zeros_like(twice), sample_id=twice, view=0)
+            draws = sample_photometric(
+                group, seed=0, epoch=torch.zeros_like(twice), sample_id=twice, view=0
+            )
             return normalised(change(crops[name].flatten(0, 1).to(dtype) / 255, group, draws))
 
         return run
 
-    operators = nn.Sequential(*kornia_operators(group, views.size)[2:])  # without the crop and the flip
+    operators = nn.Sequential(
+        *kornia_operators(group, views.size)[2:]
+    )  # without the crop and the flip
     contestants = {
         "normalised alone, bfloat16": lambda: normalised(crops[name].to(torch.bfloat16) / 255),
         "normalised alone, float32": lambda: normalised(crops[name].to(torch.float32) / 255),
         "Afield, bfloat16": afield(torch.bfloat16),
         "Afield, float32": afield(torch.float32),
-        "Afield under torch.compile, bfloat16": by_function(torch.compile(apply_fused, fullgraph=True), torch.bfloat16),
-        "the reference, Kornia's functions on our draws, float32": by_function(apply_photometric, torch.float32),
-        "Kornia's augmentations, float32": lambda: normalised(operators(crops[name].flatten(0, 1).float() / 255)),
+        "Afield under torch.compile, bfloat16": by_function(
+            torch.compile(apply_fused, fullgraph=True), torch.bfloat16
+        ),
+        "the reference, Kornia's functions on our draws, float32": by_function(
+            apply_photometric, torch.float32
+        ),
+        "Kornia's augmentations, float32": lambda: normalised(
+            operators(crops[name].flatten(0, 1).float() / 255)
+        ),
     }
     return {label: batch / seconds_a_call(run, seconds) for label, run in contestants.items()}
 
@@ -112,7 +126,9 @@ def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Call
     """A recipe's whole step on one batch, and the views of that step alone."""
     state = TrainState(config, DEVICE, Ledger(0, ()))
     state.method.expect_rows(NUM_ROWS)
-    generator = ViewGenerator(config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32)
+    generator = ViewGenerator(
+        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
+    )
     crops, sample_id = noise_crops(config.views, batch), torch.arange(batch, device=DEVICE)
     epoch, valid = torch.zeros_like(sample_id), torch.ones(batch, dtype=torch.bool, device=DEVICE)
 
@@ -131,7 +147,13 @@ def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Call
 def measure_step(recipe: str, batch: int, seconds: float) -> Row:
     """Rate, share of the views and peak memory of a recipe's step, with the greatest batch that fits."""
     while True:
-        words = [recipe, "source.uri=none", "out=none", f"global_batch_size={batch}", "num_epochs=100"]
+        words = [
+            recipe,
+            "source.uri=none",
+            "out=none",
+            f"global_batch_size={batch}",
+            "num_epochs=100",
+        ]
         words.append("cluster.num_workers=1")
         config = parse(complete_pretrain, words)
         assert isinstance(config, PretrainConfig)
@@ -144,7 +166,12 @@ def measure_step(recipe: str, batch: int, seconds: float) -> Row:
             batch //= 2
         else:
             peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else None
-            return {"batch": batch, "images_per_s": batch / step_s, "views_share": views_s / step_s, "peak_gib": peak}
+            return {
+                "batch": batch,
+                "images_per_s": batch / step_s,
+                "views_share": views_s / step_s,
+                "peak_gib": peak,
+            }
         finally:
             step = views = None  # type: ignore[assignment]
             gc.collect()
@@ -156,7 +183,12 @@ def main(words: list[str]) -> int:
     given = settings(words, USAGE, out="", batch="256", seconds="3", recipes=",".join(RECIPES))
     batch, seconds, out = int(given["batch"]), float(given["seconds"]), Path(given["out"])
     result: Row = {"device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"}
-    result |= {"batch": batch, "environment": environment(), "colours_images_per_s": {}, "steps": {}}
+    result |= {
+        "batch": batch,
+        "environment": environment(),
+        "colours_images_per_s": {},
+        "steps": {},
+    }
     result["colours_images_per_s"] = colours(batch, seconds)
     for label, rate in result["colours_images_per_s"].items():
         print(f"{rate:10.0f} images/s  {label}", flush=True)

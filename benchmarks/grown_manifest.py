@@ -26,18 +26,25 @@ def grown(uri: str, few: pa.Table, rows: int) -> Manifest:
         write_manifest(uri, "synthetic", _cycled(few, rows))
     manifest = open_manifest(uri)
     if manifest.num_rows != rows:
-        raise ValueError(f"work: {uri} holds {manifest.num_rows} rows, not {rows}: choose another folder")
+        raise ValueError(
+            f"work: {uri} holds {manifest.num_rows} rows, not {rows}: choose another folder"
+        )
     return manifest
 
 
 def _cycled(few: pa.Table, rows: int) -> Iterator[pa.Table]:
     draw = np.random.default_rng(0)
-    nothing = {"left_out": pa.nulls(ROWS_PER_TABLE, pa.string()), "message": pa.nulls(ROWS_PER_TABLE, pa.string())}
+    nothing = {
+        "left_out": pa.nulls(ROWS_PER_TABLE, pa.string()),
+        "message": pa.nulls(ROWS_PER_TABLE, pa.string()),
+    }
     for start in range(0, rows, ROWS_PER_TABLE):
         size = min(ROWS_PER_TABLE, rows - start)
         table = few.take(pa.array(np.arange(start, start + size) % few.num_rows))
         sample_id = draw.integers(-(2**63), 2**63, size=size, dtype=np.int64)
-        table = table.set_column(table.schema.get_field_index(schema.SAMPLE_ID), schema.MANIFEST.field(0), [sample_id])
+        table = table.set_column(
+            table.schema.get_field_index(schema.SAMPLE_ID), schema.MANIFEST.field(0), [sample_id]
+        )
         for name, column in nothing.items():
             table = table.append_column(name, column.slice(0, size))
         yield table

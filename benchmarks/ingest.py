@@ -39,7 +39,9 @@ from tests.object_store import ObjectStore
 
 USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
-WARM_UP_S = {"ray": 25.0}  # from the first batch: until what was started at once has spread over time
+WARM_UP_S = {
+    "ray": 25.0
+}  # from the first batch: until what was started at once has spread over time
 OTHERS_WARM_UP_S = 5.0
 # Blocks come in order, so several at once: what had been made by the end of the time arrives a little later.
 COOL_DOWN_S = 5.0
@@ -81,7 +83,9 @@ def _windows(times: np.ndarray, images: np.ndarray, start: float, stop: float) -
 
 
 @contextmanager
-def corpus(name: str, data: str, work: Path, rows: int) -> Iterator[tuple[Manifest, tuple[str, ...]]]:
+def corpus(
+    name: str, data: str, work: Path, rows: int
+) -> Iterator[tuple[Manifest, tuple[str, ...]]]:
     """Lay out a corpus; gives the manifest of `rows` rows and the shards, none where files are loose."""
     with tempfile.TemporaryDirectory(prefix="afield-s3-", ignore_cleanup_errors=True) as folder:
         store = ObjectStore(Path(folder))
@@ -128,7 +132,9 @@ def _shard_rows(data: str, work: Path) -> pa.Table:
         mib = max(1, -(-int((files + 1024).sum()) // NUM_SHARDS) >> 20)
         job("pack", f"source.uri={data}", f"out={out}", f"shard_mib={mib}", "cluster.address=local")
     manifest = open_manifest(f"{out}/manifest")
-    return pa.concat_tables(manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups())
+    return pa.concat_tables(
+        manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups()
+    )
 
 
 def _uploaded(rows: pa.Table, store: ObjectStore) -> pa.Table:
@@ -139,19 +145,29 @@ def _uploaded(rows: pa.Table, store: ObjectStore) -> pa.Table:
     with ThreadPoolExecutor(UPLOADS) as threads:
         list(threads.map(lambda uri: uris.write_bytes(places[uri], Path(uri).read_bytes()), places))
     column = pa.array([places[uri] for uri in rows[schema.URI].to_pylist()])
-    return rows.set_column(rows.schema.get_field_index(schema.URI), schema.MANIFEST.field(schema.URI), column)
+    return rows.set_column(
+        rows.schema.get_field_index(schema.URI), schema.MANIFEST.field(schema.URI), column
+    )
 
 
 def table(rows: list[Row]) -> str:
     """Medians of all runs in Markdown, our stream's beside the plain loops'."""
     corpora = defaultdict[tuple[str, str], dict[str, list[Row]]](lambda: defaultdict(list))
     for row in rows:
-        corpora[row["corpus"], f"{row['size']} px, {row['rows']:,} rows"][row["contestant"]].append(row)
+        corpora[row["corpus"], f"{row['size']} px, {row['rows']:,} rows"][row["contestant"]].append(
+            row
+        )
     lines = list[str]()
     for (name, what), found in corpora.items():
-        lines += [f"{name}, {what}:", "", "| | images per CPU-second | of plain | images/s | of plain on all cores |"]
+        lines += [
+            f"{name}, {what}:",
+            "",
+            "| | images per CPU-second | of plain | images/s | of plain on all cores |",
+        ]
         lines += ["|---|---|---|---|---|"]
-        one, all_cores = (_medians(found.get(plain, [])) for plain in ("plain", "plain-on-all-cores"))
+        one, all_cores = (
+            _medians(found.get(plain, [])) for plain in ("plain", "plain-on-all-cores")
+        )
         for contestant, runs in found.items():
             per_cpu, per_s = _medians(runs)
             lines.append(
@@ -160,8 +176,12 @@ def table(rows: list[Row]) -> str:
             )
         if "ray" in found:
             last = found["ray"][-1]
-            shares = ", ".join(f"{kind} {share:.0%}" for kind, share in last["cpu_share"].items() if share >= 0.005)
-            peaks = ", ".join(f"{kind} {peak['rss_mib']:,.0f}" for kind, peak in list(last["peaks"].items())[:6])
+            shares = ", ".join(
+                f"{kind} {share:.0%}" for kind, share in last["cpu_share"].items() if share >= 0.005
+            )
+            peaks = ", ".join(
+                f"{kind} {peak['rss_mib']:,.0f}" for kind, peak in list(last["peaks"].items())[:6]
+            )
             lines += ["", f"CPU seconds through Ray: {shares}; peak resident MiB: {peaks}"]
         lines.append("")
     return "\n".join(lines)
@@ -182,13 +202,27 @@ def _range(runs: list[Row], key: str) -> str:
 
 def main(words: list[str]) -> int:
     """Measure every corpus; the table goes to stdout, JSON lines to `out`."""
-    defaults = {"corpora": ",".join(CORPORA), "size": "224", "batch": "256", "seconds": "60", "runs": "3"}
-    defaults |= {"rows": "20000", "contestants": ",".join(CONTESTANTS), "work": "ingest", "out": "ingest.jsonl"}
+    defaults = {
+        "corpora": ",".join(CORPORA),
+        "size": "224",
+        "batch": "256",
+        "seconds": "60",
+        "runs": "3",
+    }
+    defaults |= {
+        "rows": "20000",
+        "contestants": ",".join(CONTESTANTS),
+        "work": "ingest",
+        "out": "ingest.jsonl",
+    }
     given = settings(words, USAGE, data="", **defaults)
     work, seconds, out = Path(given["work"]).resolve(), float(given["seconds"]), Path(given["out"])
     work.mkdir(parents=True, exist_ok=True)
     for name in given["corpora"].split(","):
-        with corpus(name, str(Path(given["data"]).resolve()), work, int(given["rows"])) as (manifest, shards):
+        with corpus(name, str(Path(given["data"]).resolve()), work, int(given["rows"])) as (
+            manifest,
+            shards,
+        ):
             for _ in range(int(given["runs"])):
                 for contestant in _named(given["contestants"], shards):
                     warm = WARM_UP_S.get(contestant, OTHERS_WARM_UP_S)
@@ -202,9 +236,20 @@ def main(words: list[str]) -> int:
                         progress,
                     )
                     row = watch(contestant, setup, seconds)
-                    what = {"corpus": name, "contestant": contestant, "size": setup.size, "rows": manifest.num_rows}
-                    add_row(out, what | row | {"settings": given, "device": cpu_model(), "at": time.time()})
-                    print(f"{name}: {contestant}: {row['images_per_s']:,.0f} images/s", file=sys.stderr)
+                    what = {
+                        "corpus": name,
+                        "contestant": contestant,
+                        "size": setup.size,
+                        "rows": manifest.num_rows,
+                    }
+                    add_row(
+                        out,
+                        what | row | {"settings": given, "device": cpu_model(), "at": time.time()},
+                    )
+                    print(
+                        f"{name}: {contestant}: {row['images_per_s']:,.0f} images/s",
+                        file=sys.stderr,
+                    )
     print(table(read_rows(out)))
     print(out)
     return 0

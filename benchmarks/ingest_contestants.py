@@ -58,10 +58,17 @@ class Setup:
 
     def config(self) -> PretrainConfig:
         """The pretraining run whose data this is."""
-        values = {"source": {"uri": self.manifest}, "out": "/unused", "method": {"name": "simclr"}, "num_steps": 10**7}
+        values = {
+            "source": {"uri": self.manifest},
+            "out": "/unused",
+            "method": {"name": "simclr"},
+            "num_steps": 10**7,
+        }
         views = {"size": self.size, "placement": "worker"}
         cluster = {"address": "local", "max_failures": 0}
-        return load_pretrain({**values, "views": views, "cluster": cluster, "global_batch_size": self.batch})
+        return load_pretrain(
+            {**values, "views": views, "cluster": cluster, "global_batch_size": self.batch}
+        )
 
     def crops(self) -> Crops:
         """What is cut of each image."""
@@ -127,7 +134,9 @@ def plain_on_all_cores(setup: Setup) -> None:
 def _train_worker(setup: Setup) -> None:
     import ray.train
 
-    stream = ray.train.get_dataset_shard("train").iter_torch_batches(batch_size=setup.batch, prefetch_batches=2)
+    stream = ray.train.get_dataset_shard("train").iter_torch_batches(
+        batch_size=setup.batch, prefetch_batches=2
+    )
     setup.consume(len(columns[schema.SAMPLE_ID]) for columns in stream)
 
 
@@ -142,13 +151,20 @@ def ours(setup: Setup) -> None:
     from jobs.training.run_dir import RunDir
 
     config = setup.config()
-    with tempfile.TemporaryDirectory(prefix="afield-ingest-") as out, launch.session(config.cluster) as session:
+    with (
+        tempfile.TemporaryDirectory(prefix="afield-ingest-") as out,
+        launch.session(config.cluster) as session,
+    ):
         plan = Plan.fresh(open_manifest(setup.manifest), config.seed)
-        data = PlannedData(config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None)
+        data = PlannedData(
+            config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None
+        )
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config=setup,  # type: ignore[arg-type]  # whatever it is, the loop gets it
-            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": session.cpus_per_worker}),
+            scaling_config=ScalingConfig(
+                num_workers=1, resources_per_worker={"CPU": session.cpus_per_worker}
+            ),
             run_config=RunConfig(name="ingest", storage_path=out),
             datasets={"train": lambda: ray.data.range(1)},
             dataset_config=data,
@@ -174,7 +190,9 @@ class _Files(torch.utils.data.Dataset[Columns]):
     def __getitems__(self, indices: list[int]) -> Columns:
         torch.set_num_threads(1)
         if self._rows is None:
-            groups = [self._manifest.read_row_group(*place) for *place, _ in self._manifest.row_groups()]
+            groups = [
+                self._manifest.read_row_group(*place) for *place, _ in self._manifest.row_groups()
+            ]
             self._rows = pa.concat_tables(groups).combine_chunks()
         rows = self._rows.take(pa.array(indices))
         return cut(good(fetch.fetch(rows)), self._crops, np.array(rows[schema.SAMPLE_ID]))
@@ -212,7 +230,10 @@ class _Cut:
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         torch.set_num_threads(1)
-        files = [next(data for suffix, data in sample.items() if not suffix.startswith("__")) for sample in samples]
+        files = [
+            next(data for suffix, data in sample.items() if not suffix.startswith("__"))
+            for sample in samples
+        ]
         sample_id = np.random.default_rng().integers(2**63, size=len(samples))
         return _as_tensors(cut(files, self._crops, sample_id))
 
@@ -237,7 +258,10 @@ def webdataset_loader(setup: Setup) -> None:
         webdataset.map(_Cut(setup)),
     ]
     loader = webdataset.WebLoader(
-        webdataset.DataPipeline(*stages), batch_size=None, num_workers=NUM_WORKERS, multiprocessing_context="spawn"
+        webdataset.DataPipeline(*stages),
+        batch_size=None,
+        num_workers=NUM_WORKERS,
+        multiprocessing_context="spawn",
     )
     setup.consume(len(next(iter(batch.values()))) for batch in loader)
 

@@ -25,7 +25,9 @@ def job(verb: str, *words: str) -> Row:
     command = [sys.executable, "-m", f"jobs.{verb}", *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row | {"wall_s": time.monotonic() - begun}
 
@@ -34,8 +36,17 @@ def probes(artifact: str, train: str, test: str, names: Iterable[str] = PROBES) 
     """Probe an encoder and the same one untrained: accuracies and their 95 % intervals, by the probe's name."""
     row: Row = {}
     for name in names:
-        found = job("adapt", f"artifact={artifact}", f"train.uri={train}", f"test.uri={test}", f"probe.name={name}")
-        row |= {f"{name}_{key}": found[key] for key in ("top1", "ci95", "untrained_top1", "untrained_ci95")}
+        found = job(
+            "adapt",
+            f"artifact={artifact}",
+            f"train.uri={train}",
+            f"test.uri={test}",
+            f"probe.name={name}",
+        )
+        row |= {
+            f"{name}_{key}": found[key]
+            for key in ("top1", "ci95", "untrained_top1", "untrained_ci95")
+        }
     return row
 
 
@@ -58,7 +69,9 @@ def read_rows(out: Path) -> list[Row]:
 def add_row(out: Path, row: Row) -> None:
     """Append one row, with the machine and versions it was made on."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     with out.open("a") as file:
         file.write(json.dumps(row | {"commit": commit, "environment": environment()}) + "\n")
 
@@ -69,6 +82,9 @@ def settings(words: Iterable[str], usage: str, **defaults: str) -> dict[str, str
     wrong = [word for word in words if "=" not in word] + sorted(given.keys() - defaults.keys())
     missing = [key for key, value in given.items() if not value]
     if wrong or missing:
-        print(f"error: {', '.join(wrong or missing)} {'unknown' if wrong else 'missing'}: {usage}", file=sys.stderr)
+        print(
+            f"error: {', '.join(wrong or missing)} {'unknown' if wrong else 'missing'}: {usage}",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     return given

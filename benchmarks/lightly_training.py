@@ -63,7 +63,9 @@ class AllViews:
 
     def __init__(self, views: Views) -> None:
         groups = views.groups.items()
-        self.made = [(view(group, views, views.group_size(name)), group.count) for name, group in groups]
+        self.made = [
+            (view(group, views, views.group_size(name)), group.count) for name, group in groups
+        ]
 
     def __call__(self, image: Any) -> list[list[Any]]:
         """Cut them all from one image."""
@@ -143,7 +145,9 @@ class BYOL(Learner):
         super().__init__(encoder)
         self.momentum = settings.momentum
         self.head = BYOLProjectionHead(dim, settings.hidden_dim, settings.projection_dim)
-        self.prediction = BYOLPredictionHead(settings.projection_dim, settings.hidden_dim, settings.projection_dim)
+        self.prediction = BYOLPredictionHead(
+            settings.projection_dim, settings.hidden_dim, settings.projection_dim
+        )
         self.teacher, self.teacher_head = frozen_copy(encoder), frozen_copy(self.head)
         self.criterion = NegativeCosineSimilarity()
 
@@ -158,7 +162,9 @@ class BYOL(Learner):
         predictions = [self.prediction(self.head(self.encoder(x))) for x in views]
         with torch.no_grad():
             targets = [self.teacher_head(self.teacher(x)) for x in views]
-        value: Tensor = (self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])) / 2
+        value: Tensor = (
+            self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])
+        ) / 2
         return value
 
 
@@ -174,7 +180,9 @@ class SwAV(Learner):
         self.settings = settings
         self.head = SwaVProjectionHead(dim, settings.hidden_dim, settings.projection_dim)
         self.prototypes = SwaVPrototypes(settings.projection_dim, settings.num_prototypes, 1)
-        self.criterion = SwaVLoss(settings.temperature, settings.sinkhorn_iterations, settings.epsilon)
+        self.criterion = SwaVLoss(
+            settings.temperature, settings.sinkhorn_iterations, settings.epsilon
+        )
         size = (settings.queue_size, settings.projection_dim)
         self.queues = nn.ModuleList(MemoryBankModule(size) for _ in range(2))
 
@@ -182,13 +190,20 @@ class SwAV(Learner):
         """Predict the large crops' assignments."""
         self.prototypes.normalize()
         large = [functional.normalize(self.head(self.encoder(x))) for x in crops[0]]
-        small = [functional.normalize(self.head(self.encoder(x))) for group in crops[1:] for x in group]
+        small = [
+            functional.normalize(self.head(self.encoder(x))) for group in crops[1:] for x in group
+        ]
         step = round(done * num_steps)
         scores = [[self.prototypes(z, step) for z in each] for each in (large, small)]
         with torch.no_grad():
-            kept = [bank(z.detach(), update=True)[1].T for bank, z in zip(self.queues, large, strict=True)]
+            kept = [
+                bank(z.detach(), update=True)[1].T
+                for bank, z in zip(self.queues, large, strict=True)
+            ]
             queued = (
-                [self.prototypes(rows, step) for rows in kept] if done >= self.settings.queue_start_fraction else None
+                [self.prototypes(rows, step) for rows in kept]
+                if done >= self.settings.queue_start_fraction
+                else None
             )
         value: Tensor = self.criterion(*scores, queued)
         return value
@@ -204,8 +219,12 @@ class DINO(Learner):
         super().__init__(encoder)
         self.settings = settings
         widths = (settings.hidden_dim, settings.bottleneck_dim, settings.num_prototypes)
-        self.head, self.teacher_head = (DINOProjectionHead(dim, *widths, norm_last_layer=True) for _ in range(2))
-        self.teacher_head.load_state_dict(self.head.state_dict())  # its weight norm refuses to be copied
+        self.head, self.teacher_head = (
+            DINOProjectionHead(dim, *widths, norm_last_layer=True) for _ in range(2)
+        )
+        self.teacher_head.load_state_dict(
+            self.head.state_dict()
+        )  # its weight norm refuses to be copied
         self.ships = frozen_copy(encoder)
         self.criterion = DINOLoss(
             output_dim=settings.num_prototypes,
@@ -224,7 +243,9 @@ class DINO(Learner):
         with torch.no_grad():
             targets = [self.teacher_head(self.ships(x)) for x in large]
         outputs = [self.head(self.encoder(x)) for x in everything]
-        value: Tensor = self.criterion(targets, outputs, teacher_temp=self.settings.teacher_temperature)
+        value: Tensor = self.criterion(
+            targets, outputs, teacher_temp=self.settings.teacher_temperature
+        )
         return value
 
 
@@ -250,7 +271,9 @@ def train(config: PretrainConfig) -> None:
     images = ImageFolder(config.source.uri, AllViews(config.views))
     batch = config.global_batch_size
     workers = os.cpu_count() or 1
-    loader = DataLoader(images, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
+    loader = DataLoader(
+        images, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True
+    )
     num_steps = int(config.num_epochs * len(images)) // batch
     peak = optim.peak_lr(config.optim, batch)
     optimizer = optim.build_optimizer(optim.param_groups(learner), config.optim, peak)
@@ -258,7 +281,9 @@ def train(config: PretrainConfig) -> None:
     for _ in range(math.ceil(num_steps / len(loader))):
         for crops, _ in loader:
             optim.set_schedule(optimizer, config.optim, step=step, num_steps=num_steps, peak=peak)
-            crops = [[x.contiguous(memory_format=torch.channels_last) for x in group] for group in crops]
+            crops = [
+                [x.contiguous(memory_format=torch.channels_last) for x in group] for group in crops
+            ]
             loss = learner.loss(crops, step / num_steps, num_steps)
             optimizer.zero_grad()
             loss.backward()
@@ -270,14 +295,23 @@ def train(config: PretrainConfig) -> None:
                 now = time.monotonic()
                 rates.append(10 * batch / (now - begun))
                 begun = now
-                print(f"step {step}/{num_steps}  loss {loss.item():.4f}  img/s {rates[-1]:.0f}", file=sys.stderr)
+                print(
+                    f"step {step}/{num_steps}  loss {loss.item():.4f}  img/s {rates[-1]:.0f}",
+                    file=sys.stderr,
+                )
             if step == num_steps:
                 break
-    provenance = {"images_per_s": statistics.median(rates[1:] or rates), "steps": step, "loss": loss.item()}
+    provenance = {
+        "images_per_s": statistics.median(rates[1:] or rates),
+        "steps": step,
+        "loss": loss.item(),
+    }
     dump = config.model_dump(mode="json")
     prepared = {"image_size": config.views.size, "mean": config.views.mean, "std": config.views.std}
     kept = {"encoder": dump["encoder"], "seed": config.seed}
-    artifact.save(config.out, learner.ships, config=kept, preprocess=prepared, provenance=provenance)
+    artifact.save(
+        config.out, learner.ships, config=kept, preprocess=prepared, provenance=provenance
+    )
 
 
 def compare(method: str, given: dict[str, str]) -> Row:
@@ -288,10 +322,22 @@ def compare(method: str, given: dict[str, str]) -> Row:
     trained = job("pretrain", *words, f"out={ours}")
     begun = time.monotonic()
     niceness = ["nice", "-n", "15"]  # as Ray's workers
-    command = [*niceness, sys.executable, "-m", "benchmarks.lightly_training", "loop", *words, f"out={theirs}"]
+    command = [
+        *niceness,
+        sys.executable,
+        "-m",
+        "benchmarks.lightly_training",
+        "loop",
+        *words,
+        f"out={theirs}",
+    ]
     subprocess.run(command, check=True, env=os.environ | MALLOC)
     wall_s = time.monotonic() - begun
-    row: Row = {"method": method, "seed": int(given["seed"]), "num_epochs": float(given["num_epochs"])}
+    row: Row = {
+        "method": method,
+        "seed": int(given["seed"]),
+        "num_epochs": float(given["num_epochs"]),
+    }
     row |= {"afield_s": trained["wall_s"], "lightly_s": wall_s, "ratio": wall_s / trained["wall_s"]}
     row["afield_images_per_s"] = images_per_s(ours)
     row["lightly_images_per_s"] = artifact.load(theirs).provenance["images_per_s"]
@@ -312,8 +358,13 @@ def table(rows: list[Row]) -> str:
         for key in ("afield_knn", "lightly_knn", "afield_knn_untrained"):
             low, high = row[f"{key}_ci95"]
             scores.append(f"{row[f'{key}_top1']:.3f} ({low:.3f}-{high:.3f})")
-        numbers = [row[key] for key in ("afield_s", "lightly_s", "afield_images_per_s", "lightly_images_per_s")]
-        shown.append(f"| {' | '.join([row['method'], *scores, *(f'{number:.0f}' for number in numbers)])} |")
+        numbers = [
+            row[key]
+            for key in ("afield_s", "lightly_s", "afield_images_per_s", "lightly_images_per_s")
+        ]
+        shown.append(
+            f"| {' | '.join([row['method'], *scores, *(f'{number:.0f}' for number in numbers)])} |"
+        )
     return "\n".join(shown)
 
 
@@ -324,11 +375,20 @@ def main(words: list[str]) -> int:
         assert isinstance(config, PretrainConfig)
         train(config)
         return 0
-    defaults = {"train": "", "test": "", "out": "", "methods": ",".join(LEARNERS), "num_epochs": "4", "seed": "0"}
+    defaults = {
+        "train": "",
+        "test": "",
+        "out": "",
+        "methods": ",".join(LEARNERS),
+        "num_epochs": "4",
+        "seed": "0",
+    }
     given = settings(words, USAGE, **defaults)
     out = Path(given["out"], "rows.jsonl")
     for method in given["methods"].split(","):
-        if not any(row["method"] == method and row["seed"] == int(given["seed"]) for row in read_rows(out)):
+        if not any(
+            row["method"] == method and row["seed"] == int(given["seed"]) for row in read_rows(out)
+        ):
             add_row(out, compare(method, given))
     print(table(read_rows(out)))
     return 0

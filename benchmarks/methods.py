@@ -16,7 +16,13 @@ from models.registry import METHODS
 
 USAGE = __doc__.splitlines()[2] if __doc__ else ""
 SEEDS = dict.fromkeys(("simclr", "moco", "byol", "barlow_twins"), (0, 1, 2))
-HEALTH = ("health_rankme", "health_spread", "health_alignment", "health_uniformity", "info_nce_bound")
+HEALTH = (
+    "health_rankme",
+    "health_spread",
+    "health_alignment",
+    "health_uniformity",
+    "info_nce_bound",
+)
 
 
 def run(method: str, seed: int, given: dict[str, str]) -> Row:
@@ -37,7 +43,9 @@ def run(method: str, seed: int, given: dict[str, str]) -> Row:
         "wall_s": trained["wall_s"],
         "images_per_s": images_per_s(folder),
         "loss": trained.get("loss"),
-        "least_spread": min((line["health_spread"] for line in log if "health_spread" in line), default=None),
+        "least_spread": min(
+            (line["health_spread"] for line in log if "health_spread" in line), default=None
+        ),
         **{key: trained.get(key) for key in HEALTH},
         **probes(str(trained["artifact"]), given["train"], given["test"]),
     }
@@ -61,7 +69,14 @@ def table(rows: list[Row]) -> str:
                 scores.append(f"{row[f'{probe}_{kind}top1']:.3f} ({low:.3f}-{high:.3f})")
         spread = "-" if row["health_spread"] is None else f"{row['health_spread']:.2f}"
         rank = "-" if row["health_rankme"] is None else f"{row['health_rankme']:.0f}"
-        cells = [row["name"], *scores, f"{row['images_per_s']:.0f}", f"{row['wall_s']:.0f}", rank, spread]
+        cells = [
+            row["name"],
+            *scores,
+            f"{row['images_per_s']:.0f}",
+            f"{row['wall_s']:.0f}",
+            rank,
+            spread,
+        ]
         shown.append(f"| {' | '.join(cells)} |")
     return "\n".join(shown)
 
@@ -69,17 +84,31 @@ def table(rows: list[Row]) -> str:
 def main(words: list[str]) -> int:
     """Run what is not there yet, then print the table."""
     given = settings(
-        words, USAGE, train="", test="", out="", methods="all", seeds=" ", num_epochs="4", set=" ", name=" "
+        words,
+        USAGE,
+        train="",
+        test="",
+        out="",
+        methods="all",
+        seeds=" ",
+        num_epochs="4",
+        set=" ",
+        name=" ",
     )
     given = {key: value.strip() for key, value in given.items()}
     out = Path(given["out"], "rows.jsonl")
     chosen = list(METHODS) if given["methods"] == "all" else given["methods"].split(",")
     if unknown := set(chosen) - METHODS.keys():
-        print(f"error: methods={sorted(unknown)[0]} is unknown: choose of {', '.join(METHODS)}", file=sys.stderr)
+        print(
+            f"error: methods={sorted(unknown)[0]} is unknown: choose of {', '.join(METHODS)}",
+            file=sys.stderr,
+        )
         return 2
     wanted = tuple(map(int, filter(None, given["seeds"].split(","))))
     pairs = [(seed, method) for method in chosen for seed in wanted or SEEDS.get(method, (0,))]
-    for seed, method in sorted(pairs, key=lambda pair: pair[0]):  # the first seed of every method first
+    for seed, method in sorted(
+        pairs, key=lambda pair: pair[0]
+    ):  # the first seed of every method first
         if _name(method, seed, given) not in {row["name"] for row in read_rows(out)}:
             try:
                 add_row(out, run(method, seed, given))

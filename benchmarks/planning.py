@@ -55,14 +55,25 @@ class Worker:
     def __init__(self) -> None:
         importlib.import_module("torch")
 
-    def take(self, shards: list[dict[str, Any]], batch_size: int, watch_s: float) -> tuple[dict[str, float], int]:
+    def take(
+        self, shards: list[dict[str, Any]], batch_size: int, watch_s: float
+    ) -> tuple[dict[str, float], int]:
         """When what had happened to the first batch, and how many rows came until `watch_s` seconds later."""
         rows, times = 0, {"dataset_made": time.time()}
-        for batch in shards[0]["train"].iter_torch_batches(batch_size=batch_size, prefetch_batches=2):
+        for batch in shards[0]["train"].iter_torch_batches(
+            batch_size=batch_size, prefetch_batches=2
+        ):
             if not rows:
                 ready = float(batch[schema.READY_AT][0])
-                spent = sum(float(batch[name].sum()) for name in (schema.FETCH_S, schema.DECODE_S, schema.CROP_S))
-                times |= {"decoding_begun": ready - spent, "block_ready": ready, "first_batch": time.time()}
+                spent = sum(
+                    float(batch[name].sum())
+                    for name in (schema.FETCH_S, schema.DECODE_S, schema.CROP_S)
+                )
+                times |= {
+                    "decoding_begun": ready - spent,
+                    "block_ready": ready,
+                    "first_batch": time.time(),
+                }
             rows += batch_size
             if time.time() - times["first_batch"] > watch_s:
                 break
@@ -73,10 +84,15 @@ def measure(manifest: str, watch_s: float) -> Row:
     """Start a local Ray and plan an epoch on it."""
     with tempfile.TemporaryDirectory(prefix="afield-planning-") as out:
         config = _config(manifest, out)
-        with ProcessTree(os.getpid(), private=True) as tree, launch.session(config.cluster, paths=(manifest,)):
+        with (
+            ProcessTree(os.getpid(), private=True) as tree,
+            launch.session(config.cluster, paths=(manifest,)),
+        ):
             up = time.time()
             plan = Plan.fresh(open_manifest(manifest), config.seed)
-            data = PlannedData(config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None)
+            data = PlannedData(
+                config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None
+            )
             controller: Any = ray.remote(num_cpus=0)(Controller).remote(data)
             worker: Any = ray.remote(num_cpus=1)(Worker).remote()
             shards = controller.shards.remote()
@@ -84,7 +100,13 @@ def measure(manifest: str, watch_s: float) -> Row:
     peaks = tree.peaks()
     memory = {role: peaks[kind] for kind, role in ROLES.items()}
     seconds = {f"{name}_s": at - up for name, at in times.items()}
-    return {"rows": plan.manifest.num_rows, **seconds, "taken": rows, "memory": memory, "all": peaks}
+    return {
+        "rows": plan.manifest.num_rows,
+        **seconds,
+        "taken": rows,
+        "memory": memory,
+        "all": peaks,
+    }
 
 
 def _config(manifest: str, out: str) -> PretrainConfig:
@@ -128,7 +150,13 @@ def table(rows: list[Row]) -> str:
 
 def main(words: list[str]) -> int:
     """Measure; the table goes to stdout, JSON lines to `out`."""
-    defaults = {"rows": "10000000", "work": "planning", "out": "planning.jsonl", "runs": "3", "watch_s": "10"}
+    defaults = {
+        "rows": "10000000",
+        "work": "planning",
+        "out": "planning.jsonl",
+        "runs": "3",
+        "watch_s": "10",
+    }
     given = settings(words, USAGE, data="", **defaults)
     few = loose_rows(given["data"], NUM_FILES)
     if not few.num_rows:

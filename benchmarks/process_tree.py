@@ -41,7 +41,10 @@ class ProcessTree:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._done.set()
         self._thread.join()
@@ -59,7 +62,10 @@ class ProcessTree:
 
     def peaks(self) -> dict[str, dict[str, float]]:
         """Peak memory of the largest process of each kind, MiB: resident, and of that its own."""
-        return {kind: dict(peak) for kind, peak in sorted(self._peaks.items(), key=lambda item: -item[1]["rss_mib"])}
+        return {
+            kind: dict(peak)
+            for kind, peak in sorted(self._peaks.items(), key=lambda item: -item[1]["rss_mib"])
+        }
 
     def _watch(self) -> None:
         while not self._done.wait(EVERY_S):
@@ -70,7 +76,10 @@ class ProcessTree:
             for process in processes:
                 try:
                     self._look(process)
-                except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended since it was listed
+                except (
+                    psutil.NoSuchProcess,
+                    psutil.ZombieProcess,
+                ):  # it has ended since it was listed
                     continue
             self._looks.append((time.time(), dict(self._total)))
 
@@ -90,7 +99,9 @@ class ProcessTree:
 def cpu_model() -> str:
     """Name of this machine's CPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown"
+    )
 
 
 def kind_of(command: list[str]) -> str:

@@ -29,12 +29,18 @@ _DALI_BATCH = 25
 
 def simclr_group(**crop: Any) -> CropGroup:
     jitter = ColorJitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-    return CropGroup(**crop, color_jitter=jitter, greyscale=Greyscale(p=0.2), blur=GaussianBlur(p=0.5))
+    return CropGroup(
+        **crop, color_jitter=jitter, greyscale=Greyscale(p=0.2), blur=GaussianBlur(p=0.5)
+    )
 
 
 WORKLOADS: dict[str, Views] = {
-    "two views of 224 px": Views(size=224, groups={"global_crops": simclr_group(count=2, scale=(0.2, 1.0))}),
-    "two views of 96 px": Views(size=96, groups={"global_crops": simclr_group(count=2, scale=(0.2, 1.0))}),
+    "two views of 224 px": Views(
+        size=224, groups={"global_crops": simclr_group(count=2, scale=(0.2, 1.0))}
+    ),
+    "two views of 96 px": Views(
+        size=96, groups={"global_crops": simclr_group(count=2, scale=(0.2, 1.0))}
+    ),
     "two of 224 px and six of 96 px": Views(
         size=224,
         groups={
@@ -68,10 +74,14 @@ def _afield(views: Views, *, photometric: bool) -> Contestant:
 
 
 def _each_view(
-    views: Views, make: Callable[[CropGroup, int], Callable[[Any], Any]], load: Callable[[bytes], Any]
+    views: Views,
+    make: Callable[[CropGroup, int], Callable[[Any], Any]],
+    load: Callable[[bytes], Any],
 ) -> Contestant:
     """A transform a group, called once a view on the decoded image."""
-    transforms = [(make(group, views.group_size(name)), group.count) for name, group in views.groups.items()]
+    transforms = [
+        (make(group, views.group_size(name)), group.count) for name, group in views.groups.items()
+    ]
 
     def run(files: Sequence[bytes]) -> None:
         for data in files:
@@ -162,7 +172,9 @@ def kornia_operators(group: CropGroup, size: int) -> list[Any]:
     return [
         K.RandomResizedCrop((size, size), scale=group.scale, ratio=group.ratio),
         K.RandomHorizontalFlip(group.flip),
-        K.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.p),
+        K.ColorJitter(
+            jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.p
+        ),
         K.RandomGrayscale(p=grey.p),
         K.RandomGaussianBlur((taps, taps), blur.sigma, p=blur.p),
     ]
@@ -206,14 +218,21 @@ def _dali(views: Views) -> Contestant:
     from nvidia.dali import pipeline_def
 
     @pipeline_def(
-        batch_size=_DALI_BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1, enable_conditionals=True, seed=0
+        batch_size=_DALI_BATCH,
+        num_threads=1,
+        device_id=None,
+        prefetch_queue_depth=1,
+        enable_conditionals=True,
+        seed=0,
     )
     def graph() -> tuple[Any, ...]:
         from nvidia.dali import fn, types
 
         image = fn.decoders.image(fn.external_source(name="files"), output_type=types.RGB)
         groups = [(group, views.group_size(name)) for name, group in views.groups.items()]
-        return tuple(dali_view(image, group, size) for group, size in groups for _ in range(group.count))
+        return tuple(
+            dali_view(image, group, size) for group, size in groups for _ in range(group.count)
+        )
 
     pipeline = graph()
     pipeline.build()

@@ -39,7 +39,17 @@ from matplotlib import pyplot as plt
 USAGE = __doc__.splitlines()[2]
 DEFAULTS = {"out": "views.json", "passes": "5", "processes": "2", "malloc": "keep", "only": ""}
 PACKAGES = (
-    *("simplejpeg", "av", "numba", "numpy", "torch", "torchvision", "kornia", "albumentations", "lightly"),
+    *(
+        "simplejpeg",
+        "av",
+        "numba",
+        "numpy",
+        "torch",
+        "torchvision",
+        "kornia",
+        "albumentations",
+        "lightly",
+    ),
     *("opencv-python-headless", "nvidia-dali-cuda130"),
 )
 MOST_VIDEOS = 40
@@ -51,7 +61,11 @@ Result = dict[str, dict[str, Any]]
 def _files(workload: str, folder: str) -> list[bytes]:
     found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     if workload in WORKLOADS:
-        return [data for data in (path.read_bytes() for path in found) if data.startswith(b"\xff\xd8\xff")]
+        return [
+            data
+            for data in (path.read_bytes() for path in found)
+            if data.startswith(b"\xff\xd8\xff")
+        ]
     videos = [path for path in found if media_of(path.name) == "video"]
     files = [path.read_bytes() for path in videos[:: max(1, len(videos) // MOST_VIDEOS)]]
     return [data for data in files if _is_readable(data)]
@@ -108,7 +122,9 @@ def measure(workload: str, folder: str, passes: int, pools: list[ProcessPoolExec
 
 
 def _summary(
-    pairs: list[tuple[float, float]], decoding: list[tuple[float, float]], whole: list[tuple[float, float]]
+    pairs: list[tuple[float, float]],
+    decoding: list[tuple[float, float]],
+    whole: list[tuple[float, float]],
 ) -> dict[str, Any]:
     per_cpu, per_s = ([pair[index] for pair in pairs] for index in range(2))
     of_decoding = [ours / limit for (ours, _), (limit, _) in zip(pairs, decoding, strict=True)]
@@ -160,7 +176,10 @@ def plot(results: dict[str, Result], out: Path) -> None:
     for axis, (workload, rows) in zip(axes[:, 0], results.items(), strict=True):
         rates = [row["images_per_cpu_s"] for row in rows.values()]
         spread = [
-            [abs(row["images_per_cpu_s_range"][side] - row["images_per_cpu_s"]) for row in rows.values()]
+            [
+                abs(row["images_per_cpu_s_range"][side] - row["images_per_cpu_s"])
+                for row in rows.values()
+            ]
             for side in (0, 1)
         ]
         colours = ["#7a828c", *["#2f6fb0"] * 2, *["#c9ced6"] * (len(rows) - 3)]
@@ -177,7 +196,9 @@ def plot(results: dict[str, Result], out: Path) -> None:
             )
         axis.set_title(f"{workload}: Afield reaches {_finding(rows)}", loc="left", fontsize=9)
         noun = "images" if workload in WORKLOADS else "videos"
-        axis.set_xlabel(f"{noun} per CPU-second (median and range; in per cent of decoding alone)", fontsize=8)
+        axis.set_xlabel(
+            f"{noun} per CPU-second (median and range; in per cent of decoding alone)", fontsize=8
+        )
         axis.margins(x=0.1)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=130)
@@ -210,7 +231,9 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "HEAD") + (
+            "-changed" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -218,31 +241,56 @@ def _commit() -> str:
 def _device() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {"cpu": model, "cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        "unknown",
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def main(words: list[str]) -> int:
     """Measure every workload; the table goes to stdout, JSON and plot beside each other to `out`."""
     given = DEFAULTS | dict(word.partition("=")[::2] for word in words)
-    if not given.get("data") or set(given) > {"data", *DEFAULTS} or given["malloc"] not in ("keep", "default"):
+    if (
+        not given.get("data")
+        or set(given) > {"data", *DEFAULTS}
+        or given["malloc"] not in ("keep", "default")
+    ):
         print(f"error: usage: {USAGE}", file=sys.stderr)
         return 2
     workloads = [
-        name for name in (*WORKLOADS, *CLIP_WORKLOADS) if given["only"] in name and _files(name, given["data"])
+        name
+        for name in (*WORKLOADS, *CLIP_WORKLOADS)
+        if given["only"] in name and _files(name, given["data"])
     ]
     if not workloads:
         print(f"error: data={given['data']}: no JPEG file and no video there", file=sys.stderr)
         return 2
     if given["malloc"] == "keep":  # read when the processes below start
-        os.environ.update({name: value for name, value in WORKER_ENV.items() if name.startswith("MALLOC_")})
-    context = multiprocessing.get_context("spawn")  # each process compiles and opens what it needs for itself
+        os.environ.update(
+            {name: value for name, value in WORKER_ENV.items() if name.startswith("MALLOC_")}
+        )
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # each process compiles and opens what it needs for itself
     pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(int(given["processes"]))]
-    results = {name: measure(name, given["data"], int(given["passes"]), pools) for name in workloads}
+    results = {
+        name: measure(name, given["data"], int(given["passes"]), pools) for name in workloads
+    }
     for pool in pools:
         pool.shutdown()
     out = Path(given["out"])
-    same = {"commit": _commit(), "malloc": given["malloc"], "device": _device(), "versions": _versions()}
+    same = {
+        "commit": _commit(),
+        "malloc": given["malloc"],
+        "device": _device(),
+        "versions": _versions(),
+    }
     before = json.loads(out.read_text()) if out.exists() else {}
     if any(before.get(name) != value for name, value in same.items()):
         before = {"commands": [], "results": {}}

@@ -36,15 +36,23 @@ from pipelines.storage import uris
 RECIPE = "demo"
 STAGES = ("corpus", "index", "preview", "pretrain", "adapt", "export", "report")
 NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 100, 250  # crops of each photograph
-FEATURES = (("colour_", "colour statistics"), ("untrained_", "untrained encoder"), ("", "pretrained encoder"))
+FEATURES = (
+    ("colour_", "colour statistics"),
+    ("untrained_", "untrained encoder"),
+    ("", "pretrained encoder"),
+)
 
 
 class DemoConfig(Frozen):
     """A demonstration."""
 
-    out: str = Field(min_length=1, description="local folder for everything it makes; new, or an earlier demo's")
+    out: str = Field(
+        min_length=1, description="local folder for everything it makes; new, or an earlier demo's"
+    )
     num_steps: int = Field(420, ge=1, description="optimiser steps of 64 images")
-    seed: int = Field(0, ge=0, lt=2**31, description="of pretraining; the corpus is the same for all")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of pretraining; the corpus is the same for all"
+    )
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -85,10 +93,18 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             return trained
         with stages.stage("adapt"):
             probes = _probe(config, out)
-        source, embeddings = SourceConfig(uri=uris.join(out, "manifest")), uris.join(out, "embeddings")
+        source, embeddings = (
+            SourceConfig(uri=uris.join(out, "manifest")),
+            uris.join(out, "embeddings"),
+        )
         with stages.stage("export"):
             exported = export(
-                ExportConfig(artifact=trained["artifact"], source=source, out=embeddings, cluster=config.cluster)
+                ExportConfig(
+                    artifact=trained["artifact"],
+                    source=source,
+                    out=embeddings,
+                    cluster=config.cluster,
+                )
             )
         with stages.stage("report"):
             reported = report(ReportConfig(run=uris.join(out, "run"), cluster=config.cluster))
@@ -130,9 +146,17 @@ def _pretrain(config: DemoConfig, out: str, stages: Stages) -> dict[str, Any]:
 
 def pretrain_config(config: DemoConfig, manifest: str, run: str) -> PretrainConfig:
     """Give the shipped recipe the demo's corpus, length and cluster."""
-    words = [RECIPE, f"source.uri={manifest}", f"out={run}", f"num_steps={config.num_steps}", f"seed={config.seed}"]
+    words = [
+        RECIPE,
+        f"source.uri={manifest}",
+        f"out={run}",
+        f"num_steps={config.num_steps}",
+        f"seed={config.seed}",
+    ]
     values = parse(complete_pretrain, words).model_dump(mode="json")
-    return validate(*complete_pretrain({**values, "cluster": config.cluster.model_dump(mode="json")}))
+    return validate(
+        *complete_pretrain({**values, "cluster": config.cluster.model_dump(mode="json")})
+    )
 
 
 def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
@@ -150,7 +174,9 @@ def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
     for probe in (ProbeConfig(name="knn"), ProbeConfig(name="linear")):
         result = judge(probe, features)
         del result["result"]
-        uris.write_bytes(uris.join(run, "probes", f"{probe.name}.json"), json.dumps(result, indent=2).encode())
+        uris.write_bytes(
+            uris.join(run, "probes", f"{probe.name}.json"), json.dumps(result, indent=2).encode()
+        )
         results[probe.name] = result
     return results
 
@@ -175,7 +201,9 @@ def _table(probes: dict[str, dict[str, Any]], total_s: float, *, learnt: bool) -
     for name in probes:
         table.add_column(name, justify="right")
     for prefix, title in FEATURES:
-        cells = [_cell(result[f"{prefix}top1"], *result[f"{prefix}ci95"]) for result in probes.values()]
+        cells = [
+            _cell(result[f"{prefix}top1"], *result[f"{prefix}ci95"]) for result in probes.values()
+        ]
         table.add_row(title, *cells, style="bold" if not prefix else None)
     console = Console(width=78)
     with console.capture() as text:

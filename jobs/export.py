@@ -33,7 +33,9 @@ class ExportConfig(Frozen):
 
     artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
     source: SourceConfig
-    out: str = Field(min_length=1, description="folder of the Parquet parts; new, or holding the same export")
+    out: str = Field(
+        min_length=1, description="folder of the Parquet parts; new, or holding the same export"
+    )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors")
     part_rows: int = Field(8192, ge=16, description="rows of a Parquet part")
     clip: PerVideoConfig = PerVideoConfig()
@@ -86,10 +88,14 @@ def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest
         return
     before = json.loads(uris.read_bytes(place))
     differing = [
-        f"{key} ({before.get(key)} there, {value} now)" for key, value in record.items() if before.get(key) != value
+        f"{key} ({before.get(key)} there, {value} now)"
+        for key, value in record.items()
+        if before.get(key) != value
     ]
     if differing:
-        raise InputError(f"out {out} holds another export: it differs in {', '.join(differing)}; choose another out")
+        raise InputError(
+            f"out {out} holds another export: it differs in {', '.join(differing)}; choose another out"
+        )
 
 
 def _write(
@@ -114,12 +120,21 @@ def _write(
         run=encoder.digest[:16],
         sampling=Sampling(per_video=manifest.per_video),
     )
-    encoders = embed.Encoders(uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker)
+    encoders = embed.Encoders(
+        uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker
+    )
     images = ingest.dataset(work, np.array(missing))
-    embeddings = embed.embed(images, encoders, block_rows=block_rows, num_actors=session.num_workers)
+    embeddings = embed.embed(
+        images, encoders, block_rows=block_rows, num_actors=session.num_workers
+    )
     half = config.dtype == "float16"
     sink = sinks.EmbeddingSink(
-        uris.join(out, "embeddings"), order, manifest.num_rows, config.part_rows, encoder.digest, half
+        uris.join(out, "embeddings"),
+        order,
+        manifest.num_rows,
+        config.part_rows,
+        encoder.digest,
+        half,
     )
     counts: dict[str, int] = {}
     for counts in sinks.write_embeddings(embeddings, sink):

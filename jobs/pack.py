@@ -33,23 +33,33 @@ class PackSource(SourceConfig):
     """Where samples come from: also Parquet files with a column of bytes."""
 
     bytes_column: str | None = Field(
-        None, min_length=1, description="of Parquet files: bytes, or a struct of bytes and path; null: bytes or image"
+        None,
+        min_length=1,
+        description="of Parquet files: bytes, or a struct of bytes and path; null: bytes or image",
     )
 
 
 class ReencodeConfig(Frozen):
     """How images are made smaller, where `max_side` is given."""
 
-    max_side: int | None = Field(None, ge=16, description="longer side at most, px; null: bytes stay as they are")
-    quality: int = Field(90, ge=1, le=100, description="JPEG quality; a JPEG within max_side stays as it is")
+    max_side: int | None = Field(
+        None, ge=16, description="longer side at most, px; null: bytes stay as they are"
+    )
+    quality: int = Field(
+        90, ge=1, le=100, description="JPEG quality; a JPEG within max_side stays as it is"
+    )
 
 
 class PackConfig(Frozen):
     """A pack."""
 
     source: PackSource
-    out: str = Field(min_length=1, description="folder of shards and manifest; new, or holding the same pack")
-    shard_mib: int = Field(128, ge=1, le=4096, description="size of a shard, MiB; 64 to 256 suit object storage")
+    out: str = Field(
+        min_length=1, description="folder of shards and manifest; new, or holding the same pack"
+    )
+    shard_mib: int = Field(
+        128, ge=1, le=4096, description="size of a shard, MiB; 64 to 256 suit object storage"
+    )
     reencode: ReencodeConfig = ReencodeConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -66,14 +76,18 @@ def pack(config: PackConfig) -> dict[str, Any]:
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     side = config.reencode.max_side
-    work = Pack(out, Reencoding(side, config.reencode.quality) if side else None, config.source.max_pixels)
+    work = Pack(
+        out, Reencoding(side, config.reencode.quality) if side else None, config.source.max_pixels
+    )
     _claim(out, source, config)
     with launch.session(config.cluster, train=False, paths=(out, source)):
         plan = _plan(config, source, work)
         missing = work.missing(plan.num_shards)
         if not _write(config, plan, work, missing):
             return {"exit_code": 1, "result": out}
-        manifest = write_manifest(uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards))
+        manifest = write_manifest(
+            uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards)
+        )
     _clear(uris.join(out, "staging"))
     quarantined = plan.rows_in - manifest.num_rows
     return {
@@ -94,18 +108,30 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
         InputError: it holds another one, or something else.
     """
     reencode = config.reencode.model_dump() if config.reencode.max_side else None
-    wanted = {"source": source, "bytes_column": config.source.bytes_column, "shard_mib": config.shard_mib}
+    wanted = {
+        "source": source,
+        "bytes_column": config.source.bytes_column,
+        "shard_mib": config.shard_mib,
+    }
     record = wanted | {"reencode": reencode}
     place = uris.join(out, RECORD)
     if not uris.exists(place):
         if names := uris.list_names(out):
-            raise InputError(f"out {out} is no pack and not empty ({names[0]}, ...): choose another one")
+            raise InputError(
+                f"out {out} is no pack and not empty ({names[0]}, ...): choose another one"
+            )
         uris.write_bytes(place, json.dumps(record).encode())
         return
     before = json.loads(uris.read_bytes(place))
-    differing = [f"{key} ({before.get(key)} there, {new} now)" for key, new in record.items() if before.get(key) != new]
+    differing = [
+        f"{key} ({before.get(key)} there, {new} now)"
+        for key, new in record.items()
+        if before.get(key) != new
+    ]
     if differing:
-        raise InputError(f"out {out} holds another pack: it differs in {', '.join(differing)}; choose another out")
+        raise InputError(
+            f"out {out} holds another pack: it differs in {', '.join(differing)}; choose another out"
+        )
 
 
 def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
@@ -122,12 +148,16 @@ def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
             except ValueError as error:
                 raise InputError(str(error)) from None
             except RayTaskError as error:
-                raise (InputError(str(error.cause)) if isinstance(error.cause, ValueError) else error) from None
+                raise (
+                    InputError(str(error.cause)) if isinstance(error.cause, ValueError) else error
+                ) from None
             scale = 1.0
             if work.reencoding:
                 task = ray.remote(measure).options(max_retries=MAX_RETRIES)
                 scale = ray.get(task.remote(order.head(MEASURED), work))
-            write_plan(work.plan, order, rows_in=rows_in, shard_bytes=config.shard_mib * MIB, scale=scale)
+            write_plan(
+                work.plan, order, rows_in=rows_in, shard_bytes=config.shard_mib * MIB, scale=scale
+            )
     return PackPlan(work.plan)
 
 
@@ -150,17 +180,25 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
     """Write shards; False where too many samples were bad."""
     start, rows, size, bad = time.monotonic(), 0, 0, 0
     if len(missing) < plan.num_shards:
-        print(f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already", file=sys.stderr)
+        print(
+            f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already",
+            file=sys.stderr,
+        )
     for number, shard in enumerate(write_shards(work, missing) if missing else (), start=1):
         rows, size, bad = rows + shard["rows"], size + shard["bytes"], bad + shard["quarantined"]
         speed = rows / (time.monotonic() - start)
         line = f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f} samples/s"
         print(f"{line}  {bad:,} quarantined", file=sys.stderr)
-        if rows + bad >= MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (rows + bad):
+        if rows + bad >= MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (
+            rows + bad
+        ):
             counts = quarantine.count_by_reason(quarantine.read(work.quarantine))
             reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
             limit = f"source.max_bad_fraction={config.source.max_bad_fraction}"
-            print(f"stopped: {bad} of {rows + bad} samples are bad, more than {limit}: {reasons}", file=sys.stderr)
+            print(
+                f"stopped: {bad} of {rows + bad} samples are bad, more than {limit}: {reasons}",
+                file=sys.stderr,
+            )
             return False
     return True
 

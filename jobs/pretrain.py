@@ -60,7 +60,10 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     if finding := bottleneck(lines):
         print(finding, file=sys.stderr)
     if stopped_at is not None:
-        print(f"stopped at step {stopped_at} of {num_steps}; the same command line goes on from there", file=sys.stderr)
+        print(
+            f"stopped at step {stopped_at} of {num_steps}; the same command line goes on from there",
+            file=sys.stderr,
+        )
         return {"exit_code": 1, "steps": stopped_at, "result": run.uri}
     digest = artifact.load(run.path("artifact")).digest
     last = lines[-1] if lines else {}
@@ -75,7 +78,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
 def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     """Make the configuration's URIs absolute."""
-    source = config.source.model_copy(update={"uri": launch.user_uri("source.uri", config.source.uri)})
+    source = config.source.model_copy(
+        update={"uri": launch.user_uri("source.uri", config.source.uri)}
+    )
     out = launch.absolute_out(config.out)
     return config.model_copy(update={"source": source, "out": out}), RunDir(out)
 
@@ -107,7 +112,9 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
     ledger = run.ledger()
     joined = ledger.onto(manifest.version, config.source.interleave)
     if ledger.spans and ledger.spans[-1].version != manifest.version:
-        print(f"the running epoch goes on with manifest version {manifest.version}", file=sys.stderr)
+        print(
+            f"the running epoch goes on with manifest version {manifest.version}", file=sys.stderr
+        )
     try:
         return Plan.open(manifest.uri, joined, config.seed)
     except ValueError as error:
@@ -124,18 +131,25 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     )
 
 
-def _train(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
+def _train(
+    config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session
+) -> int | None:
     """Train to the end, from the last checkpoint once more where a collapse sends the run back; returns as `_fit`."""
     before = run.rollback()
     stopped_at = _fit(config, run, plan, num_steps, session)
     back = run.rollback()
     if back is None or back == before:
         return stopped_at
-    print(f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate", file=sys.stderr)
+    print(
+        f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate",
+        file=sys.stderr,
+    )
     return _fit(config, run, plan, num_steps, session)
 
 
-def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session) -> int | None:
+def _fit(
+    config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, session: launch.Session
+) -> int | None:
     """Train; returns the step at which a signal stopped it, None at the end."""
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
     filesystem, path = uris.arrow_filesystem(run.uri)
@@ -170,7 +184,9 @@ def _fit(config: PretrainConfig, run: RunDir, plan: Plan, num_steps: int, sessio
             failure_config=FailureConfig(max_failures=config.cluster.max_failures),
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=PlannedData(config, plan, run, num_steps, placement=placement, view_actors=session.view_actors),
+        dataset_config=PlannedData(
+            config, plan, run, num_steps, placement=placement, view_actors=session.view_actors
+        ),
     )
     _watch(trainer, monitor, num_steps, run.committed_step())
     stopped_at: int | None = ray.get(monitor.stopped_at.remote())
@@ -202,7 +218,9 @@ def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> No
             for line in ray.get(monitor.take.remote()):
                 progress.show(line)
             if lasting := ray.get(monitor.failure.remote()):
-                raise RunError(lasting)  # not waiting for Ray Train, which would start the workers again
+                raise RunError(
+                    lasting
+                )  # not waiting for Ray Train, which would start the workers again
     if failure:
         raise failure[0]
 

@@ -35,7 +35,9 @@ ORIGINAL_PX = 112
 class PreviewConfig(PretrainConfig):
     """A preview: a pretraining recipe, of which steps, optimiser and checkpoints do not matter."""
 
-    out: str = Field(pattern=r"(?i)\.png$", description="the picture to write: FILE.png, local or s3://")
+    out: str = Field(
+        pattern=r"(?i)\.png$", description="the picture to write: FILE.png, local or s3://"
+    )
     num_images: int = Field(8, ge=1, le=64, description="rows of the sheet")
     epoch: int = Field(0, ge=0, description="pass over the corpus whose draws are shown")
     sample_ids: list[int] = Field(
@@ -45,14 +47,18 @@ class PreviewConfig(PretrainConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreviewConfig":
-        return self  # nothing is trained, so no number of steps has to be given and no batch to divide
+        return (
+            self  # nothing is trained, so no number of steps has to be given and no batch to divide
+        )
 
 
 def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any]]:
     """Choose the configuration class of `method.name` and complete the views, as for pretraining."""
     _, completed = complete_pretrain(values)
     kind = METHODS[completed["method"]["name"]].Config
-    made = create_model("PreviewConfig", __base__=PreviewConfig, method=(kind, Field(default_factory=kind)))
+    made = create_model(
+        "PreviewConfig", __base__=PreviewConfig, method=(kind, Field(default_factory=kind))
+    )
     return made, completed
 
 
@@ -70,12 +76,18 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
             manifest = manifest_of(source, folder, config.clip.per_video)
             check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
             drawn = draw(
-                config, manifest, num_images=config.num_images, epoch=config.epoch, sample_ids=config.sample_ids
+                config,
+                manifest,
+                num_images=config.num_images,
+                epoch=config.epoch,
+                sample_ids=config.sample_ids,
             )
     if drawn.num_bad:
         print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
-    uris.write_bytes(out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters)))
+    uris.write_bytes(
+        out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters))
+    )
     return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
 
 
@@ -101,7 +113,12 @@ class Drawn:
 
 
 def draw(
-    config: PretrainConfig, manifest: Manifest, *, num_images: int, epoch: int, sample_ids: Sequence[int] = ()
+    config: PretrainConfig,
+    manifest: Manifest,
+    *,
+    num_images: int,
+    epoch: int,
+    sample_ids: Sequence[int] = (),
 ) -> Drawn:
     """Make the views of the first images of an epoch, or of given ones, by the path and with the draws of training.
 
@@ -110,7 +127,10 @@ def draw(
     """
     head = _head(config, manifest, num_images, epoch, sample_ids)
     num_images = head.table.num_rows
-    generator, in_task = ViewGenerator(config.views, config.seed), config.views.placement == "decode"
+    generator, in_task = (
+        ViewGenerator(config.views, config.seed),
+        config.views.placement == "decode",
+    )
     shape = WithOriginal(shapes.Crops(generator, photometric=in_task), ORIGINAL_PX)
     work = ingest.Ingest(
         head,
@@ -121,10 +141,14 @@ def draw(
         run="preview",
         sampling=config.clip.sampling(manifest, config.seed),
     )
-    columns = joined(ingest.dataset(work, np.array([[0, num_images]])).iter_batches(batch_size=None))
+    columns = joined(
+        ingest.dataset(work, np.array([[0, num_images]])).iter_batches(batch_size=None)
+    )
     valid = columns.pop(schema.VALID)
     if not valid.any():
-        raise InputError(f"source.uri {manifest.source}: none of the {len(valid)} images can be read")
+        raise InputError(
+            f"source.uri {manifest.source}: none of the {len(valid)} images can be read"
+        )
     tensors = {name: torch.from_numpy(values[valid]) for name, values in columns.items()}
     keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
     crops = {name: tensors[name] for name in config.views.groups}
@@ -143,20 +167,34 @@ def draw(
 
 
 def _head(
-    config: PretrainConfig, manifest: Manifest, num_images: int, epoch: int, sample_ids: Sequence[int]
+    config: PretrainConfig,
+    manifest: Manifest,
+    num_images: int,
+    epoch: int,
+    sample_ids: Sequence[int],
 ) -> FirstSamples:
     """The rows to draw: an epoch's first, or those of the given samples in its order."""
-    order, start = Plan.fresh(manifest, config.seed, config.source.interleave), epoch * manifest.num_rows
+    order, start = (
+        Plan.fresh(manifest, config.seed, config.source.interleave),
+        epoch * manifest.num_rows,
+    )
     if not sample_ids:
         return FirstSamples.of(order, start, start + min(num_images, manifest.num_rows))
     head = FirstSamples.of_samples(order, start, start + manifest.num_rows, list(sample_ids))
     if missing := sorted(set(sample_ids) - set(head.table[schema.SAMPLE_ID].to_pylist())):
-        raise InputError(f"sample_ids {missing[0]} is not in the manifest of source.uri {manifest.source}")
+        raise InputError(
+            f"sample_ids {missing[0]} is not in the manifest of source.uri {manifest.source}"
+        )
     return head
 
 
 def contact_sheet(
-    config: PretrainConfig, drawn: Drawn, *, title: str = "", page_columns: int = 0, parameters: bool = False
+    config: PretrainConfig,
+    drawn: Drawn,
+    *,
+    title: str = "",
+    page_columns: int = 0,
+    parameters: bool = False,
 ) -> Image.Image:
     """Lay the views out, for MAE with what its encoder is left to see.
 
@@ -170,7 +208,9 @@ def contact_sheet(
     headings, columns = ["original"], [drawn.originals]
     for name, crops in drawn.views.items():
         word = name.removesuffix("s").replace("_", " ")
-        headings += [word if crops.shape[1] == 1 else f"{word} {view + 1}" for view in range(crops.shape[1])]
+        headings += [
+            word if crops.shape[1] == 1 else f"{word} {view + 1}" for view in range(crops.shape[1])
+        ]
         columns += list(crops.transpose(0, 1))
     if (masked := masked_views(config, drawn)) is not None:
         headings.append("what is visible")
@@ -180,8 +220,17 @@ def contact_sheet(
         for line, *said in zip(captions, *drawn.captions.values(), strict=True):
             of_views = [text for group in said for text in group]
             line[1 : 1 + len(of_views)] = of_views
-    rows = [list(map(Cell, images, line)) for images, line in zip(zip(*columns, strict=True), captions, strict=True)]
-    return grid(rows, headings=headings, title=title, breaks={1}, blocks=max(1, page_columns // len(columns)))
+    rows = [
+        list(map(Cell, images, line))
+        for images, line in zip(zip(*columns, strict=True), captions, strict=True)
+    ]
+    return grid(
+        rows,
+        headings=headings,
+        title=title,
+        breaks={1},
+        blocks=max(1, page_columns // len(columns)),
+    )
 
 
 def masked_views(config: PretrainConfig, drawn: Drawn) -> Tensor | None:

@@ -37,7 +37,10 @@ KINDS = {"": "pretrained", "untrained_": "untrained", "colour_": "colour statist
 class ReportConfig(Frozen):
     """A report of a run."""
 
-    run: str = Field(min_length=1, description="the run directory: a path or s3:// prefix; it may still be running")
+    run: str = Field(
+        min_length=1,
+        description="the run directory: a path or s3:// prefix; it may still be running",
+    )
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -76,7 +79,9 @@ def report(config: ReportConfig) -> dict[str, Any]:
     if problem := uris.reachable(uri):
         raise InputError(f"run {problem}")
     found = read_run(uri)
-    with launch.session(config.cluster, train=False, paths=(uri, found.config.source.uri)) as session:
+    with launch.session(
+        config.cluster, train=False, paths=(uri, found.config.source.uri)
+    ) as session:
         drawn = _pictures(found, session)
     for picture in drawn.values():
         uris.write_bytes(found.run.path("report", picture.name), picture.png)
@@ -106,7 +111,9 @@ def read_run(uri: str) -> Found:
         raise InputError(f"run {uri} holds a damaged file: {str(error).splitlines()[0]}") from None
     encoder = load_artifact(run.path("artifact")) if run.has_artifact() else None
     bad = quarantine.read(run.path("quarantine"))
-    return Found(run, config, lines, _manifest(run, config, encoder), encoder, bad, probes, environment)
+    return Found(
+        run, config, lines, _manifest(run, config, encoder), encoder, bad, probes, environment
+    )
 
 
 def _manifest(run: RunDir, config: PretrainConfig, encoder: Artifact | None) -> Manifest | None:
@@ -162,7 +169,11 @@ def _steps(found: Found) -> int:
 
 
 def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
-    unseen = "The images can no longer be read." if found.manifest else "The corpus has not been listed yet."
+    unseen = (
+        "The images can no longer be read."
+        if found.manifest
+        else "The corpus has not been listed yet."
+    )
     return [
         *_head(found),
         _training(found, pictures),
@@ -176,12 +187,17 @@ def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
 
 def _head(found: Found) -> list[Html]:
     config, last = found.config, found.lines[-1] if found.lines else {}
-    total = config.num_steps or (config.steps(Plan.fresh(found.manifest, config.seed)) if found.manifest else None)
+    total = config.num_steps or (
+        config.steps(Plan.fresh(found.manifest, config.seed)) if found.manifest else None
+    )
     of = f" of {total:,}" if total else ""
     badge = "finished" if found.encoder else f"unfinished: step {_steps(found):,}{of}"
     title = f"{_name(found)}: {config.method.name} with {config.encoder.name}"
     lead = f"Trained on {config.source.uri} without labels; run directory {found.run.uri}"
-    shown = [(f"{_steps(found):,}", "optimiser steps"), (f"{last.get('samples', 0):,}", "samples seen")]
+    shown = [
+        (f"{_steps(found):,}", "optimiser steps"),
+        (f"{last.get('samples', 0):,}", "samples seen"),
+    ]
     if last:
         shown += [(f"{last['loss']:#.4g}", "final loss" if found.encoder else "loss so far")]
     if found.manifest:
@@ -203,7 +219,10 @@ def _training(found: Found, pictures: dict[str, Picture]) -> Html:
     if back := found.run.rollback():
         parts.append(html.paragraph(f"Went back once: {back['reason']}."))
     if "stages" in pictures:
-        parts += [html.pictures(pictures["stages"], width=WIDE_PX), html.paragraph(bottleneck(found.lines) or "")]
+        parts += [
+            html.pictures(pictures["stages"], width=WIDE_PX),
+            html.paragraph(bottleneck(found.lines) or ""),
+        ]
     return html.section("Training", *parts)
 
 
@@ -228,7 +247,10 @@ def _learnt(found: Found, pictures: dict[str, Picture]) -> list[Html]:
 def _probes(found: Found) -> list[Html]:
     if not found.probes:
         return [
-            html.paragraph("No probe has been recorded: jobs.adapt judges the artifact on labelled images.", pale=True)
+            html.paragraph(
+                "No probe has been recorded: jobs.adapt judges the artifact on labelled images.",
+                pale=True,
+            )
         ]
     rows, strong = list[tuple[Any, ...]](), list[int]()
     for probe in found.probes:
@@ -238,11 +260,31 @@ def _probes(found: Found) -> list[Html]:
                 strong += [len(rows)] if not prefix else []
                 interval = html.interval(top1, low, high)
                 counts = probe["num_train"], probe["num_test"]
-                rows.append((probe["probe"], kind, f"{top1:.1%}", f"{low:.1%} to {high:.1%}", interval, *counts))
-    headings = ("probe", "features", "top-1", "95 % interval", "0 to 100 %", "train images", "test images")
+                rows.append(
+                    (
+                        probe["probe"],
+                        kind,
+                        f"{top1:.1%}",
+                        f"{low:.1%} to {high:.1%}",
+                        interval,
+                        *counts,
+                    )
+                )
+    headings = (
+        "probe",
+        "features",
+        "top-1",
+        "95 % interval",
+        "0 to 100 %",
+        "train images",
+        "test images",
+    )
     return [
         html.table(headings, rows, strong=strong),
-        html.paragraph("Frozen features on labelled images; intervals by bootstrap over the test images.", pale=True),
+        html.paragraph(
+            "Frozen features on labelled images; intervals by bootstrap over the test images.",
+            pale=True,
+        ),
     ]
 
 
@@ -251,28 +293,35 @@ def _bad(found: Found) -> list[Html]:
     if found.bad:
         rows = []
         for reason, count in quarantine.count_by_reason(found.bad).items():
-            examples = {row[schema.URI]: row["message"] for row in found.bad if row["reason"] == reason}
+            examples = {
+                row[schema.URI]: row["message"] for row in found.bad if row["reason"] == reason
+            }
             shown = [f"{uri}: {message}" for uri, message in list(examples.items())[:NUM_EXAMPLES]]
             rows.append((reason.replace("_", " "), count, html.lines(shown)))
         parts += [html.table(("reason", "samples", "for example"), rows)]
     else:
         parts += [html.paragraph("Every sample met so far could be read.")]
     if found.manifest and found.manifest.left_out:
-        parts += [html.paragraph("Files of the source that are no samples, left out when it was listed:")]
+        parts += [
+            html.paragraph("Files of the source that are no samples, left out when it was listed:")
+        ]
         parts += [html.table(("reason", "files", "for example"), _left_out(found.manifest))]
     return parts
 
 
 def _left_out(manifest: Manifest) -> list[tuple[Any, ...]]:
     """Reason, count and a few examples of the files that are no samples; the first table of them is looked at."""
-    table = next(manifest.read_left_out(), schema.QUARANTINE.empty_table()).select([schema.URI, "reason", "message"])
+    table = next(manifest.read_left_out(), schema.QUARANTINE.empty_table()).select(
+        [schema.URI, "reason", "message"]
+    )
     examples: dict[str, list[str]] = {}
     for row in table.to_pylist():
         shown = examples.setdefault(row["reason"], [])
         if len(shown) < NUM_EXAMPLES:
             shown.append(": ".join(text for text in (row[schema.URI], row["message"]) if text))
     return [
-        (reason, count, html.lines(examples.get(reason, []))) for reason, count in sorted(manifest.left_out.items())
+        (reason, count, html.lines(examples.get(reason, [])))
+        for reason, count in sorted(manifest.left_out.items())
     ]
 
 
@@ -281,10 +330,20 @@ def _origin(found: Found) -> list[Html]:
     names = ("python", "platform", "cores")
     rows = [(name, str(environment[name])) for name in names if name in environment]
     rows += [("command", " ".join(environment.get("command", [])))]
-    rows += [("packages", ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items()))]
+    rows += [
+        (
+            "packages",
+            ", ".join(
+                f"{name} {version}" for name, version in environment.get("packages", {}).items()
+            ),
+        )
+    ]
     if found.manifest:
         rows += [
-            ("corpus", f"{found.manifest.source}, manifest version {found.manifest.version}: {found.manifest.uri}")
+            (
+                "corpus",
+                f"{found.manifest.source}, manifest version {found.manifest.version}: {found.manifest.uri}",
+            )
         ]
     if found.encoder:
         rows += [("artifact", f"{found.run.path('artifact')}, digest {found.encoder.digest}")]

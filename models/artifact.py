@@ -90,18 +90,29 @@ class Artifact(nn.Module):
             ValueError: the images are not uint8 with three channels.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
+            raise ValueError(
+                f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
+            )
         side = min(images.shape[2:])
         top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
-        pixels = images[:, :, top : top + side, left : left + side].float() / 255  # (B, 3, side, side)
+        pixels = (
+            images[:, :, top : top + side, left : left + side].float() / 255
+        )  # (B, 3, side, side)
         if side != self.image_size:
             size = (self.image_size, self.image_size)
-            pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+            pixels = functional.interpolate(
+                pixels, size=size, mode="bilinear", antialias=True, align_corners=False
+            )
         return (pixels - self.mean) / self.std
 
 
 def save(
-    uri: str, encoder: nn.Module, *, config: dict[str, Any], preprocess: dict[str, Any], provenance: dict[str, Any]
+    uri: str,
+    encoder: nn.Module,
+    *,
+    config: dict[str, Any],
+    preprocess: dict[str, Any],
+    provenance: dict[str, Any],
 ) -> str:
     """Write an encoder as an artifact; weights first, so that a description never stands without them.
 
@@ -205,7 +216,9 @@ def _serialised(encoder: nn.Module) -> bytes:
 
 def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
     if not isinstance(config.get("seed"), int):
-        raise ValueError(f"{uri}: config.seed must be the integer that the weights were initialised with")
+        raise ValueError(
+            f"{uri}: config.seed must be the integer that the weights were initialised with"
+        )
     try:
         return EncoderConfig.model_validate(config.get("encoder"))
     except ValidationError as error:
@@ -216,18 +229,26 @@ def _preprocess(preprocess: dict[str, Any], uri: str) -> Preprocess:
     try:
         return Preprocess.model_validate(preprocess)
     except ValidationError as error:
-        raise ValueError(f"{uri}: preprocess does not say how to prepare an image: {error}") from error
+        raise ValueError(
+            f"{uri}: preprocess does not say how to prepare an image: {error}"
+        ) from error
 
 
 def _read_description(uri: str) -> dict[str, Any]:
     description: dict[str, Any] = json.loads(_read(uri, _DESCRIPTION))
     if description.get("format") != _FORMAT:
-        raise ValueError(f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads {_FORMAT}")
+        raise ValueError(
+            f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads {_FORMAT}"
+        )
     return description
 
 
 def _digest(weights: bytes, config: dict[str, Any], preprocess: dict[str, Any]) -> str:
-    signed = {"config": config, "preprocess": preprocess, "weights": hashlib.sha256(weights).hexdigest()}
+    signed = {
+        "config": config,
+        "preprocess": preprocess,
+        "weights": hashlib.sha256(weights).hexdigest(),
+    }
     return hashlib.sha256(_json(signed).encode()).hexdigest()
 
 
@@ -235,7 +256,9 @@ def _json(value: dict[str, Any], indent: int | None = None) -> str:
     try:
         return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"an artifact's config, preprocess and provenance must be plain JSON: {error}") from error
+        raise ValueError(
+            f"an artifact's config, preprocess and provenance must be plain JSON: {error}"
+        ) from error
 
 
 def _write(uri: str, name: str, data: bytes) -> None:

@@ -37,12 +37,18 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(input)
         mean, var, count = _global_moments(input.detach())
         self._update_running_statistics(mean, var, count)
-        normalised: Tensor = _Normalise.apply(input, self.weight, self.bias, mean, var, count, self.eps)
+        normalised: Tensor = _Normalise.apply(
+            input, self.weight, self.bias, mean, var, count, self.eps
+        )
         return normalised
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return
         self.num_batches_tracked.add_(1)
         if self.momentum is None:  # torch's word for a plain average over all batches
@@ -92,8 +98,12 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     for part in module.modules():
         if type(part) in synchronised:
             part.__class__ = synchronised[type(part)]
-        elif isinstance(part, _BatchNorm) and not isinstance(part, SyncBatchNorm | nn.SyncBatchNorm):
-            raise ValueError(f"{type(part).__name__} has no synchronised form; use an encoder with nn.BatchNorm2d")
+        elif isinstance(part, _BatchNorm) and not isinstance(
+            part, SyncBatchNorm | nn.SyncBatchNorm
+        ):
+            raise ValueError(
+                f"{type(part).__name__} has no synchronised form; use an encoder with nn.BatchNorm2d"
+            )
     return module
 
 
@@ -104,7 +114,9 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     is large beside the deviation.
     """
     num_channels = x.shape[1]
-    unused = x.new_zeros(2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32))  # also sets the precision
+    unused = x.new_zeros(
+        2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32)
+    )  # also sets the precision
     # One pass; torch.var_mean took 3 to 15 times as long on one CPU core and rounds half-precision statistics.
     mean, var = torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0)
     mine = torch.cat([mean, var, mean.new_full((1,), x.numel() / num_channels)])
@@ -149,8 +161,20 @@ class _Normalise(torch.autograd.Function):
         grad_x = None
         if ctx.needs_input_grad[0]:
             scale = inv_std if weight is None else inv_std * weight
-            through_var, through_mean = -scale * all_reduce_sum(torch.stack([grad_weight, grad_bias])) / count
-            grad_x = functional.batch_norm(x, mean, var, through_var, through_mean, training=False, eps=ctx.eps)
+            through_var, through_mean = (
+                -scale * all_reduce_sum(torch.stack([grad_weight, grad_bias])) / count
+            )
+            grad_x = functional.batch_norm(
+                x, mean, var, through_var, through_mean, training=False, eps=ctx.eps
+            )
             grad_x.addcmul_(grad, scale.to(grad.dtype).view(-1, *[1] * (x.ndim - 2)))
         wants = ctx.needs_input_grad
-        return grad_x, grad_weight if wants[1] else None, grad_bias if wants[2] else None, None, None, None, None
+        return (
+            grad_x,
+            grad_weight if wants[1] else None,
+            grad_bias if wants[2] else None,
+            None,
+            None,
+            None,
+            None,
+        )

@@ -128,7 +128,9 @@ def prototype_entropy(assignments: Tensor) -> Tensor:
         Nats in [0, log K], 0 where one cluster takes everything or nothing is assigned; a float32 scalar.
     """
     total = assignments.float().sum(0)  # (K,)
-    entropy: Tensor = torch.special.entr(total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)).sum()
+    entropy: Tensor = torch.special.entr(
+        total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
+    ).sum()
     return entropy
 
 

@@ -50,7 +50,9 @@ def nt_xent(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Te
         return _share(logits.flatten(2).logsumexp(-1) - positive, valid, everyone_valid)
 
 
-def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor:
+def info_nce(
+    queries: Tensor, keys: Tensor, *, temperature: float, valid: Tensor | None = None
+) -> Tensor:
     """Find each query's key among the keys of the global batch.
 
     InfoNCE of contrastive predictive coding (arXiv:1807.03748, eq. 4) with cosine similarity. With N valid samples in
@@ -70,7 +72,9 @@ def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, valid: Tensor
         ValueError: shapes that differ, or a temperature that is not positive.
     """
     if queries.ndim != 2 or queries.shape != keys.shape:
-        raise ValueError(f"queries and keys must both be (B, D), got {tuple(queries.shape)} and {tuple(keys.shape)}")
+        raise ValueError(
+            f"queries and keys must both be (B, D), got {tuple(queries.shape)} and {tuple(keys.shape)}"
+        )
     _check_positive("temperature", temperature)
     with _float32(queries):
         queries, keys = (functional.normalize(x.float(), dim=-1) for x in (queries, keys))
@@ -103,11 +107,17 @@ def nce(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor
         scores = torch.einsum("vbd,vgd->vbg", z, everyone.flip(0)) / temperature  # (2, B, W*B)
         scores = _without(scores, ~everyone_valid)
         num_valid = everyone_valid.sum()
-        log_noise = ((num_valid - 1).clamp(min=1) / num_valid.clamp(min=1)).log()  # draws times their probability 1 / N
+        log_noise = (
+            (num_valid - 1).clamp(min=1) / num_valid.clamp(min=1)
+        ).log()  # draws times their probability 1 / N
         log_z = _log_mean_z(scores.detach(), valid)
         logits = scores - log_z - log_noise
-        found = functional.softplus(-(z[0] * z[1]).sum(-1) / temperature + log_z + log_noise)  # (B,)
-        fooled = functional.softplus(logits).masked_fill(same | ~everyone_valid, 0.0).sum(-1)  # (2, B)
+        found = functional.softplus(
+            -(z[0] * z[1]).sum(-1) / temperature + log_z + log_noise
+        )  # (B,)
+        fooled = (
+            functional.softplus(logits).masked_fill(same | ~everyone_valid, 0.0).sum(-1)
+        )  # (2, B)
         return _share(found + fooled, valid, everyone_valid)
 
 
@@ -134,14 +144,20 @@ def contrastive(z: Tensor, *, margin: float, valid: Tensor | None = None) -> Ten
         z = functional.normalize(z.float(), dim=-1)
         everyone, valid, everyone_valid, same = _meet(z, valid)
         negative = (~same & everyone_valid)[None, :, None]  # (1, B, 1, W*B)
-        push = (margin - _root(_squared_distances(z, everyone))).relu().square().where(negative, 0.0)
+        push = (
+            (margin - _root(_squared_distances(z, everyone))).relu().square().where(negative, 0.0)
+        )
         num_negatives = 2 * negative.sum(-1).clamp(min=1).squeeze(-1)  # (1, B)
         pull = (z[0] - z[1]).square().sum(-1)  # (B,)
         return _share(pull + push.sum((2, 3)) / num_negatives, valid, everyone_valid)
 
 
 def triplet(
-    z: Tensor, *, margin: float, mining: Literal["hard", "semi_hard"] = "semi_hard", valid: Tensor | None = None
+    z: Tensor,
+    *,
+    margin: float,
+    mining: Literal["hard", "semi_hard"] = "semi_hard",
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Have each anchor nearer to its other view than to one chosen negative, by a margin.
 
@@ -166,10 +182,14 @@ def triplet(
     with _float32(z):
         z = functional.normalize(z.float(), dim=-1)
         everyone, valid, everyone_valid, same = _meet(z, valid)
-        negative = (~same & everyone_valid)[None, :, None].expand(2, -1, 2, -1).flatten(2)  # (2, B, 2*W*B)
+        negative = (
+            (~same & everyone_valid)[None, :, None].expand(2, -1, 2, -1).flatten(2)
+        )  # (2, B, 2*W*B)
         distance = _squared_distances(z, everyone).flatten(2)
         positive = (z[0] - z[1]).square().sum(-1).expand(2, -1)  # (2, B)
-        eligible = negative & (distance > positive.unsqueeze(-1)) if mining == "semi_hard" else negative
+        eligible = (
+            negative & (distance > positive.unsqueeze(-1)) if mining == "semi_hard" else negative
+        )
         nearest = distance.masked_fill(~eligible, torch.inf).amin(-1)
         farthest = distance.masked_fill(~negative, 0.0).amax(-1)
         chosen = torch.where(eligible.any(-1), nearest, farthest)
@@ -286,7 +306,9 @@ def _check_two_views(z: Tensor) -> None:
         raise ValueError(f"z must be (2, B, D), one row per view; got {tuple(z.shape)}")
     num_global = z.shape[1] * world_size()
     if num_global < 2:
-        raise ValueError(f"the global batch must hold at least 2 samples, got {num_global}: there is no negative")
+        raise ValueError(
+            f"the global batch must hold at least 2 samples, got {num_global}: there is no negative"
+        )
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -309,7 +331,9 @@ def _meet(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tens
 
 def _itself(same: Tensor) -> Tensor:
     """From whose sample (B, W*B) to which view of it (2, B, 2, W*B)."""
-    return torch.eye(2, dtype=torch.bool, device=same.device)[:, None, :, None] & same[None, :, None]
+    return (
+        torch.eye(2, dtype=torch.bool, device=same.device)[:, None, :, None] & same[None, :, None]
+    )
 
 
 def _without(logits: Tensor, excluded: Tensor) -> Tensor:

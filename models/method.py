@@ -72,7 +72,9 @@ class Method(nn.Module):
     encoder: Encoder
     progress: Tensor
 
-    def __init__(self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__()
         self.encoder = build_encoder(encoder_config, views.size)
         self.config = config

@@ -25,23 +25,37 @@ class OptimConfig(Frozen):
         default="linear", description="how the peak learning rate grows with global batch / 256"
     )
     weight_decay: float = Field(
-        default=1e-6, ge=0, description="weight decay, for adamw decoupled; none on biases and norms"
+        default=1e-6,
+        ge=0,
+        description="weight decay, for adamw decoupled; none on biases and norms",
     )
     final_weight_decay: float | None = Field(
-        default=None, ge=0, description="weight decay at the last step, reached along half a cosine; null: constant"
+        default=None,
+        ge=0,
+        description="weight decay at the last step, reached along half a cosine; null: constant",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd and lars")
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="adamw: decay of its two running means, in [0, 1)"
     )
-    trust_coefficient: float = Field(default=1e-3, gt=0, description="lars: size of a step beside its weights'")
-    trust_clip: bool = Field(default=False, description="lars: only ever lower a layer's learning rate, as LARC does")
-    warmup_fraction: float = Field(default=0.05, ge=0, le=1, description="linear warm-up, as a fraction of num_steps")
+    trust_coefficient: float = Field(
+        default=1e-3, gt=0, description="lars: size of a step beside its weights'"
+    )
+    trust_clip: bool = Field(
+        default=False, description="lars: only ever lower a layer's learning rate, as LARC does"
+    )
+    warmup_fraction: float = Field(
+        default=0.05, ge=0, le=1, description="linear warm-up, as a fraction of num_steps"
+    )
     warmup_steps: int | None = Field(
         default=None, ge=0, description="linear warm-up in steps; null: see warmup_fraction"
     )
-    min_lr_fraction: float = Field(default=0.0, ge=0, le=1, description="last learning rate, as a fraction of the peak")
-    clip_grad_norm: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null: no limit")
+    min_lr_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="last learning rate, as a fraction of the peak"
+    )
+    clip_grad_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of the gradient; null: no limit"
+    )
 
 
 class ParamGroup(TypedDict):
@@ -72,7 +86,11 @@ def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
         peak: The scaled learning rate, `peak_lr`.
         config: Names the warm-up and the floor.
     """
-    warmup = round(config.warmup_fraction * num_steps) if config.warmup_steps is None else config.warmup_steps
+    warmup = (
+        round(config.warmup_fraction * num_steps)
+        if config.warmup_steps is None
+        else config.warmup_steps
+    )
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
@@ -117,7 +135,12 @@ def param_groups(module: nn.Module) -> list[ParamGroup]:
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            plain = parameter.ndim <= 1 or isinstance(owner, _NORMS) or "bias" in name or name.endswith(_TOKENS)
+            plain = (
+                parameter.ndim <= 1
+                or isinstance(owner, _NORMS)
+                or "bias" in name
+                or name.endswith(_TOKENS)
+            )
             (no_decay if plain else decay).append(parameter)
     both: list[ParamGroup] = [
         {"name": "decay", "params": decay, "decay": True},
@@ -126,7 +149,9 @@ def param_groups(module: nn.Module) -> list[ParamGroup]:
     return [group for group in both if group["params"]]
 
 
-def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig, lr: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    groups: Sequence[ParamGroup], config: OptimConfig, lr: float
+) -> torch.optim.Optimizer:
     """Builds the optimiser of a run; its param groups keep their names, so a schedule can find them.
 
     Args:

@@ -42,14 +42,18 @@ def knn_predict(
     """
     _check_features(train_x, train_y, test_x, num_classes)
     if not 1 <= k <= len(train_x):
-        raise ValueError(f"k must be in 1..{len(train_x)}, the number of training features; got {k}")
+        raise ValueError(
+            f"k must be in 1..{len(train_x)}, the number of training features; got {k}"
+        )
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
     train_x = functional.normalize(train_x.float(), dim=-1)
     predictions = []
     for query in functional.normalize(test_x.float(), dim=-1).split(chunk):
         similarity, labels = _nearest(query, train_x, train_y, k)
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # exp(s / T) itself overflows at small T
+        weight = (
+            (similarity - similarity[:, :1]) / temperature
+        ).exp()  # exp(s / T) itself overflows at small T
         votes = weight.new_zeros(len(query), num_classes).scatter_add_(1, labels, weight)
         predictions.append(votes.argmax(1))
     return torch.cat(predictions) if predictions else train_y.new_empty(0)
@@ -61,7 +65,9 @@ def _nearest(query: Tensor, train_x: Tensor, train_y: Tensor, k: int) -> tuple[T
     labels = train_y.new_empty(len(query), 0)
     for rows, classes in zip(train_x.split(_TRAIN_ROWS), train_y.split(_TRAIN_ROWS), strict=True):
         block, index = (query @ rows.T).topk(min(k, len(rows)), dim=1)
-        similarity, order = torch.cat([similarity, block], 1).topk(min(k, similarity.shape[1] + block.shape[1]), dim=1)
+        similarity, order = torch.cat([similarity, block], 1).topk(
+            min(k, similarity.shape[1] + block.shape[1]), dim=1
+        )
         labels = torch.cat([labels, classes[index]], 1).gather(1, order)
     return similarity, labels
 
@@ -93,7 +99,9 @@ def linear_predict(
     """
     _check_features(train_x, train_y, test_x, num_classes)
     std, mean = torch.std_mean(train_x.float(), dim=0, correction=0)
-    std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)  # a constant feature's std is rounding error
+    std = torch.where(
+        std > 1e-6 * mean.abs(), std, 1.0
+    )  # a constant feature's std is rounding error
     weight, bias = fit_logistic_regression(
         (train_x.float() - mean) / std,
         train_y,
@@ -139,7 +147,9 @@ def fit_logistic_regression(
         # The gradient by hand: features made in inference mode cannot be saved for autograd.
         log_p = functional.linear(x, weight, bias).log_softmax(1)  # (N, K)
         residual = (log_p.exp() - target) / len(x)
-        weight.grad = residual.T @ x + weight_decay * weight  # (K, D); x.T @ residual takes six times as long
+        weight.grad = (
+            residual.T @ x + weight_decay * weight
+        )  # (K, D); x.T @ residual takes six times as long
         bias.grad = residual.sum(0)
         return -(target * log_p).sum() / len(x) + 0.5 * weight_decay * weight.square().sum()
 
@@ -179,11 +189,17 @@ def bootstrap_interval(
 
 def _check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, num_classes: int) -> None:
     if train_x.ndim != 2 or test_x.ndim != 2 or train_x.shape[1] != test_x.shape[1]:
-        raise ValueError(f"features must be (N, D) and (M, D), got {tuple(train_x.shape)} and {tuple(test_x.shape)}")
+        raise ValueError(
+            f"features must be (N, D) and (M, D), got {tuple(train_x.shape)} and {tuple(test_x.shape)}"
+        )
     if train_y.shape != train_x.shape[:1] or len(train_y) == 0:
-        raise ValueError(f"train_y must be ({len(train_x)},) with at least one row, got {tuple(train_y.shape)}")
+        raise ValueError(
+            f"train_y must be ({len(train_x)},) with at least one row, got {tuple(train_y.shape)}"
+        )
     if int(train_y.min()) < 0 or int(train_y.max()) >= num_classes:
-        raise ValueError(f"train_y must be in 0..{num_classes - 1}, got {int(train_y.min())}..{int(train_y.max())}")
+        raise ValueError(
+            f"train_y must be in 0..{num_classes - 1}, got {int(train_y.min())}..{int(train_y.max())}"
+        )
 
 
 @torch.no_grad()

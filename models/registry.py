@@ -44,7 +44,9 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build_method(method_config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> Method:
+def build_method(
+    method_config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
+) -> Method:
     """Build a method whose weights depend on `seed` alone.
 
     Args:
@@ -60,7 +62,9 @@ def build_method(method_config: MethodConfig, encoder_config: EncoderConfig, vie
         ValueError: unknown method, or encoder and views that the method cannot use.
     """
     if method_config.name not in METHODS:
-        raise ValueError(f"method.name={method_config.name} is not known; choose from {', '.join(METHODS)}")
+        raise ValueError(
+            f"method.name={method_config.name} is not known; choose from {', '.join(METHODS)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return METHODS[method_config.name](method_config, encoder_config, views, seed)

@@ -18,7 +18,11 @@ REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REA
 MEDIA = "media"
 VIDEO = "video"
 CLIP = "clip"
-FETCH_S, DECODE_S, CROP_S = "fetch_s", "decode_s", "crop_s"  # float32, a row's share of its block's seconds
+FETCH_S, DECODE_S, CROP_S = (
+    "fetch_s",
+    "decode_s",
+    "crop_s",
+)  # float32, a row's share of its block's seconds
 RETRIES = "retries"  # float32, a row's share of the storage requests that were tried again
 READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
@@ -32,7 +36,9 @@ MANIFEST = pa.schema(
         pa.field(OFFSET, pa.int64(), nullable=False),  # bytes; 0 for a loose object
         pa.field(LENGTH, pa.int64(), nullable=False),  # bytes
         pa.field("member", pa.string()),  # name inside a tar shard; null for a loose object
-        pa.field("etag", pa.string(), nullable=False),  # object store's etag, or size-mtime_ns of a local file
+        pa.field(
+            "etag", pa.string(), nullable=False
+        ),  # object store's etag, or size-mtime_ns of a local file
         pa.field(MEDIA, pa.string(), nullable=False),  # image | video
         pa.field(CLIP, pa.int32()),  # index of the clip among those of its video; null for an image
     ]

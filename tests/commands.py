@@ -11,7 +11,13 @@ ROOT = Path(__file__).parent.parent
 
 # A run that takes moments: 32 px crops would only make it slower.
 TINY = (
-    *("simclr_small", "encoder.width=8", "method.hidden_dim=32", "method.projection_dim=16", "views.size=16"),
+    *(
+        "simclr_small",
+        "encoder.width=8",
+        "method.hidden_dim=32",
+        "method.projection_dim=16",
+        "views.size=16",
+    ),
     *("global_batch_size=32", "log.every_steps=1"),
 )
 
@@ -21,11 +27,19 @@ def start(verb: str, *words: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", f"jobs.{verb}", *words]
     env = {**os.environ, **variables}
     return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
-def run(verb: str, *words: str, timeout_s: float = 280, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    verb: str, *words: str, timeout_s: float = 280, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a job to its end."""
     process = start(verb, *words, **variables)
     try:

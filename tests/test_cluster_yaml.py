@@ -30,8 +30,12 @@ def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
     validate_config(cluster)
 
 
-def test_region_and_instance_types_are_named(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
-    assert cluster["provider"]["region"] in botocore.session.get_session().get_available_regions("ec2")
+def test_region_and_instance_types_are_named(
+    cluster: dict[str, Any], node_types: dict[str, Any]
+) -> None:
+    assert cluster["provider"]["region"] in botocore.session.get_session().get_available_regions(
+        "ec2"
+    )
     ec2 = botocore.session.get_session().get_service_model("ec2")
     known = set(ec2.shape_for("InstanceType").enum)
     assert {node["node_config"]["InstanceType"] for node in node_types.values()} <= known
@@ -44,7 +48,9 @@ def test_worker_limits_are_consistent(cluster: dict[str, Any], node_types: dict[
     assert sum(node["max_workers"] for node in workers.values()) <= cluster["max_workers"]
 
 
-def test_head_does_no_work_and_is_not_on_spot(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
+def test_head_does_no_work_and_is_not_on_spot(
+    cluster: dict[str, Any], node_types: dict[str, Any]
+) -> None:
     head = node_types[cluster["head_node_type"]]
     assert head["resources"] == {"CPU": 0}
     assert "InstanceMarketOptions" not in head["node_config"]
@@ -53,7 +59,9 @@ def test_head_does_no_work_and_is_not_on_spot(cluster: dict[str, Any], node_type
 def test_gpu_nodes_are_on_spot_and_data_nodes_have_no_gpu(node_types: dict[str, Any]) -> None:
     assert node_types["train"]["resources"]["GPU"] > 0
     assert node_types["train"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
-    assert node_types["data"]["resources"].get("GPU", 0) == 0 < node_types["data"]["resources"]["CPU"]
+    assert (
+        node_types["data"]["resources"].get("GPU", 0) == 0 < node_types["data"]["resources"]["CPU"]
+    )
 
 
 def test_every_node_type_has_its_role_as_a_valid_label(node_types: dict[str, Any]) -> None:
@@ -66,7 +74,12 @@ def test_every_node_type_has_its_role_as_a_valid_label(node_types: dict[str, Any
 
 
 def test_node_configs_hold_only_what_ec2_knows(node_types: dict[str, Any]) -> None:
-    request = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    request = (
+        botocore.session.get_session()
+        .get_service_model("ec2")
+        .operation_model("RunInstances")
+        .input_shape
+    )
     for name, node in node_types.items():
         config = dict(node["node_config"])
         assert config.pop("SubnetIds")  # Ray's own key: one of them becomes SubnetId
@@ -81,18 +94,25 @@ def test_nothing_is_open_to_the_world(cluster: dict[str, Any], node_types: dict[
     for node in node_types.values():
         # Without a group of its own a node gets Ray's, which admits SSH from every address.
         assert node["node_config"]["SecurityGroupIds"]
-        assert "NetworkInterfaces" not in node["node_config"]  # the way to a public address that bypasses the above
+        assert (
+            "NetworkInterfaces" not in node["node_config"]
+        )  # the way to a public address that bypasses the above
         assert node["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
 
 
 def test_token_authentication_is_on_and_usage_reports_are_off(cluster: dict[str, Any]) -> None:
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert "--env RAY_USAGE_STATS_ENABLED=0" in cluster["docker"]["run_options"]
-    assert any("RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9" in option for option in cluster["docker"]["run_options"])
+    assert any(
+        "RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9" in option
+        for option in cluster["docker"]["run_options"]
+    )
     assert "/home/ray/.ray/auth_token" in cluster["file_mounts"]
 
 
-def test_images_run_the_ray_of_the_constraints(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
+def test_images_run_the_ray_of_the_constraints(
+    cluster: dict[str, Any], node_types: dict[str, Any]
+) -> None:
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     version = next(pin for pin in pins if pin.startswith("ray==")).removeprefix("ray==")
     images = [cluster["docker"]["image"], node_types["train"]["docker"]["worker_image"]]

@@ -29,7 +29,11 @@ def test_every_file_directly_in_jobs_is_a_command() -> None:
 def test_no_folder_is_too_large_to_read() -> None:
     # jobs/ itself is left out: it holds the commands, one a file, however many there are.
     sizes = Counter(path.parent for path in _modules())
-    large = {str(folder): size for folder, size in sizes.items() if size > MOST_MODULES and folder != Path("jobs")}
+    large = {
+        str(folder): size
+        for folder, size in sizes.items()
+        if size > MOST_MODULES and folder != Path("jobs")
+    }
     assert not large
 
 

@@ -32,35 +32,56 @@ def test_every_package_is_listed_for_installation() -> None:
         ("jobs.training.planned_data", "s3fs torchvision timm"),
     ],
 )
-def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need(module: str, late: str) -> None:
+def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need(
+    module: str, late: str
+) -> None:
     script = f"import {module}, sys; sys.exit(' '.join(name for name in {late.split()} if name in sys.modules) or None)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 
 
 def test_constraints_are_exact_and_hold_no_addresses() -> None:
-    pins = [pin for pin in (ROOT / "constraints.txt").read_text().splitlines() if not pin.startswith("#")]
+    pins = [
+        pin
+        for pin in (ROOT / "constraints.txt").read_text().splitlines()
+        if not pin.startswith("#")
+    ]
     assert pins
     assert all(pin.count("==") == 1 and "/" not in pin and "@" not in pin for pin in pins)
 
 
 @pytest.mark.parametrize(
     "litter",
-    ["runs/demo/checkpoint.bin", ".venv/lib/torch.so", "data/images.tar", "x.egg-info/SOURCES", "encoder.safetensors"],
+    [
+        "runs/demo/checkpoint.bin",
+        ".venv/lib/torch.so",
+        "data/images.tar",
+        "x.egg-info/SOURCES",
+        "encoder.safetensors",
+    ],
 )
-def test_upload_to_a_cluster_leaves_out_what_a_working_copy_gathers(tmp_path: Path, litter: str) -> None:
+def test_upload_to_a_cluster_leaves_out_what_a_working_copy_gathers(
+    tmp_path: Path, litter: str
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "jobs", copy / "jobs")
     shutil.copy(ROOT / ".gitignore", copy)
     (copy / litter).parent.mkdir(parents=True, exist_ok=True)
     (copy / litter).write_bytes(bytes(1000))
     target = tmp_path / "upload.zip"
-    create_package(str(copy), target, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    create_package(
+        str(copy), target, include_gitignore=True, excludes=get_runtime_env_default_excludes()
+    )
     names = zipfile.ZipFile(target).namelist()
     assert any(name.endswith("jobs/__init__.py") for name in names)
     assert not any(litter in name for name in names)
 
 
 def test_upload_of_the_packages_is_small() -> None:
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if "__pycache__" not in path.parts]
+    files = [
+        path
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if "__pycache__" not in path.parts
+    ]
     assert sum(path.stat().st_size for path in files if path.is_file()) < 2_000_000

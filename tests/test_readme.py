@@ -29,7 +29,10 @@ BUILD = {
 def test_the_first_commands_are_make_demo_and_make_test() -> None:
     block = re.search(r"```\n(.+?)```", README, re.S)
     assert block is not None
-    assert [line.split("#")[0].split() for line in block[1].splitlines()] == [["make", "demo"], ["make", "test"]]
+    assert [line.split("#")[0].split() for line in block[1].splitlines()] == [
+        ["make", "demo"],
+        ["make", "test"],
+    ]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert {"demo", "test", "test-all", "check"} <= set(targets)
 
@@ -48,16 +51,25 @@ def test_the_readme_shows_each_job_and_the_submit_line() -> None:
 def test_the_tree_names_what_is_there() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
     named = [
-        word for line in tree.splitlines() for word in re.findall(r"^(\w+/)|(\S+\.\w+|Makefile|LICENSE)(?=\s|$)", line)
+        word
+        for line in tree.splitlines()
+        for word in re.findall(r"^(\w+/)|(\S+\.\w+|Makefile|LICENSE)(?=\s|$)", line)
     ]
     paths = {path for pair in named for path in pair if path and not path.startswith("`")}
     assert {"augment/", "models/", "pipelines/", "jobs/", "tests/", "cluster.yaml"} <= paths
     missing = [path for path in paths if not (ROOT / path).exists()]
     assert not missing
     described = {
-        verb for line in tree.splitlines() if line.startswith("jobs/") for verb in re.findall(r"\b\w+\b", line)
+        verb
+        for line in tree.splitlines()
+        if line.startswith("jobs/")
+        for verb in re.findall(r"\b\w+\b", line)
     }
-    jobs = {path.stem for path in (ROOT / "jobs").glob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    jobs = {
+        path.stem
+        for path in (ROOT / "jobs").glob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
     assert jobs <= described
 
 

@@ -8,7 +8,9 @@ from augment.kernels.resize import LANES, MAX_SCALE, resize_box
 from augment.picture import Picture
 
 REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder can leave out frequencies; largest first
-_STILL_SHRINKS = 2  # times, at least, after a reduction: the resize's own filter then hides the decoder's
+_STILL_SHRINKS = (
+    2  # times, at least, after a reduction: the resize's own filter then hides the decoder's
+)
 
 
 def reduction_for(height: int, width: int, size: int) -> int:
@@ -31,7 +33,14 @@ def reduction_for(height: int, width: int, size: int) -> int:
 
 
 def crop_resize(
-    picture: Picture, top: int, left: int, height: int, width: int, flip: bool, size: int, out: np.ndarray
+    picture: Picture,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    flip: bool,
+    size: int,
+    out: np.ndarray,
 ) -> None:
     """Cut a box out of an image, or out of every frame of a clip, resize it to a square and write it channels first.
 
@@ -47,9 +56,15 @@ def crop_resize(
         out: (3, size, size) or (T, 3, size, size) uint8, overwritten.
     """
     reduction = picture.reduction
-    frames = zip(picture.pixels, out, strict=True) if picture.pixels.ndim == 4 else ((picture.pixels, out),)
+    frames = (
+        zip(picture.pixels, out, strict=True)
+        if picture.pixels.ndim == 4
+        else ((picture.pixels, out),)
+    )
     for image, view in frames:
-        if size >= LANES and max(height, width) <= MAX_SCALE * size * reduction:  # the boxes of training
+        if (
+            size >= LANES and max(height, width) <= MAX_SCALE * size * reduction
+        ):  # the boxes of training
             box = top / reduction, left / reduction, height / reduction, width / reduction
             resize_box(image.reshape(image.shape[0], -1), *box, flip, view)
         else:
@@ -74,4 +89,6 @@ def centre_crop(picture: Picture, size: int, out: np.ndarray) -> None:
     """
     side = min(picture.height, picture.width)
     top, left = (picture.height - side) // 2, (picture.width - side) // 2
-    crop_resize(picture, top=top, left=left, height=side, width=side, flip=False, size=size, out=out)
+    crop_resize(
+        picture, top=top, left=left, height=side, width=side, flip=False, size=size, out=out
+    )

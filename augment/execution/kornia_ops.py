@@ -135,7 +135,10 @@ def _affine(x: Tensor, degrees: Tensor, *amounts: Tensor) -> Tensor:
     shift_x, shift_y, scale, shear_x, shear_y = amounts
     height, width = x.shape[-2:]
     # Filled on the device: a tensor made of Python numbers would be a copy to it, which waits.
-    centre = torch.stack([torch.full_like(degrees, (width - 1) / 2), torch.full_like(degrees, (height - 1) / 2)], dim=1)
+    centre = torch.stack(
+        [torch.full_like(degrees, (width - 1) / 2), torch.full_like(degrees, (height - 1) / 2)],
+        dim=1,
+    )
     matrix = get_affine_matrix2d(
         torch.stack([shift_x * width, shift_y * height], dim=1),
         centre,
@@ -163,7 +166,10 @@ def _cut_out(cutout: Cutout) -> Operator:
         rows = (torch.arange(x.shape[-2], device=x.device) + 0.5) / x.shape[-2]
         columns = (torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1]
         top, left, bottom, right = box.unsqueeze(2).unbind(dim=1)  # (B, 1) each
-        inside_rows, inside_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+        inside_rows, inside_columns = (
+            (rows >= top) & (rows < bottom),
+            (columns >= left) & (columns < right),
+        )
         inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
         return x.masked_fill(inside, cutout.value)
 

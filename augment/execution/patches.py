@@ -19,20 +19,40 @@ class PatchChanges(Frozen):
     """What may happen to a patch, in the order of the fields; the defaults leave it as it is."""
 
     subcrop: Fraction = Field(
-        default=1.0, description="side of the crop, placed at random, that is moved to the middle; the rest is blank"
+        default=1.0,
+        description="side of the crop, placed at random, that is moved to the middle; the rest is blank",
     )
-    flip: Probability = Field(default=0.0, description="probability of a mirror image, left to right")
-    channel_drop: Probability = Field(default=0.0, description="probability that two of the three channels are blanked")
-    warp: Probability = Field(default=0.0, description="probability of rotation, shear and elastic together")
-    degrees: float = Field(default=15.0, ge=0, le=180, description="warp: angle drawn from [-d, d], degrees")
-    shear: float = Field(default=10.0, ge=0, lt=90, description="warp: shear along x drawn from [-s, s], degrees")
+    flip: Probability = Field(
+        default=0.0, description="probability of a mirror image, left to right"
+    )
+    channel_drop: Probability = Field(
+        default=0.0, description="probability that two of the three channels are blanked"
+    )
+    warp: Probability = Field(
+        default=0.0, description="probability of rotation, shear and elastic together"
+    )
+    degrees: float = Field(
+        default=15.0, ge=0, le=180, description="warp: angle drawn from [-d, d], degrees"
+    )
+    shear: float = Field(
+        default=10.0, ge=0, lt=90, description="warp: shear along x drawn from [-s, s], degrees"
+    )
     elastic: float = Field(
-        default=0.1, ge=0, le=0.5, description="warp: displacements drawn from [-e, e] at 3 x 3 knots, in sides"
+        default=0.1,
+        ge=0,
+        le=0.5,
+        description="warp: displacements drawn from [-e, e] at 3 x 3 knots, in sides",
     )
 
 
 def sample_patches(
-    changes: PatchChanges, num_patches: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int = 0
+    changes: PatchChanges,
+    num_patches: int,
+    *,
+    seed: int,
+    epoch: Tensor,
+    sample_id: Tensor,
+    view: int = 0,
 ) -> dict[str, Tensor]:
     """Draw the changes of every patch: a function of (seed, epoch, sample, view, patch) and of nothing else.
 
@@ -52,16 +72,21 @@ def sample_patches(
 
     def draw(op: str, num: int) -> Tensor:
         key = state(seed=seed, epoch=epoch, sample_id=sample_id, view=view, op=f"patch.{op}")
-        u: Tensor = uniform_of(key, num_patches * num).unflatten(1, (num_patches, num)).flatten(0, 1)
+        u: Tensor = (
+            uniform_of(key, num_patches * num).unflatten(1, (num_patches, num)).flatten(0, 1)
+        )
         return u  # (B * N, num)
 
     kept = draw("channel_drop", 4)
     warp = draw("warp", 3 + 2 * _KNOTS**2)
-    amount = torch.where(warp[:, :1] < changes.warp, 2 * warp[:, 1:] - 1, torch.zeros_like(warp[:, 1:]))
+    amount = torch.where(
+        warp[:, :1] < changes.warp, 2 * warp[:, 1:] - 1, torch.zeros_like(warp[:, 1:])
+    )
     return {
         "place": draw("subcrop", 2),
         "flip": draw("flip", 1)[:, 0] < changes.flip,
-        "keep": (kept[:, :1] >= changes.channel_drop) | (kept[:, 1:].argsort(dim=1, stable=True) == 0),
+        "keep": (kept[:, :1] >= changes.channel_drop)
+        | (kept[:, 1:].argsort(dim=1, stable=True) == 0),
         "degrees": changes.degrees * amount[:, 0],
         "shear": changes.shear * amount[:, 1],
         "displacement": changes.elastic * amount[:, 2:].unflatten(1, (2, _KNOTS, _KNOTS)),
@@ -103,7 +128,9 @@ def _recrop(x: Tensor, side: int, place: Tensor) -> Tensor:
     target = torch.arange(patch_size, device=x.device)
     inside = (target >= margin // 2) & (target < margin // 2 + side)
     source = (target - margin // 2 + first[:, :, None]).clamp(0, patch_size - 1)  # (N, 2, p)
-    rows, columns = (index.expand_as(x) for index in (source[:, 0, None, :, None], source[:, 1, None, None, :]))
+    rows, columns = (
+        index.expand_as(x) for index in (source[:, 0, None, :, None], source[:, 1, None, None, :])
+    )
     return x.gather(2, rows).gather(3, columns) * (inside[:, None] & inside)
 
 
@@ -111,9 +138,18 @@ def _warp(x: Tensor, degrees: Tensor, shear: Tensor, displacement: Tensor) -> Te
     """Sample each patch once, where rotation, shear and a smooth displacement together point; borders are repeated."""
     angle, slant = (value * (math.pi / 180) for value in (degrees, shear))
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    rows = [torch.stack([cos, cos * slant.tan() - sin, zero], 1), torch.stack([sin, sin * slant.tan() + cos, zero], 1)]
-    grid = functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)  # (N, p, p, 2)
-    smooth = functional.interpolate(displacement, size=x.shape[-2:], mode="bicubic", align_corners=True)
+    rows = [
+        torch.stack([cos, cos * slant.tan() - sin, zero], 1),
+        torch.stack([sin, sin * slant.tan() + cos, zero], 1),
+    ]
+    grid = functional.affine_grid(
+        torch.stack(rows, dim=1), list(x.shape), align_corners=False
+    )  # (N, p, p, 2)
+    smooth = functional.interpolate(
+        displacement, size=x.shape[-2:], mode="bicubic", align_corners=True
+    )
     grid = grid + 2 * smooth.permute(0, 2, 3, 1)  # the side is 2 in the grid's units
-    warped: Tensor = functional.grid_sample(x.float(), grid.float(), padding_mode="border", align_corners=False)
+    warped: Tensor = functional.grid_sample(
+        x.float(), grid.float(), padding_mode="border", align_corners=False
+    )
     return warped.to(x.dtype)

@@ -46,7 +46,9 @@ def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor
     if group.blur is not None:
         x = _blur(x, group.blur, draws["blur.apply"], draws["blur.sigma"])
     if group.solarize is not None:
-        inverted = draws["solarize.apply"][:, None, None, None] & (x >= _per_image(draws["solarize.threshold"]))
+        inverted = draws["solarize.apply"][:, None, None, None] & (
+            x >= _per_image(draws["solarize.threshold"])
+        )
         x = torch.where(inverted, 1 - x, x)
     if any(getattr(group, op) is not None for op in AFTER):
         x = apply_photometric(x.float(), group, draws, AFTER).to(kept)
@@ -69,16 +71,26 @@ def _jitter(x: Tensor, settings: ColorJitter, draws: dict[str, Tensor]) -> Tenso
     place = (order == _HUE).long().argmax(dim=1)  # (B,) of the hue
     has_hue = settings.hue > 0
     if has_hue:
-        x = _affine_run(x, settings, draws, [chosen & (position < place) for position in range(_HUE)])
+        x = _affine_run(
+            x, settings, draws, [chosen & (position < place) for position in range(_HUE)]
+        )
         x = _shift_hue(x, torch.where(chosen, draws["hue"], torch.zeros_like(draws["hue"])))
         return _affine_run(
-            x, settings, draws, [chosen & (position > place) for position in range(1, _HUE + 1)], first=1
+            x,
+            settings,
+            draws,
+            [chosen & (position > place) for position in range(1, _HUE + 1)],
+            first=1,
         )
     return _affine_run(x, settings, draws, [chosen] * len(JITTER_OPS))
 
 
 def _affine_run(
-    x: Tensor, settings: ColorJitter, draws: dict[str, Tensor], takes_part: list[Tensor], first: int = 0
+    x: Tensor,
+    settings: ColorJitter,
+    draws: dict[str, Tensor],
+    takes_part: list[Tensor],
+    first: int = 0,
 ) -> Tensor:
     """Brightness, contrast and saturation at the places from `first` on, each for the images that take part there."""
     for position, part in enumerate(takes_part, start=first):
@@ -91,7 +103,9 @@ def _affine_run(
         mean_part = torch.where(op == JITTER_OPS.index("contrast"), rest, torch.zeros_like(rest))
         grey_part = torch.where(op == JITTER_OPS.index("saturation"), rest, torch.zeros_like(rest))
         grey = _luma(x)
-        base = _per_image(grey_part) * grey + _per_image(mean_part) * grey.mean(dim=(1, 2, 3), keepdim=True)
+        base = _per_image(grey_part) * grey + _per_image(mean_part) * grey.mean(
+            dim=(1, 2, 3), keepdim=True
+        )
         x = (_per_image(factor) * x + base).clamp(0, 1)
     return x
 
@@ -120,8 +134,12 @@ def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> T
     taps = min(blur_taps(x.shape[-1]), 2 * blur_reach(settings.sigma[1]) + 1)
     offsets = torch.arange(taps, device=x.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
-    weights = torch.where(chosen[:, None], weights / weights.sum(dim=1, keepdim=True), (offsets == 0).float())
-    down, across = (_banded(weights[:, taps // 2 :], side).to(x.dtype)[:, None] for side in x.shape[-2:])
+    weights = torch.where(
+        chosen[:, None], weights / weights.sum(dim=1, keepdim=True), (offsets == 0).float()
+    )
+    down, across = (
+        _banded(weights[:, taps // 2 :], side).to(x.dtype)[:, None] for side in x.shape[-2:]
+    )
     blurred: Tensor = (down @ x @ across.mT).clamp(0, 1)
     return blurred
 

@@ -12,10 +12,14 @@ from augment.kernels import colour
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
-_ROUNDING = 1e-2  # of a level: by so much a threshold in float32 may lie above the level that it means
+_ROUNDING = (
+    1e-2  # of a level: by so much a threshold in float32 may lie above the level that it means
+)
 
 
-def apply_on_cpu(crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], out: np.ndarray) -> None:
+def apply_on_cpu(
+    crops: np.ndarray, group: CropGroup, draws: dict[str, Tensor], out: np.ndarray
+) -> None:
     """Change views as drawn.
 
     Equal to `augment.kornia_ops.apply_photometric` up to rounding; ops without a compiled form are executed there.
@@ -58,7 +62,13 @@ class Changes:
             out[...] = images if out.dtype == np.uint8 else images.astype(np.float32) / 255
         else:
             if self._before[index]:
-                images = self._by_kornia(index, torch.from_numpy(images) / 255, BEFORE).mul(255).round().byte().numpy()
+                images = (
+                    self._by_kornia(index, torch.from_numpy(images) / 255, BEFORE)
+                    .mul(255)
+                    .round()
+                    .byte()
+                    .numpy()
+                )
             changed = np.empty(images.shape, np.float32) if self._after[index] else out
             if self._blurred[index]:
                 colour.change(images, self._compiled, index, self._levels, self._levels)
@@ -90,7 +100,9 @@ def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
     if group.blur is not None:
         changes["sigma"] = np.where(drawn["blur.apply"], drawn["blur.sigma"], 0)
     if group.solarize is not None:
-        first = np.ceil(255 * colour.LEVEL * drawn["solarize.threshold"].astype(np.float64) - _ROUNDING)
+        first = np.ceil(
+            255 * colour.LEVEL * drawn["solarize.threshold"].astype(np.float64) - _ROUNDING
+        )
         changes["threshold"] = np.where(drawn["solarize.apply"], first, colour.NEVER)
     return changes
 

@@ -33,7 +33,9 @@ CHANGES = np.dtype(
 _TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
 _FINE = 16  # of a grey level while it is changed
 _WHITE = 255 * _FINE
-_ONE = 65536 // _FINE  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
+_ONE = (
+    65536 // _FINE
+)  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
 _RED, _GREEN, _BLUE = (round(65536 * weight) for weight in LUMA)
 _CHUNK = 1024  # pixels at a time: their three channels take 6 kB of the first-level cache
@@ -52,7 +54,9 @@ def _saturate(red: Lanes, green: Lanes, blue: Lanes, factor: Lanes, _: Lanes) ->
 
 
 @lanewise
-def _shift_hue(red: Lanes, green: Lanes, blue: Lanes, sextants: Lanes, _: Lanes) -> tuple[Lanes, ...]:
+def _shift_hue(
+    red: Lanes, green: Lanes, blue: Lanes, sextants: Lanes, _: Lanes
+) -> tuple[Lanes, ...]:
     """Go along the circle of six sextants, red at 0, measured in chromas: so nothing is divided by the chroma."""
     value, low = red.at_least(green).at_least(blue), red.at_most(green).at_most(blue)
     chroma = value - low
@@ -107,7 +111,9 @@ def change(
     planes, numbers = np.zeros((3, _CHUNK), np.uint16), np.zeros((ops.size, 2), np.uint16)
     for position in range(ops.size):
         amount = float(amounts[position])
-        numbers[position, 0] = int(_ONE * (6 * (amount % 1) if ops[position] == HUE else amount) + 0.5)
+        numbers[position, 0] = int(
+            _ONE * (6 * (amount % 1) if ops[position] == HUE else amount) + 0.5
+        )
     mean = 0.0
     if split > 0:
         for start in range(0, size, _CHUNK):
@@ -144,7 +150,9 @@ def _change_planes(
 
 
 @njit(nogil=True, cache=True)
-def _take_bytes(image: np.ndarray, start: int, planes: np.ndarray) -> None:  # pragma: no cover - compiled
+def _take_bytes(
+    image: np.ndarray, start: int, planes: np.ndarray
+) -> None:  # pragma: no cover - compiled
     for channel in range(3):
         row, plane = image[channel, start : start + _CHUNK], planes[channel]
         for x in range(row.size):
@@ -152,7 +160,9 @@ def _take_bytes(image: np.ndarray, start: int, planes: np.ndarray) -> None:  # p
 
 
 @njit(nogil=True, cache=True)
-def _take_levels(levels: np.ndarray, start: int, planes: np.ndarray) -> None:  # pragma: no cover - compiled
+def _take_levels(
+    levels: np.ndarray, start: int, planes: np.ndarray
+) -> None:  # pragma: no cover - compiled
     for channel in range(3):
         row, plane = levels[channel, start : start + _CHUNK], planes[channel]
         for x in range(row.size):
@@ -160,7 +170,9 @@ def _take_levels(levels: np.ndarray, start: int, planes: np.ndarray) -> None:  #
 
 
 @njit(nogil=True, cache=True)
-def _give(planes: np.ndarray, threshold: int, out: np.ndarray, start: int) -> None:  # pragma: no cover - compiled
+def _give(
+    planes: np.ndarray, threshold: int, out: np.ndarray, start: int
+) -> None:  # pragma: no cover - compiled
     for channel in range(3):
         row, plane = out[channel, start : start + _CHUNK], planes[channel]
         for x in range(row.size):
@@ -180,7 +192,9 @@ def _finished_for(level: Any, threshold: Any, out: Any) -> Any:
         return lambda level, threshold, out: np.uint8(
             np.uint16(_solarised(level, threshold) + np.uint16(LEVEL // 2)) >> np.uint16(7)
         )
-    return lambda level, threshold, out: np.float32(_solarised(level, threshold)) * np.float32(1 / (255 * LEVEL))
+    return lambda level, threshold, out: (
+        np.float32(_solarised(level, threshold)) * np.float32(1 / (255 * LEVEL))
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -238,7 +252,10 @@ def blur(
     height, width, reach = image.shape[1], image.shape[2], weights.size - 1
     begin = -(-reach // LANES) * LANES
     line, row = np.empty(begin + width + reach, np.uint16), np.empty(width, np.uint16)
-    down, across = np.empty((reach, 2), np.int64), np.empty((reach, 2), np.int64)  # what is weighed alike
+    down, across = (
+        np.empty((reach, 2), np.int64),
+        np.empty((reach, 2), np.int64),
+    )  # what is weighed alike
     for k in range(1, reach + 1):
         across[k - 1, 0], across[k - 1, 1] = -k, k
     for channel in range(1 if grey else 3):
@@ -260,7 +277,13 @@ def blur(
 
 @njit(nogil=True, cache=True, inline="always")
 def _weigh_row(
-    source: np.ndarray, start: int, pairs: np.ndarray, weights: np.ndarray, out: np.ndarray, into: int, width: int
+    source: np.ndarray,
+    start: int,
+    pairs: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+    into: int,
+    width: int,
 ) -> None:  # pragma: no cover - compiled
     if width >= LANES:
         weigh_pairs(source, start, pairs, weights, out, into, width)  # type: ignore[call-arg]

@@ -28,7 +28,9 @@ def draw_box(
     flip = np.float64(free[2]) < bounds[4]
     for k in range(CROP_TRIES):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * np.float64(u[k]))
-        ratio = math.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * np.float64(u[CROP_TRIES + k]))
+        ratio = math.exp(
+            log_ratio[0] + (log_ratio[1] - log_ratio[0]) * np.float64(u[CROP_TRIES + k])
+        )
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
             top = int(np.float64(free[0]) * (height - box_height + 1))

@@ -9,7 +9,19 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from augment.kernels.vectors import LANES, PLACE, SHORT, WIDE, Call, Index, Lanes, contiguous, mask_of, pack, unpack
+from augment.kernels.vectors import (
+    LANES,
+    PLACE,
+    SHORT,
+    WIDE,
+    Call,
+    Index,
+    Lanes,
+    contiguous,
+    mask_of,
+    pack,
+    unpack,
+)
 
 SQUARE = 16  # rows and columns that are transposed at once
 MOST_ROWS, MOST_PAIRS = 6, 6  # for which code without an inner loop is made
@@ -75,15 +87,27 @@ def transpose(
         shuffle = call.builder.shuffle_vector
         vectors = []
         for row in range(SQUARE):
-            parts = [call.bytes(0, start + stride * row + distance * place, SQUARE) for place in range(2)]
+            parts = [
+                call.bytes(0, start + stride * row + distance * place, SQUARE) for place in range(2)
+            ]
             vectors.append(shuffle(*parts, mask_of(range(2 * SQUARE))))
         half = SQUARE // 2
         masks = [  # perfect shuffles of two rows, in each place by itself
-            mask_of([place + part * half + n // 2 + n % 2 * 2 * SQUARE for place in (0, SQUARE) for n in range(SQUARE)])
+            mask_of(
+                [
+                    place + part * half + n // 2 + n % 2 * 2 * SQUARE
+                    for place in (0, SQUARE)
+                    for n in range(SQUARE)
+                ]
+            )
             for part in range(2)
         ]
         for _stage in range(4):  # log2(SQUARE)
-            vectors = [shuffle(vectors[row], vectors[row + half], mask) for row in range(half) for mask in masks]
+            vectors = [
+                shuffle(vectors[row], vectors[row + half], mask)
+                for row in range(half)
+                for mask in masks
+            ]
         for row, vector in enumerate(vectors):
             for place in range(2):
                 part = shuffle(vector, vector, mask_of(range(place * SQUARE, (place + 1) * SQUARE)))
@@ -95,7 +119,16 @@ def transpose(
 
 @intrinsic
 def weigh_rows(
-    _: Any, image: Any, top: Any, column: Any, weights: Any, y: Any, num: Any, out: Any, row: Any, length: Any
+    _: Any,
+    image: Any,
+    top: Any,
+    column: Any,
+    weights: Any,
+    y: Any,
+    num: Any,
+    out: Any,
+    row: Any,
+    length: Any,
 ) -> Any:
     """Average `num` rows.
 
@@ -125,14 +158,18 @@ def weigh_rows(
                     pixels = call.bytes(0, (top + k) * call.length(0, 1) + column + x, WIDE)
                     return [part * weight for part in unpack(call.builder, pixels)]
 
-                sums = call.summed([Lanes.of(call.builder, _HALF_A_LEVEL)] * 2, num, ready, weight_of, weighed)
+                sums = call.summed(
+                    [Lanes.of(call.builder, _HALF_A_LEVEL)] * 2, num, ready, weight_of, weighed
+                )
                 mean = pack(call.builder, *(total >> 8 for total in sums))
                 call.store(mean, 6, row * call.length(6, 1) + x)
 
         call.cases(num, MOST_ROWS, whole_row)
 
     whole = types.int64
-    return contiguous(types.void(image, whole, whole, weights, whole, whole, out, whole, whole), emit)
+    return contiguous(
+        types.void(image, whole, whole, weights, whole, whole, out, whole, whole), emit
+    )
 
 
 @intrinsic
@@ -160,7 +197,9 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
             parts = (*unpack(call.builder, red_and_green), Lanes.widened(call.builder, blue) << 8)
             return [part * weight for part in parts]
 
-        sums = call.summed([Lanes.of(call.builder, _HALF_A_LEVEL)] * 3, num, None, weight_of, weighed)
+        sums = call.summed(
+            [Lanes.of(call.builder, _HALF_A_LEVEL)] * 3, num, None, weight_of, weighed
+        )
         *red_and_green, blue = (total >> 8 for total in sums)
         call.store(pack(call.builder, *red_and_green), 5, x * (3 * LANES))
         call.store(blue.narrowed(), 5, x * (3 * LANES) + WIDE)
@@ -169,7 +208,9 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
 
 
 @intrinsic
-def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any, width: Any) -> Any:
+def weigh_pairs(
+    _: Any, source: Any, start: Any, pairs: Any, weights: Any, out: Any, into: Any, width: Any
+) -> Any:
     """Weigh neighbouring numbers and those at given distances from them: a symmetric filter.
 
     Args:
@@ -187,11 +228,16 @@ def weigh_pairs(_: Any, source: Any, start: Any, pairs: Any, weights: Any, out: 
         number = call.length(2, 0)
 
         def distances_and_weight(k: Index) -> tuple[list[Index], Lanes]:
-            distances = [Index(call.builder, call.load(2, k * 2 + side, PLACE)) for side in range(2)]
+            distances = [
+                Index(call.builder, call.load(2, k * 2 + side, PLACE)) for side in range(2)
+            ]
             return distances, call.spread(3, k + 1)
 
         def whole_row(known: int | None) -> None:
-            middle, ready = call.spread(3, call.constant(0)), call.ready(known, distances_and_weight)
+            middle, ready = (
+                call.spread(3, call.constant(0)),
+                call.ready(known, distances_and_weight),
+            )
             for x in call.steps(width, LANES):
 
                 def weighed(_: Index, pair: tuple[list[Index], Lanes], x: Index = x) -> list[Lanes]:

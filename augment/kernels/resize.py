@@ -13,7 +13,13 @@ MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are t
 
 @njit(nogil=True, cache=True)
 def resize_box(
-    image: np.ndarray, top: float, left: float, height: float, width: float, flip: bool, out: np.ndarray
+    image: np.ndarray,
+    top: float,
+    left: float,
+    height: float,
+    width: float,
+    flip: bool,
+    out: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
     """Resize a box by a triangle filter as wide as the scale, first down the columns, then along the rows.
 
@@ -40,7 +46,17 @@ def resize_box(
         start = min(start, size - LANES)
         for row in range(LANES):
             y = start + row
-            _weigh_rows(image, first_row[y], 3 * start_column, row_weights, y, num_rows[y], rows, row, length)
+            _weigh_rows(
+                image,
+                first_row[y],
+                3 * start_column,
+                row_weights,
+                y,
+                num_rows[y],
+                rows,
+                row,
+                length,
+            )
         for x in range(0, padded, SQUARE):
             transpose(rows, x, padded, SQUARE * padded, lanes, x * LANES, LANES, SQUARE)  # type: ignore[call-arg]
         for x in range(size):
@@ -82,7 +98,9 @@ def _triangles(
     for k in range(most):
         for i in range(size):
             upto = np.int32(sums[k, i] * (65536 / total[i]) + 0.5)
-            weights[k, i] = min(upto - before[i], 65535)  # a pixel that is copied stays what it is all the same
+            weights[k, i] = min(
+                upto - before[i], 65535
+            )  # a pixel that is copied stays what it is all the same
             before[i] = upto
     return first, weights, num
 

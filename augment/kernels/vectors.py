@@ -58,8 +58,12 @@ class Lanes:
         """The upper halves of the products of unsigned integers: times 65536ths."""
         # Written out as widening, product, shift and narrowing it is recognised only where no widening left its loop.
         kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS, _INDEX])
-        multiply = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.umul.fix.v{LANES}i16")
-        return Lanes(self.builder, self.builder.call(multiply, [self.vector, _vector_of(other), _INDEX(16)]))
+        multiply = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.umul.fix.v{LANES}i16"
+        )
+        return Lanes(
+            self.builder, self.builder.call(multiply, [self.vector, _vector_of(other), _INDEX(16)])
+        )
 
     def __abs__(self) -> "Lanes":
         negative = self.builder.icmp_signed("<", self.vector, _vector_of(0))
@@ -140,7 +144,9 @@ class Call:
         return self.builder.load(self._pointer(argument, offset, kind), align=_bytes_of(kind))
 
     def store(self, value: Any, argument: int, offset: Index) -> None:
-        self.builder.store(value, self._pointer(argument, offset, value.type), align=_bytes_of(value.type))
+        self.builder.store(
+            value, self._pointer(argument, offset, value.type), align=_bytes_of(value.type)
+        )
 
     def spread(self, argument: int, offset: Index) -> Lanes:
         """One number of an array, in all lanes."""
@@ -157,7 +163,10 @@ class Call:
     def steps(self, length: Index, step: int) -> Iterator[Index]:
         """Emit a loop over registers of a row, at least one long: their places; the last may overlap the one before."""
         index, last = length.value.type, length - step
-        with cgutils.for_range_slice(self.builder, index(0), length.value, index(step), index) as (x, _count):
+        with cgutils.for_range_slice(self.builder, index(0), length.value, index(step), index) as (
+            x,
+            _count,
+        ):
             yield Index(self.builder, x).at_most(last)
 
     def ready(self, known: int | None, prepare: Callable[[Index], Any]) -> list[Any] | None:
@@ -184,7 +193,9 @@ class Call:
         with cgutils.for_range(self.builder, number.value) as loop:
             k = Index(self.builder, loop.index)
             for more, place in zip(part(k, prepare(k)), kept, strict=True):
-                self.builder.store((Lanes(self.builder, self.builder.load(place)) + more).vector, place)
+                self.builder.store(
+                    (Lanes(self.builder, self.builder.load(place)) + more).vector, place
+                )
         return [Lanes(self.builder, self.builder.load(place)) for place in kept]
 
     def cases(self, number: Index, most: int, emit: Callable[[int | None], None]) -> None:
@@ -225,12 +236,19 @@ def unpack(builder: Any, pixels: Any) -> list[Lanes]:
     """64 bytes, times 256, as 32 and 32 numbers, in an order that takes an instruction each."""
     zeros = ir.Constant(_WIDE_BYTES, [0] * WIDE)
     masks = [mask_of([n for place in half for n in (place, WIDE + place)]) for half in _HALVES]
-    return [Lanes(builder, builder.bitcast(builder.shuffle_vector(zeros, pixels, mask), _SHORTS)) for mask in masks]
+    return [
+        Lanes(builder, builder.bitcast(builder.shuffle_vector(zeros, pixels, mask), _SHORTS))
+        for mask in masks
+    ]
 
 
 def pack(builder: Any, first: Lanes, second: Lanes) -> Any:
     """The lower bytes of what was unpacked, where they were."""
-    places = {place: 2 * n + WIDE * half for half, of_half in enumerate(_HALVES) for n, place in enumerate(of_half)}
+    places = {
+        place: 2 * n + WIDE * half
+        for half, of_half in enumerate(_HALVES)
+        for n, place in enumerate(of_half)
+    }
     parts = [builder.bitcast(part.vector, _WIDE_BYTES) for part in (first, second)]
     return builder.shuffle_vector(*parts, mask_of([places[place] for place in range(WIDE)]))
 

@@ -66,7 +66,10 @@ def grid(
     top = _MARGIN + (_TITLE_PX + 15 if title else 0) + (_HEADING_PX + 9 if headings else 0)
     num_lines = max(len(cell.caption.splitlines()) for row in rows for cell in row)
     pitch = cell_px + _GAP + (_LINE_PX * num_lines + 4 if num_lines else 0)
-    width = max(lefts[-1] + cell_px, _MARGIN + int(_font(_TITLE_PX, bold=True).getlength(title))) + _MARGIN
+    width = (
+        max(lefts[-1] + cell_px, _MARGIN + int(_font(_TITLE_PX, bold=True).getlength(title)))
+        + _MARGIN
+    )
     sheet = Image.new("RGB", (width, top + pitch * height - _GAP + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN - 3), title, fill=_INK, font=_font(_TITLE_PX, bold=True))
@@ -90,20 +93,31 @@ def _lefts(num_columns: int, blocks: int, breaks: Collection[int], cell_px: int)
     return lefts
 
 
-def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int, cell_px: int) -> None:
+def _paste(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int, cell_px: int
+) -> None:
     if cell.image is None:
         return
     picture = _fitted(cell.image, cell_px)
-    sheet.paste(picture, (left + (cell_px - picture.width) // 2, top + (cell_px - picture.height) // 2))
+    sheet.paste(
+        picture, (left + (cell_px - picture.width) // 2, top + (cell_px - picture.height) // 2)
+    )
     for number, line in enumerate(cell.caption.splitlines()):
         text = _shortened(line, _font(_CAPTION_PX), cell_px)
-        draw.text((left, top + cell_px + 3 + number * _LINE_PX), text, fill=_PALE_INK, font=_font(_CAPTION_PX))
+        draw.text(
+            (left, top + cell_px + 3 + number * _LINE_PX),
+            text,
+            fill=_PALE_INK,
+            font=_font(_CAPTION_PX),
+        )
 
 
 def _fitted(image: Tensor, side: int) -> Image.Image:
     """Scale a picture so that its longer side fills the cell."""
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-        raise ValueError(f"a picture must be (3, H, W) uint8, got {tuple(image.shape)} {image.dtype}")
+        raise ValueError(
+            f"a picture must be (3, H, W) uint8, got {tuple(image.shape)} {image.dtype}"
+        )
     picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()))
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

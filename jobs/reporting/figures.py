@@ -18,7 +18,9 @@ from jobs.training.bottleneck import STAGES, bottleneck, stage_means
 INK, PALE, GRID = "#20242a", "#6a727c", "#e4e8ec"
 COLOURS = ("#1f6fb2", "#d2691e")
 STAGE_COLOURS = ("#1f6fb2", "#6ba3d6", "#b5d1ea", "#e0a46c", "#f1d3b5", "#d2691e")
-COLLAPSE_SHARE = 0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
+COLLAPSE_SHARE = (
+    0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
+)
 WIDE, HALF = (13.0, 4.0), (7.2, 4.6)  # inches
 STYLE = {
     "figure.dpi": 144,
@@ -60,7 +62,9 @@ def loss(lines: Lines) -> Picture:
     finding = f"Loss is {_short(last)} at step {lines[-1]['step']:,}"
     if len(lines) > 1:
         steps = lines[-1]["step"] - lines[0]["step"]
-        finding = f"Loss {_moved(first, last)} from {_short(first)} to {_short(last)} in {steps:,} steps"
+        finding = (
+            f"Loss {_moved(first, last)} from {_short(first)} to {_short(last)} in {steps:,} steps"
+        )
     with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
         _curve(axes, lines, "loss", COLOURS[0])
         axes.set_ylabel("loss")
@@ -76,11 +80,15 @@ def feature_spread(lines: Lines, embed_dim: int) -> Picture:
     """
     even, std, rank = embed_dim**-0.5, lines[-1]["feature_std"], lines[-1]["rankme"]
     state = "Features have collapsed" if std < COLLAPSE_SHARE * even else "No collapse"
-    finding = f"{state}: feature std {std / even:.0%} of an even spread's, effective rank {rank:.0f}"
+    finding = (
+        f"{state}: feature std {std / even:.0%} of an even spread's, effective rank {rank:.0f}"
+    )
     with _figure(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, lines, "feature_std", COLOURS[0])
         upper.axhline(even, color=PALE, linewidth=1, linestyle=(0, (4, 3)))
-        upper.annotate("even spread", (1, even), (0, 3), ("axes fraction", "data"), "offset points", **_note())
+        upper.annotate(
+            "even spread", (1, even), (0, 3), ("axes fraction", "data"), "offset points", **_note()
+        )
         upper.set(ylabel="feature std", ylim=(0, 1.2 * _highest(lines, "feature_std", even)))
         _curve(lower, lines, "rankme", COLOURS[1])
         lower.set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(lines, "rankme", 1)))
@@ -93,7 +101,9 @@ def health(lines: Lines) -> Picture | None:
     if not looks:
         return None
     first, last = looks[0], looks[-1]
-    finding = f"Effective rank of the corpus's embeddings is {last['health_rankme']:.0f} at the last look"
+    finding = (
+        f"Effective rank of the corpus's embeddings is {last['health_rankme']:.0f} at the last look"
+    )
     if len(looks) > 1:
         moved = _moved(first["health_rankme"], last["health_rankme"])
         finding = (
@@ -103,10 +113,15 @@ def health(lines: Lines) -> Picture | None:
     spreads = [look for look in looks if "health_spread" in look]
     with _figure(finding, panels=2 if spreads else 1) as (figure, axes):
         _curve(axes[0], looks, "health_rankme", COLOURS[0])
-        axes[0].set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(looks, "health_rankme", 1)))
+        axes[0].set(
+            ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(looks, "health_rankme", 1))
+        )
         if spreads:
             _curve(axes[1], spreads, "health_spread", COLOURS[1])
-            axes[1].set(ylabel="projections' spread\n(1: even)", ylim=(0, 1.15 * _highest(spreads, "health_spread", 1)))
+            axes[1].set(
+                ylabel="projections' spread\n(1: even)",
+                ylim=(0, 1.15 * _highest(spreads, "health_spread", 1)),
+            )
     return Picture("health.png", finding, _png(figure))
 
 
@@ -119,7 +134,10 @@ def geometry(lines: Lines) -> Picture | None:
     finding = f"Alignment {last['health_alignment']:.2f}, uniformity {last['health_uniformity']:.2f} at the last look"
     with _figure(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, looks, "health_alignment", COLOURS[0])
-        upper.set(ylabel="alignment\n(0: views coincide)", ylim=(0, 1.15 * _highest(looks, "health_alignment", 0.1)))
+        upper.set(
+            ylabel="alignment\n(0: views coincide)",
+            ylim=(0, 1.15 * _highest(looks, "health_alignment", 0.1)),
+        )
         _curve(lower, looks, "health_uniformity", COLOURS[1])
         lower.set(ylabel="uniformity\n(lower: more even)")
     return Picture("geometry.png", finding, _png(figure))
@@ -131,7 +149,9 @@ def information(lines: Lines) -> Picture | None:
         return None
     finding = f"Two views share at least {lines[-1]['info_nce_bound']:.2f} nats, by InfoNCE's bound"
     with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
-        _curve(axes, [line for line in lines if "info_nce_bound" in line], "info_nce_bound", COLOURS[0])
+        _curve(
+            axes, [line for line in lines if "info_nce_bound" in line], "info_nce_bound", COLOURS[0]
+        )
         axes.set_ylabel("mutual information\nat least (nats)")
     return Picture("information.png", finding, _png(figure))
 
@@ -143,14 +163,18 @@ def _looks(lines: Lines) -> Lines:
 
 def throughput(lines: Lines) -> Picture:
     """Draw images per second and the share of time spent waiting for data."""
-    rate, wait = (median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction"))
+    rate, wait = (
+        median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction")
+    )
     finding = f"{rate:,.0f} images/s at the median, {wait:.1%} of the time spent waiting for data"
     with _figure(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, lines, "images_per_s", COLOURS[0])
         upper.set(ylabel="images / s", ylim=(0, 1.15 * _highest(lines, "images_per_s", 1)))
         shares = [{**line, "wait": 100 * line["wait_fraction"]} for line in lines]
         _curve(lower, shares, "wait", COLOURS[1])
-        lower.set(ylabel="waiting for data\n(% of time)", ylim=(0, 1.15 * _highest(shares, "wait", 9)))
+        lower.set(
+            ylabel="waiting for data\n(% of time)", ylim=(0, 1.15 * _highest(shares, "wait", 9))
+        )
     return Picture("throughput.png", finding, _png(figure))
 
 
@@ -164,11 +188,20 @@ def stages(lines: Lines) -> Picture | None:
         for row, names in ((1, STAGES[:3]), (0, STAGES[3:])):
             left = 0.0
             for name in names:
-                axes.barh(row, means[name], left=left, color=STAGE_COLOURS[STAGES.index(name)], label=name, height=0.55)
+                axes.barh(
+                    row,
+                    means[name],
+                    left=left,
+                    color=STAGE_COLOURS[STAGES.index(name)],
+                    label=name,
+                    height=0.55,
+                )
                 left += means[name]
         axes.set_yticks((0, 1), ("a training\nworker", "a data task"))
         axes.grid(axis="y", visible=False)
-        axes.legend(ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
+        axes.legend(
+            ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False
+        )
     return Picture("stages.png", finding, _png(figure))
 
 
@@ -207,7 +240,15 @@ def _figure(
 def _curve(axes: Axes, lines: Lines, name: str, colour: str) -> None:
     few = len(lines) <= 30
     steps, values = [line["step"] for line in lines], [line[name] for line in lines]
-    axes.plot(steps, values, color=colour, marker="o" if few else None, markersize=4, clip_on=False, zorder=3)
+    axes.plot(
+        steps,
+        values,
+        color=colour,
+        marker="o" if few else None,
+        markersize=4,
+        clip_on=False,
+        zorder=3,
+    )
     axes.margins(x=0.02)
 
 

@@ -83,14 +83,19 @@ def header(title: str, lead: str, badge: str, *, done: bool) -> Html:
 def tiles(values: Sequence[tuple[str, str]]) -> Html:
     """Show a few figures at a glance, each a value and what it is."""
     shown = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in values
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for value, name in values
     )
     return Html(f'<div class="tiles">{shown}</div>')
 
 
 def section(title: str, *content: Html) -> Html:
     """Make a section."""
-    return Html(f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(part.text for part in content) + "\n</section>")
+    return Html(
+        f"<section>\n<h2>{escape(title)}</h2>\n"
+        + "\n".join(part.text for part in content)
+        + "\n</section>"
+    )
 
 
 def paragraph(text: str, *, pale: bool = False) -> Html:
@@ -111,20 +116,29 @@ def pictures(*shown: Picture, width: int | None = None) -> Html:
         f'src="data:image/png;base64,{base64.b64encode(picture.png).decode()}">'
         for picture in shown
     ]
-    return Html(f'<div class="curves">{"".join(images)}</div>' if len(images) > 1 else "".join(images))
+    return Html(
+        f'<div class="curves">{"".join(images)}</div>' if len(images) > 1 else "".join(images)
+    )
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, strong: Sequence[int] = ()) -> Html:
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, strong: Sequence[int] = ()
+) -> Html:
     """Make a table: numbers to the right, `Html` as it is, everything else escaped; `strong` rows stand out."""
     rows = [list(row) for row in rows]
     numeric = [
-        bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(headings))
+        bool(rows) and all(isinstance(row[column], int | float) for row in rows)
+        for column in range(len(headings))
     ]
     kinds = [' class="number"' if number else "" for number in numeric]
-    head = "".join(f"<th{kind}>{escape(heading)}</th>" for kind, heading in zip(kinds, headings, strict=True))
+    head = "".join(
+        f"<th{kind}>{escape(heading)}</th>" for kind, heading in zip(kinds, headings, strict=True)
+    )
     lines = []
     for index, row in enumerate(rows):
-        cells = "".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True))
+        cells = "".join(
+            f"<td{kind}>{_cell(value)}</td>" for kind, value in zip(kinds, row, strict=True)
+        )
         lines.append(f"<tr{' class=strong' if index in strong else ''}>{cells}</tr>")
     return Html(f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>')
 
@@ -153,4 +167,6 @@ def lines(texts: Iterable[str]) -> Html:
 
 def listing(summary: str, text: str) -> Html:
     """Fold a long text away under a line."""
-    return Html(f"<details><summary>{escape(summary)}</summary>\n<pre>{escape(text)}</pre></details>")
+    return Html(
+        f"<details><summary>{escape(summary)}</summary>\n<pre>{escape(text)}</pre></details>"
+    )

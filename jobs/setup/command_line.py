@@ -78,7 +78,9 @@ def _load(recipe: str) -> DictConfig:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(path.name.removesuffix(".yaml") for path in (resources.files("jobs") / "recipes").iterdir())
+    return sorted(
+        path.name.removesuffix(".yaml") for path in (resources.files("jobs") / "recipes").iterdir()
+    )
 
 
 def _assign(raw: DictConfig, key: str, text: str) -> None:
@@ -89,7 +91,9 @@ def _assign(raw: DictConfig, key: str, text: str) -> None:
         try:
             value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
         except (YAMLError, OmegaConfBaseException) as error:
-            raise InputError(f"{key}={text} is no YAML value: {str(error).splitlines()[0]}") from error
+            raise InputError(
+                f"{key}={text} is no YAML value: {str(error).splitlines()[0]}"
+            ) from error
     try:
         OmegaConf.update(raw, key, value, merge=True, force_add=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
@@ -113,7 +117,11 @@ def _explain(config: type[Frozen], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = [name for name, _, _ in keys(config)]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        return f"unknown key {key}: the nearest known key is {near[0]}" if near else f"unknown key {key}"
+        return (
+            f"unknown key {key}: the nearest known key is {near[0]}"
+            if near
+            else f"unknown key {key}"
+        )
     if problem["type"] == "missing":
         return f"{key} is missing: give {key}=..."
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -125,7 +133,9 @@ def _explain(config: type[Frozen], problem: Any) -> str:
 def keys(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
     """Yield every leaf key of a configuration class with its field and the name of its type."""
     for name, field in config.model_fields.items():
-        nested = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)]
+        nested = [
+            kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)
+        ]
         if nested:
             yield from keys(nested[0], f"{prefix}{name}.")
         else:
@@ -138,7 +148,12 @@ def _is_model(kind: Any) -> bool:
 
 def _type_name(kind: Any) -> str:
     text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-    return text.replace("typing.", "").replace("Literal", "").replace("NoneType", "null").replace("None", "null")
+    return (
+        text.replace("typing.", "")
+        .replace("Literal", "")
+        .replace("NoneType", "null")
+        .replace("None", "null")
+    )
 
 
 def help_text(verb: str, summary: str, config: type[Frozen]) -> str:
@@ -146,7 +161,9 @@ def help_text(verb: str, summary: str, config: type[Frozen]) -> str:
     lines = [f"python -m jobs.{verb} [RECIPE] key=value ...", "", summary, ""]
     for name, field, kind in keys(config):
         default = (
-            "required" if field.is_required() else json.dumps(_jsonable(field.get_default(call_default_factory=True)))
+            "required"
+            if field.is_required()
+            else json.dumps(_jsonable(field.get_default(call_default_factory=True)))
         )
         lines.append(f"  {name:32} {field.description or ''} [{kind}; {default}]")
     flags = "--help  --print-config (as YAML; starts nothing)  --json (one object as the last line of stdout)"
@@ -186,7 +203,9 @@ def main(
     rest = [word for word in words if not word.startswith("--")]
     try:
         if unknown := flags - {"--help", "--print-config", "--json"}:
-            raise InputError(f"unknown option {sorted(unknown)[0]}: there are --help, --print-config and --json")
+            raise InputError(
+                f"unknown option {sorted(unknown)[0]}: there are --help, --print-config and --json"
+            )
         if "--help" in flags:
             print(help_text(verb, summary, build(_merge(rest))[0]))
             return 0
@@ -195,7 +214,10 @@ def main(
             print(to_yaml(config), end="")
             return 0
         result = run(config)
-    except (InputError, StorageError) as error:  # storage that fails later than the start is a RunError
+    except (
+        InputError,
+        StorageError,
+    ) as error:  # storage that fails later than the start is a RunError
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunError as error:

@@ -47,13 +47,18 @@ STRIPS = {
     "train": ((0.0, 0.176), (0.412, 0.588), (0.824, 1.0)),
     "test": ((0.206, 0.382), (0.618, 0.794)),
 }  # shares of the width; gaps of 3 %, 11 px or more
-PRETRAIN_SIDE_PX = (64, 192)  # two views of such a crop are different parts of a photograph, as large as the probe's
+PRETRAIN_SIDE_PX = (
+    64,
+    192,
+)  # two views of such a crop are different parts of a photograph, as large as the probe's
 PROBE_SIDE_PX = (48, 64)  # the narrowest strip has 67 px
 JPEG_QUALITY = (60, 95)
 MIN_DETAIL = 8.0  # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
 PROBE_MEAN = (64, 192)  # grey levels, before values outside 0..255 are cut off
 PROBE_GAIN = 3.0  # contrast is multiplied by a factor between 1/3 and this; one spread for all would amplify mere noise
-MTIME_S = 1_000_000_000  # part of a local file's identity: made again, a corpus has the same sample ids
+MTIME_S = (
+    1_000_000_000  # part of a local file's identity: made again, a corpus has the same sample ids
+)
 RECORD = "corpus.json"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
@@ -94,8 +99,24 @@ def make_corpus(
         photograph, label = read_photograph(name), Path(name).stem
         rng = np.random.default_rng([seed, index])
         _write_crops(new / "pretrain", label, photograph, "train", num_pretrain, rng, grey=False)
-        _write_crops(new / "probe" / "train" / label, label, photograph, "train", num_probe_train, rng, grey=True)
-        _write_crops(new / "probe" / "test" / label, label, photograph, "test", num_probe_test, rng, grey=True)
+        _write_crops(
+            new / "probe" / "train" / label,
+            label,
+            photograph,
+            "train",
+            num_probe_train,
+            rng,
+            grey=True,
+        )
+        _write_crops(
+            new / "probe" / "test" / label,
+            label,
+            photograph,
+            "test",
+            num_probe_test,
+            rng,
+            grey=True,
+        )
     (new / RECORD).write_text(json.dumps(record))
     new.rename(root)
     return {**record, "made": True}
@@ -117,7 +138,9 @@ def read_photograph(name: str) -> Image.Image:
     """
     package = find_spec("skimage")
     if package is None or package.origin is None:
-        raise InputError('the demo\'s photographs lie in scikit-image: install it with pip install "afield[demo]"')
+        raise InputError(
+            'the demo\'s photographs lie in scikit-image: install it with pip install "afield[demo]"'
+        )
     with Image.open(Path(package.origin).parent / "data" / name) as file:
         photograph = file.convert("RGB")
     photograph.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
@@ -129,7 +152,9 @@ def strips(width: int, split: str) -> list[tuple[int, int]]:
     return [(round(low * width), round(high * width)) for low, high in STRIPS[split]]
 
 
-def draw_box(size: tuple[int, int], split: str, sides: tuple[int, int], rng: np.random.Generator) -> Box:
+def draw_box(
+    size: tuple[int, int], split: str, sides: tuple[int, int], rng: np.random.Generator
+) -> Box:
     """Draw a crop that lies in one strip of a split.
 
     Args:
@@ -140,19 +165,30 @@ def draw_box(size: tuple[int, int], split: str, sides: tuple[int, int], rng: np.
     """
     choices = strips(size[0], split)
     first, end = choices[int(rng.integers(len(choices)))]
-    width, height = (int(rng.integers(sides[0], min(sides[1], most) + 1)) for most in (end - first, size[1]))
+    width, height = (
+        int(rng.integers(sides[0], min(sides[1], most) + 1)) for most in (end - first, size[1])
+    )
     left = int(rng.integers(first, end - width + 1))
     top = int(rng.integers(0, size[1] - height + 1))
     return left, top, left + width, top + height
 
 
 def _write_crops(
-    folder: Path, label: str, photograph: Image.Image, split: str, count: int, rng: np.random.Generator, *, grey: bool
+    folder: Path,
+    label: str,
+    photograph: Image.Image,
+    split: str,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    grey: bool,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     while written < count:
-        crop = photograph.crop(draw_box(photograph.size, split, PROBE_SIDE_PX if grey else PRETRAIN_SIDE_PX, rng))
+        crop = photograph.crop(
+            draw_box(photograph.size, split, PROBE_SIDE_PX if grey else PRETRAIN_SIDE_PX, rng)
+        )
         if np.asarray(crop.convert("L")).std() < MIN_DETAIL:
             continue
         if grey:

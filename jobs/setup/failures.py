@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from jobs.setup.command_line import RunError
 from pipelines.storage.retries import StorageError
 
-BEHIND = ("cause", "_base_exc", "controller_failure")  # where Ray, and Train's workers and controller, keep it
+BEHIND = (
+    "cause",
+    "_base_exc",
+    "controller_failure",
+)  # where Ray, and Train's workers and controller, keep it
 
 
 def lasting(error: BaseException) -> str | None:
@@ -19,7 +23,9 @@ def lasting(error: BaseException) -> str | None:
         seen.add(id(one))
         behind = [one.__cause__, *(getattr(one, name, None) for name in BEHIND)]
         behind += getattr(one, "worker_failures", {}).values()
-        left += [other for other in behind if isinstance(other, BaseException) and id(other) not in seen]
+        left += [
+            other for other in behind if isinstance(other, BaseException) and id(other) not in seen
+        ]
     return None
 
 

@@ -48,7 +48,10 @@ def make_manifest(source: str, out: str, per_video: int | None = None) -> Manife
             raise InputError(str(error.cause)) from None
         raise
     left = ", ".join(f"{count} x {reason}" for reason, count in manifest.left_out.items())
-    print(f"indexed {manifest.num_rows} samples of {source}{f'; left out: {left}' if left else ''}", file=sys.stderr)
+    print(
+        f"indexed {manifest.num_rows} samples of {source}{f'; left out: {left}' if left else ''}",
+        file=sys.stderr,
+    )
     return manifest
 
 

@@ -29,11 +29,17 @@ WORKER_ENV = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",  # older S3 servers refuse the clients' newer trailers
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),  # keep image-sized buffers instead of returning them on every free
+    "MALLOC_MMAP_THRESHOLD_": str(
+        1 << 30
+    ),  # keep image-sized buffers instead of returning them on every free
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-FORWARDED = (*WORKER_ENV, retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE)  # to the workers of a joined cluster
+FORWARDED = (
+    *WORKER_ENV,
+    retries.RETRY_VARIABLE,
+    retries.TIMEOUT_VARIABLE,
+)  # to the workers of a joined cluster
 
 _own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
 
@@ -67,7 +73,11 @@ class Session:
     @property
     def scaling(self) -> Any:
         """The number of workers as Ray Train takes it: one number, or the least and the most."""
-        return self.num_workers if self.min_workers == self.num_workers else (self.min_workers, self.num_workers)
+        return (
+            self.num_workers
+            if self.min_workers == self.num_workers
+            else (self.min_workers, self.num_workers)
+        )
 
 
 def in_submitted_job() -> bool:
@@ -108,7 +118,11 @@ def check_reachable(key: str, uri: str) -> None:
 
 @contextmanager
 def session(
-    cluster: ClusterConfig, *, train: bool = True, paths: tuple[str, ...] = (), placement: Placement = "worker"
+    cluster: ClusterConfig,
+    *,
+    train: bool = True,
+    paths: tuple[str, ...] = (),
+    placement: Placement = "worker",
 ) -> Iterator[Session]:
     """Join the cluster that `cluster.address` names, or start a local Ray and stop it at the end.
 
@@ -154,27 +168,47 @@ def _start(cluster: ClusterConfig) -> bool:
     for name, value in WORKER_ENV.items():
         os.environ.setdefault(name, value)
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their progress goes to Ray's log files; ours to the terminal
+        logging.getLogger(name).setLevel(
+            logging.ERROR
+        )  # their progress goes to Ray's log files; ours to the terminal
     address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
     if address in (None, "", "local"):
         logical = max(os.cpu_count() or 1, cluster.max_workers + 2)
-        print(f"starting a local Ray with {logical} logical CPUs on {os.cpu_count()} cores", file=sys.stderr)
+        print(
+            f"starting a local Ray with {logical} logical CPUs on {os.cpu_count()} cores",
+            file=sys.stderr,
+        )
         ray.init(
-            address="local", num_cpus=logical, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+            address="local",
+            num_cpus=logical,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
         )
         return True
     runtime_env: dict[str, object] = {"env_vars": {name: os.environ[name] for name in FORWARDED}}
-    if not in_submitted_job() and (ROOT / "pyproject.toml").exists():  # else the nodes have the package installed
+    if (
+        not in_submitted_job() and (ROOT / "pyproject.toml").exists()
+    ):  # else the nodes have the package installed
         runtime_env["working_dir"] = str(ROOT)
     try:
-        ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            address=address,
+            runtime_env=runtime_env,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"cluster.address {address} cannot be joined ({first}): check that Ray runs there") from error
+        raise InputError(
+            f"cluster.address {address} cannot be joined ({first}): check that Ray runs there"
+        ) from error
     return False
 
 
-def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...], placement: Placement) -> Session:
+def _check(
+    cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...], placement: Placement
+) -> Session:
     resources = ray.cluster_resources()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for path in paths:
@@ -202,7 +236,9 @@ def _check(cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, 
             "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
         )
     pool = _view_actors(cluster, gpus, left, use_gpu=use_gpu and train, placement=placement)
-    threads = max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
+    threads = (
+        max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
+    )
     return Session(
         num_workers=cluster.max_workers,
         min_workers=cluster.min_workers,
@@ -235,7 +271,11 @@ def _view_actors(
     # No actor spans two GPUs. Training may grow to its most workers, and would take the GPUs of actors that come later.
     whole = max(0, int(gpus) - (cluster.max_workers if use_gpu else 0))
     shared = int(gpus) - whole
-    room = whole * _times(1, share) + shared * _times(1 - cluster.gpus_per_worker, share) if share else math.inf
+    room = (
+        whole * _times(1, share) + shared * _times(1 - cluster.gpus_per_worker, share)
+        if share
+        else math.inf
+    )
     needed = cluster.view_actors * ACTOR_CPUS
     if cluster.view_actors <= room and needed + DECODE_CPUS + PLANNER_CPUS <= cpus:
         return ActorPool(cluster.view_actors, share)
@@ -267,7 +307,10 @@ def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu:
 
 def _smallest(nodes: list[dict[str, Any]]) -> float:
     """CPUs of the smallest node that has one."""
-    return min((size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1), default=0.0)
+    return min(
+        (size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1),
+        default=0.0,
+    )
 
 
 def _leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:

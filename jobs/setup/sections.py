@@ -13,18 +13,29 @@ from pipelines.media.image import Limits
 class SourceConfig(Frozen):
     """Where samples come from."""
 
-    uri: str = Field(min_length=1, description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest")
-    max_pixels: int = Field(100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px")
+    uri: str = Field(
+        min_length=1,
+        description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest",
+    )
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px"
+    )
     max_bytes: int = Field(2**30, ge=1, description="larger files are quarantined unread, bytes")
-    max_frames: int = Field(2_000_000, ge=1, description="videos of more frames are quarantined undecoded")
-    max_duration_s: float = Field(43_200, gt=0, description="longer videos are quarantined undecoded, seconds")
+    max_frames: int = Field(
+        2_000_000, ge=1, description="videos of more frames are quarantined undecoded"
+    )
+    max_duration_s: float = Field(
+        43_200, gt=0, description="longer videos are quarantined undecoded, seconds"
+    )
     decode_timeout_s: float = Field(
         60, gt=0, description="a sample that takes longer to decode is quarantined, seconds"
     )
     allow_truncated: bool = Field(
         False, description="use files that were cut off: images part grey, videos up to the cut"
     )
-    max_bad_fraction: float = Field(0.1, ge=0, le=1, description="stop when more of the samples than this are bad")
+    max_bad_fraction: float = Field(
+        0.1, ge=0, le=1, description="stop when more of the samples than this are bad"
+    )
     interleave: int = Field(
         1,
         ge=1,
@@ -32,7 +43,8 @@ class SourceConfig(Frozen):
         "shards packed in order of class",
     )
     verify: Literal["etag", "none"] = Field(
-        "none", description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)"
+        "none",
+        description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)",
     )
 
     def limits(self) -> Limits:
@@ -48,7 +60,9 @@ class SourceConfig(Frozen):
 
 
 PER_VIDEO = Field(
-    None, ge=0, description="clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1"
+    None,
+    ge=0,
+    description="clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1",
 )
 
 
@@ -61,42 +75,74 @@ class PerVideoConfig(Frozen):
 class ClipConfig(Frozen):
     """What is taken of videos."""
 
-    num_frames: int = Field(16, ge=1, description="frames of a clip; a shorter video's last frame is repeated")
-    frame_stride: int = Field(4, ge=1, description="frames of the video from one frame of a clip to the next")
-    fps: float | None = Field(None, gt=0, description="frames per second of a clip; null: by frame_stride")
+    num_frames: int = Field(
+        16, ge=1, description="frames of a clip; a shorter video's last frame is repeated"
+    )
+    frame_stride: int = Field(
+        4, ge=1, description="frames of the video from one frame of a clip to the next"
+    )
+    fps: float | None = Field(
+        None, gt=0, description="frames per second of a clip; null: by frame_stride"
+    )
     per_video: int | None = PER_VIDEO
-    as_frames: bool = Field(False, description="single frames instead of clips, for methods that take images")
+    as_frames: bool = Field(
+        False, description="single frames instead of clips, for methods that take images"
+    )
 
     def sampling(self, manifest: Manifest, seed: int) -> Sampling:
         """How samples are drawn from the videos of a manifest."""
-        return Sampling(self.num_frames, self.frame_stride, self.fps, manifest.per_video, self.as_frames, seed)
+        return Sampling(
+            self.num_frames, self.frame_stride, self.fps, manifest.per_video, self.as_frames, seed
+        )
 
 
 class ClusterConfig(Frozen):
     """Which Ray cluster, and what the job takes of it."""
 
-    address: str = Field("auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT")
-    num_workers: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$")] = Field(
-        1, description="training processes; MIN..MAX: as many as the cluster has room for"
+    address: str = Field(
+        "auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT"
     )
-    cpus_per_worker: Literal["auto"] | float = Field("auto", description="logical CPUs a training process holds")
-    max_failures: int = Field(3, ge=-1, description="worker group restarts before giving up; -1: no limit")
-    use_gpu: Literal["auto"] | bool = Field("auto", description="one GPU a training process; auto: where there are any")
+    num_workers: (
+        Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$")]
+    ) = Field(1, description="training processes; MIN..MAX: as many as the cluster has room for")
+    cpus_per_worker: Literal["auto"] | float = Field(
+        "auto", description="logical CPUs a training process holds"
+    )
+    max_failures: int = Field(
+        3, ge=-1, description="worker group restarts before giving up; -1: no limit"
+    )
+    use_gpu: Literal["auto"] | bool = Field(
+        "auto", description="one GPU a training process; auto: where there are any"
+    )
     gpus_per_worker: float = Field(
-        1.0, gt=0.5, le=1, description="share of its GPU a training process holds; the rest is for view actors"
+        1.0,
+        gt=0.5,
+        le=1,
+        description="share of its GPU a training process holds; the rest is for view actors",
     )
-    view_actors: int = Field(1, ge=1, description="actors that change colours where views.placement is actor")
+    view_actors: int = Field(
+        1, ge=1, description="actors that change colours where views.placement is actor"
+    )
     gpus_per_view_actor: float = Field(
-        1.0, ge=0, le=1, description="share of a GPU each of them holds where the cluster has any; 0: on the CPU"
+        1.0,
+        ge=0,
+        le=1,
+        description="share of a GPU each of them holds where the cluster has any; 0: on the CPU",
     )
     shared_fs: bool = Field(False, description="local paths are the same files on every node")
-    storage_retry_s: float = Field(300.0, ge=0, description="how long a failing storage request is tried again, s")
-    storage_timeout_s: float = Field(30.0, gt=0, description="a storage request without a byte for so long stalls, s")
+    storage_retry_s: float = Field(
+        300.0, ge=0, description="how long a failing storage request is tried again, s"
+    )
+    storage_timeout_s: float = Field(
+        30.0, gt=0, description="a storage request without a byte for so long stalls, s"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if self.min_workers > self.max_workers:
-            raise ValueError(f"num_workers must be MIN..MAX with MIN <= MAX, got {self.num_workers}")
+            raise ValueError(
+                f"num_workers must be MIN..MAX with MIN <= MAX, got {self.num_workers}"
+            )
         return self
 
     @property

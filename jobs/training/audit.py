@@ -42,7 +42,9 @@ class SampleAudit:
         """Take note of a micro-batch of optimiser step `step`, counted from 1."""
         if self._enabled:
             valid = columns[schema.VALID]
-            epoch, sample_id = (columns[name][valid].cpu().numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
+            epoch, sample_id = (
+                columns[name][valid].cpu().numpy() for name in (schema.EPOCH, schema.SAMPLE_ID)
+            )
             self._batches.append((step, epoch, sample_id))
             if step % STEPS_PER_PART == 0:
                 self.flush()
@@ -59,7 +61,11 @@ class SampleAudit:
             np.full(sum(sizes), self._rank),
             np.concatenate([sample_id for _, _, sample_id in self._batches]),
         ]
-        table = pa.Table.from_arrays([pa.array(column, pa.int64()) for column in columns], schema=SCHEMA)
-        with uris.open_atomic(self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")) as file:
+        table = pa.Table.from_arrays(
+            [pa.array(column, pa.int64()) for column in columns], schema=SCHEMA
+        )
+        with uris.open_atomic(
+            self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")
+        ) as file:
             pq.write_table(table, file)
         self._batches = []

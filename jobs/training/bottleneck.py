@@ -2,7 +2,14 @@
 
 from typing import Any
 
-STAGES = ("fetch", "decode", "crop", "transport", "wait", "train")  # the first three of data tasks, then of workers
+STAGES = (
+    "fetch",
+    "decode",
+    "crop",
+    "transport",
+    "wait",
+    "train",
+)  # the first three of data tasks, then of workers
 FREE_SHARE = 0.1  # of the workers' time; who waits less for data is limited by training
 RETRIES_SHARE = 0.01  # of the images; more retries than that are worth a word
 
@@ -21,7 +28,11 @@ def stage_means(lines: list[dict[str, Any]]) -> dict[str, float]:
     """Average the stages' milliseconds an image over a log, without its first line, in which the pipeline fills."""
     timed = [line for line in lines if "train_ms" in line]
     timed = timed[1:] or timed
-    return {stage: sum(line[f"{stage}_ms"] for line in timed) / len(timed) for stage in STAGES} if timed else {}
+    return (
+        {stage: sum(line[f"{stage}_ms"] for line in timed) / len(timed) for stage in STAGES}
+        if timed
+        else {}
+    )
 
 
 def bottleneck(lines: list[dict[str, Any]]) -> str | None:
@@ -56,4 +67,8 @@ def _limiting(means: dict[str, float], waiting: float) -> str:
 def _throttled(lines: list[dict[str, Any]]) -> str:
     tried = sum(line.get("storage_retries", 0) for line in lines)
     many = tried > RETRIES_SHARE * lines[-1]["samples"]
-    return f"; storage requests were tried again {tried} times: is the bucket throttled?" if many else ""
+    return (
+        f"; storage requests were tried again {tried} times: is the bucket throttled?"
+        if many
+        else ""
+    )

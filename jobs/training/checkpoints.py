@@ -59,7 +59,9 @@ def ledger(folder: str) -> Ledger:
     name = committed(folder)
     if name is None:
         return Ledger(0, ())
-    return Ledger.from_dict(json.loads(uris.read_bytes(uris.join(folder, name, _CONTENTS)))["ledger"])
+    return Ledger.from_dict(
+        json.loads(uris.read_bytes(uris.join(folder, name, _CONTENTS)))["ledger"]
+    )
 
 
 def mend(folder: str) -> None:
@@ -73,7 +75,9 @@ def mend(folder: str) -> None:
         return
     snapshot = _snapshot(folder)
     latest = committed(folder)
-    found = snapshot is not None and {_name(result) for result in snapshot["checkpoint_results"]} <= set(names)
+    found = snapshot is not None and {
+        _name(result) for result in snapshot["checkpoint_results"]
+    } <= set(names)
     if found and (latest is None or _is_whole(uris.join(folder, latest))):
         return
     whole = next((name for name in reversed(names) if _is_whole(uris.join(folder, name))), None)
@@ -105,7 +109,11 @@ def _is_whole(checkpoint: str) -> bool:
 
 def _snapshot_of(name: str | None) -> dict[str, Any]:
     """A snapshot as Train writes it, with one committed checkpoint or none."""
-    results = [{"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step_of(name)}}] if name else []
+    results = (
+        [{"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step_of(name)}}]
+        if name
+        else []
+    )
     return {
         "ray_version": ray.__version__,
         "checkpoint_results": results,

@@ -73,7 +73,11 @@ class Health:
             The same on every rank; None where nothing was looked at.
         """
         settings, final = self._config.health, step == self._job["num_steps"]
-        if step % settings.every_steps and not final and not (saving and settings.on_collapse == "rollback"):
+        if (
+            step % settings.every_steps
+            and not final
+            and not (saving and settings.on_collapse == "rollback")
+        ):
             return None
         figures = self._measure(method, autocast) if collectives.rank() == 0 else {}
         figures = broadcast_from_rank_zero(figures)
@@ -90,7 +94,10 @@ class Health:
         """
         if look is None or look.collapse is None:
             return False
-        wanted, line = self._config.health.on_collapse, f"the encoder collapsed by step {look.step}: {look.collapse}"
+        wanted, line = (
+            self._config.health.on_collapse,
+            f"the encoder collapsed by step {look.step}: {look.collapse}",
+        )
         if wanted == "warn":
             if collectives.rank() == 0:
                 self._job["monitor"].log.remote({"warning": line})
@@ -101,7 +108,9 @@ class Health:
                 RunDir(self._job["run"]).write_rollback(look.step, line)
             return True
         again = " once more, at half the learning rate" if self._rolled_back else ""
-        raise PretrainingError(f"{line}{again}; lower optim.lr, or see the report for when it began")
+        raise PretrainingError(
+            f"{line}{again}; lower optim.lr, or see the report for when it began"
+        )
 
     @torch.no_grad()
     def _measure(self, method: Method, autocast: bool) -> dict[str, float]:
@@ -155,7 +164,9 @@ def read_images(config: PretrainConfig, job: dict[str, Any]) -> tuple[Tensor, Te
     )
     columns = joined(ingest.run_items(pa.table({"start": [0], "stop": [count]}), ingest=work))
     valid = columns[schema.VALID]
-    epoch, sample_id = (torch.from_numpy(columns[key][valid]) for key in (schema.EPOCH, schema.SAMPLE_ID))
+    epoch, sample_id = (
+        torch.from_numpy(columns[key][valid]) for key in (schema.EPOCH, schema.SAMPLE_ID)
+    )
 
     def normalised(crops: Tensor) -> Tensor:
         return generator({name: crops}, epoch, sample_id, photometric_done=True)[name][0]
@@ -167,7 +178,9 @@ def read_images(config: PretrainConfig, job: dict[str, Any]) -> tuple[Tensor, Te
 def _one_view(views: Views) -> tuple[str, Views]:
     """The first group of full size, and a recipe of its first view alone."""
     name = next(name for name in views.groups if views.group_size(name) == views.size)
-    return name, views.model_copy(update={"groups": {name: views.groups[name].model_copy(update={"count": 1})}})
+    return name, views.model_copy(
+        update={"groups": {name: views.groups[name].model_copy(update={"count": 1})}}
+    )
 
 
 @contextmanager

@@ -111,7 +111,12 @@ class StepProgress:
     """
 
     def __init__(self, num_steps: int, done: int) -> None:
-        columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("pretraining"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("steps", total=num_steps, completed=done)

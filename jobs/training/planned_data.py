@@ -55,7 +55,9 @@ class PlannedData(DataConfig):
         stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))
         if self._placement == "actor":
             assert self._view_actors is not None
-            stream = colour_actors.change_colours(stream, generator, self._view_actors, work.block_rows)
+            stream = colour_actors.change_colours(
+                stream, generator, self._view_actors, work.block_rows
+            )
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 
@@ -66,5 +68,9 @@ def resolve(placement: Placement, session: Session) -> Placement:
     if not session.use_gpu:
         return "decode"  # those tasks are spread over every CPU, a worker's CPUs are few and busy with the encoder
     # A GPU that nobody uses costs training nothing; one that is shared would, and so must be asked for.
-    spare = session.view_actors is not None and session.view_actors.gpus > 0 and session.gpus_per_worker == 1
+    spare = (
+        session.view_actors is not None
+        and session.view_actors.gpus > 0
+        and session.gpus_per_worker == 1
+    )
     return "actor" if spare else "worker"

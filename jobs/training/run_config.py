@@ -22,38 +22,54 @@ from pipelines.stream.plan import Plan
 class CheckpointConfig(Frozen):
     """How often to save the state, and how much of it to keep."""
 
-    every_s: float = Field(300.0, gt=0, description="seconds between checkpoints, by rank 0's clock")
+    every_s: float = Field(
+        300.0, gt=0, description="seconds between checkpoints, by rank 0's clock"
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept; older ones of this run are deleted")
 
 
 class HealthConfig(Frozen):
     """How an encoder is watched without labels, and what happens when it stops telling images apart."""
 
-    every_steps: int = Field(100, ge=1, description="optimiser steps between looks at images of the corpus")
-    num_samples: int = Field(512, ge=8, description="images looked at: the first ones of the first epoch")
+    every_steps: int = Field(
+        100, ge=1, description="optimiser steps between looks at images of the corpus"
+    )
+    num_samples: int = Field(
+        512, ge=8, description="images looked at: the first ones of the first epoch"
+    )
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
         "warn",
         description="rollback: once, to the last healthy checkpoint at half the learning rate; a second collapse stops",
     )
     min_spread: float = Field(
-        0.2, ge=0, lt=1, description="collapsed below: spread of the projections over samples, 1 when spread evenly"
+        0.2,
+        ge=0,
+        lt=1,
+        description="collapsed below: spread of the projections over samples, 1 when spread evenly",
     )
-    min_rankme: float = Field(1.5, ge=1, description="collapsed below: effective rank of the embeddings")
-    grace_steps: int = Field(50, ge=0, description="steps before the first that is judged; norms settle in them")
+    min_rankme: float = Field(
+        1.5, ge=1, description="collapsed below: effective rank of the embeddings"
+    )
+    grace_steps: int = Field(
+        50, ge=0, description="steps before the first that is judged; norms settle in them"
+    )
 
 
 class ArtifactConfig(Frozen):
     """Which weights ship."""
 
     select: Literal["last", "best_health"] = Field(
-        "last", description="best_health: of the look whose embeddings have the highest effective rank (RankMe)"
+        "last",
+        description="best_health: of the look whose embeddings have the highest effective rank (RankMe)",
     )
 
 
 class DebugConfig(Frozen):
     """What helps to find out what happened."""
 
-    log_samples: bool = Field(False, description="write which samples each step saw to out/samples/")
+    log_samples: bool = Field(
+        False, description="write which samples each step saw to out/samples/"
+    )
 
 
 class LogConfig(Frozen):
@@ -68,25 +84,37 @@ class PretrainConfig(Frozen):
 
     source: SourceConfig
     out: str = Field(
-        min_length=1, description="run directory: a path or s3:// prefix; new, or holding the same experiment"
+        min_length=1,
+        description="run directory: a path or s3:// prefix; new, or holding the same experiment",
     )
     method: SerializeAsAny[MethodConfig]
     encoder: EncoderConfig = EncoderConfig()
     views: Views
     clip: ClipConfig = ClipConfig()
     optim: OptimConfig = OptimConfig()
-    num_steps: int | None = Field(None, ge=1, description="optimiser steps; exactly one of num_steps and num_epochs")
+    num_steps: int | None = Field(
+        None, ge=1, description="optimiser steps; exactly one of num_steps and num_epochs"
+    )
     num_epochs: float | None = Field(
         None, gt=0, description="passes: steps = num_epochs * samples // global_batch_size"
     )
-    global_batch_size: int = Field(256, ge=1, description="samples of one optimiser step, over all workers")
-    accumulate: int = Field(
-        1, ge=1, description="micro-batches per step and worker; only for losses that are a sample mean"
+    global_batch_size: int = Field(
+        256, ge=1, description="samples of one optimiser step, over all workers"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="initial weights, order of samples and every draw")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="autocast; auto: bfloat16 on GPUs")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches per step and worker; only for losses that are a sample mean",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="initial weights, order of samples and every draw"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="autocast; auto: bfloat16 on GPUs"
+    )
     deterministic: bool = Field(
-        False, description="the same losses to the bit on the same hardware, workers and threads; slower"
+        False,
+        description="the same losses to the bit on the same hardware, workers and threads; slower",
     )
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -133,25 +161,42 @@ class PretrainConfig(Frozen):
             whole["views"].pop(how)
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         whole["source"] = {"uri": whole["source"]["uri"]}
-        names = ("method", "encoder", "views", "clip", "optim", "seed", "global_batch_size", "source")
+        names = (
+            "method",
+            "encoder",
+            "views",
+            "clip",
+            "optim",
+            "seed",
+            "global_batch_size",
+            "source",
+        )
         return dict(_flatten({name: whole[name] for name in names}))
 
     def fingerprint(self) -> str:
         """Short hash of the experiment."""
-        return hashlib.sha256(json.dumps(self.experiment(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.experiment(), sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     leaves: list[tuple[str, Any]] = []
     for key, value in tree.items():
-        leaves += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+        leaves += (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else [(f"{prefix}{key}", value)]
+        )
     return leaves
 
 
 @cache
 def _pretrain_class(method: str) -> type[PretrainConfig]:
     kind = METHODS[method].Config
-    return create_model("PretrainConfig", __base__=PretrainConfig, method=(kind, Field(default_factory=kind)))
+    return create_model(
+        "PretrainConfig", __base__=PretrainConfig, method=(kind, Field(default_factory=kind))
+    )
 
 
 def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:

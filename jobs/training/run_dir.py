@@ -84,7 +84,9 @@ class RunDir:
         try:
             return load_pretrain(yaml.safe_load(uris.read_bytes(self.path("config.yaml"))))
         except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{self.path('config.yaml')} cannot be read: {str(error).splitlines()[0]}") from None
+            raise InputError(
+                f"{self.path('config.yaml')} cannot be read: {str(error).splitlines()[0]}"
+            ) from None
 
     def write_config(self, config: PretrainConfig) -> None:
         """Record what runs, and on what."""
@@ -113,7 +115,9 @@ class RunDir:
 
     def write_rollback(self, step: int, reason: str) -> None:
         """Record that the run goes back; from then on it trains at half the learning rate."""
-        uris.write_bytes(self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode())
+        uris.write_bytes(
+            self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode()
+        )
 
     def join_metrics(self) -> list[dict[str, Any]]:
         """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""
@@ -128,7 +132,10 @@ class RunDir:
 
     def claim_attempt(self) -> int:
         """Take the number of the coming attempt, one more than any before, by writing the first part of its log."""
-        attempt = max((_part_key(name)[0] for name in uris.list_names(self.path("metrics"))), default=-1) + 1
+        attempt = (
+            max((_part_key(name)[0] for name in uris.list_names(self.path("metrics"))), default=-1)
+            + 1
+        )
         self.write_metrics(attempt, 0, [])
         return attempt
 

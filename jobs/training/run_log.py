@@ -43,7 +43,9 @@ class RunLog:
         attempt: Number of this start of the workers.
     """
 
-    def __init__(self, config: PretrainConfig, job: dict[str, Any], step: int, attempt: int) -> None:
+    def __init__(
+        self, config: PretrainConfig, job: dict[str, Any], step: int, attempt: int
+    ) -> None:
         self.last_line: dict[str, Any] = {}
         self._config = config
         self._run = RunDir(job["run"])
@@ -97,7 +99,13 @@ class RunLog:
         kinds = torch.arange(1, 1 + len(REASONS), device=found.device)
         bad = (reason[:, None] == kinds).sum(0)  # bincount would wait for the device
         transport_s = (self._taken_at - columns[schema.READY_AT].max()).clamp(0, self._waited_s)
-        new = [(found != due).sum(), found.new_zeros(()), *(columns[name].sum() for name in SHARES), transport_s, *bad]
+        new = [
+            (found != due).sum(),
+            found.new_zeros(()),
+            *(columns[name].sum() for name in SHARES),
+            transport_s,
+            *bad,
+        ]
         self._sums = self._sums.to(found.device) + torch.stack([value.double() for value in new])
         self._outputs = outputs
 
@@ -115,7 +123,9 @@ class RunLog:
     def _out_of_order(self, misplaced: int) -> str:
         return f"{misplaced} samples since the last line were those of other steps than theirs: please report this"
 
-    def step(self, step: int, lr: float, grad_norm: Tensor, look: dict[str, float], *, final: bool) -> None:
+    def step(
+        self, step: int, lr: float, grad_norm: Tensor, look: dict[str, float], *, final: bool
+    ) -> None:
         """Take note of a step and of a look after it; every so many steps all ranks agree on a line, rank 0 sends it.
 
         Raises:
@@ -131,8 +141,13 @@ class RunLog:
         self._samples += steps * self._config.global_batch_size
         sums = {name: shared.pop(name) for name in (*SUMS, "wait_s")}
         self._bad.update({reason: int(count) for reason in REASONS if (count := sums[reason])})
-        misplaced, infinite = int(sums["misplaced"]), int(sums["infinite"]) // collectives.world_size()
-        times = stage_times(sums, steps * self._config.global_batch_size, elapsed * collectives.world_size())
+        misplaced, infinite = (
+            int(sums["misplaced"]),
+            int(sums["infinite"]) // collectives.world_size(),
+        )
+        times = stage_times(
+            sums, steps * self._config.global_batch_size, elapsed * collectives.world_size()
+        )
         line = {
             "step": step,
             "samples": step * self._config.global_batch_size,
@@ -163,20 +178,30 @@ class RunLog:
             "embedding_norm": embedding.norm(dim=1).mean(),
             "grad_norm": grad_norm,
         }
-        self._sums[SUMS.index(schema.RETRIES)] += RETRIES.total - self._retries  # of this process: what it writes
+        self._sums[SUMS.index(schema.RETRIES)] += (
+            RETRIES.total - self._retries
+        )  # of this process: what it writes
         self._retries = RETRIES.total
         means = torch.stack([value.detach().double() for value in scalars.values()])
         wait_s = torch.full_like(means[:1], self._wait_s)
-        summed = collectives.all_reduce_sum(torch.cat([means, self._sums.to(means.device), wait_s])).tolist()
+        summed = collectives.all_reduce_sum(
+            torch.cat([means, self._sums.to(means.device), wait_s])
+        ).tolist()
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
-        shared = {name: total / collectives.world_size() for name, total in zip(scalars, summed, strict=False)}
+        shared = {
+            name: total / collectives.world_size()
+            for name, total in zip(scalars, summed, strict=False)
+        }
         return shared | dict(zip((*SUMS, "wait_s"), summed[len(scalars) :], strict=True))
 
     def _problem(self, line: dict[str, Any], misplaced: int, infinite: int) -> str | None:
         if misplaced:
             return self._out_of_order(misplaced)
         fraction = self._bad.total() / self._samples
-        if self._samples >= quarantine.MIN_SAMPLES_TO_JUDGE and fraction > self._config.source.max_bad_fraction:
+        if (
+            self._samples >= quarantine.MIN_SAMPLES_TO_JUDGE
+            and fraction > self._config.source.max_bad_fraction
+        ):
             return (
                 f"{quarantine.summary(self._bad, self._bad.total(), self._samples)}, more than source.max_bad_fraction="
                 f"{self._config.source.max_bad_fraction}: "
@@ -208,7 +233,9 @@ class RunLog:
         if self._writing:
             self._writing.result()
         if self._lines:
-            self._writing = self._background.submit(self._run.write_metrics, self._attempt, self._part, self._lines)
+            self._writing = self._background.submit(
+                self._run.write_metrics, self._attempt, self._part, self._lines
+            )
         self._part, self._lines, self._flushed = self._part + 1, [], time.monotonic()
 
     def close(self, *, stopped_at: int | None) -> None:
@@ -245,9 +272,17 @@ def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dic
     waited_s = min(sums["wait_s"], worker_s)
     transport_s = min(sums["transport_s"], waited_s)
     seconds = {name: sums[f"{name}_s"] for name in ("fetch", "decode", "crop")}
-    seconds |= {"wait": waited_s - transport_s, "transport": transport_s, "train": worker_s - waited_s}
+    seconds |= {
+        "wait": waited_s - transport_s,
+        "transport": transport_s,
+        "train": worker_s - waited_s,
+    }
     times = {f"{name}_ms": 1000 * value / num_images for name, value in seconds.items()}
-    return {"wait_fraction": waited_s / worker_s, **times, "storage_retries": round(sums[schema.RETRIES])}
+    return {
+        "wait_fraction": waited_s / worker_s,
+        **times,
+        "storage_retries": round(sums[schema.RETRIES]),
+    }
 
 
 def _memory_gib() -> float:

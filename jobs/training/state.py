@@ -22,7 +22,9 @@ from pipelines.stream.ledger import Ledger
 class TrainState:
     """Everything a checkpoint holds: the method, the optimiser, the step and the ledger of what they have seen."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0) -> None:
+    def __init__(
+        self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0
+    ) -> None:
         self.config = config
         self.device = device
         self._plan = plan
@@ -42,9 +44,13 @@ class TrainState:
                 find_unused_parameters=config.deterministic,
             )
         self.peak_lr = lr_scale * optim.peak_lr(config.optim, config.global_batch_size)
-        self.optimizer = optim.build_optimizer(self.method.param_groups(), config.optim, self.peak_lr)
+        self.optimizer = optim.build_optimizer(
+            self.method.param_groups(), config.optim, self.peak_lr
+        )
         self.step = 0
-        self.best: dict[str, Any] | None = None  # `step`, `rankme` and `encoder` of the healthiest look
+        self.best: dict[str, Any] | None = (
+            None  # `step`, `rankme` and `encoder` of the healthiest look
+        )
         wanted = config.precision
         self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
 
@@ -53,7 +59,9 @@ class TrainState:
         if checkpoint is None:
             return
         with checkpoint.as_directory() as folder:
-            saved = torch.load(Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True)
+            saved = torch.load(
+                Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True
+            )
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best = saved["step"], saved["best"]
@@ -69,7 +77,10 @@ class TrainState:
             return
         rankme = look.figures.get("health_rankme", 0.0)
         if look.collapse is None and (self.best is None or rankme > self.best["rankme"]):
-            encoder = {name: tensor.detach().cpu().clone() for name, tensor in self.method.encoder.state_dict().items()}
+            encoder = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self.method.encoder.state_dict().items()
+            }
             self.best = {"step": self.step, "rankme": rankme, "encoder": encoder}
 
     def ledger(self) -> Ledger:
@@ -79,7 +90,9 @@ class TrainState:
     def set_lr(self, num_steps: int) -> float:
         """Set the coming step's learning rate, which is returned, and weight decay."""
         schedule = self.config.optim
-        return optim.set_schedule(self.optimizer, schedule, step=self.step, num_steps=num_steps, peak=self.peak_lr)
+        return optim.set_schedule(
+            self.optimizer, schedule, step=self.step, num_steps=num_steps, peak=self.peak_lr
+        )
 
     def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
         """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""
@@ -93,7 +106,9 @@ class TrainState:
     def update(self, num_steps: int) -> Tensor:
         """Take the optimiser's step; returns the norm of the gradient before clipping."""
         limit = self.config.optim.clip_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.method.parameters(), float("inf") if limit is None else limit)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.method.parameters(), float("inf") if limit is None else limit
+        )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

@@ -36,7 +36,9 @@ def train_worker(job: dict[str, Any]) -> None:
         job: `config` (as `model_dump`), `num_steps`, `num_rows` (ever stored in the manifest), `threads`,
             `photometric_done`, `run`, `manifest` (its URI), `ledger`, and `monitor`, the driver's actor.
     """
-    if ray.get(job["monitor"].failure.remote()) is None:  # else Ray Train has started this for nothing
+    if (
+        ray.get(job["monitor"].failure.remote()) is None
+    ):  # else Ray Train has started this for nothing
         _train(job)
 
 
@@ -45,10 +47,14 @@ def _train(job: dict[str, Any]) -> None:
     _set_up_torch(config, job["threads"])
     rolled_back = run.rollback() is not None
     lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
-    state = TrainState(config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale)
+    state = TrainState(
+        config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale
+    )
     state.restore(ray.train.get_checkpoint())
     state.method.expect_rows(job["num_rows"])
-    views = ViewGenerator(config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32)
+    views = ViewGenerator(
+        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
+    )
     attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
     log = RunLog(config, job, state.step, attempt)
     audit = SampleAudit(run, attempt, collectives.rank(), enabled=config.debug.log_samples)
@@ -89,7 +95,9 @@ def _train(job: dict[str, Any]) -> None:
     if collectives.rank() == 0:
         write_artifact(state, job, log.last_line)
     log.close(stopped_at=None)
-    if state.step > begun_at:  # a step is saved once: Ray Train would delete it twice, and fail the second time
+    if (
+        state.step > begun_at
+    ):  # a step is saved once: Ray Train would delete it twice, and fail the second time
         save(wait=True)
 
 
@@ -111,14 +119,19 @@ def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[s
     micro = config.global_batch_size // (world * config.accumulate)
     shard = ray.train.get_dataset_shard("train")
     stream = shard.iter_torch_batches(
-        batch_size=micro, prefetch_batches=2, device=state.device, pin_memory=state.device.type == "cuda"
+        batch_size=micro,
+        prefetch_batches=2,
+        device=state.device,
+        pin_memory=state.device.type == "cuda",
     )
     first = state.step * config.global_batch_size + collectives.rank() * micro
     for index, columns in enumerate(stream):
         yield columns, first + index * micro * world
 
 
-def _method_batch(columns: dict[str, Tensor], views: ViewGenerator, *, photometric_done: bool) -> Batch:
+def _method_batch(
+    columns: dict[str, Tensor], views: ViewGenerator, *, photometric_done: bool
+) -> Batch:
     epoch, sample_id = columns[schema.EPOCH], columns[schema.SAMPLE_ID]
     crops = {name: columns[name] for name in views.views.groups}
     images = views(crops, epoch, sample_id, photometric_done=photometric_done)
@@ -154,8 +167,15 @@ def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, An
     return artifact.save(
         run.path("artifact"),
         encoder,
-        config={name: dump[name] for name in ("method", "encoder", "views", "optim", "seed", "global_batch_size")},
-        preprocess={"image_size": config.views.size, "mean": config.views.mean, "std": config.views.std},
+        config={
+            name: dump[name]
+            for name in ("method", "encoder", "views", "optim", "seed", "global_batch_size")
+        },
+        preprocess={
+            "image_size": config.views.size,
+            "mean": config.views.mean,
+            "std": config.views.std,
+        },
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,

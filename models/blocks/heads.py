@@ -6,7 +6,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 
-def mlp(dims: Sequence[int], *, norm: bool = True, last_norm: bool = False, last_bias: bool = True) -> nn.Sequential:
+def mlp(
+    dims: Sequence[int], *, norm: bool = True, last_norm: bool = False, last_bias: bool = True
+) -> nn.Sequential:
     """Build a multi-layer perceptron with ReLU between its layers, as projection or prediction head.
 
     A layer followed by batch norm has no bias: the norm would subtract it.

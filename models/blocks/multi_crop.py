@@ -42,7 +42,9 @@ def encode_by_size(encoder: Encoder, crops: Sequence[Tensor]) -> Tensor:
     embeddings: dict[int, Tensor] = {}
     for size in dict.fromkeys(group.shape[-1] for group in crops):
         members = [index for index, group in enumerate(crops) if group.shape[-1] == size]
-        joined = encoder(torch.cat([crops[index].flatten(0, 1) for index in members]))  # (sum of V_i * B, D)
+        joined = encoder(
+            torch.cat([crops[index].flatten(0, 1) for index in members])
+        )  # (sum of V_i * B, D)
         counts = [crops[index].shape[0] * num_samples for index in members]
         embeddings |= zip(members, joined.split(counts), strict=True)
     in_order = torch.cat([embeddings[index] for index in range(len(crops))])  # (V * B, D)

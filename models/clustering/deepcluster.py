@@ -38,8 +38,12 @@ class DeepClusterConfig(MethodConfig):
 
     name: Literal["deepcluster"] = "deepcluster"
     num_clusters: int = Field(default=10_000, ge=2, description="clusters K, at most one a sample")
-    pca_dim: int = Field(default=256, ge=1, description="whitened directions of the features that are clustered")
-    kmeans_iterations: int = Field(default=20, ge=1, description="rounds of k-means at each clustering")
+    pca_dim: int = Field(
+        default=256, ge=1, description="whitened directions of the features that are clustered"
+    )
+    kmeans_iterations: int = Field(
+        default=20, ge=1, description="rounds of k-means at each clustering"
+    )
     first_rows: int = Field(
         default=100_000,
         ge=2,
@@ -57,7 +61,9 @@ class DeepClusterConfig(MethodConfig):
         """Refuse a corpus whose features cannot be kept, or that has fewer samples than clusters."""
         check_room(num_rows, self.max_rows)
         if num_rows < self.num_clusters:
-            raise ValueError(f"method.num_clusters must be at most the {num_rows} samples, got {self.num_clusters}")
+            raise ValueError(
+                f"method.num_clusters must be at most the {num_rows} samples, got {self.num_clusters}"
+            )
 
 
 class DeepCluster(Method):
@@ -74,7 +80,9 @@ class DeepCluster(Method):
     clusterings: Tensor
     stability: Tensor
 
-    def __init__(self, config: DeepClusterConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: DeepClusterConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 1)
         self.settings = config
@@ -82,12 +90,16 @@ class DeepCluster(Method):
         pca_dim = min(config.pca_dim, dim)
         self.classifier = nn.Linear(dim, num_clusters)
         self.features = Bank(dim)  # of each row, as of the last step that saw it
-        self.labels = Bank(1, torch.int32)  # each row's cluster; not filled where the last clustering had no features
+        self.labels = Bank(
+            1, torch.int32
+        )  # each row's cluster; not filled where the last clustering had no features
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("whitening", torch.zeros(dim, pca_dim))
         self.register_buffer("centroids", torch.zeros(num_clusters, pca_dim))
         self.register_buffer("cluster_weight", torch.zeros(num_clusters))
-        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))  # the newest that a step has seen
+        self.register_buffer(
+            "epoch", torch.zeros((), dtype=torch.int64)
+        )  # the newest that a step has seen
         self.register_buffer("clusterings", torch.zeros((), dtype=torch.int64))
         self.register_buffer("stability", torch.zeros(()))
         # The step's rows, features, valid and epochs of all workers, for after_step.
@@ -114,7 +126,10 @@ class DeepCluster(Method):
             features = embedding.float()
             label = self._label(features.detach(), row)
             logits = self.classifier(features)  # (B, K)
-            entropy = functional.cross_entropy(logits, label, reduction="none") * self.cluster_weight[label]
+            entropy = (
+                functional.cross_entropy(logits, label, reduction="none")
+                * self.cluster_weight[label]
+            )
             loss = global_mean(entropy, valid & (self.clusterings > 0))
         self._seen = gather(row), gather(features.detach()), gather(valid), gather(batch["epoch"])
         hits = (logits.detach().argmax(1) == label) & valid & (self.clusterings > 0)
@@ -129,7 +144,9 @@ class DeepCluster(Method):
     def _label(self, features: Tensor, row: Tensor) -> Tensor:
         """Each sample's cluster (B,) int64: the last clustering's, or the nearest where it had no part in that."""
         points = self._whiten(features)
-        distance = self.centroids.square().sum(1) - 2 * points @ self.centroids.T  # (B, K), but for |points|^2
+        distance = (
+            self.centroids.square().sum(1) - 2 * points @ self.centroids.T
+        )  # (B, K), but for |points|^2
         nearest = distance.masked_fill(self.cluster_weight == 0, torch.inf).argmin(1)
         return torch.where(self.labels.filled[row], self.labels.rows[row, 0].long(), nearest)
 
@@ -150,7 +167,9 @@ class DeepCluster(Method):
         first = (self.clusterings == 0) & (self.features.filled.sum() >= self.settings.first_rows)
         if bool(ended | first):  # the one time in a step that the device is waited for
             self._cluster()
-            if bool(ended):  # of what the next pass does not see, nothing is left: it may be gone from the corpus
+            if bool(
+                ended
+            ):  # of what the next pass does not see, nothing is left: it may be gone from the corpus
                 self.features.filled.zero_()
                 self.features.put(row, features, valid & (epoch == newest))
         self.epoch.copy_(newest)
@@ -171,7 +190,9 @@ class DeepCluster(Method):
             x.copy_(broadcast(x))
         known = self.labels.filled[row]
         if known.any():
-            self.stability.copy_(mutual_information(self.labels.rows[row[known], 0].long(), label[known]))
+            self.stability.copy_(
+                mutual_information(self.labels.rows[row[known], 0].long(), label[known])
+            )
         self.labels.filled.zero_()
         self.labels.rows[row, 0] = label.to(self.labels.rows)
         self.labels.filled[row] = True

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 _CHUNK_ROWS = 1 << 16
-_LEAST_VARIANCE = 1e-6  # of the largest; directions below hold rounding only, which whitening would blow up
+_LEAST_VARIANCE = (
+    1e-6  # of the largest; directions below hold rounding only, which whitening would blow up
+)
 
 
 def pca_whitening(features: Tensor, num_directions: int) -> tuple[Tensor, Tensor]:
@@ -33,7 +35,9 @@ def pca_whitening(features: Tensor, num_directions: int) -> tuple[Tensor, Tensor
     return mean.float(), (directions * scale).float()
 
 
-def k_means(points: np.ndarray, num_clusters: int, *, iterations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def k_means(
+    points: np.ndarray, num_clusters: int, *, iterations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Cluster points; no cluster is left empty.
 
     Args:
@@ -106,7 +110,11 @@ def mutual_information(first: Tensor, second: Tensor) -> Tensor:
         share = counts.double() / len(code)
         return -(share * share.log()).sum()
 
-    of_first, of_second, of_both = map(entropy, (first, second, first * (second.max() + 1) + second))
+    of_first, of_second, of_both = map(
+        entropy, (first, second, first * (second.max() + 1) + second)
+    )
     least = torch.finfo(of_both.dtype).eps
-    shared: Tensor = (of_first + of_second - of_both + least) / ((of_first * of_second).sqrt() + least)
+    shared: Tensor = (of_first + of_second - of_both + least) / (
+        (of_first * of_second).sqrt() + least
+    )
     return shared.clamp(0, 1).float()

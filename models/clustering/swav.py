@@ -32,13 +32,22 @@ class SwAVConfig(MethodConfig):
 
     name: Literal["swav"] = "swav"
     num_prototypes: int = Field(default=3000, ge=2, description="clusters K")
-    temperature: float = Field(default=0.1, gt=0.0, description="divides a prediction's cosine similarities")
-    epsilon: float = Field(
-        default=0.05, gt=0.0, description="divides an assignment's cosine similarities; larger is softer"
+    temperature: float = Field(
+        default=0.1, gt=0.0, description="divides a prediction's cosine similarities"
     )
-    sinkhorn_iterations: int = Field(default=3, ge=1, description="rounds of balancing the assignment")
+    epsilon: float = Field(
+        default=0.05,
+        gt=0.0,
+        description="divides an assignment's cosine similarities; larger is softer",
+    )
+    sinkhorn_iterations: int = Field(
+        default=3, ge=1, description="rounds of balancing the assignment"
+    )
     freeze_fraction: float = Field(
-        default=0.01, ge=0.0, le=1.0, description="prototypes wait for this first fraction of num_steps"
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="prototypes wait for this first fraction of num_steps",
     )
     queue_size: int = Field(
         default=0,
@@ -47,9 +56,14 @@ class SwAVConfig(MethodConfig):
         "global batch; 8 * projection_dim bytes each on every worker",
     )
     queue_start_fraction: float = Field(
-        default=0.04, ge=0.0, le=1.0, description="fraction of num_steps from which the queue is used"
+        default=0.04,
+        ge=0.0,
+        le=1.0,
+        description="fraction of num_steps from which the queue is used",
     )
-    hidden_dim: int = Field(default=2048, ge=1, description="features of the projection head's hidden layer")
+    hidden_dim: int = Field(
+        default=2048, ge=1, description="features of the projection head's hidden layer"
+    )
     projection_dim: int = Field(default=128, ge=2, description="features in which prototypes live")
 
 
@@ -60,7 +74,9 @@ class SwAV(Method):
     default_views = staticmethod(swav_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: SwAVConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: SwAVConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, _NUM_GLOBAL)
         check_crop_sizes(views, self.encoder)
@@ -68,11 +84,19 @@ class SwAV(Method):
         self.groups = [_GROUP, *(name for name in views.groups if name != _GROUP)]
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
         self.projection_head = mlp(dims)
-        directions = functional.normalize(torch.randn(config.num_prototypes, config.projection_dim), dim=1)
+        directions = functional.normalize(
+            torch.randn(config.num_prototypes, config.projection_dim), dim=1
+        )
         self.prototypes = nn.Parameter(directions)  # (K, D), unit vectors
         # A row is a sample: the features of its large crops, one after the other.
-        self.queue = Queue(config.queue_size, _NUM_GLOBAL * config.projection_dim) if config.queue_size else None
-        self._seen: tuple[Tensor, Tensor] | None = None  # the step's features of all workers, for after_step
+        self.queue = (
+            Queue(config.queue_size, _NUM_GLOBAL * config.projection_dim)
+            if config.queue_size
+            else None
+        )
+        self._seen: tuple[Tensor, Tensor] | None = (
+            None  # the step's features of all workers, for after_step
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the assignment of each large crop from every other crop.
@@ -83,8 +107,12 @@ class SwAV(Method):
             embedding: The encoder's output for the first large crop (B, D), detached; rows of invalid samples included.
         """
         config, valid = self.settings, batch["valid"]
-        embeddings = encode_by_size(self.encoder, [batch["views"][name] for name in self.groups])  # (V, B, embed_dim)
-        projections = self.projection_head(embeddings.flatten(0, 1)).unflatten(0, embeddings.shape[:2])
+        embeddings = encode_by_size(
+            self.encoder, [batch["views"][name] for name in self.groups]
+        )  # (V, B, embed_dim)
+        projections = self.projection_head(embeddings.flatten(0, 1)).unflatten(
+            0, embeddings.shape[:2]
+        )
         with torch.autocast(projections.device.type, enabled=False):
             z = functional.normalize(projections.float(), dim=-1)  # (V, B, D)
             prototypes = train_where(self.prototypes, self.progress >= config.freeze_fraction)
@@ -96,7 +124,9 @@ class SwAV(Method):
             self._seen = gather(rows), gather(valid)
         return {
             "loss": loss,
-            "prototype_entropy": health.prototype_entropy(targets.where(valid.unsqueeze(1), 0.0).flatten(0, 1)),
+            "prototype_entropy": health.prototype_entropy(
+                targets.where(valid.unsqueeze(1), 0.0).flatten(0, 1)
+            ),
             "embedding": embeddings[0].detach(),
         }
 
@@ -107,7 +137,9 @@ class SwAV(Method):
         if self.queue is not None:
             in_use = self.queue.filled & (self.progress >= config.queue_start_fraction)
             weight = torch.cat([weight, in_use / world_size()])  # every worker holds the same queue
-            z = torch.cat([z, torch.stack(self.queue.rows.chunk(_NUM_GLOBAL, dim=1))], dim=1)  # (2, B + Q, D)
+            z = torch.cat(
+                [z, torch.stack(self.queue.rows.chunk(_NUM_GLOBAL, dim=1))], dim=1
+            )  # (2, B + Q, D)
         assignments = [
             sinkhorn(scores, weight, epsilon=config.epsilon, iterations=config.sinkhorn_iterations)
             for scores in z @ self.prototypes.T

@@ -34,7 +34,11 @@ class AMDIMConfig(MethodConfig):
     name: Literal["amdim"] = "amdim"
     score_dim: int = Field(default=1024, ge=2, description="features in which places are compared")
     clip: float = Field(default=20.0, gt=0.0, description="c of c tanh(score / c)")
-    cost: float = Field(default=0.04, ge=0.0, description="weight of the scores' mean square, before they are clipped")
+    cost: float = Field(
+        default=0.04,
+        ge=0.0,
+        description="weight of the scores' mean square, before they are clipped",
+    )
 
 
 class ScoreHead(nn.Module):
@@ -43,7 +47,9 @@ class ScoreHead(nn.Module):
     def __init__(self, dim: int, score_dim: int) -> None:
         super().__init__()
         self.hidden = nn.Sequential(
-            nn.Conv2d(dim, score_dim, kernel_size=1), nn.ReLU(), nn.Conv2d(score_dim, score_dim, kernel_size=1)
+            nn.Conv2d(dim, score_dim, kernel_size=1),
+            nn.ReLU(),
+            nn.Conv2d(score_dim, score_dim, kernel_size=1),
         )
         self.shortcut = nn.Conv2d(dim, score_dim, kernel_size=1, bias=False)
 
@@ -65,7 +71,9 @@ class AMDIM(Method):
     accumulates: ClassVar[bool] = False
     encoder: LocalGlobalEncoder
 
-    def __init__(self, config: AMDIMConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: AMDIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         if not isinstance(self.encoder, LocalGlobalEncoder):
@@ -75,7 +83,9 @@ class AMDIM(Method):
             )
         self.clip, self.cost = config.clip, config.cost
         local, whole = self.encoder.local_dim, self.encoder.embed_dim
-        self.heads = nn.ModuleList(ScoreHead(dim, config.score_dim) for dim in (local, local, whole))
+        self.heads = nn.ModuleList(
+            ScoreHead(dim, config.score_dim) for dim in (local, local, whole)
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Find the other view's local features from this view's global and local ones.
@@ -88,14 +98,21 @@ class AMDIM(Method):
         """
         images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
         maps = self.encoder.feature_maps(images.flatten(0, 1))
-        with torch.autocast(images.device.type, enabled=False):  # scores reach into the hundreds before they are cut
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # scores reach into the hundreds before they are cut
             of_7, of_5, of_1 = (
-                head(features.float()).unflatten(0, (2, -1)) for head, features in zip(self.heads, maps, strict=True)
+                head(features.float()).unflatten(0, (2, -1))
+                for head, features in zip(self.heads, maps, strict=True)
             )  # (2, B, places, T)
             nce, cost = torch.zeros_like(of_1[0, :, 0, 0]), torch.zeros_like(of_1[0, :, 0, 0])
             for view in (0, 1):
                 place = random_place(of_5[view], batch, self.seed, view)  # (B, T)
-                for source, target in ((of_1[view, :, 0], of_7), (of_1[view, :, 0], of_5), (place, of_5)):
+                for source, target in (
+                    (of_1[view, :, 0], of_7),
+                    (of_1[view, :, 0], of_5),
+                    (place, of_5),
+                ):
                     parts = local_nce(source, target[1 - view], valid, clip=self.clip)
                     nce, cost = nce + parts[0] / 2, cost + self.cost * parts[1] / 2
             loss = global_mean(nce + cost, valid)
@@ -108,12 +125,16 @@ class AMDIM(Method):
 
 def random_place(places: Tensor, batch: Batch, seed: int, view: int) -> Tensor:
     """One place (B, T) of each sample's (B, L, T), drawn by (seed, epoch, sample, view)."""
-    u = uniform(1, seed=seed, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place")
+    u = uniform(
+        1, seed=seed, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place"
+    )
     drawn = (u * places.shape[1]).long()  # (B, 1)
     return places.gather(1, drawn[:, :, None].expand(-1, -1, places.shape[2])).squeeze(1)
 
 
-def local_nce(source: Tensor, targets: Tensor, valid: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
+def local_nce(
+    source: Tensor, targets: Tensor, valid: Tensor, *, clip: float
+) -> tuple[Tensor, Tensor]:
     """Find each place of a sample's target among all places of all other samples of the global batch.
 
     The other places of the same sample are no negatives. At chance, over N samples of L places, log(1 + (N - 1) L).
@@ -135,6 +156,10 @@ def local_nce(source: Tensor, targets: Tensor, valid: Tensor, *, clip: float) ->
     row = torch.arange(len(source), device=source.device)
     own = row + rank() * len(source)
     found = clipped[row, own]  # (B, L)
-    excluded = (own[:, None] == torch.arange(len(everyone), device=source.device)) | ~everyone_valid  # (B, G)
-    negatives = clipped.masked_fill(excluded[:, :, None], _EXCLUDED).flatten(1).logsumexp(1, keepdim=True)
+    excluded = (
+        own[:, None] == torch.arange(len(everyone), device=source.device)
+    ) | ~everyone_valid  # (B, G)
+    negatives = (
+        clipped.masked_fill(excluded[:, :, None], _EXCLUDED).flatten(1).logsumexp(1, keepdim=True)
+    )
     return (torch.logaddexp(negatives, found) - found).mean(1), cost

@@ -31,19 +31,29 @@ from models.health import info_nce_bound
 from models.method import Batch, Method, MethodConfig, check_views
 
 _GROUP = "global_crops"
-_EXCLUDED = -1e30  # finite, as a row of -inf alone (no valid sample anywhere) would have a NaN gradient
+_EXCLUDED = (
+    -1e30
+)  # finite, as a row of -inf alone (no valid sample anywhere) would have a NaN gradient
 
 
 class CPCConfig(MethodConfig):
     """CPC's settings; the defaults are the paper's for ImageNet."""
 
     name: Literal["cpc"] = "cpc"
-    num_rows: int = Field(default=5, ge=1, description="rows predicted from each row's context, at most")
-    skip_rows: int = Field(
-        default=1, ge=0, description="rows next to the context that are not predicted, as they share its pixels"
+    num_rows: int = Field(
+        default=5, ge=1, description="rows predicted from each row's context, at most"
     )
-    context_dim: int = Field(default=256, ge=1, description="features inside the layers that read the grid")
-    context_layers: int = Field(default=5, ge=1, description="layers that read the grid; each sees one row further up")
+    skip_rows: int = Field(
+        default=1,
+        ge=0,
+        description="rows next to the context that are not predicted, as they share its pixels",
+    )
+    context_dim: int = Field(
+        default=256, ge=1, description="features inside the layers that read the grid"
+    )
+    context_layers: int = Field(
+        default=5, ge=1, description="layers that read the grid; each sees one row further up"
+    )
     patches: PatchChanges = Field(
         default=PatchChanges(subcrop=60 / 64), description="what happens to each patch by itself"
     )
@@ -61,14 +71,18 @@ class CPC(Method):
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder
 
-    def __init__(self, config: CPCConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: CPCConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 1)
         check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
         self.patches = config.patches
         dim = self.encoder.embed_dim
         self.context = RowContext(dim, config.context_dim, config.context_layers)
-        self.prediction = RowPrediction(dim, dim, self.encoder.grid, config.skip_rows, config.num_rows)
+        self.prediction = RowPrediction(
+            dim, dim, self.encoder.grid, config.skip_rows, config.num_rows
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the rows below from each row's context.
@@ -80,7 +94,9 @@ class CPC(Method):
             embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
-        features = encode_changed(self.encoder, images, self.patches, batch, self.seed)  # (B, G, G, D)
+        features = encode_changed(
+            self.encoder, images, self.patches, batch, self.seed
+        )  # (B, G, G, D)
         candidates, bias = global_candidates(features, batch["valid"])
         per_sample = self.prediction(self.context(features), features, candidates, bias)
         loss = global_mean(per_sample, batch["valid"])
@@ -103,7 +119,9 @@ class RowContext(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, num_layers: int, *, norm: bool = False) -> None:
         super().__init__()
-        from torchvision.models.convnext import LayerNorm2d  # a second to import, which every process would spend
+        from torchvision.models.convnext import (
+            LayerNorm2d,
+        )  # a second to import, which every process would spend
 
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -111,7 +129,9 @@ class RowContext(nn.Module):
                 nn.Conv2d(dim, hidden_dim, kernel_size=1),
                 nn.Conv2d(hidden_dim, hidden_dim, kernel_size=(1, 3), padding=(0, 1)),
                 nn.ReLU(),
-                nn.ZeroPad2d((0, 0, 1, 0)),  # a row of zeros above: row i then sees i - 1 and itself
+                nn.ZeroPad2d(
+                    (0, 0, 1, 0)
+                ),  # a row of zeros above: row i then sees i - 1 and itself
                 nn.Conv2d(hidden_dim, hidden_dim, kernel_size=(2, 1)),
                 nn.ReLU(),
                 nn.Conv2d(hidden_dim, dim, kernel_size=1),
@@ -145,7 +165,9 @@ class RowPrediction(nn.Module):
         super().__init__()
         self.offsets = range(skip_rows + 1, min(skip_rows + num_rows, grid - 1) + 1)
         if not self.offsets:
-            raise ValueError(f"method.skip_rows={skip_rows} leaves none of the grid's {grid} rows to predict")
+            raise ValueError(
+                f"method.skip_rows={skip_rows} leaves none of the grid's {grid} rows to predict"
+            )
         maps = [nn.Linear(dim, target_dim, bias=False) for _ in self.offsets]
         for each in maps:
             nn.init.normal_(each.weight, std=(dim * target_dim) ** -0.5)  # scores near 0: chance
@@ -168,7 +190,9 @@ class RowPrediction(nn.Module):
             predicted = weight(context[:, :-offset]).float()  # (B, R - k, C, T)
             with torch.autocast(predicted.device.type, enabled=False):
                 found = (predicted * targets[:, offset:].float()).sum(-1)  # (B, R - k, C)
-                scores = torch.addmm(bias, predicted.flatten(0, 2), candidates.T)  # (B * (R - k) * C, N)
+                scores = torch.addmm(
+                    bias, predicted.flatten(0, 2), candidates.T
+                )  # (B * (R - k) * C, N)
             total = total + (scores.logsumexp(-1).view_as(found) - found).flatten(1).sum(1)
             count += found[0].numel()
         return total / count
@@ -181,7 +205,9 @@ def global_candidates(targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return candidates, candidates.new_zeros(len(candidates)).masked_fill(~everyone_valid, _EXCLUDED)
 
 
-def encode_changed(encoder: PatchGridEncoder, images: Tensor, changes: PatchChanges, batch: Batch, seed: int) -> Tensor:
+def encode_changed(
+    encoder: PatchGridEncoder, images: Tensor, changes: PatchChanges, batch: Batch, seed: int
+) -> Tensor:
     """Cut images (B, 3, S, S), change each patch by itself, and encode it: (B, G, G, D)."""
     keys = {"seed": seed, "epoch": batch["epoch"], "sample_id": batch["sample_id"]}
     return encoder.encode(change_patches(encoder.cut(images), changes, **keys))

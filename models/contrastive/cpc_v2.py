@@ -43,15 +43,26 @@ class CPCv2Config(MethodConfig):
     num_directions: Literal[1, 2, 4] = Field(
         default=4, description="1: from above; 2: from below too; 4: from both sides too"
     )
-    num_rows: int = Field(default=5, ge=1, description="rows predicted from each row's context, at most")
-    skip_rows: int = Field(
-        default=1, ge=0, description="rows next to the context that are not predicted, as they share its pixels"
+    num_rows: int = Field(
+        default=5, ge=1, description="rows predicted from each row's context, at most"
     )
-    context_dim: int = Field(default=256, ge=1, description="features inside the layers that read the grid")
-    context_layers: int = Field(default=5, ge=1, description="layers that read the grid; each sees one row further")
-    target_dim: int = Field(default=64, ge=2, description="features in which patches are told apart")
+    skip_rows: int = Field(
+        default=1,
+        ge=0,
+        description="rows next to the context that are not predicted, as they share its pixels",
+    )
+    context_dim: int = Field(
+        default=256, ge=1, description="features inside the layers that read the grid"
+    )
+    context_layers: int = Field(
+        default=5, ge=1, description="layers that read the grid; each sees one row further"
+    )
+    target_dim: int = Field(
+        default=64, ge=2, description="features in which patches are told apart"
+    )
     patches: PatchChanges = Field(
-        default=PatchChanges(flip=0.5, channel_drop=0.8, warp=0.2), description="what happens to each patch by itself"
+        default=PatchChanges(flip=0.5, channel_drop=0.8, warp=0.2),
+        description="what happens to each patch by itself",
     )
 
 
@@ -67,19 +78,25 @@ class CPCv2(Method):
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder
 
-    def __init__(self, config: CPCv2Config, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: CPCv2Config, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 1)
         check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
         self.patches = config.patches
         self.turns = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}[config.num_directions]
         dim, grid = self.encoder.embed_dim, self.encoder.grid
-        self.target = nn.Linear(dim, config.target_dim, bias=False)  # a constant has no part in the softmax
+        self.target = nn.Linear(
+            dim, config.target_dim, bias=False
+        )  # a constant has no part in the softmax
         self.contexts = nn.ModuleList(
-            RowContext(dim, config.context_dim, config.context_layers, norm=True) for _ in self.turns
+            RowContext(dim, config.context_dim, config.context_layers, norm=True)
+            for _ in self.turns
         )
         self.predictions = nn.ModuleList(
-            RowPrediction(dim, config.target_dim, grid, config.skip_rows, config.num_rows) for _ in self.turns
+            RowPrediction(dim, config.target_dim, grid, config.skip_rows, config.num_rows)
+            for _ in self.turns
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -92,11 +109,15 @@ class CPCv2(Method):
             embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
-        features = encode_changed(self.encoder, images, self.patches, batch, self.seed)  # (B, G, G, D)
+        features = encode_changed(
+            self.encoder, images, self.patches, batch, self.seed
+        )  # (B, G, G, D)
         targets = self.target(features)  # (B, G, G, T)
         candidates, bias = global_candidates(targets, batch["valid"])
         per_direction = []
-        for turns, context, prediction in zip(self.turns, self.contexts, self.predictions, strict=True):
+        for turns, context, prediction in zip(
+            self.turns, self.contexts, self.predictions, strict=True
+        ):
             # Turned, so that every direction reads downwards; the candidates are a set and need no turning.
             turned, sought = (x.rot90(turns, dims=(1, 2)) for x in (features, targets))
             per_direction.append(prediction(context(turned), sought, candidates, bias))

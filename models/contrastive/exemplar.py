@@ -50,13 +50,17 @@ class Exemplar(Method):
     exemplar: Tensor
     num_rows: Tensor
 
-    def __init__(self, config: ExemplarConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: ExemplarConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         self.classifier = nn.Linear(self.encoder.embed_dim, config.num_exemplars)
         # The manifest row of each class, ascending: classes are filled in the order of rows, later rows are larger.
         self.register_buffer("exemplar", torch.full((config.num_exemplars,), _NO_ROW))
-        self.register_buffer("num_rows", torch.zeros((), dtype=torch.int64))  # rows that have had their chance
+        self.register_buffer(
+            "num_rows", torch.zeros((), dtype=torch.int64)
+        )  # rows that have had their chance
 
     def expect_rows(self, num_rows: int) -> None:
         """Draw exemplars among the rows that are new, for the classes that have none."""
@@ -71,9 +75,18 @@ class Exemplar(Method):
         """The rows of the smallest hashes, at most `count`, ascending."""
         row = torch.empty(0, dtype=torch.int64, device=self.exemplar.device)
         key = torch.empty(0, device=row.device)
-        for start in range(rows.start, rows.stop, _CHUNK_ROWS):  # a corpus of 10^9 rows in bounded memory
+        for start in range(
+            rows.start, rows.stop, _CHUNK_ROWS
+        ):  # a corpus of 10^9 rows in bounded memory
             new = torch.arange(start, min(start + _CHUNK_ROWS, rows.stop), device=row.device)
-            u = rng.uniform(1, seed=self.seed, epoch=torch.zeros_like(new), sample_id=new, view=0, op="exemplars")
+            u = rng.uniform(
+                1,
+                seed=self.seed,
+                epoch=torch.zeros_like(new),
+                sample_id=new,
+                view=0,
+                op="exemplars",
+            )
             row, key = torch.cat([row, new]), torch.cat([key, u.squeeze(1)])
             first = key.argsort(stable=True)[:count]
             row, key = row[first], key[first]
@@ -95,7 +108,9 @@ class Exemplar(Method):
         counts = is_exemplar & valid
         with torch.autocast(embedding.device.type, enabled=False):
             logits = self.classifier(embedding.float())  # (2B, K)
-            entropy = functional.cross_entropy(logits, label.repeat(2), reduction="none").unflatten(0, (2, -1))
+            entropy = functional.cross_entropy(logits, label.repeat(2), reduction="none").unflatten(
+                0, (2, -1)
+            )
             loss = global_mean(entropy.mean(0), counts)
         hits = (logits.detach()[: len(label)].argmax(1) == label) & counts
         return {

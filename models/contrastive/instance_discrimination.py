@@ -36,19 +36,29 @@ class InstanceDiscriminationConfig(MethodConfig):
 
     name: Literal["instance_discrimination"] = "instance_discrimination"
     temperature: float = Field(default=0.07, gt=0.0, description="divides the cosine similarities")
-    num_noise: int = Field(default=4096, ge=1, description="random entries of the bank that a view is told from")
-    momentum: float = Field(default=0.5, ge=0.0, lt=1.0, description="share of a bank's entry kept when it is renewed")
+    num_noise: int = Field(
+        default=4096, ge=1, description="random entries of the bank that a view is told from"
+    )
+    momentum: float = Field(
+        default=0.5, ge=0.0, lt=1.0, description="share of a bank's entry kept when it is renewed"
+    )
     proximal_weight: float = Field(
-        default=30.0, ge=0.0, description="weight of the squared distance to the sample's last embedding"
+        default=30.0,
+        ge=0.0,
+        description="weight of the squared distance to the sample's last embedding",
     )
     z_steps: int = Field(
-        default=1, ge=1, description="first steps that estimate the constant by which scores become probabilities"
+        default=1,
+        ge=1,
+        description="first steps that estimate the constant by which scores become probabilities",
     )
     head: Literal["linear", "linear_norm"] = Field(
         default="linear",
         description="linear is the paper's; linear_norm adds batch norm, without which short runs swing all embeddings",
     )
-    projection_dim: int = Field(default=128, ge=2, description="features in which views are compared")
+    projection_dim: int = Field(
+        default=128, ge=2, description="features in which views are compared"
+    )
     max_rows: int = Field(
         default=1 << 22,
         ge=1,
@@ -71,7 +81,11 @@ class InstanceDiscrimination(Method):
     num_z: Tensor
 
     def __init__(
-        self, config: InstanceDiscriminationConfig, encoder_config: EncoderConfig, views: Views, seed: int
+        self,
+        config: InstanceDiscriminationConfig,
+        encoder_config: EncoderConfig,
+        views: Views,
+        seed: int,
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 1)
@@ -81,8 +95,12 @@ class InstanceDiscrimination(Method):
         self.bank = Bank(config.projection_dim)
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("num_z", torch.zeros((), dtype=torch.int64))  # steps in log_z
-        self._seen: tuple[Tensor, Tensor, Tensor] | None = None  # the step's rows, embeddings, valid, of all workers
-        self._estimated: tuple[Tensor, Tensor] | None = None  # what log_z and num_z become after the step
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # the step's rows, embeddings, valid, of all workers
+        )
+        self._estimated: tuple[Tensor, Tensor] | None = (
+            None  # what log_z and num_z become after the step
+        )
 
     def expect_rows(self, num_rows: int) -> None:
         """Give new rows of the manifest a random unit vector each, keyed by the row."""
@@ -131,7 +149,9 @@ class InstanceDiscrimination(Method):
     def _noise(self, batch: Batch) -> Tensor:
         """Rows drawn for each sample, uniform over the bank, (B, num_noise)."""
         num_noise, epoch, sample_id = self.settings.num_noise, batch["epoch"], batch["sample_id"]
-        u = rng.uniform(num_noise, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="noise")
+        u = rng.uniform(
+            num_noise, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="noise"
+        )
         return (u.double() * len(self.bank.rows)).long()
 
     def _similarities(self, z: Tensor, chosen: Tensor) -> Tensor:
@@ -146,7 +166,11 @@ class InstanceDiscrimination(Method):
 
         The paper's Z is the corpus' size times this mean; the size may grow, and cancels in the loss.
         """
-        mine = scores.logsumexp(1).masked_fill(~valid, torch.finfo(scores.dtype).min).logsumexp(0, keepdim=True)
+        mine = (
+            scores.logsumexp(1)
+            .masked_fill(~valid, torch.finfo(scores.dtype).min)
+            .logsumexp(0, keepdim=True)
+        )
         num_scores = all_reduce_sum(valid.sum()) * scores.shape[1]
         here = gather(mine).logsumexp(0) - num_scores.clamp(min=1).log()
         counts = (self.num_z < self.settings.z_steps) & (num_scores > 0)

@@ -31,16 +31,26 @@ class MoCoConfig(MethodConfig):
     """MoCo's settings; the defaults are v2's for ImageNet."""
 
     name: Literal["moco"] = "moco"
-    head: Literal["linear", "mlp"] = Field(default="mlp", description="projection head: linear is v1's, mlp v2's")
-    temperature: float = Field(default=0.2, gt=0.0, description="divides the cosine similarities; v1: 0.07")
+    head: Literal["linear", "mlp"] = Field(
+        default="mlp", description="projection head: linear is v1's, mlp v2's"
+    )
+    temperature: float = Field(
+        default=0.2, gt=0.0, description="divides the cosine similarities; v1: 0.07"
+    )
     queue_size: int = Field(
         default=65_536,
         ge=1,
         description="keys kept as negatives, at least the global batch; 4 * projection_dim bytes each on every worker",
     )
-    momentum: float = Field(default=0.999, ge=0.0, lt=1.0, description="share of the teacher kept in a step")
-    hidden_dim: int = Field(default=2048, ge=1, description="features of the mlp head's hidden layer")
-    projection_dim: int = Field(default=128, ge=2, description="features in which the views are compared")
+    momentum: float = Field(
+        default=0.999, ge=0.0, lt=1.0, description="share of the teacher kept in a step"
+    )
+    hidden_dim: int = Field(
+        default=2048, ge=1, description="features of the mlp head's hidden layer"
+    )
+    projection_dim: int = Field(
+        default=128, ge=2, description="features in which the views are compared"
+    )
 
 
 class MoCo(Method):
@@ -50,16 +60,22 @@ class MoCo(Method):
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: MoCoConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: MoCoConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         self.temperature = config.temperature
         self.momentum = config.momentum
         hidden = [config.hidden_dim] if config.head == "mlp" else []
-        self.projection_head = mlp([self.encoder.embed_dim, *hidden, config.projection_dim], norm=False)
+        self.projection_head = mlp(
+            [self.encoder.embed_dim, *hidden, config.projection_dim], norm=False
+        )
         self.teacher = frozen_copy(self._student())
         self.queue = Queue(config.queue_size, config.projection_dim)
-        self._seen: tuple[Tensor, Tensor] | None = None  # the step's keys of all workers, for after_step
+        self._seen: tuple[Tensor, Tensor] | None = (
+            None  # the step's keys of all workers, for after_step
+        )
 
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projection_head)

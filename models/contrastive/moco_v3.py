@@ -25,15 +25,25 @@ class MoCoV3Config(MethodConfig):
     """MoCo v3's settings; the defaults are the paper's for vision transformers on ImageNet."""
 
     name: Literal["moco_v3"] = "moco_v3"
-    temperature: float = Field(default=0.2, gt=0.0, description="divides the cosine similarities; ResNet-50: 1")
+    temperature: float = Field(
+        default=0.2, gt=0.0, description="divides the cosine similarities; ResNet-50: 1"
+    )
     momentum: float = Field(
-        default=0.99, ge=0.0, lt=1.0, description="share of the teacher kept in the first step; rises to 1"
+        default=0.99,
+        ge=0.0,
+        lt=1.0,
+        description="share of the teacher kept in the first step; rises to 1",
     )
     hidden_dim: int = Field(default=4096, ge=1, description="features of both heads' hidden layers")
-    projection_dim: int = Field(default=256, ge=2, description="features in which the views are compared")
-    projection_layers: int = Field(default=3, ge=2, description="layers of the projection head; ResNet-50: 2")
+    projection_dim: int = Field(
+        default=256, ge=2, description="features in which the views are compared"
+    )
+    projection_layers: int = Field(
+        default=3, ge=2, description="layers of the projection head; ResNet-50: 2"
+    )
     freeze_patch_embed: bool = Field(
-        default=True, description="leave a vision transformer's patch embedding at its random values"
+        default=True,
+        description="leave a vision transformer's patch embedding at its random values",
     )
 
 
@@ -44,8 +54,12 @@ class MoCoV3(Method):
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: MoCoV3Config, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
-        from models.encoders.vit import VisionTransformerEncoder  # here, as timm takes seconds to import
+    def __init__(
+        self, config: MoCoV3Config, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
+        from models.encoders.vit import (
+            VisionTransformerEncoder,
+        )  # here, as timm takes seconds to import
 
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
@@ -54,11 +68,14 @@ class MoCoV3(Method):
         self.momentum = config.momentum
         hidden, out = config.hidden_dim, config.projection_dim
         self.projection_head = mlp(
-            [self.encoder.embed_dim, *[hidden] * (config.projection_layers - 1), out], last_norm=True
+            [self.encoder.embed_dim, *[hidden] * (config.projection_layers - 1), out],
+            last_norm=True,
         )
         transformer = self.encoder if isinstance(self.encoder, VisionTransformerEncoder) else None
         # As the authors: a norm at the end of a transformer's prediction head, none at the end of a ResNet's.
-        self.prediction_head = mlp([out, hidden, out], last_norm=transformer is not None, last_bias=False)
+        self.prediction_head = mlp(
+            [out, hidden, out], last_norm=transformer is not None, last_bias=False
+        )
         if transformer is not None and config.freeze_patch_embed:
             transformer.vit.patch_embed.requires_grad_(False)
         self.teacher = frozen_copy(self._student())
@@ -77,11 +94,16 @@ class MoCoV3(Method):
         """
         images = [batch["views"][group][0] for group in UNLIKE_VIEWS]  # (B, 3, S, S) each
         embeddings = [self.encoder(view) for view in images]
-        queries = [self.prediction_head(self.projection_head(embedding)) for embedding in embeddings]
+        queries = [
+            self.prediction_head(self.projection_head(embedding)) for embedding in embeddings
+        ]
         with torch.no_grad():
             keys = [self.teacher(view) for view in images]
         valid, temperature = batch["valid"], self.temperature
-        both = [info_nce(queries[i], keys[1 - i], temperature=temperature, valid=valid) for i in range(2)]
+        both = [
+            info_nce(queries[i], keys[1 - i], temperature=temperature, valid=valid)
+            for i in range(2)
+        ]
         nats = (both[0] + both[1]) / 2
         return {
             "loss": 4 * temperature * nats,

@@ -70,8 +70,12 @@ class SimCLRConfig(MethodConfig):
     mining: Literal["hard", "semi_hard"] = Field(
         default="semi_hard", description="triplet: the negative an anchor is compared with"
     )
-    hidden_dim: int = Field(default=2048, ge=1, description="features of the projection head's hidden layer")
-    projection_dim: int = Field(default=128, ge=2, description="features in which the views are compared")
+    hidden_dim: int = Field(
+        default=2048, ge=1, description="features of the projection head's hidden layer"
+    )
+    projection_dim: int = Field(
+        default=128, ge=2, description="features in which the views are compared"
+    )
 
 
 class SimCLR(Method):
@@ -81,7 +85,9 @@ class SimCLR(Method):
     default_views = staticmethod(simclr_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         self.loss, self.objective = config.loss, _objective(config)
@@ -104,7 +110,9 @@ class SimCLR(Method):
         num_samples = images.shape[1]
         # Both views in one pass: batch norm then sees one distribution, and the kernels one large batch.
         embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
-        projection = self.projection_head(embedding).unflatten(0, (2, num_samples))  # (2, B, projection_dim)
+        projection = self.projection_head(embedding).unflatten(
+            0, (2, num_samples)
+        )  # (2, B, projection_dim)
         loss = self.objective(projection, valid=batch["valid"])
         bound = self._info_nce_bound(loss.detach(), batch["valid"])
         return {
@@ -148,7 +156,9 @@ def _contrast_top1(projection: Tensor, valid: Tensor) -> Tensor:
     z = functional.normalize(projection.float(), dim=-1).flatten(0, 1)  # (2B, D)
     anchor_valid = valid.repeat(2)  # (2B,)
     index = torch.arange(2 * num_samples, device=z.device)
-    excluded = (index.unsqueeze(0) == index.unsqueeze(1)) | ~anchor_valid  # (2B, 2B): itself, and invalid candidates
+    excluded = (
+        index.unsqueeze(0) == index.unsqueeze(1)
+    ) | ~anchor_valid  # (2B, 2B): itself, and invalid candidates
     nearest = (z @ z.T).masked_fill(excluded, float("-inf")).argmax(dim=1)  # (2B,)
     hits = (nearest == (index + num_samples) % (2 * num_samples)) & anchor_valid
     return hits.sum() / anchor_valid.sum().clamp(min=1)

@@ -31,7 +31,11 @@ class YADIMConfig(MethodConfig):
     name: Literal["yadim"] = "yadim"
     score_dim: int = Field(default=1024, ge=2, description="features in which places are compared")
     clip: float = Field(default=20.0, gt=0.0, description="c of c tanh(score / c)")
-    cost: float = Field(default=0.04, ge=0.0, description="weight of the scores' mean square, before they are clipped")
+    cost: float = Field(
+        default=0.04,
+        ge=0.0,
+        description="weight of the scores' mean square, before they are clipped",
+    )
 
 
 class YADIM(Method):
@@ -45,7 +49,9 @@ class YADIM(Method):
     default_views = staticmethod(yadim_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: YADIMConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: YADIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         if not self._has_map(views.size):
@@ -67,7 +73,9 @@ class YADIM(Method):
         """
         images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
         features = self._feature_map(images.flatten(0, 1))  # (2B, D, h, w)
-        with torch.autocast(images.device.type, enabled=False):  # scores reach into the hundreds before they are cut
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # scores reach into the hundreds before they are cut
             places = self.head(features.float()).unflatten(0, (2, -1))  # (2, B, h * w, T)
             nce, cost = torch.zeros_like(places[0, :, 0, 0]), torch.zeros_like(places[0, :, 0, 0])
             for view in (0, 1):
@@ -96,8 +104,13 @@ class YADIM(Method):
             noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
             mean = self._feature_map(noise).mean(dim=(2, 3))
             embedding: Tensor = self.encoder(noise)
-            return mean.shape == embedding.shape and torch.allclose(mean, embedding, rtol=1e-3, atol=1e-4)
-        except (AttributeError, IndexError):  # no `network`, no `forward_features`, or tokens in place of a map
+            return mean.shape == embedding.shape and torch.allclose(
+                mean, embedding, rtol=1e-3, atol=1e-4
+            )
+        except (
+            AttributeError,
+            IndexError,
+        ):  # no `network`, no `forward_features`, or tokens in place of a map
             return False
         finally:
             self.encoder.train()

@@ -33,7 +33,8 @@ class EncoderConfig(Frozen):
         "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
     )
     norm: Literal["batch", "layer", "none"] = Field(
-        default="batch", description="resnet18_small: its norm layers; batch norm is the one that mixes images"
+        default="batch",
+        description="resnet18_small: its norm layers; batch norm is the one that mixes images",
     )
     patch_size: int | None = Field(
         default=None,
@@ -71,8 +72,12 @@ class EncoderConfig(Frozen):
                 f"leave it out, or use one of {', '.join(_SMALL)}"
             )
         if self.name != "resnet18_small" and self.norm != "batch":
-            raise ValueError(f"encoder.norm={self.norm} has no effect on encoder.name={self.name}; leave it out")
-        if self.patch_stride is not None and (self.patch_size is None or self.patch_stride > self.patch_size):
+            raise ValueError(
+                f"encoder.norm={self.norm} has no effect on encoder.name={self.name}; leave it out"
+            )
+        if self.patch_stride is not None and (
+            self.patch_size is None or self.patch_stride > self.patch_size
+        ):
             raise ValueError(
                 f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got {self.patch_size}"
             )
@@ -97,7 +102,9 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
 
         of_patch = config.model_copy(update={"patch_size": None, "patch_stride": None})
         stride = config.patch_stride or config.patch_size // 2
-        return PatchGridEncoder(build_encoder(of_patch, config.patch_size), image_size, config.patch_size, stride)
+        return PatchGridEncoder(
+            build_encoder(of_patch, config.patch_size), image_size, config.patch_size, stride
+        )
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 

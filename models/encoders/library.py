@@ -83,8 +83,12 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
             _check_divisible(name, image_size, vit.patch_embed.patch_size[0])
             return VisionTransformerEncoder(vit)
     config = timm.get_pretrained_cfg(name)
-    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    return PooledEncoder(timm.create_model(name, pretrained=False, num_classes=0, **size), image_size, name)
+    size: dict[str, Any] = (
+        {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    )
+    return PooledEncoder(
+        timm.create_model(name, pretrained=False, num_classes=0, **size), image_size, name
+    )
 
 
 def _check_divisible(name: str, image_size: int, patch_size: int) -> None:

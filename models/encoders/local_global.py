@@ -30,7 +30,9 @@ class LocalGlobalEncoder(Encoder):
         super().__init__()
         halvings = (image_size // _SMALLEST).bit_length() - 1
         if image_size != _SMALLEST << max(halvings, 0) or halvings > 4:
-            raise ValueError(f"views.size must be 16, 32, 64, 128 or 256 for encoder.name=amdim, got {image_size}")
+            raise ValueError(
+                f"views.size must be 16, 32, 64, 128 or 256 for encoder.name=amdim, got {image_size}"
+            )
         self.local_dim, self.embed_dim = 4 * width, 8 * width
         stages = [_stage(3, width, kernel=3, stride=1)]  # S - 2
         channels = width

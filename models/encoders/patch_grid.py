@@ -24,7 +24,9 @@ class PatchGridEncoder(Encoder):
         ValueError: the patches do not cover the image to its border.
     """
 
-    def __init__(self, patch_encoder: Encoder, image_size: int, patch_size: int, stride: int) -> None:
+    def __init__(
+        self, patch_encoder: Encoder, image_size: int, patch_size: int, stride: int
+    ) -> None:
         super().__init__()
         if image_size < patch_size or (image_size - patch_size) % stride:
             raise ValueError(
@@ -39,7 +41,9 @@ class PatchGridEncoder(Encoder):
 
     def cut(self, images: Tensor) -> Tensor:
         """Cut images (B, 3, S, S) into patches (B, G, G, 3, p, p), row by row."""
-        patches = images.unfold(2, self.patch_size, self.stride).unfold(3, self.patch_size, self.stride)
+        patches = images.unfold(2, self.patch_size, self.stride).unfold(
+            3, self.patch_size, self.stride
+        )
         return patches.permute(0, 2, 3, 1, 4, 5)
 
     def encode(self, patches: Tensor) -> Tensor:

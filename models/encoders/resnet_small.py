@@ -37,7 +37,10 @@ class ResNetSmall(Encoder):
         )
         channels = [width, *(width * factor for factor in _WIDTH_FACTORS)]
         self.stages = nn.Sequential(
-            *(_stage(channels[i], channels[i + 1], 1 if i == 0 else 2, make_norm) for i in range(len(_WIDTH_FACTORS)))
+            *(
+                _stage(channels[i], channels[i + 1], 1 if i == 0 else 2, make_norm)
+                for i in range(len(_WIDTH_FACTORS))
+            )
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -45,7 +48,10 @@ class ResNetSmall(Encoder):
             if isinstance(module, BasicBlock) and norm != "batch":
                 # Each branch would otherwise double the variance ("none"), or make all images alike: layer norm keeps
                 # what ReLUs give them in common, batch norm takes it away. All together now multiply it by e at most.
-                nn.init.constant_(module.bn2.get_parameter("weight"), (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5)
+                nn.init.constant_(
+                    module.bn2.get_parameter("weight"),
+                    (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5,
+                )
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, S, S) as the map (B, 8 * width, S/8, S/8) whose mean is the embedding."""
@@ -77,12 +83,17 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def _stage(in_channels: int, channels: int, stride: int, make_norm: Callable[[int], nn.Module]) -> nn.Sequential:
+def _stage(
+    in_channels: int, channels: int, stride: int, make_norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
     shortcut = None
     if stride != 1 or in_channels != channels:
         shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False), make_norm(channels)
+            nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False),
+            make_norm(channels),
         )
     blocks = [BasicBlock(in_channels, channels, stride, shortcut, norm_layer=make_norm)]
-    blocks += [BasicBlock(channels, channels, norm_layer=make_norm) for _ in range(_BLOCKS_PER_STAGE - 1)]
+    blocks += [
+        BasicBlock(channels, channels, norm_layer=make_norm) for _ in range(_BLOCKS_PER_STAGE - 1)
+    ]
     return nn.Sequential(*blocks)

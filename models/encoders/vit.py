@@ -39,8 +39,12 @@ class VisionTransformerEncoder(Encoder):
     def _fix_positions(self) -> None:
         if self.vit.pos_embed is None:
             return
-        positions = torch.zeros_like(self.vit.pos_embed)  # (1, P + N, D); prefix tokens have no place in the image
-        positions[0, -self.num_patches :] = sincos_positions(self.vit.patch_embed.grid_size, self.embed_dim)
+        positions = torch.zeros_like(
+            self.vit.pos_embed
+        )  # (1, P + N, D); prefix tokens have no place in the image
+        positions[0, -self.num_patches :] = sincos_positions(
+            self.vit.patch_embed.grid_size, self.embed_dim
+        )
         self.vit.pos_embed = nn.Parameter(positions, requires_grad=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,9 +90,13 @@ def sincos_positions(grid_size: tuple[int, int], dim: int) -> Tensor:
         ValueError: `dim` is no multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"2-D sine-cosine positions need a width that is a multiple of 4, got {dim}")
+        raise ValueError(
+            f"2-D sine-cosine positions need a width that is a multiple of 4, got {dim}"
+        )
     frequency = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = (torch.arange(length, dtype=torch.float64) for length in grid_size)
     row, column = torch.meshgrid(rows, columns, indexing="ij")  # (rows, columns) each
     angles = [place.flatten().unsqueeze(1) * frequency for place in (row, column)]  # (N, D/4) each
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()  # (N, D)
+    return torch.cat(
+        [part for angle in angles for part in (angle.sin(), angle.cos())], dim=1
+    ).float()  # (N, D)

@@ -22,7 +22,9 @@ def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder
         ValueError: the image does not divide into 8 x 8 patches.
     """
     if image_size % _GRID:
-        raise ValueError(f"views.size must be a multiple of {_GRID} for encoder.name=vit_tiny_small, got {image_size}")
+        raise ValueError(
+            f"views.size must be a multiple of {_GRID} for encoder.name=vit_tiny_small, got {image_size}"
+        )
     vit = VisionTransformer(
         img_size=image_size,
         patch_size=image_size // _GRID,

@@ -25,10 +25,14 @@ class BarlowTwinsConfig(MethodConfig):
 
     name: Literal["barlow_twins"] = "barlow_twins"
     redundancy_weight: float = Field(
-        default=0.0051, ge=0.0, description="weight of an off-diagonal correlation's square beside a diagonal one's"
+        default=0.0051,
+        ge=0.0,
+        description="weight of an off-diagonal correlation's square beside a diagonal one's",
     )
     projection_dim: int = Field(
-        default=8192, ge=2, description="features D of every layer of the projection head; the loss takes 4 * D^2 bytes"
+        default=8192,
+        ge=2,
+        description="features D of every layer of the projection head; the loss takes 4 * D^2 bytes",
     )
 
 
@@ -39,13 +43,17 @@ class BarlowTwins(Method):
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: BarlowTwinsConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: BarlowTwinsConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
             check_views(views, group, 1)
         self.redundancy_weight = config.redundancy_weight
         dim = config.projection_dim
-        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)  # the loss centres
+        self.projection_head = mlp(
+            [self.encoder.embed_dim, dim, dim, dim], last_bias=False
+        )  # the loss centres
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Correlate the two views' projections.
@@ -54,13 +62,19 @@ class BarlowTwins(Method):
             loss: `barlow_twins_loss` of the global batch, equal on every worker.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
         """
-        embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
+        embeddings = [
+            self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS
+        ]  # (B, D) each
         first, second = (self.projection_head(embedding) for embedding in embeddings)
-        loss = barlow_twins_loss(first, second, redundancy_weight=self.redundancy_weight, valid=batch["valid"])
+        loss = barlow_twins_loss(
+            first, second, redundancy_weight=self.redundancy_weight, valid=batch["valid"]
+        )
         return {"loss": loss, "embedding": embeddings[0].detach()}
 
 
-def barlow_twins_loss(first: Tensor, second: Tensor, *, redundancy_weight: float, valid: Tensor) -> Tensor:
+def barlow_twins_loss(
+    first: Tensor, second: Tensor, *, redundancy_weight: float, valid: Tensor
+) -> Tensor:
     """Ask for equal features across views and unlike features within (eq. 1).
 
     Args:
@@ -76,7 +90,9 @@ def barlow_twins_loss(first: Tensor, second: Tensor, *, redundancy_weight: float
     with torch.autocast(first.device.type, enabled=False):
         # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller than D.
         everyone_valid = gather(valid)  # (W*B,)
-        standard = [_standardise(gather(z.float()), everyone_valid) for z in (first, second)]  # (W*B, D) each
+        standard = [
+            _standardise(gather(z.float()), everyone_valid) for z in (first, second)
+        ]  # (W*B, D) each
         num_valid = everyone_valid.sum()
         correlation = standard[0].T @ standard[1] / num_valid.clamp(min=1)  # (D, D)
         diagonal = correlation.diagonal()

@@ -26,11 +26,18 @@ class BYOLConfig(MethodConfig):
 
     name: Literal["byol"] = "byol"
     momentum: float = Field(
-        default=0.996, ge=0.0, lt=1.0, description="share of the teacher kept in the first step; rises to 1"
+        default=0.996,
+        ge=0.0,
+        lt=1.0,
+        description="share of the teacher kept in the first step; rises to 1",
     )
     hidden_dim: int = Field(default=4096, ge=1, description="features of both heads' hidden layer")
-    projection_dim: int = Field(default=256, ge=2, description="features in which the views are compared")
-    predictor: bool = Field(default=True, description="false: without prediction head, an ablation that collapses")
+    projection_dim: int = Field(
+        default=256, ge=2, description="features in which the views are compared"
+    )
+    predictor: bool = Field(
+        default=True, description="false: without prediction head, an ablation that collapses"
+    )
 
 
 class BYOL(Method):
@@ -40,7 +47,9 @@ class BYOL(Method):
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
-    def __init__(self, config: BYOLConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: BYOLConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
             check_views(views, group, 1)
@@ -48,7 +57,9 @@ class BYOL(Method):
         hidden, out = config.hidden_dim, config.projection_dim
         # No bias at their ends, as the authors: the prediction head's norm would subtract the projection's.
         self.projection_head = mlp([self.encoder.embed_dim, hidden, out], last_bias=False)
-        self.prediction_head = mlp([out, hidden, out], last_bias=False) if config.predictor else nn.Identity()
+        self.prediction_head = (
+            mlp([out, hidden, out], last_bias=False) if config.predictor else nn.Identity()
+        )
         self.teacher = frozen_copy(self._student())
 
     def _student(self) -> nn.Sequential:
@@ -64,10 +75,15 @@ class BYOL(Method):
         """
         images = [batch["views"][group][0] for group in UNLIKE_VIEWS]  # (B, 3, S, S) each
         embeddings = [self.encoder(view) for view in images]
-        predictions = [self.prediction_head(self.projection_head(embedding)).float() for embedding in embeddings]
+        predictions = [
+            self.prediction_head(self.projection_head(embedding)).float()
+            for embedding in embeddings
+        ]
         with torch.no_grad():
             targets = [self.teacher(view).float() for view in images]
-        cosines = [functional.cosine_similarity(predictions[i], targets[1 - i], dim=-1) for i in range(2)]  # (B,) each
+        cosines = [
+            functional.cosine_similarity(predictions[i], targets[1 - i], dim=-1) for i in range(2)
+        ]  # (B,) each
         return {
             "loss": global_mean(4 - 2 * (cosines[0] + cosines[1]), batch["valid"]),
             "embedding": embeddings[0].detach(),

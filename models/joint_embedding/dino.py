@@ -30,23 +30,44 @@ class DINOConfig(MethodConfig):
     """DINO's settings; the defaults are the paper's for ViT-S on ImageNet."""
 
     name: Literal["dino"] = "dino"
-    num_prototypes: int = Field(default=65_536, ge=2, description="length K of the compared distributions")
-    student_temperature: float = Field(default=0.1, gt=0.0, description="divides the student's outputs")
+    num_prototypes: int = Field(
+        default=65_536, ge=2, description="length K of the compared distributions"
+    )
+    student_temperature: float = Field(
+        default=0.1, gt=0.0, description="divides the student's outputs"
+    )
     teacher_temperature: float = Field(
-        default=0.04, gt=0.0, description="divides the teacher's outputs after the warm-up; above 0.07 it collapses"
+        default=0.04,
+        gt=0.0,
+        description="divides the teacher's outputs after the warm-up; above 0.07 it collapses",
     )
-    first_teacher_temperature: float = Field(default=0.04, gt=0.0, description="the same in the first step")
+    first_teacher_temperature: float = Field(
+        default=0.04, gt=0.0, description="the same in the first step"
+    )
     teacher_warmup_fraction: float = Field(
-        default=0.3, ge=0.0, le=1.0, description="fraction of num_steps from the first temperature to the other"
+        default=0.3,
+        ge=0.0,
+        le=1.0,
+        description="fraction of num_steps from the first temperature to the other",
     )
-    center_momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="share of the centre kept in a step")
+    center_momentum: float = Field(
+        default=0.9, ge=0.0, lt=1.0, description="share of the centre kept in a step"
+    )
     momentum: float = Field(
-        default=0.996, ge=0.0, lt=1.0, description="share of the teacher kept in the first step; rises to 1"
+        default=0.996,
+        ge=0.0,
+        lt=1.0,
+        description="share of the teacher kept in the first step; rises to 1",
     )
     freeze_fraction: float = Field(
-        default=0.01, ge=0.0, le=1.0, description="the last layer waits for this first fraction of num_steps"
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="the last layer waits for this first fraction of num_steps",
     )
-    hidden_dim: int = Field(default=2048, ge=1, description="features of the head's two hidden layers")
+    hidden_dim: int = Field(
+        default=2048, ge=1, description="features of the head's two hidden layers"
+    )
     bottleneck_dim: int = Field(default=256, ge=2, description="features in which prototypes live")
 
 
@@ -78,7 +99,9 @@ class Head(nn.Module):
         """Compare embeddings (..., D) with the prototypes, which learn where the scalar is true; (..., K) float32."""
         bottleneck = functional.normalize(self.layers(embedding).float(), dim=-1)
         prototypes = functional.normalize(train_where(self.prototypes, prototypes_train), dim=1)
-        with torch.autocast(embedding.device.type, enabled=False):  # bfloat16's steps of 0.004 are 0.1 after sharpening
+        with torch.autocast(
+            embedding.device.type, enabled=False
+        ):  # bfloat16's steps of 0.004 are 0.1 after sharpening
             return bottleneck @ prototypes.T
 
 
@@ -90,7 +113,9 @@ class DINO(Method):
     accumulates: ClassVar[bool] = False
     center: Tensor
 
-    def __init__(self, config: DINOConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: DINOConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
             check_views(views, group, 1)
@@ -102,7 +127,9 @@ class DINO(Method):
         self.student_head = Head(self.encoder.embed_dim, config)
         self.teacher_head = frozen_copy(self.student_head)
         self.register_buffer("center", torch.zeros(config.num_prototypes))
-        self._seen: Tensor | None = None  # the step's sum of teacher outputs over all workers, and how many
+        self._seen: Tensor | None = (
+            None  # the step's sum of teacher outputs over all workers, and how many
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the teacher's outputs for each large crop from every other crop.
@@ -121,12 +148,18 @@ class DINO(Method):
             teacher_outputs = self.teacher_head(embeddings, train)  # (2, B, K)
             targets = ((teacher_outputs - self.center) / self._teacher_temperature()).softmax(-1)
             mine = teacher_outputs.where(valid.unsqueeze(1), 0.0).sum((0, 1))  # (K,)
-            self._seen = all_reduce_sum(torch.cat([mine, len(teacher_outputs) * valid.sum(0, keepdim=True)]))
+            self._seen = all_reduce_sum(
+                torch.cat([mine, len(teacher_outputs) * valid.sum(0, keepdim=True)])
+            )
         with torch.autocast(outputs.device.type, enabled=False):
-            per_sample = cross_view_entropy(targets, (outputs / config.student_temperature).log_softmax(-1))
+            per_sample = cross_view_entropy(
+                targets, (outputs / config.student_temperature).log_softmax(-1)
+            )
         return {
             "loss": global_mean(per_sample, valid),
-            "prototype_entropy": health.prototype_entropy(targets.where(valid.unsqueeze(1), 0.0).flatten(0, 1)),
+            "prototype_entropy": health.prototype_entropy(
+                targets.where(valid.unsqueeze(1), 0.0).flatten(0, 1)
+            ),
             "embedding": embeddings[0],
         }
 
@@ -134,7 +167,10 @@ class DINO(Method):
         """A straight line from the first to the last over the warm-up."""
         config = self.settings
         warm = (self.progress / max(config.teacher_warmup_fraction, 1e-9)).clamp(max=1)
-        return config.first_teacher_temperature + (config.teacher_temperature - config.first_teacher_temperature) * warm
+        return (
+            config.first_teacher_temperature
+            + (config.teacher_temperature - config.first_teacher_temperature) * warm
+        )
 
     @torch.no_grad()
     def after_step(self, step: int, num_steps: int) -> None:

@@ -25,12 +25,20 @@ class SimSiamConfig(MethodConfig):
     """SimSiam's settings; the defaults are the paper's for ImageNet."""
 
     name: Literal["simsiam"] = "simsiam"
-    projection_dim: int = Field(default=2048, ge=2, description="features of every layer of the projection head")
-    prediction_dim: int = Field(
-        default=512, ge=1, description="features of the prediction head's hidden layer, its bottleneck"
+    projection_dim: int = Field(
+        default=2048, ge=2, description="features of every layer of the projection head"
     )
-    fixed_prediction_lr: bool = Field(default=True, description="keep the prediction head at the peak learning rate")
-    stop_gradient: bool = Field(default=True, description="false: the paper's ablation, which collapses")
+    prediction_dim: int = Field(
+        default=512,
+        ge=1,
+        description="features of the prediction head's hidden layer, its bottleneck",
+    )
+    fixed_prediction_lr: bool = Field(
+        default=True, description="keep the prediction head at the peak learning rate"
+    )
+    stop_gradient: bool = Field(
+        default=True, description="false: the paper's ablation, which collapses"
+    )
 
 
 class SimSiam(Method):
@@ -40,7 +48,9 @@ class SimSiam(Method):
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
-    def __init__(self, config: SimSiamConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: SimSiamConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         check_views(views, _GROUP, 2)
         self.fixed_prediction_lr = config.fixed_prediction_lr
@@ -62,7 +72,10 @@ class SimSiam(Method):
         projections = [self.projection_head(embedding) for embedding in embeddings]
         predictions = [self.prediction_head(projection) for projection in projections]
         targets = [(z.detach() if self.stop_gradient else z).float() for z in projections]
-        cosines = [functional.cosine_similarity(predictions[i].float(), targets[1 - i], dim=-1) for i in range(2)]
+        cosines = [
+            functional.cosine_similarity(predictions[i].float(), targets[1 - i], dim=-1)
+            for i in range(2)
+        ]
         return {
             "loss": global_mean(-(cosines[0] + cosines[1]) / 2, batch["valid"]),
             "projection_std": health.feature_std(targets[0]),

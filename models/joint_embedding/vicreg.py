@@ -26,11 +26,19 @@ class VICRegConfig(MethodConfig):
     """VICReg's settings; the defaults are the paper's for ImageNet."""
 
     name: Literal["vicreg"] = "vicreg"
-    invariance_weight: float = Field(default=25.0, ge=0.0, description="weight of the views' squared distance")
-    variance_weight: float = Field(default=25.0, ge=0.0, description="weight of the features' missing deviation")
-    covariance_weight: float = Field(default=1.0, ge=0.0, description="weight of the features' squared covariances")
+    invariance_weight: float = Field(
+        default=25.0, ge=0.0, description="weight of the views' squared distance"
+    )
+    variance_weight: float = Field(
+        default=25.0, ge=0.0, description="weight of the features' missing deviation"
+    )
+    covariance_weight: float = Field(
+        default=1.0, ge=0.0, description="weight of the features' squared covariances"
+    )
     projection_dim: int = Field(
-        default=8192, ge=2, description="features D of every layer of the projection head; the loss takes 8 * D^2 bytes"
+        default=8192,
+        ge=2,
+        description="features D of every layer of the projection head; the loss takes 8 * D^2 bytes",
     )
 
 
@@ -41,13 +49,17 @@ class VICReg(Method):
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
-    def __init__(self, config: VICRegConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: VICRegConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         super().__init__(config, encoder_config, views, seed)
         for group in UNLIKE_VIEWS:
             check_views(views, group, 1)
         self.settings = config
         dim = config.projection_dim
-        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)  # all terms ignore a shift
+        self.projection_head = mlp(
+            [self.encoder.embed_dim, dim, dim, dim], last_bias=False
+        )  # all terms ignore a shift
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compare the two views' projections.
@@ -57,7 +69,9 @@ class VICReg(Method):
             invariance, variance, covariance: The terms of `vicreg_terms`, detached.
             embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
         """
-        embeddings = [self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS]  # (B, D) each
+        embeddings = [
+            self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS
+        ]  # (B, D) each
         first, second = (self.projection_head(embedding) for embedding in embeddings)
         invariance, variance, covariance = vicreg_terms(first, second, batch["valid"])
         weights = self.settings
@@ -90,13 +104,18 @@ def vicreg_terms(first: Tensor, second: Tensor, valid: Tensor) -> tuple[Tensor, 
         everyone = [gather(z.float()) for z in (first, second)]  # (W*B, D) each
         mask = gather(valid).unsqueeze(1)  # (W*B, 1)
         num_valid, dim = mask.sum(), first.shape[1]
-        distance = (everyone[0] - everyone[1]).square().where(mask, 0.0).sum() / (num_valid.clamp(min=1) * dim)
+        distance = (everyone[0] - everyone[1]).square().where(mask, 0.0).sum() / (
+            num_valid.clamp(min=1) * dim
+        )
         variance, covariance = torch.zeros_like(distance), torch.zeros_like(distance)
         for z in everyone:
             centred = (z - z.where(mask, 0.0).sum(0) / num_valid.clamp(min=1)).where(mask, 0.0)
             products = centred.T @ centred / (num_valid - 1).clamp(min=1)  # (D, D)
             variances = products.diagonal()
-            variance = variance + functional.relu(_TARGET_STD - (variances + _VARIANCE_FLOOR).sqrt()).mean() / 2
+            variance = (
+                variance
+                + functional.relu(_TARGET_STD - (variances + _VARIANCE_FLOOR).sqrt()).mean() / 2
+            )
             covariance = covariance + (products.square().sum() - variances.square().sum()) / dim
         enough = num_valid > 1
         return distance * enough, variance * enough, covariance * enough

@@ -34,10 +34,16 @@ class MAEConfig(MethodConfig):
     mask_ratio: float = Field(
         default=0.75, gt=0.0, lt=1.0, description="fraction of the patches hidden from the encoder"
     )
-    decoder_dim: int = Field(default=512, ge=4, multiple_of=4, description="features of the decoder's tokens")
+    decoder_dim: int = Field(
+        default=512, ge=4, multiple_of=4, description="features of the decoder's tokens"
+    )
     decoder_depth: int = Field(default=8, ge=1, description="transformer blocks of the decoder")
-    decoder_heads: int = Field(default=16, ge=1, description="attention heads of the decoder; divides decoder_dim")
-    norm_pixels: bool = Field(default=True, description="normalise each target patch by its own mean and deviation")
+    decoder_heads: int = Field(
+        default=16, ge=1, description="attention heads of the decoder; divides decoder_dim"
+    )
+    norm_pixels: bool = Field(
+        default=True, description="normalise each target patch by its own mean and deviation"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "MAEConfig":
@@ -69,7 +75,9 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder.embed_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         grid_size = encoder.vit.patch_embed.grid_size
-        self.register_buffer("positions", sincos_positions(grid_size, dim).unsqueeze(0), persistent=False)  # (1, N, D)
+        self.register_buffer(
+            "positions", sincos_positions(grid_size, dim).unsqueeze(0), persistent=False
+        )  # (1, N, D)
         self.blocks = nn.Sequential(
             *(Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth))
         )
@@ -103,7 +111,9 @@ class MAE(Method):
     accumulates: ClassVar[bool] = True
     encoder: "VisionTransformerEncoder"
 
-    def __init__(self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int) -> None:
+    def __init__(
+        self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
         from models.encoders.vit import VisionTransformerEncoder
 
         super().__init__(config, encoder_config, views, seed)
@@ -131,7 +141,10 @@ class MAE(Method):
         target, _, _ = self._targets(images)
         error = (prediction.float() - target).square().mean(dim=-1)  # (B, N)
         per_sample = (error * mask).sum(dim=1) / mask.sum(dim=1)  # (B,)
-        return {"loss": global_mean(per_sample, batch["valid"]), "embedding": visible.detach().mean(dim=1)}
+        return {
+            "loss": global_mean(per_sample, batch["valid"]),
+            "embedding": visible.detach().mean(dim=1),
+        }
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +163,9 @@ class MAE(Method):
         truth = target * deviation + mean  # (B, N, 3 * patch_size^2)
         hidden = mask.unsqueeze(-1)
         painted = torch.where(hidden, prediction.float() * deviation + mean, truth)
-        original, reconstruction = (self._to_rgb(_unpatchify(patches)) for patches in (truth, painted))
+        original, reconstruction = (
+            self._to_rgb(_unpatchify(patches)) for patches in (truth, painted)
+        )
         covered = hidden.expand_as(truth)
         masked = torch.where(_unpatchify(covered), torch.full_like(original, _GREY), original)
         return original, masked, reconstruction
@@ -178,7 +193,9 @@ class MAE(Method):
         return (patches - mean) / deviation, mean, deviation
 
     def _to_rgb(self, images: Tensor) -> Tensor:
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std))
+        mean, std = (
+            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+        )
         return (images * std + mean).clamp(0, 1)
 
 
@@ -186,11 +203,15 @@ def _patchify(images: Tensor, patch_size: int) -> Tensor:
     num_images, channels, side, _ = images.shape
     grid = side // patch_size
     patches = images.reshape(num_images, channels, grid, patch_size, grid, patch_size)
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(num_images, grid * grid, -1)  # (B, N, 3 * p * p)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(
+        num_images, grid * grid, -1
+    )  # (B, N, 3 * p * p)
 
 
 def _unpatchify(patches: Tensor) -> Tensor:
     num_images, num_patches, width = patches.shape
     grid, patch_size = math.isqrt(num_patches), math.isqrt(width // 3)
     pixels = patches.reshape(num_images, grid, grid, 3, patch_size, patch_size)
-    return pixels.permute(0, 3, 1, 4, 2, 5).reshape(num_images, 3, grid * patch_size, -1)  # (B, 3, S, S)
+    return pixels.permute(0, 3, 1, 4, 2, 5).reshape(
+        num_images, 3, grid * patch_size, -1
+    )  # (B, 3, S, S)

@@ -13,8 +13,12 @@ from pipelines import schema
 from pipelines.corpus.spill import NUM_BUCKETS, Spill, bucket_of
 
 PART, ROW_GROUP, ROW = "part", "row_group", "row"
-POSITION = pa.schema([(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())])  # of a stored row
-PLACE = pa.field("place", pa.int64())  # hash of uri, member and clip: the same for all contents that lay there
+POSITION = pa.schema(
+    [(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())]
+)  # of a stored row
+PLACE = pa.field(
+    "place", pa.int64()
+)  # hash of uri, member and clip: the same for all contents that lay there
 _OLD = pa.schema([pa.field(schema.SAMPLE_ID, pa.int64()), PLACE, *POSITION])
 _MOVED = pa.schema([PLACE, pa.field("is_new", pa.bool_())])
 
@@ -101,7 +105,9 @@ class Changes:
             yield fresh
 
     def _note(self, place: np.ndarray, *, is_new: bool) -> None:
-        self._moved.add(pa.table([place, np.full(len(place), is_new)], schema=_MOVED), bucket_of(place))
+        self._moved.add(
+            pa.table([place, np.full(len(place), is_new)], schema=_MOVED), bucket_of(place)
+        )
 
     def diff(self) -> Diff:
         """Count what was added, removed, changed and kept."""
@@ -134,7 +140,11 @@ def _bucket(table: pa.Table) -> np.ndarray:
 
 def _place(table: pa.Table) -> np.ndarray:
     clip = pc.fill_null(pc.cast(table[schema.CLIP], pa.string()), "")
-    return _hash(pc.binary_join_element_wise(table[schema.URI], pc.fill_null(table["member"], ""), clip, "\0"))
+    return _hash(
+        pc.binary_join_element_wise(
+            table[schema.URI], pc.fill_null(table["member"], ""), clip, "\0"
+        )
+    )
 
 
 def _hash(texts: pa.Array) -> np.ndarray:

@@ -36,7 +36,12 @@ class LeftOut:
     def __enter__(self) -> "LeftOut":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._writer.close()
 
     def add(self, listed: pa.Table) -> None:

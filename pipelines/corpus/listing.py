@@ -37,11 +37,40 @@ IMAGE_SUFFIXES = (
         ".ico",
         ".tga",
     ),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jfi", ".apng", ".dib", ".j2k", ".j2c", ".jpx", ".jpf", ".mpo", ".qoi"),
+    *(
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jfi",
+        ".apng",
+        ".dib",
+        ".j2k",
+        ".j2c",
+        ".jpx",
+        ".jpf",
+        ".mpo",
+        ".qoi",
+    ),
     *(".icns", ".pcx", ".psd", ".sgi", ".dds", ".fli", ".flc"),
 )
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".3gp", ".3g2"),
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".mpg",
+        ".mpeg",
+        ".flv",
+        ".3gp",
+        ".3g2",
+    ),
     *(".ogv", ".wmv", ".asf"),
 )
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -58,7 +87,9 @@ _IDENTITY = (schema.URI, "member", "etag")
 def media_of(name: str) -> str | None:
     """Tell what a file holds by its suffix: `image` or `video`, or None where it is no sample."""
     suffix = _suffix(name)
-    return "image" if suffix in IMAGE_SUFFIXES else schema.VIDEO if suffix in VIDEO_SUFFIXES else None
+    return (
+        "image" if suffix in IMAGE_SUFFIXES else schema.VIDEO if suffix in VIDEO_SUFFIXES else None
+    )
 
 
 def _suffix(name: str) -> str:
@@ -86,7 +117,9 @@ def list_source(uri: str, *, per_video: int = 1) -> Iterator[pa.Table]:
     """
     uri = uris.absolute(uri)
     patterns = list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
-    places = [place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)]
+    places = [
+        place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)
+    ]
     num_rows = 0
     if places:
         for table in _listed(places, per_video):
@@ -97,11 +130,15 @@ def list_source(uri: str, *, per_video: int = 1) -> Iterator[pa.Table]:
 
 
 def _listed(places: list[Place], per_video: int) -> Iterator[pa.Table]:
-    dataset = ray.data.from_items([asdict(place) for place in places], override_num_blocks=min(len(places), MAX_TASKS))
+    dataset = ray.data.from_items(
+        [asdict(place) for place in places], override_num_blocks=min(len(places), MAX_TASKS)
+    )
     dataset.context.execution_no_progress_timeout_s = -1  # a prefix may take hours to list
     dataset.context.target_max_block_size = BLOCK_BYTES
     listed = dataset.map_batches(_list_places, batch_size=None, batch_format="pyarrow")
-    listed = listed.map_batches(partial(_per_clip, per_video=per_video), batch_size=None, batch_format="pyarrow")
+    listed = listed.map_batches(
+        partial(_per_clip, per_video=per_video), batch_size=None, batch_format="pyarrow"
+    )
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
@@ -125,7 +162,10 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
         return key_places(pattern)
     folders = [entry["name"] for entry in fs.ls(path, detail=True) if entry["type"] == "directory"]
     root = len(path.rstrip("/")) + 1
-    return [Place(pattern, "own", root=root), *(Place(_uri(pattern, name), root=root) for name in folders)]
+    return [
+        Place(pattern, "own", root=root),
+        *(Place(_uri(pattern, name), root=root) for name in folders),
+    ]
 
 
 def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
@@ -221,7 +261,14 @@ def _tar_rows(shard: Entry) -> Iterator[dict[str, Any]]:
     for name, offset, length, problem, message in read_members(shard.uri, shard.size):
         hidden = "hidden file" if name and is_hidden(name) else None
         reason = problem or hidden or _left_out(name or "", length)
-        yield _row(shard, offset, length, name, left_out=reason, message=message or (name if reason else None))
+        yield _row(
+            shard,
+            offset,
+            length,
+            name,
+            left_out=reason,
+            message=message or (name if reason else None),
+        )
 
 
 def _per_clip(table: pa.Table, *, per_video: int) -> pa.Table:
@@ -231,21 +278,37 @@ def _per_clip(table: pa.Table, *, per_video: int) -> pa.Table:
     if not is_video.any():
         return table
     if not per_video:
-        reason = np.where(is_video, "a video, and clip.per_video=0", table[LEFT_OUT.name].to_pylist())
+        reason = np.where(
+            is_video, "a video, and clip.per_video=0", table[LEFT_OUT.name].to_pylist()
+        )
         return _replaced(table, LEFT_OUT.name, reason.tolist())
     repeats = np.where(is_video, per_video, 1)
     rows = table.take(np.repeat(np.arange(table.num_rows), repeats))
     clip = np.concatenate([np.arange(count) for count in repeats])
     of_video = np.repeat(is_video, repeats)
-    keys = zip(of_video, clip, *(rows[name].to_pylist() for name in (schema.SAMPLE_ID, *_IDENTITY)), strict=True)
-    ids = [sample_id(uri, member, etag, int(i)) if video else key for video, i, key, uri, member, etag in keys]
-    rows = _replaced(rows, schema.CLIP, [int(i) if video else None for video, i in zip(of_video, clip, strict=True)])
+    keys = zip(
+        of_video,
+        clip,
+        *(rows[name].to_pylist() for name in (schema.SAMPLE_ID, *_IDENTITY)),
+        strict=True,
+    )
+    ids = [
+        sample_id(uri, member, etag, int(i)) if video else key
+        for video, i, key, uri, member, etag in keys
+    ]
+    rows = _replaced(
+        rows,
+        schema.CLIP,
+        [int(i) if video else None for video, i in zip(of_video, clip, strict=True)],
+    )
     return _replaced(rows, schema.SAMPLE_ID, ids)
 
 
 def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
     index = table.schema.get_field_index(name)
-    return table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type))
+    return table.set_column(
+        index, table.schema.field(index), pa.array(values, table.schema.field(index).type)
+    )
 
 
 def _left_out(name: str, size: int) -> str | None:
@@ -255,7 +318,13 @@ def _left_out(name: str, size: int) -> str | None:
 
 
 def _row(
-    entry: Entry, offset: int, length: int, member: str | None, *, left_out: str | None, message: str | None = None
+    entry: Entry,
+    offset: int,
+    length: int,
+    member: str | None,
+    *,
+    left_out: str | None,
+    message: str | None = None,
 ) -> dict[str, Any]:
     return {
         schema.SAMPLE_ID: sample_id(entry.uri, member, entry.etag),

@@ -49,7 +49,9 @@ def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             yield from entries
     except PermissionError as error:
-        raise ValueError(f"source.uri: {folder} cannot be read ({error.strerror}): check its permissions") from None
+        raise ValueError(
+            f"source.uri: {folder} cannot be read ({error.strerror}): check its permissions"
+        ) from None
 
 
 def _is_walked(entry: os.DirEntry[str]) -> bool:

@@ -42,7 +42,9 @@ class Part:
     @property
     def stored_rows(self) -> np.ndarray:
         """Rows of each of its row groups as it was written, int64."""
-        return np.array(self.row_groups, dtype=np.int64) + np.array(self.dead_rows or 0, dtype=np.int64)
+        return np.array(self.row_groups, dtype=np.int64) + np.array(
+            self.dead_rows or 0, dtype=np.int64
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class Manifest:
             if not rows:
                 continue
             file = _parquet(uris.join(self.uri, self.parts[part].path))
-            table = file.read_row_group(row_group, columns=[schema.SAMPLE_ID, schema.URI, "member", schema.CLIP])
+            table = file.read_row_group(
+                row_group, columns=[schema.SAMPLE_ID, schema.URI, "member", schema.CLIP]
+            )
             row = np.arange(table.num_rows, dtype=np.int32)
             positions = (np.full_like(row, part), np.full_like(row, row_group), row)
             for name, values in zip(POSITION.names, positions, strict=True):
@@ -129,7 +133,10 @@ class Manifest:
         if self.parts[part].tombstones is None:
             return table
         dead = self.dead(part)
-        first, last = (np.searchsorted(dead[ROW_GROUP].to_numpy(), row_group, side=side) for side in ("left", "right"))
+        first, last = (
+            np.searchsorted(dead[ROW_GROUP].to_numpy(), row_group, side=side)
+            for side in ("left", "right")
+        )
         rows = np.delete(np.arange(table.num_rows), dead[ROW].to_numpy()[first:last])
         return table.take(pa.array(rows))
 
@@ -165,10 +172,14 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     """
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
-        raise ValueError(f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index")
+        raise ValueError(
+            f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index"
+        )
     record = json.loads(uris.read_bytes(record_uri(uri, version or found[-1])))
     if any("dead_rows" not in part for part in record["parts"]):
-        raise ValueError(f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index")
+        raise ValueError(
+            f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index"
+        )
     parts = tuple(
         Part(part["path"], tuple(part["row_groups"]), part["tombstones"], tuple(part["dead_rows"]))
         for part in record["parts"]

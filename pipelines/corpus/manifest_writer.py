@@ -34,7 +34,9 @@ SHARD_GROUP_BYTES = 64 << 20
 PART_ROWS = 1 << 20
 
 
-def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1) -> Manifest:
+def write_manifest(
+    uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1
+) -> Manifest:
     """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
 
     Memory does not grow with the corpus: rows are compared with the version before on local disk, bucket by bucket.
@@ -61,7 +63,9 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_vid
         with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
             media = _take(tables, changes, left_out)
         if not changes.num_listed:
-            seen = ", ".join(f"{count} x {reason}" for reason, count in left_out.counts.most_common(4))
+            seen = ", ".join(
+                f"{count} x {reason}" for reason, count in left_out.counts.most_common(4)
+            )
             raise ValueError(
                 f"source.uri {source} holds no images ({seen or 'an empty folder'}): "
                 "give a folder, prefix, glob or tar shards of images"
@@ -70,10 +74,16 @@ def write_manifest(uri: str, source: str, tables: Iterable[pa.Table], *, per_vid
             changes.add_stored(rows)
         added = _write_parts(uri, attempt, _row_groups(changes.added()))
         diff = changes.diff()
-        if before and before.per_video == per_video and not (diff.added or diff.removed or diff.changed):
+        if (
+            before
+            and before.per_video == per_video
+            and not (diff.added or diff.removed or diff.changed)
+        ):
             return before
         parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
-        left = _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
+        left = (
+            _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
+        )
     manifest = Manifest(
         uris.absolute(uri),
         version,
@@ -108,7 +118,9 @@ def check_source(before: Manifest | None, source: str) -> None:
         ValueError: it is another one.
     """
     if before and before.source.rstrip("/") != source.rstrip("/"):
-        raise ValueError(f"out {before.uri} is the manifest of {before.source}, not of {source}: choose another out")
+        raise ValueError(
+            f"out {before.uri} is the manifest of {before.source}, not of {source}: choose another out"
+        )
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -125,7 +137,9 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _shards(members: pa.Table) -> Iterator[pa.Table]:
-    members = members.sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")]).combine_chunks()
+    members = members.sort_by(
+        [(schema.URI, "ascending"), (schema.OFFSET, "ascending")]
+    ).combine_chunks()
     shards = members[schema.URI]
     edges = np.flatnonzero(pc.not_equal(shards[1:], shards[:-1]).to_numpy()) + 1
     for start, stop in pairwise([0, *edges.tolist(), members.num_rows]):
@@ -138,7 +152,10 @@ def cut_by_bytes(rows: pa.Table, size: int) -> Iterator[pa.Table]:
     """Cut manifest rows, in order, where the bytes they name reach each multiple of `size`."""
     length = rows[schema.LENGTH].to_numpy()
     full = np.flatnonzero(np.diff((np.cumsum(length) - length) // size)) + 1
-    yield from (rows.slice(start, stop - start) for start, stop in pairwise([0, *full.tolist(), rows.num_rows]))
+    yield from (
+        rows.slice(start, stop - start)
+        for start, stop in pairwise([0, *full.tolist(), rows.num_rows])
+    )
 
 
 def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
@@ -148,14 +165,19 @@ def _cut(table: pa.Table, rows: int) -> Iterator[pa.Table]:
 def _write_parts(uri: str, attempt: str, groups: Iterator[pa.Table]) -> list[Part]:
     parts: list[Part] = []
     while (first := next(groups, None)) is not None:
-        parts.append(_write_part(uri, f"parts/{attempt}-{len(parts):05d}.parquet", chain([first], groups)))
+        parts.append(
+            _write_part(uri, f"parts/{attempt}-{len(parts):05d}.parquet", chain([first], groups))
+        )
     return parts
 
 
 def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
     """Write row groups until the part is full."""
     rows: list[int] = []
-    with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, schema.MANIFEST) as writer:
+    with (
+        uris.open_atomic(uris.join(uri, path)) as file,
+        pq.ParquetWriter(file, schema.MANIFEST) as writer,
+    ):
         for group in groups:
             writer.write_table(group, row_group_size=group.num_rows)
             rows.append(group.num_rows)
@@ -164,7 +186,9 @@ def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
     return Part(path, tuple(rows))
 
 
-def _bury(uri: str, attempt: str, before: Manifest, changes: Changes) -> tuple[tuple[Part, ...], str | None]:
+def _bury(
+    uri: str, attempt: str, before: Manifest, changes: Changes
+) -> tuple[tuple[Part, ...], str | None]:
     """Write the tombstones of all dead rows; gives the older parts with what lives on in them, and the file's path."""
     for part in range(len(before.parts)):
         changes.add_dead(before.dead(part))

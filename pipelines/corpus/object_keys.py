@@ -12,7 +12,9 @@ from fsspec.utils import glob_translate
 from pipelines.corpus.entry import Entry, Place, is_hidden
 from pipelines.storage import uris
 
-WANTED_STEMS = 64  # stems are cut until there are as many, or none is left with more than a page of keys
+WANTED_STEMS = (
+    64  # stems are cut until there are as many, or none is left with more than a page of keys
+)
 MAX_CUTS = 8
 LAST = "\U0010ffff"  # sorts after every character of a key
 REQUESTS = 16  # in flight while cutting
@@ -31,7 +33,10 @@ def key_places(uri: str) -> list[Place]:
     stem = key[: magic.start()] if magic else f"{key}/" if key else ""
     scheme = uri.partition("://")[0]
     root = len(f"{bucket}/{stem.rpartition('/')[0]}/") if "/" in stem else len(bucket) + 1
-    return [Place(f"{scheme}://{bucket}/{part}", "keys", match, root) for part in _cut_all(fs, bucket, stem)]
+    return [
+        Place(f"{scheme}://{bucket}/{part}", "keys", match, root)
+        for part in _cut_all(fs, bucket, stem)
+    ]
 
 
 def _cut_all(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
@@ -56,7 +61,11 @@ def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
     while (beyond := _first(fs, bucket, stem, common + LAST)) and not beyond.startswith(common):
         common = _common(common, beyond)
     parts: list[str] = []
-    key = keys[0] if keys[0] != common or not common.endswith("/") else _first(fs, bucket, common, common)
+    key = (
+        keys[0]
+        if keys[0] != common or not common.endswith("/")
+        else _first(fs, bucket, common, common)
+    )
     while key is not None and len(key) > len(common):
         parts.append(key[: len(common) + 1])
         key = _first(fs, bucket, common, parts[-1] + LAST)
@@ -77,7 +86,9 @@ def _common(a: str, b: str) -> str:
 
 def _page(fs: AsyncFileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
     call = partial(fs._call_s3, "list_objects_v2", Bucket=bucket, Prefix=stem, **options)
-    answer: dict[str, Any] = sync(fs.loop, call)  # s3fs's own call_s3 would pass by what a subclass does about faults
+    answer: dict[str, Any] = sync(
+        fs.loop, call
+    )  # s3fs's own call_s3 would pass by what a subclass does about faults
     return answer
 
 
@@ -97,21 +108,27 @@ def key_entries(place: Place) -> Iterator[Entry]:
     hidden = ""
     for info in _objects(fs, bucket, stem):
         path = f"{bucket}/{info['Key']}"
-        if (match and not match(path)) or (path.endswith("/") and not info["Size"]):  # a folder's own marker object
+        if (match and not match(path)) or (
+            path.endswith("/") and not info["Size"]
+        ):  # a folder's own marker object
             continue
         uri = f"{scheme}://{path}"
         folder = _hidden_folder(path[place.root :])
         if folder is None:
             yield Entry(uri, info["Size"], info["ETag"].strip('"'))
         elif folder != hidden:
-            yield Entry(f"{uri[: len(uri) - len(path) + place.root]}{folder}", problem="hidden folder")
+            yield Entry(
+                f"{uri[: len(uri) - len(path) + place.root]}{folder}", problem="hidden folder"
+            )
         hidden = folder or hidden
 
 
 def _hidden_folder(relative: str) -> str | None:
     """The first hidden folder on a path, None where there is none."""
     folders = relative.split("/")[:-1]
-    return next(("/".join(folders[: i + 1]) for i, name in enumerate(folders) if is_hidden(name)), None)
+    return next(
+        ("/".join(folders[: i + 1]) for i, name in enumerate(folders) if is_hidden(name)), None
+    )
 
 
 def _objects(fs: AsyncFileSystem, bucket: str, stem: str) -> Iterator[dict[str, Any]]:

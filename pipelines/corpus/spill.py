@@ -48,7 +48,10 @@ class Spill:
         edges = np.searchsorted(bucket[order], np.arange(NUM_BUCKETS + 1))
         for key in np.flatnonzero(np.diff(edges)).tolist():
             piece = table.slice(edges[key], edges[key + 1] - edges[key])
-            with open(self._path(key), "ab") as file, pa.ipc.new_stream(file, self._schema) as writer:
+            with (
+                open(self._path(key), "ab") as file,
+                pa.ipc.new_stream(file, self._schema) as writer,
+            ):
                 writer.write_table(piece)
         self._tables, self._buckets, self._waiting = [], [], 0
 

@@ -46,9 +46,15 @@ def read_members(uri: str, size: int) -> Iterator[Member]:
                     tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
                     end = member.offset_data + member.size
                     if not member.isdir():
-                        yield Member(member.name, member.offset_data, member.size, _problem(member, size))
+                        yield Member(
+                            member.name, member.offset_data, member.size, _problem(member, size)
+                        )
                 _check_end(tar.offset, file)
-        except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two from numbers in headers
+        except (
+            tarfile.TarError,
+            ValueError,
+            OverflowError,
+        ) as error:  # the last two from numbers in headers
             yield Member(None, min(end, size), max(size - end, 0), "damaged tar", str(error))
 
 

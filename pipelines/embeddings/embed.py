@@ -41,12 +41,16 @@ class Embed:
 
     def __init__(self, encoders: Encoders) -> None:
         torch.set_num_threads(encoders.threads)
-        uris.filesystem(encoders.artifact)  # the artifact opens its URI with plain fsspec: with this client from now
+        uris.filesystem(
+            encoders.artifact
+        )  # the artifact opens its URI with plain fsspec: with this client from now
         self._device = torch.device("cuda" if encoders.use_gpu else "cpu")
         loaders = {"pretrained": artifact.load, "untrained": artifact.untrained}
         self._columns = encoders.columns
         self._loaded = {
-            kind: load(encoders.artifact) for kind, load in loaders.items() if kind in encoders.columns.values()
+            kind: load(encoders.artifact)
+            for kind, load in loaders.items()
+            if kind in encoders.columns.values()
         }
         for encoder in self._loaded.values():
             encoder.to(self._device).to(memory_format=torch.channels_last)
@@ -55,14 +59,19 @@ class Embed:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed one block; columns are float32 (B, D)."""
         images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(self._device)
-        features = {name: self._features(kind, images).float().cpu().numpy() for name, kind in self._columns.items()}
+        features = {
+            name: self._features(kind, images).float().cpu().numpy()
+            for name, kind in self._columns.items()
+        }
         return batch | features
 
     def _features(self, kind: Kind, images: Tensor) -> Tensor:
         if kind == "colour":
             return colour_statistics(images)
         encoder = self._loaded[kind]
-        features: Tensor = encoder(encoder.preprocess(images).contiguous(memory_format=torch.channels_last))
+        features: Tensor = encoder(
+            encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
+        )
         return features
 
 
@@ -77,7 +86,9 @@ def embed(
         block_rows: Rows of every block but the last.
         num_actors: Size of the pool; fixed, as a growing one starts too late to matter.
     """
-    resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1} if encoders.use_gpu else {"num_cpus": 1}
+    resources: dict[str, Any] = (
+        {"num_cpus": 1, "num_gpus": 1} if encoders.use_gpu else {"num_cpus": 1}
+    )
     return images.map_batches(
         Embed,
         fn_constructor_args=(encoders,),

@@ -48,8 +48,12 @@ class EmbeddingSink:
         """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage `retries` in reading."""
         position, valid = batch[schema.POSITION], batch[schema.VALID]
         start, stop = int(position[0]), int(position[-1]) + 1
-        if start % self.part_rows or not len(position) == stop - start == min(self.part_rows, self.num_rows - start):
-            raise RuntimeError(f"rows {start} to {stop} do not make one part of {self.part_rows}: please report this")
+        if start % self.part_rows or not len(position) == stop - start == min(
+            self.part_rows, self.num_rows - start
+        ):
+            raise RuntimeError(
+                f"rows {start} to {stop} do not make one part of {self.part_rows}: please report this"
+            )
         rows = pa.concat_tables(self.order.rows(start, stop)).filter(pa.array(valid))
         embedding = batch[schema.EMBEDDING][valid].astype(np.float16 if self.half else np.float32)
         dtype = pa.float16() if self.half else pa.float32()
@@ -57,14 +61,19 @@ class EmbeddingSink:
             rows[schema.SAMPLE_ID],
             rows[schema.URI],
             rows[schema.CLIP],
-            pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1), dtype), embedding.shape[1]),
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(embedding.reshape(-1), dtype), embedding.shape[1]
+            ),
             pa.array([self.digest] * rows.num_rows, pa.string()),
         ]
         table = pa.Table.from_arrays(columns, schema=schema.embeddings(embedding.shape[1], dtype))
         with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
         counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
-        return {name: np.array([count]) for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()}
+        return {
+            name: np.array([count])
+            for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()
+        }
 
 
 def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, np.ndarray]:
@@ -78,7 +87,9 @@ def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Itera
     Yields:
         So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in reading.
     """
-    written = embeddings.map_batches(partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1)
+    written = embeddings.map_batches(
+        partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1
+    )
     totals = dict.fromkeys(("rows", "quarantined", "retries"), 0.0)
     for batch in written.iter_batches(batch_size=None):
         totals = {name: total + float(batch[name].sum()) for name, total in totals.items()}

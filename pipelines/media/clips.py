@@ -51,6 +51,8 @@ class Sampling:
     def _draw(self, rows: pa.Table) -> np.ndarray:
         if self.seed is None:
             return np.full(rows.num_rows, 0.5)
-        epoch, sample_id = (torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID))
+        epoch, sample_id = (
+            torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
+        )
         draws = rng.uniform(1, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="clip")
         return draws[:, 0].double().numpy()

@@ -61,7 +61,12 @@ class Decoder:
             BadSample: it cannot be used.
         """
         limits = self._limits
-        picture = decode_jpeg(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated, reduce=reduce)
+        picture = decode_jpeg(
+            data,
+            max_pixels=limits.max_pixels,
+            allow_truncated=limits.allow_truncated,
+            reduce=reduce,
+        )
         return self._ask({}, data) if picture is None else picture
 
     def clip(self, source: bytes | File, clip: Clip) -> Picture:
@@ -84,12 +89,16 @@ class Decoder:
             self._child.communicate()
             self._child = None
 
-    def _ask(self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None) -> Picture:
+    def _ask(
+        self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None
+    ) -> Picture:
         for _ in range(TRIES):
             child = self._child or self._start()
             try:
                 answer = self._converse(child, request, body, read)
-            except BaseException:  # the storage's failures, a task that is cancelled: the child is in mid-sentence
+            except (
+                BaseException
+            ):  # the storage's failures, a task that is cancelled: the child is in mid-sentence
                 self.close()
                 raise
             if isinstance(answer, np.ndarray):
@@ -100,7 +109,11 @@ class Decoder:
         raise problem
 
     def _converse(
-        self, child: subprocess.Popen[bytes], request: Message, body: bytes, read: Callable[[int, int], bytes] | None
+        self,
+        child: subprocess.Popen[bytes],
+        request: Message,
+        body: bytes,
+        read: Callable[[int, int], bytes] | None,
     ) -> np.ndarray | BadSample | None:
         """Put one request and serve the child's until it answers; None where it died."""
         to_child, from_child = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
@@ -126,12 +139,16 @@ class Decoder:
         for pipe in (child.stdin, child.stdout):
             try:
                 fcntl.fcntl(cast(BinaryIO, pipe), _F_SETPIPE_SZ, _PIPE_BYTES)
-            except OSError:  # a user's pipes may take so much and no more; the default is only slower
+            except (
+                OSError
+            ):  # a user's pipes may take so much and no more; the default is only slower
                 break
         self._child = child
         if receive(cast(BinaryIO, child.stdout)) is None:
             self.close()
-            raise RuntimeError(f"{' '.join(command[:3])} ends at once, with {child.returncode}: its output says why")
+            raise RuntimeError(
+                f"{' '.join(command[:3])} ends at once, with {child.returncode}: its output says why"
+            )
         return child
 
     def _obituary(self, child: subprocess.Popen[bytes]) -> BadSample:
@@ -140,5 +157,9 @@ class Decoder:
         self._child = None
         if child.returncode == -signal.SIGALRM:
             return BadSample("timeout", f"not decoded within {self._limits.timeout_s:g} s, twice")
-        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"status {child.returncode}"
+        how = (
+            signal.Signals(-child.returncode).name
+            if child.returncode < 0
+            else f"status {child.returncode}"
+        )
         return BadSample("crashed", f"the decoder ended with {how}, twice")

@@ -57,7 +57,9 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
     send(answers, {"ready": True})
     while (request := receive(requests)) is not None:
@@ -70,18 +72,32 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
         except BadSample as problem:
             send(answers, {"reason": problem.reason, "message": problem.message})
         except MemoryError:
-            send(answers, {"reason": "too_large", "message": f"decoding takes more than {memory >> 20:,} MiB"})
+            send(
+                answers,
+                {
+                    "reason": "too_large",
+                    "message": f"decoding takes more than {memory >> 20:,} MiB",
+                },
+            )
         else:
             send(answers, {"shape": pixels.shape}, pixels)
 
 
 def _answer(
-    request: Message, body: np.ndarray, limits: Limits, link: "Link", decode_image: Callable[..., np.ndarray]
+    request: Message,
+    body: np.ndarray,
+    limits: Limits,
+    link: "Link",
+    decode_image: Callable[..., np.ndarray],
 ) -> np.ndarray:
     if "clip" not in request:
         data = body.tobytes()
-        return decode_image(data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated)
-    from pipelines.media.video import decode_clip  # here, as FFmpeg is of no use to a corpus of images
+        return decode_image(
+            data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated
+        )
+    from pipelines.media.video import (
+        decode_clip,
+    )  # here, as FFmpeg is of no use to a corpus of images
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
     return decode_clip(file, Clip(**request["clip"]), limits).frames

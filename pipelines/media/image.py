@@ -18,7 +18,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from augment.picture import Picture
 
-Reduce = Callable[[int, int], int]  # from an image's height and width to how much smaller it may be decoded
+Reduce = Callable[
+    [int, int], int
+]  # from an image's height and width to how much smaller it may be decoded
 
 Reason = Literal[
     "empty",
@@ -151,7 +153,11 @@ def decode_jpeg(
     except ValueError:
         return None
     check_pixels(height, width, max_pixels)
-    if colorspace not in ("YCbCr", "Gray", "RGB"):  # CMYK and YCCK: simplejpeg ignores Adobe's inversion
+    if colorspace not in (
+        "YCbCr",
+        "Gray",
+        "RGB",
+    ):  # CMYK and YCCK: simplejpeg ignores Adobe's inversion
         return None
     orientation = _jpeg_orientation(data)
     upright = (width, height) if 5 <= orientation <= 8 else (height, width)
@@ -160,7 +166,9 @@ def decode_jpeg(
         reduction = math.gcd(reduction, height, width)
     size = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB", **size)  # strict: half an image is an error, not a grey half
+        image = simplejpeg.decode_jpeg(
+            data, "RGB", **size
+        )  # strict: half an image is an error, not a grey half
     except ValueError as error:
         message = str(error)
         if message.startswith(_HARMLESS) or "Unsupported" in message:
@@ -182,7 +190,9 @@ def _jpeg_orientation(data: bytes) -> int:
         marker, length = struct.unpack_from(">xBH", data, start)
         if marker == 0xE1 and data.startswith(b"Exif\0\0", start + 4):
             return _tiff_orientation(data[start + 10 : start + 2 + length])
-        if not 0xE0 <= marker <= 0xEF and marker != 0xFE:  # neither application data nor a comment: the image begins
+        if (
+            not 0xE0 <= marker <= 0xEF and marker != 0xFE
+        ):  # neither application data nor a comment: the image begins
             break
         start += 2 + length
     return 1
@@ -217,9 +227,13 @@ def _decode_pillow(data: bytes, max_pixels: int, allow_truncated: bool) -> np.nd
         raise BadSample("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:
         known = data.startswith(_MAGIC) or data[4:12] == b"ftypavif"
-        message = "no readable header" if known else f"no known image format, begins with {data[:16]!r}"
+        message = (
+            "no readable header" if known else f"no known image format, begins with {data[:16]!r}"
+        )
         raise BadSample("corrupt" if known else "unknown_type", message) from error
-    except Exception as error:  # the bytes are in memory: whatever a parser trips over is a property of the bytes
+    except (
+        Exception
+    ) as error:  # the bytes are in memory: whatever a parser trips over is a property of the bytes
         raise BadSample(_reason(error), f"{type(error).__name__}: {error}") from error
 
 
@@ -248,7 +262,9 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         grey = _to_8_bit(image)
         return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
     if image.mode == "LAB":
-        raise BadSample("unknown_type", "L*a*b* pixels")  # Pillow's convert would only relabel the channels
+        raise BadSample(
+            "unknown_type", "L*a*b* pixels"
+        )  # Pillow's convert would only relabel the channels
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -279,7 +295,8 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
     """
     if height * width > max_pixels:
         raise BadSample(
-            "too_many_pixels", f"{height} x {width} = {height * width:,} pixels, the limit is {max_pixels:,}"
+            "too_many_pixels",
+            f"{height} x {width} = {height * width:,} pixels, the limit is {max_pixels:,}",
         )
 
 

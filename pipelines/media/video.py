@@ -22,7 +22,16 @@ from pipelines.media.image import BadSample, Clip, Limits, check_pixels
 # Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg open other files.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,h264,hevc,ivf,mxf,rm"
 _MAGIC = (
-    *(b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"\0\0\0\1", b"0&\xb2u"),
+    *(
+        b"\x1aE\xdf\xa3",
+        b"RIFF",
+        b"FLV",
+        b"OggS",
+        b"\0\0\1\xba",
+        b"\0\0\1\xb3",
+        b"\0\0\0\1",
+        b"0&\xb2u",
+    ),
     *(b"\x06\x0e\x2b\x34", b".RMF", b"DKIF"),
 )
 _MP4_BOXES = (
@@ -112,7 +121,9 @@ def decode_clip(file: Seekable, clip: Clip, limits: Limits) -> Decoded:
     raise BadSample("corrupt", "the index does not lead to the frames")
 
 
-def _attempt(file: Seekable, clip: Clip, limits: Limits, *, lead_s: float, end_s: float | None) -> Decoded:
+def _attempt(
+    file: Seekable, clip: Clip, limits: Limits, *, lead_s: float, end_s: float | None
+) -> Decoded:
     """Decode from the last key frame at least `lead_s` before the clip."""
     with av.open(
         file,
@@ -199,9 +210,14 @@ class Timeline:
         """
         duration_s = self.end_s - self.start_s
         if duration_s > limits.max_duration_s:
-            raise BadSample("too_long", f"{duration_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s")
+            raise BadSample(
+                "too_long", f"{duration_s:,.0f} s, the limit is {limits.max_duration_s:,.0f} s"
+            )
         if duration_s * self.rate > limits.max_frames:
-            raise BadSample("too_long", f"{duration_s * self.rate:,.0f} frames, the limit is {limits.max_frames:,}")
+            raise BadSample(
+                "too_long",
+                f"{duration_s * self.rate:,.0f} frames, the limit is {limits.max_frames:,}",
+            )
 
     def instants(self, clip: Clip) -> list[float]:
         """Times that the clip shows, in the middle of frames so that rounded time stamps do not matter."""
@@ -210,10 +226,15 @@ class Timeline:
         num_spanned = int((clip.num_frames - 1) * step_s * self.rate + 1e-6) + 1
         num_places = max(1, num_frames - num_spanned + 1)
         first = min(int(clip.position * num_places), num_places - 1)
-        return [self.start_s + (first + 0.5) * self.period_s + i * step_s for i in range(clip.num_frames)]
+        return [
+            self.start_s + (first + 0.5) * self.period_s + i * step_s
+            for i in range(clip.num_frames)
+        ]
 
 
-def _frames(container: InputContainer, stream: VideoStream, limits: Limits, *, sought: bool) -> Iterator[VideoFrame]:
+def _frames(
+    container: InputContainer, stream: VideoStream, limits: Limits, *, sought: bool
+) -> Iterator[VideoFrame]:
     """Decode from where the container stands; with `allow_truncated` up to the first damage."""
     packets = container.demux(stream)
     if sought:  # MPEG-TS is left anywhere; what follows up to a key frame would come out grey, and not marked so
@@ -257,7 +278,11 @@ def _pick(
         check_pixels(frame.height, frame.width, limits.max_pixels)
         if shown is None and sought and now > instants[0]:
             raise _Late
-        while shown is not None and len(taken.times) < len(instants) and instants[len(taken.times)] < now:
+        while (
+            shown is not None
+            and len(taken.times) < len(instants)
+            and instants[len(taken.times)] < now
+        ):
             taken.take(shown, shown_s)
         if len(taken.times) == len(instants):
             break
@@ -301,7 +326,9 @@ class _Taken:
         elif frame.is_corrupt:
             raise BadSample("corrupt", f"the frame at {time_s:.2f} s is damaged")
         else:
-            height, width = self._pixels[0].shape[:2] if self._pixels else (frame.height, frame.width)
+            height, width = (
+                self._pixels[0].shape[:2] if self._pixels else (frame.height, frame.width)
+            )
             rgb = self._convert.reformat(frame, width=width, height=height, format="rgb24")
             self._rotation = self._rotation if self._pixels else frame.rotation
             self._pixels.append(rgb.to_ndarray())
@@ -320,10 +347,15 @@ def _diagnosis(file: Seekable, error: Exception) -> BadSample:
     message = f"{type(error).__name__}: {error}"
     file.seek(0)
     head = file.read(512)
-    is_stream = b"G" in (head[:1], head[4:5]) and b"G" in (head[188:189], head[196:197])  # MPEG-TS and M2TS packets
+    is_stream = b"G" in (head[:1], head[4:5]) and b"G" in (
+        head[188:189],
+        head[196:197],
+    )  # MPEG-TS and M2TS packets
     if not (head.startswith(_MAGIC) or head[4:8] in _MP4_BOXES or is_stream):
         return BadSample("unknown_type", f"no known video format, begins with {head[:16]!r}")
-    return BadSample("truncated" if head[4:8] in _MP4_BOXES and _is_cut(file) else "corrupt", message)
+    return BadSample(
+        "truncated" if head[4:8] in _MP4_BOXES and _is_cut(file) else "corrupt", message
+    )
 
 
 def _is_cut(file: Seekable) -> bool:

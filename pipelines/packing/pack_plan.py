@@ -19,7 +19,10 @@ TAR_BLOCK = 512
 ROWS_IN = b"rows_in"  # in the plan's metadata: rows of the source, those without bytes included
 SAMPLES = pa.schema(
     [
-        *(schema.MANIFEST.field(name) for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)),
+        *(
+            schema.MANIFEST.field(name)
+            for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
+        ),
         pa.field("name", pa.string()),  # its suffix becomes the member's
         pa.field("media", pa.string()),
         # Where the user finds it: the above point at a copy where the source's rows are no byte ranges.
@@ -37,7 +40,9 @@ def samples_of(manifest: Manifest) -> Iterator[pa.Table]:
             table = manifest.read_row_group(part, row_group)
             table = table.filter(pc.fill_null(pc.equal(table[schema.CLIP], 0), True))
             uri, member = table[schema.URI], table["member"]
-            columns = [table[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)]
+            columns = [
+                table[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
+            ]
             columns += [pc.coalesce(member, uri), table["media"], uri, table[schema.OFFSET], member]
             yield pa.Table.from_arrays(columns, schema=SAMPLES)
 

@@ -68,14 +68,18 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
     """
     files = sorted(entry for entry in entries(uri) if entry.uri.lower().endswith(".parquet"))
     if not files:
-        raise ValueError(f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone")
+        raise ValueError(
+            f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone"
+        )
     items = [item for number, file in enumerate(files) for item in _items(file, number, staging)]
     there = set(uris.list_names(staging.folder))
     missing = [item for item in items if f"{item['name']}.parquet" not in there]
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=min(len(missing), MAX_TASKS))
         dataset.context.execution_no_progress_timeout_s = -1
-        staged = dataset.map_batches(partial(_stage_batch, staging=staging), batch_size=1, batch_format="pyarrow")
+        staged = dataset.map_batches(
+            partial(_stage_batch, staging=staging), batch_size=1, batch_format="pyarrow"
+        )
         for _ in staged.iter_batches(batch_size=None):
             pass
     for item in items:
@@ -86,7 +90,11 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
 
 def num_rows(uri: str) -> int:
     """Rows of all Parquet files of a source."""
-    return sum(_open(entry.uri).metadata.num_rows for entry in entries(uri) if entry.uri.lower().endswith(".parquet"))
+    return sum(
+        _open(entry.uri).metadata.num_rows
+        for entry in entries(uri)
+        if entry.uri.lower().endswith(".parquet")
+    )
 
 
 def _open(uri: str) -> pq.ParquetFile:
@@ -94,7 +102,9 @@ def _open(uri: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(fs.open_input_file(path))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"source.uri: {uri} is no Parquet file: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"source.uri: {uri} is no Parquet file: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _items(file: Entry, number: int, staging: Staging) -> Iterator[dict[str, Any]]:
@@ -104,7 +114,13 @@ def _items(file: Entry, number: int, staging: Staging) -> Iterator[dict[str, Any
     first = 0
     for row_group in range(parquet.num_row_groups):
         name = f"{number:06d}-{row_group:06d}"
-        what = {"name": name, "uri": file.uri, "etag": file.etag, "row_group": row_group, "first": first}
+        what = {
+            "name": name,
+            "uri": file.uri,
+            "etag": file.etag,
+            "row_group": row_group,
+            "first": first,
+        }
         yield what | {"column": column}
         first += parquet.metadata.row_group(row_group).num_rows
 
@@ -141,13 +157,20 @@ def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
         for row, (data, path) in enumerate(_values(item), start=item["first"]):
             identity = sample_id(item["uri"], f"row {row}", item["etag"])
             origin = {"origin_uri": item["uri"], "origin_offset": row, "origin_member": path}
-            sample = {schema.SAMPLE_ID: identity, schema.URI: blob, schema.OFFSET: offset, schema.LENGTH: len(data)}
+            sample = {
+                schema.SAMPLE_ID: identity,
+                schema.URI: blob,
+                schema.OFFSET: offset,
+                schema.LENGTH: len(data),
+            }
             if not data:
                 bad.append(_bad_row(sample, origin))
                 continue
             file.write(data)
             offset += len(data)
-            samples.append(sample | origin | {"name": path, "media": media_of(path or "") or "image"})
+            samples.append(
+                sample | origin | {"name": path, "media": media_of(path or "") or "image"}
+            )
     quarantine.write(staging.quarantine, f"staged-{item['name']}", bad)
     with uris.open_atomic(uris.join(staging.folder, f"{item['name']}.parquet")) as file:
         pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), file)
@@ -157,7 +180,9 @@ def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
 def _values(item: dict[str, Any]) -> Iterator[tuple[bytes, str | None]]:
     """Bytes and name of each row of a row group; no bytes where they are null."""
     parquet = _open(item["uri"])
-    for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[item["row_group"]], columns=[item["column"]]):
+    for batch in parquet.iter_batches(
+        BATCH_ROWS, row_groups=[item["row_group"]], columns=[item["column"]]
+    ):
         for value in batch.column(0).to_pylist():
             whole = value if isinstance(value, dict) else {"bytes": value}
             yield whole["bytes"] or b"", whole.get("path")

@@ -28,9 +28,21 @@ from pipelines.stream.fetch import fetch
 FETCH_BYTES = 16 << 20  # read at a time by one task
 MAX_RETRIES = 3
 MAX_TASKS = 4096  # each costs the planner about 3 ms before the first shard
-_ORIGIN = (("sample_id", pa.int64()), ("uri", pa.string()), ("offset", pa.int64()), ("member", pa.string()))
+_ORIGIN = (
+    ("sample_id", pa.int64()),
+    ("uri", pa.string()),
+    ("offset", pa.int64()),
+    ("member", pa.string()),
+)
 DONE = pa.schema([*LISTED, *(pa.field(f"origin_{name}", kind) for name, kind in _ORIGIN)])
-_SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"II*\0": "tif", b"BM": "bmp"}
+_SUFFIXES = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"RIFF": "webp",
+    b"II*\0": "tif",
+    b"BM": "bmp",
+}
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,9 @@ def _chunks(rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.slice(start, stop - start)
 
 
-def _add(tar: tarfile.TarFile, row: dict[str, Any], payload: bytes | BadSample, pack: Pack) -> dict[str, Any]:
+def _add(
+    tar: tarfile.TarFile, row: dict[str, Any], payload: bytes | BadSample, pack: Pack
+) -> dict[str, Any]:
     """Append a sample to the shard; gives what a listing would say of it, but for the shard's own etag."""
     if isinstance(payload, BadSample):
         raise payload
@@ -180,7 +194,12 @@ def _add(tar: tarfile.TarFile, row: dict[str, Any], payload: bytes | BadSample, 
     offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, io.BytesIO(payload))
     origin = {f"origin_{name}": row[f"origin_{name}"] for name in ("uri", "offset", "member")}
-    what = {schema.OFFSET: offset, schema.LENGTH: len(payload), "member": member.name, "media": media_of(member.name)}
+    what = {
+        schema.OFFSET: offset,
+        schema.LENGTH: len(payload),
+        "member": member.name,
+        "media": media_of(member.name),
+    }
     return what | origin | {"origin_sample_id": row[schema.SAMPLE_ID]}
 
 
@@ -215,8 +234,12 @@ def _reencoded(data: bytes, suffix: str, wanted: Reencoding, max_pixels: int) ->
         return data, "jpg" if suffix not in ("jpg", "jpeg") else suffix
     if factor < 1:
         size = max(1, round(width * factor)), max(1, round(height * factor))
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), wanted.quality, colorsubsampling="420"), "jpg"
+        image = np.asarray(
+            Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        )
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), wanted.quality, colorsubsampling="420"
+    ), "jpg"
 
 
 def measure(rows: pa.Table, pack: Pack) -> float:

@@ -23,8 +23,19 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 10.0
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
-    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded"),
-    *("RequestTimeout", "InternalError", "ServiceUnavailable", "Busy"),  # RequestTimeout comes with status 400
+    *(
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+    ),
+    *(
+        "RequestTimeout",
+        "InternalError",
+        "ServiceUnavailable",
+        "Busy",
+    ),  # RequestTimeout comes with status 400
 )
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore")
 _REMEDIES = {
@@ -103,7 +114,9 @@ class Patience:
             return None
         RETRIES.add()
         limit = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(16, next(self._attempts)))
-        return random.uniform(limit / 2, limit)  # jitter: throttled clients must not come back all at once
+        return random.uniform(
+            limit / 2, limit
+        )  # jitter: throttled clients must not come back all at once
 
 
 def patiently(request: Callable[[], Result], seconds: float) -> Result:
@@ -152,7 +165,10 @@ def is_of_client(error: BaseException) -> bool:
 
 def answer(error: BaseException) -> tuple[int | None, str, str]:
     """Status, S3 error code and message of the server's answer behind an error; status None where none came."""
-    found: Any = next((e for e in (error, error.__cause__) if isinstance(getattr(e, "response", None), dict)), None)
+    found: Any = next(
+        (e for e in (error, error.__cause__) if isinstance(getattr(e, "response", None), dict)),
+        None,
+    )
     if found is not None:
         what = found.response.get("Error", {})
         status = found.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -173,14 +189,22 @@ def failure(uri: str, error: BaseException) -> StorageError:
     Only the server's code and message are repeated: its whole answer may hold the access key.
     """
     if isinstance(error, StorageError):
-        return StorageError(uri, error.what) if uri.startswith(error.uri) else error  # a bucket's becomes the object's
+        return (
+            StorageError(uri, error.what) if uri.startswith(error.uri) else error
+        )  # a bucket's becomes the object's
     status, code, message = answer(error)
     if is_transient(error):
         what = f"{code}: {message}" if status else _first_line(error)
-        return StorageError(uri, f"{what}: check the endpoint and the network, or raise cluster.storage_retry_s")
+        return StorageError(
+            uri, f"{what}: check the endpoint and the network, or raise cluster.storage_retry_s"
+        )
     if status is None:
-        return StorageError(uri, f"{_first_line(error)}: check the credentials, the endpoint and the network")
-    remedy = _REMEDIES.get(code, "check the credentials" if status in (400, 401, 403) else "check the URI")
+        return StorageError(
+            uri, f"{_first_line(error)}: check the credentials, the endpoint and the network"
+        )
+    remedy = _REMEDIES.get(
+        code, "check the credentials" if status in (400, 401, 403) else "check the URI"
+    )
     refused = "refused, " if status in (401, 403) else ""
     return StorageError(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
 

@@ -25,7 +25,9 @@ from s3fs import S3FileSystem
 
 from pipelines.storage import retries
 
-CREDENTIALS_FOR = timedelta(minutes=10)  # botocore renews them at least this long before they expire
+CREDENTIALS_FOR = timedelta(
+    minutes=10
+)  # botocore renews them at least this long before they expire
 _PASSED_ON = (404, 409, 412, 416)  # answers that s3fs and its callers know what to do with
 
 
@@ -40,7 +42,10 @@ class PatientS3(S3FileSystem):
     retries = 1  # s3fs's own
 
     def __init__(self, *, retry_s: float | None = None, **options: Any) -> None:
-        timeouts = {"read_timeout": retries.timeout_s(), "connect_timeout": min(10.0, retries.timeout_s())}
+        timeouts = {
+            "read_timeout": retries.timeout_s(),
+            "connect_timeout": min(10.0, retries.timeout_s()),
+        }
         config = {"retries": {"mode": "standard", "total_max_attempts": 1}, **timeouts}
         options.setdefault("use_listings_cache", False)
         super().__init__(config_kwargs=config | options.pop("config_kwargs", {}), **options)
@@ -56,14 +61,21 @@ class PatientS3(S3FileSystem):
         return client
 
     def _needs_retry(
-        self, response: Any, caught_exception: Any, request_dict: dict[str, Any], operation: Any, **_: Any
+        self,
+        response: Any,
+        caught_exception: Any,
+        request_dict: dict[str, Any],
+        operation: Any,
+        **_: Any,
     ) -> float | None:
         error = caught_exception
         if error is None and response is not None and response[0].status_code >= 300:
             error = ClientError(response[1], operation.name)
         if error is None:
             return None
-        patience: retries.Patience = request_dict["context"].setdefault("patience", retries.Patience(self.retry_s))
+        patience: retries.Patience = request_dict["context"].setdefault(
+            "patience", retries.Patience(self.retry_s)
+        )
         return patience.delay(error)
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
@@ -82,7 +94,9 @@ class PatientS3(S3FileSystem):
             return answer
 
         try:
-            return await (_patiently(request, self.retry_s) if method == "get_object" else request())
+            return await (
+                _patiently(request, self.retry_s) if method == "get_object" else request()
+            )
         except Exception as error:
             status, code, _ = retries.answer(error)
             if (status in _PASSED_ON and code != "NoSuchBucket") or not retries.is_of_client(error):
@@ -124,7 +138,11 @@ def read_range(fs: PatientS3, path: str, start: int, stop: int) -> bytes:
     uri = f"s3://{path}"
     store = _store(bucket, fs)
     try:
-        return bytes(retries.patiently(lambda: obstore.get_range(store, key, start=start, end=stop), fs.retry_s))
+        return bytes(
+            retries.patiently(
+                lambda: obstore.get_range(store, key, start=start, end=stop), fs.retry_s
+            )
+        )
     except FileNotFoundError as error:
         if retries.answer(error)[1] != "NoSuchBucket":
             raise FileNotFoundError(uri) from None
@@ -152,8 +170,16 @@ def _store(bucket: str, fs: PatientS3) -> S3Store:
 
     def provide() -> Any:
         now = credentials.get_frozen_credentials()
-        expires_at = datetime.now(UTC) + CREDENTIALS_FOR if isinstance(credentials, RefreshableCredentials) else None
-        keys = {"access_key_id": now.access_key, "secret_access_key": now.secret_key, "token": now.token}
+        expires_at = (
+            datetime.now(UTC) + CREDENTIALS_FOR
+            if isinstance(credentials, RefreshableCredentials)
+            else None
+        )
+        keys = {
+            "access_key_id": now.access_key,
+            "secret_access_key": now.secret_key,
+            "token": now.token,
+        }
         return keys | {"expires_at": expires_at}
 
     timeout_s = retries.timeout_s()

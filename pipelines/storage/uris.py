@@ -30,7 +30,9 @@ def absolute(uri: str) -> str:
         ValueError: the URI is empty or carries credentials; the message does not repeat them.
     """
     if not uri:
-        raise ValueError("a URI must not be empty: give a path or something like s3://bucket/prefix")
+        raise ValueError(
+            "a URI must not be empty: give a path or something like s3://bucket/prefix"
+        )
     if "://" not in uri:
         return os.path.abspath(os.path.expanduser(uri))
     parts = urlsplit(uri)
@@ -57,7 +59,9 @@ def is_s3(uri: str) -> bool:
 @lru_cache(maxsize=32)
 def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
     if protocol in S3_PROTOCOLS:
-        from pipelines.storage import s3  # its clients take half a second to import: not for local files
+        from pipelines.storage import (
+            s3,
+        )  # its clients take half a second to import: not for local files
 
         # For libraries that open URIs themselves as well.
         fsspec.register_implementation(protocol, s3.PatientS3, clobber=True)
@@ -180,12 +184,16 @@ def create_bytes(uri: str, data: bytes) -> None:
         return
     try:
         fs.pipe_file(path, data, mode="create")
-    except OSError as error:  # SeaweedFS and Ceph word their refusal so that s3fs does not recognise it
+    except (
+        OSError
+    ) as error:  # SeaweedFS and Ceph word their refusal so that s3fs does not recognise it
         answer = getattr(error.__cause__, "response", {})
         refused = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412
         if not refused and not isinstance(error, FileExistsError):
             raise
-        if read_bytes(uri) != data:  # else the answer to our own write was lost, and the client tried again
+        if (
+            read_bytes(uri) != data
+        ):  # else the answer to our own write was lost, and the client tried again
             raise FileExistsError(f"{uri} exists already") from error
 
 
@@ -230,7 +238,11 @@ def list_names(uri: str) -> list[str]:
     fs, path = filesystem(uri)
     try:
         with _named(uri):
-            entries = fs.ls(path, detail=False, refresh=True) if not is_local(uri) else fs.ls(path, detail=False)
+            entries = (
+                fs.ls(path, detail=False, refresh=True)
+                if not is_local(uri)
+                else fs.ls(path, detail=False)
+            )
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)

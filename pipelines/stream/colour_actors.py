@@ -41,14 +41,24 @@ class ColourActor:
         self._generator = generator
         self._device = torch.device("cuda" if gpus else "cpu")
         if 0 < gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(gpus)  # Ray shares a GPU's time out, not its memory
+            torch.cuda.set_per_process_memory_fraction(
+                gpus
+            )  # Ray shares a GPU's time out, not its memory
 
     def __call__(self, block: Columns) -> Columns:
         """Change the colours of one block; what they took counts as cropping, and the block is ready now."""
         started = time.perf_counter()
-        keys = [torch.tensor(block[name], device=self._device) for name in (schema.EPOCH, schema.SAMPLE_ID)]
-        crops = {name: torch.tensor(block[name], device=self._device) for name in self._generator.views.groups}
-        views = {name: x.cpu().numpy() for name, x in self._generator.photometric(crops, *keys).items()}
+        keys = [
+            torch.tensor(block[name], device=self._device)
+            for name in (schema.EPOCH, schema.SAMPLE_ID)
+        ]
+        crops = {
+            name: torch.tensor(block[name], device=self._device)
+            for name in self._generator.views.groups
+        }
+        views = {
+            name: x.cpu().numpy() for name, x in self._generator.photometric(crops, *keys).items()
+        }
         share = np.float32((time.perf_counter() - started) / max(1, len(block[schema.CROP_S])))
         times = {
             schema.CROP_S: block[schema.CROP_S] + share,

@@ -20,7 +20,9 @@ REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, wha
 # Parts of an object with at most this much between them are read at once. A request to S3 costs a CPU 0.25 ms and a MiB
 # 0.5 ms, so more would pay off still, where the network is not the limit.
 GAP_BYTES = 64 << 10
-RUN_BYTES = 1 << 20  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
+RUN_BYTES = (
+    1 << 20
+)  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
 
 Fetched = bytes | BadSample
 
@@ -39,17 +41,23 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     Raises:
         StorageError: the storage refused, or failed for longer than it is waited for. Never counted as bad data.
     """
-    addresses, offsets, lengths = (rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH))
+    addresses, offsets, lengths = (
+        rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH)
+    )
     etags = _etags(rows) if verify else [None] * len(addresses)
     local = uris.is_local(addresses[0])
     read: _Read = _read_file if local else _read_object
 
     def bring(run: list[int]) -> list[Fetched]:
-        return _bring(read, addresses[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]])
+        return _bring(
+            read, addresses[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]]
+        )
 
     runs = _runs(rows, alone=[etag is not None for etag in etags])
     found: list[Fetched] = [b""] * len(addresses)
-    for run, payloads in zip(runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True):
+    for run, payloads in zip(
+        runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True
+    ):
         for row, payload in zip(run, payloads, strict=True):
             found[row] = payload
     return found
@@ -62,7 +70,11 @@ def _runs(rows: pa.Table, *, alone: list[bool]) -> list[list[int]]:
     order = np.lexsort((begin, uri))
     uri, begin, single = uri[order], begin[order], np.array(alone)[order]
     gap = begin[1:] - (begin + rows[schema.LENGTH].to_numpy()[order])[:-1]
-    apart = (uri[1:] != uri[:-1]) | (gap > GAP_BYTES) | (begin[1:] // RUN_BYTES != begin[:-1] // RUN_BYTES)
+    apart = (
+        (uri[1:] != uri[:-1])
+        | (gap > GAP_BYTES)
+        | (begin[1:] // RUN_BYTES != begin[:-1] // RUN_BYTES)
+    )
     edges = [0, *(np.flatnonzero(apart | single[1:] | single[:-1]) + 1).tolist(), len(order)]
     ordered = order.tolist()
     return [ordered[start:stop] for start, stop in pairwise(edges)]
@@ -79,7 +91,9 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="fetch")
 
 
-def _bring(read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | None) -> list[Fetched]:
+def _bring(
+    read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | None
+) -> list[Fetched]:
     """Read ranges of an object, (offset, length) in order of offset, with one request; with an etag, there is only one.
 
     Content that is not what the manifest recorded is read once more, for bytes go wrong on the way.
@@ -90,7 +104,9 @@ def _bring(read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | N
         if etag is not None and found != etag:
             data, found = read(uri, start, stop - start, etag)
     except (FileNotFoundError, NotADirectoryError):
-        return [BadSample("missing", "the object is gone since the manifest was made") for _ in ranges]
+        return [
+            BadSample("missing", "the object is gone since the manifest was made") for _ in ranges
+        ]
     parts = [(data[offset - start : offset - start + length], length) for offset, length in ranges]
     return [_checked(part, length, found, etag) for part, length in parts]
 
@@ -99,12 +115,17 @@ def _checked(data: bytes, length: int, found: str | None, etag: str | None) -> F
     if len(data) < length:
         return BadSample("truncated", f"{len(data)} of {length} bytes are left")
     if etag is not None and found != etag:
-        return BadSample("checksum", f"damaged, or changed since the manifest was made: {found} there, {etag} expected")
+        return BadSample(
+            "checksum",
+            f"damaged, or changed since the manifest was made: {found} there, {etag} expected",
+        )
     return data if data else BadSample("empty", "zero bytes")
 
 
 class _Read(Protocol):
-    def __call__(self, uri: str, offset: int, length: int, etag: str | None) -> tuple[bytes, str | None]:
+    def __call__(
+        self, uri: str, offset: int, length: int, etag: str | None
+    ) -> tuple[bytes, str | None]:
         """Read a range; returns the bytes and, where an etag is expected, the one that the content has."""
 
 
@@ -128,5 +149,7 @@ def _read_object(uri: str, offset: int, length: int, etag: str | None) -> tuple[
     if re.fullmatch("[0-9a-f]{32}", etag):
         data = uris.read_range(uri, offset, offset + length)
         return data, hashlib.md5(data, usedforsecurity=False).hexdigest()
-    data = uris.read_range(uri, offset, offset + length + 1)  # no MD5: whether the size is still the same
+    data = uris.read_range(
+        uri, offset, offset + length + 1
+    )  # no MD5: whether the size is still the same
     return data[:length], etag if len(data) <= length else f"more than {length} bytes"

@@ -33,12 +33,15 @@ class FirstSamples:
         return cls(pa.concat_tables(order.rows(start, stop)))
 
     @classmethod
-    def of_samples(cls, order: Order, start: int, stop: int, sample_ids: list[int]) -> "FirstSamples":
+    def of_samples(
+        cls, order: Order, start: int, stop: int, sample_ids: list[int]
+    ) -> "FirstSamples":
         """Read those of positions [start, stop) that hold the given samples."""
         wanted = pa.array(sample_ids, pa.int64())
         return cls(
             pa.concat_tables(
-                table.filter(pc.is_in(table[schema.SAMPLE_ID], value_set=wanted)) for table in order.rows(start, stop)
+                table.filter(pc.is_in(table[schema.SAMPLE_ID], value_set=wanted))
+                for table in order.rows(start, stop)
             )
         )
 
@@ -48,7 +51,9 @@ class FirstSamples:
 
     def names(self) -> list[str]:
         """File name of every row, without folders."""
-        pairs = zip(self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True)
+        pairs = zip(
+            self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True
+        )
         return [str(member or uri).rpartition("/")[2] for member, uri in pairs]
 
 
@@ -62,13 +67,20 @@ class WithOriginal:
     def empty(self, num_rows: int) -> Columns:
         """Allocate the other shape's columns, `original` and `image_size`."""
         original = Centre(self.size).empty(num_rows)[schema.IMAGE]
-        return self.shape.empty(num_rows) | {ORIGINAL: original, IMAGE_SIZE: np.zeros((num_rows, 2), np.int64)}
+        return self.shape.empty(num_rows) | {
+            ORIGINAL: original,
+            IMAGE_SIZE: np.zeros((num_rows, 2), np.int64),
+        }
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """All from one decode."""
-        others = {name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)}
+        others = {
+            name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)
+        }
         centre = Centre(self.size).filler({schema.IMAGE: columns[ORIGINAL]}, epoch, sample_id)
-        return _WithOriginalFiller(self.shape.filler(others, epoch, sample_id), centre, columns[IMAGE_SIZE])
+        return _WithOriginalFiller(
+            self.shape.filler(others, epoch, sample_id), centre, columns[IMAGE_SIZE]
+        )
 
 
 @dataclass(frozen=True)

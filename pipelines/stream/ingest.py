@@ -27,7 +27,9 @@ from pipelines.stream.sealed import seal
 from pipelines.stream.shapes import Columns, Shape
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
-TASK_BYTES = 256 << 20  # blocks come in order: what later tasks have made waits in the object store for earlier ones
+TASK_BYTES = (
+    256 << 20
+)  # blocks come in order: what later tasks have made waits in the object store for earlier ones
 MAX_ITEMS = 1 << 20  # 16 MB of plan; a longer run has longer items
 FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to start
 PLANNER_CPUS = 0.01
@@ -66,7 +68,9 @@ class Ingest:
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
         keys = 8 + 8 + 8 + 8 + 1 + 1 + stage_times.row_bytes()
-        return self.block_rows * (keys + sum(column.nbytes for column in self.shape.empty(1).values()))
+        return self.block_rows * (
+            keys + sum(column.nbytes for column in self.shape.empty(1).values())
+        )
 
     def items(self, start: int, stop: int) -> np.ndarray:
         """Cut positions [start, stop) into plan items of whole blocks, (n, 2): where each begins and ends."""
@@ -90,9 +94,13 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
     plan = _planned(items)
     context = plan.context
     context.execution_options.preserve_order = True
-    context.execution_no_progress_timeout_s = -1  # the consumer may pause: checkpoints, waiting for nodes
+    context.execution_no_progress_timeout_s = (
+        -1
+    )  # the consumer may pause: checkpoints, waiting for nodes
     context.target_max_block_size = ingest.block_bytes()
-    context.raise_original_map_exception = True  # Ray's wrapper of a storage failure loses it on the way to the driver
+    context.raise_original_map_exception = (
+        True  # Ray's wrapper of a storage failure loses it on the way to the driver
+    )
     with warnings.catch_warnings():
         # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
@@ -113,9 +121,13 @@ def _planned(items: np.ndarray) -> ray.data.Dataset:
     plan = pa.table({"start": items[:, 0], "stop": items[:, 1]})
     # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may have left no room.
     if len(items) <= FEW_ITEMS:
-        few: ray.data.Dataset = ray.data.from_blocks([plan.slice(index, 1) for index in range(len(items))])
+        few: ray.data.Dataset = ray.data.from_blocks(
+            [plan.slice(index, 1) for index in range(len(items))]
+        )
         return few
-    blocks: ray.data.Dataset = ray.data.from_blocks([plan]).repartition(target_num_rows_per_block=1, strict=True)
+    blocks: ray.data.Dataset = ray.data.from_blocks([plan]).repartition(
+        target_num_rows_per_block=1, strict=True
+    )
     # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU. Nor
     # must Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
     operator: Any = blocks._logical_plan.dag
@@ -161,7 +173,11 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def _block(
-    rows: pa.Table, found: Iterable[Payload], ingest: Ingest, bad: list[dict[str, Any]], clock: stage_times.Stopwatch
+    rows: pa.Table,
+    found: Iterable[Payload],
+    ingest: Ingest,
+    bad: list[dict[str, Any]],
+    clock: stage_times.Stopwatch,
 ) -> Columns:
     """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
     statistics hold while the loss leaves it out."""
@@ -176,26 +192,36 @@ def _block(
         try:
             with clock.time("decode"):
                 reduce = partial(filler.reduction, index)
-                picture = _decoded(payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames)
+                picture = _decoded(
+                    payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames
+                )
             with clock.time("crop"):
                 filler.fill(index, picture)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
-            bad.append(quarantine.bad_row(row, problem, stage=stage, epoch=int(epoch[index]), run=ingest.run))
+            bad.append(
+                quarantine.bad_row(
+                    row, problem, stage=stage, epoch=int(epoch[index]), run=ingest.run
+                )
+            )
     valid = reason == 0
     good = np.flatnonzero(valid)
     if len(good) == 0:
         columns = {name: np.zeros_like(column) for name, column in columns.items()}
     elif len(good) < rows.num_rows:
-        neighbour = good[np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)]
+        neighbour = good[
+            np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)
+        ]
         columns = {name: column[neighbour] for name, column in columns.items()}
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
 
 
-def _decoded(payload: Payload, clip: Clip | None, decoder: Decoder, reduce: Reduce, *, as_image: bool) -> Picture:
+def _decoded(
+    payload: Payload, clip: Clip | None, decoder: Decoder, reduce: Reduce, *, as_image: bool
+) -> Picture:
     """Decode one sample to an image or a clip."""
     if isinstance(payload, BadSample):
         raise payload

@@ -50,7 +50,10 @@ class ManifestOrder:
 
 def keyed(table: pa.Table, *, epoch: int, start: int) -> pa.Table:
     """Add the columns `epoch` and `position` to manifest rows that begin at a position."""
-    columns = {schema.EPOCH: np.full(table.num_rows, epoch), schema.POSITION: start + np.arange(table.num_rows)}
+    columns = {
+        schema.EPOCH: np.full(table.num_rows, epoch),
+        schema.POSITION: start + np.arange(table.num_rows),
+    }
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.int64()))
     return table

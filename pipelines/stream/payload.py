@@ -16,8 +16,12 @@ from pipelines.stream.fetch import fetch
 from pipelines.stream.stage_times import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
-JOINED_BYTES = 64 << 20  # of one fetch of members of shards: the more of them, the more lie side by side
-ROWS_AHEAD = 64  # on their way, at least a block: small blocks alone would leave threads without work
+JOINED_BYTES = (
+    64 << 20
+)  # of one fetch of members of shards: the more of them, the more lie side by side
+ROWS_AHEAD = (
+    64  # on their way, at least a block: small blocks alone would leave threads without work
+)
 # Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of the decoder; by
 # parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long whole, and the same by parts.
 WHOLE_BYTES = 16 << 20
@@ -48,7 +52,9 @@ class Part:
         start = self.row[schema.OFFSET][0].as_py() + offset
         row = self.row
         for name, value in ((schema.OFFSET, start), (schema.LENGTH, length)):
-            row = row.set_column(row.schema.get_field_index(name), name, pa.array([value], pa.int64()))
+            row = row.set_column(
+                row.schema.get_field_index(name), name, pa.array([value], pa.int64())
+            )
         (data,) = fetch(row)
         if isinstance(data, BadSample):
             raise data
@@ -122,7 +128,11 @@ def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
     found = list[Payload]()
     for index in range(rows.num_rows):
         if too_large[index]:
-            found.append(BadSample("too_large", f"{length[index]:,} bytes, the limit is {limits.max_bytes:,}"))
+            found.append(
+                BadSample(
+                    "too_large", f"{length[index]:,} bytes, the limit is {limits.max_bytes:,}"
+                )
+            )
         else:
             found.append(Part(rows.slice(index, 1)) if by_parts[index] else next(fetched))
     return found

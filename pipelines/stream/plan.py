@@ -42,7 +42,10 @@ class _Corpus:
     def take(self, addresses: np.ndarray) -> pa.Table:
         """Read the rows at (n, 2) row group and row, in that order."""
         members, which = np.unique(addresses[:, 0], return_inverse=True)
-        tables = [self.read(group).take(pa.array(addresses[which == i, 1])) for i, group in enumerate(members)]
+        tables = [
+            self.read(group).take(pa.array(addresses[which == i, 1]))
+            for i, group in enumerate(members)
+        ]
         if len(tables) == 1:
             return tables[0]
         return pa.concat_tables(tables).take(pa.array(np.argsort(np.argsort(which, kind="stable"))))
@@ -52,7 +55,10 @@ class _Corpus:
         rows = np.full(len(addresses), -1)
         for group in np.unique(addresses[:, 0]):
             here = addresses[:, 0] == group
-            place = {sample: row for row, sample in enumerate(self.read(group)[schema.SAMPLE_ID].to_pylist())}
+            place = {
+                sample: row
+                for row, sample in enumerate(self.read(group)[schema.SAMPLE_ID].to_pylist())
+            }
             wanted = old.read(group)[schema.SAMPLE_ID].to_numpy()[addresses[here, 1]]
             rows[here] = [place.get(sample, -1) for sample in wanted.tolist()]
         return np.stack([addresses[:, 0], rows], axis=1)[rows >= 0]  # (n, 2)
@@ -102,7 +108,11 @@ class _Stretch:
     def ends(self) -> np.ndarray:
         """Where the leftover and each window end, (1 + windows,) int64."""
         sizes = self.corpus.groups[self.groups, 2]
-        windows = np.add.reduceat(sizes, np.arange(0, len(sizes), self.interleave)) if len(sizes) else sizes
+        windows = (
+            np.add.reduceat(sizes, np.arange(0, len(sizes), self.interleave))
+            if len(sizes)
+            else sizes
+        )
         return np.cumsum(np.concatenate([[len(self.leftover)], windows]))
 
     def rows(self, first: int, last: int) -> Iterator[pa.Table]:
@@ -120,7 +130,9 @@ class _Stretch:
         new = np.arange(len(self.corpus.groups), len(corpus.groups))
         groups = np.concatenate([self.groups[index * self.interleave :], new])
         groups = groups[corpus.groups[groups, 2] > 0]
-        order = permutation(len(groups), seed=self.seed, epoch=self.epoch, stream=-1 - corpus.manifest.version)
+        order = permutation(
+            len(groups), seed=self.seed, epoch=self.epoch, stream=-1 - corpus.manifest.version
+        )
         return _Stretch(corpus, self.seed, self.epoch, interleave, leftover, groups[order])
 
     def _window_at(self, position: int) -> tuple[int, int, int]:
@@ -219,7 +231,9 @@ class Plan:
         stretch = piece.rest
         if stretch is None:
             epochs, offset = divmod(offset, piece.corpus.manifest.num_rows)
-            stretch = _Stretch.whole(piece.corpus, self.seed, piece.epoch + epochs, piece.interleave)
+            stretch = _Stretch.whole(
+                piece.corpus, self.seed, piece.epoch + epochs, piece.interleave
+            )
         return stretch, offset, int(min(stretch.ends[-1], offset + piece.end - position))
 
     @cached_property
@@ -229,10 +243,14 @@ class Plan:
         begin, epoch, rest = 0, 0, None
         corpora = [_Corpus(manifest) for manifest in self.manifests]
         ends = [span.position for span in self.ledger.spans[1:]] + [math.inf]
-        for index, (corpus, span, end) in enumerate(zip(corpora, self.ledger.spans, ends, strict=True)):
+        for index, (corpus, span, end) in enumerate(
+            zip(corpora, self.ledger.spans, ends, strict=True)
+        ):
             if rest is not None:
                 natural = begin + int(rest.ends[-1])
-                pieces.append(_Piece(begin, min(end, natural), epoch, corpus, span.interleave, rest))
+                pieces.append(
+                    _Piece(begin, min(end, natural), epoch, corpus, span.interleave, rest)
+                )
                 if natural <= end:
                     begin, epoch, rest = natural, epoch + 1, None
             if rest is None and begin < end:
@@ -253,5 +271,7 @@ class Plan:
 def permutation(size: int, *, seed: int, epoch: int, stream: int) -> np.ndarray:
     """Permute range(size) by keyed hashes, so that the order outlives a change of library versions."""
     index = torch.arange(size, dtype=torch.int64)
-    keys = rng.uniform(1, seed=seed, epoch=torch.full_like(index, epoch), sample_id=index, view=stream, op="order")
+    keys = rng.uniform(
+        1, seed=seed, epoch=torch.full_like(index, epoch), sample_id=index, view=stream, op="order"
+    )
     return np.argsort(keys[:, 0].numpy(), kind="stable")

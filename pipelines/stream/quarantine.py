@@ -19,9 +19,13 @@ NUM_TOP_REASONS = 4
 MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
 
 
-def bad_row(row: dict[str, Any], problem: BadSample, *, stage: str, epoch: int, run: str) -> dict[str, Any]:
+def bad_row(
+    row: dict[str, Any], problem: BadSample, *, stage: str, epoch: int, run: str
+) -> dict[str, Any]:
     """Describe one bad sample as a row of the quarantine table."""
-    identity = {name: row[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)}
+    identity = {
+        name: row[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
+    }
     what = {"stage": stage, "reason": problem.reason, "message": problem.message}
     return identity | what | {schema.EPOCH: epoch, "run": run, "time": datetime.now(UTC)}
 
@@ -39,16 +43,25 @@ def read(folder: str) -> list[dict[str, Any]]:
     for name in uris.list_names(folder):
         fs, path = uris.arrow_filesystem(uris.join(folder, name))
         with fs.open_input_file(path) as file:
-            rows |= {(row[schema.EPOCH], row[schema.SAMPLE_ID]): row for row in pq.read_table(file).to_pylist()}
+            rows |= {
+                (row[schema.EPOCH], row[schema.SAMPLE_ID]): row
+                for row in pq.read_table(file).to_pylist()
+            }
     return sorted(rows.values(), key=lambda row: (row[schema.URI], row[schema.EPOCH]))
 
 
 def count_by_reason(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Count distinct samples by reason, most frequent first."""
-    return dict(Counter(reason for _, reason in {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}).most_common())
+    return dict(
+        Counter(
+            reason for _, reason in {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}
+        ).most_common()
+    )
 
 
 def summary(by_reason: Mapping[str, int], num_bad: int, num_samples: int) -> str:
     """Say in one line what part of the samples is bad, with the top reasons."""
-    top = ", ".join(f"{count} {reason}" for reason, count in Counter(by_reason).most_common(NUM_TOP_REASONS))
+    top = ", ".join(
+        f"{count} {reason}" for reason, count in Counter(by_reason).most_common(NUM_TOP_REASONS)
+    )
     return f"{num_bad} of {num_samples} samples ({num_bad / num_samples:.0%}) are bad ({top})"

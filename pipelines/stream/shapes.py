@@ -55,7 +55,11 @@ class Crops:
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
-        views, seed, keys = self.generator.views, self.generator.seed, (torch.tensor(epoch), torch.tensor(sample_id))
+        views, seed, keys = (
+            self.generator.views,
+            self.generator.seed,
+            (torch.tensor(epoch), torch.tensor(sample_id)),
+        )
         return Cutter(views, seed, columns, *keys, photometric=self.photometric)
 
 
@@ -85,7 +89,11 @@ class _CentreFiller:
 
     def fill(self, row: int, picture: Picture) -> None:
         target = self.rows[row]
-        centre_crop(picture, self.size, target if picture.pixels.ndim == 3 else target[: len(picture.pixels)])
+        centre_crop(
+            picture,
+            self.size,
+            target if picture.pixels.ndim == 3 else target[: len(picture.pixels)],
+        )
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Stopwatch:
     def columns(self, num_rows: int) -> dict[str, np.ndarray]:
         """Give the columns of a block that is complete, and start again for the next one."""
         columns = {
-            column: np.full(num_rows, self._seconds[stage] / num_rows, np.float32) for stage, column in SECONDS.items()
+            column: np.full(num_rows, self._seconds[stage] / num_rows, np.float32)
+            for stage, column in SECONDS.items()
         }
         tried, self._retries = RETRIES.total - self._retries, RETRIES.total
         columns[schema.RETRIES] = np.full(num_rows, tried / num_rows, np.float32)

@@ -15,14 +15,21 @@ GROUP = CropGroup(
     noise=GaussianNoise(p=1),
     cutout=Cutout(p=1),
 )
-KEYS = {"seed": 0, "epoch": torch.zeros(20, dtype=torch.int64), "sample_id": torch.arange(20), "view": 0}
+KEYS = {
+    "seed": 0,
+    "epoch": torch.zeros(20, dtype=torch.int64),
+    "sample_id": torch.arange(20),
+    "view": 0,
+}
 
 
 def test_a_caption_names_the_box_and_each_change_that_is_applied_with_its_numbers() -> None:
     size = torch.full((20,), 100)
     crops = sample_crops(GROUP, **KEYS, image_height=size, image_width=size)
     draws = sample_photometric(GROUP, **KEYS)
-    for index, (caption, box) in enumerate(zip(captions(GROUP, crops, draws), crops.boxes(), strict=True)):
+    for index, (caption, box) in enumerate(
+        zip(captions(GROUP, crops, draws), crops.boxes(), strict=True)
+    ):
         top, left, height, width, flip = box
         place, *rest = caption.splitlines()
         assert place == f"{width}x{height}+{left}+{top}"

@@ -13,12 +13,15 @@ EPOCHS = torch.tensor([0, 0, 1, 1, 0])
 
 
 def photo(height: int, width: int, seed: int) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8
+    )
     return np.ascontiguousarray(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width])
 
 
 PHOTOS = [
-    photo(height, width, i) for i, (height, width) in enumerate([(60, 80), (90, 40), (64, 64), (33, 97), (50, 50)])
+    photo(height, width, i)
+    for i, (height, width) in enumerate([(60, 80), (90, 40), (64, 64), (33, 97), (50, 50)])
 ]
 
 
@@ -79,19 +82,26 @@ def test_colours_changed_in_the_decode_task_differ_by_rounding_alone(size: int) 
     assert early["global_crops"].dtype == torch.uint8
     there = generator(early, EPOCHS, SAMPLES, photometric_done=True)["global_crops"]
     here = generator(made, EPOCHS, SAMPLES)["global_crops"]
-    levels = denormalised(generator.views, there - here) - denormalised(generator.views, torch.zeros(3, 1, 1))
+    levels = denormalised(generator.views, there - here) - denormalised(
+        generator.views, torch.zeros(3, 1, 1)
+    )
     assert levels.abs().max() * 255 <= 0.501
     assert here.std() > 0.1
 
 
 @pytest.mark.parametrize("photometric_done", [False, True])
-def test_views_in_bfloat16_are_those_in_float32_within_twice_the_tolerance(photometric_done: bool) -> None:
-    exact, generator = (ViewGenerator(simclr_views(96), 0, dtype) for dtype in (torch.float32, torch.bfloat16))
+def test_views_in_bfloat16_are_those_in_float32_within_twice_the_tolerance(
+    photometric_done: bool,
+) -> None:
+    exact, generator = (
+        ViewGenerator(simclr_views(96), 0, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
     made = crops(generator)
     if photometric_done:
         made = generator.photometric(made, EPOCHS, SAMPLES)
     ours, theirs = (
-        g(made, EPOCHS, SAMPLES, photometric_done=photometric_done)["global_crops"] for g in (generator, exact)
+        g(made, EPOCHS, SAMPLES, photometric_done=photometric_done)["global_crops"]
+        for g in (generator, exact)
     )
     assert ours.dtype == torch.bfloat16 and ours.is_contiguous()
     black = denormalised(exact.views, torch.zeros(3, 1, 1))
@@ -100,7 +110,9 @@ def test_views_in_bfloat16_are_those_in_float32_within_twice_the_tolerance(photo
 
 
 def test_crops_that_no_change_touches_stay_float32_for_methods_that_predict_them() -> None:
-    exact, generator = (ViewGenerator(mae_views(32), 0, dtype) for dtype in (torch.float32, torch.bfloat16))
+    exact, generator = (
+        ViewGenerator(mae_views(32), 0, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
     made = crops(generator)
     ours, theirs = (g(made, EPOCHS, SAMPLES)["global_crops"] for g in (generator, exact))
     assert torch.equal(ours, theirs)
@@ -136,7 +148,13 @@ def test_the_crops_are_left_untouched(simclr: ViewGenerator) -> None:
 
 
 def test_an_empty_block_gives_empty_views(simclr: ViewGenerator) -> None:
-    assert simclr(crops(simclr, []), EPOCHS[:0], SAMPLES[:0])["global_crops"].shape == (2, 0, 3, 32, 32)
+    assert simclr(crops(simclr, []), EPOCHS[:0], SAMPLES[:0])["global_crops"].shape == (
+        2,
+        0,
+        3,
+        32,
+        32,
+    )
 
 
 def test_on_a_device_no_value_is_read_back() -> None:
@@ -156,4 +174,6 @@ def test_compiled_changes_on_cuda_equal_those_that_are_not() -> None:
         made = made or {name: x.cuda() for name, x in crops(generator).items()}
         views.append(generator(made, EPOCHS.cuda(), SAMPLES.cuda()))
     for name in groups:
-        torch.testing.assert_close(views[1][name], views[0][name], atol=0.02, rtol=0)  # a grey level and normalised
+        torch.testing.assert_close(
+            views[1][name], views[0][name], atol=0.02, rtol=0
+        )  # a grey level and normalised

@@ -11,11 +11,17 @@ def masks(
     num_tokens: int = 64, mask_ratio: float = 0.75, samples: Tensor | None = None, **key: int
 ) -> tuple[Tensor, Tensor]:
     samples = torch.arange(2000) if samples is None else samples
-    return random_mask(num_tokens, mask_ratio, seed=0, epoch=torch.zeros_like(samples), sample_id=samples, **key)
+    return random_mask(
+        num_tokens, mask_ratio, seed=0, epoch=torch.zeros_like(samples), sample_id=samples, **key
+    )
 
 
-@pytest.mark.parametrize(("num_tokens", "mask_ratio", "num_visible"), [(196, 0.75, 49), (64, 0.75, 16), (10, 0.33, 7)])
-def test_every_sample_shows_the_same_number_of_tokens(num_tokens: int, mask_ratio: float, num_visible: int) -> None:
+@pytest.mark.parametrize(
+    ("num_tokens", "mask_ratio", "num_visible"), [(196, 0.75, 49), (64, 0.75, 16), (10, 0.33, 7)]
+)
+def test_every_sample_shows_the_same_number_of_tokens(
+    num_tokens: int, mask_ratio: float, num_visible: int
+) -> None:
     visible, mask = masks(num_tokens, mask_ratio)
     assert visible.shape == (2000, num_visible) and visible.dtype == torch.int64
     assert mask.dtype == torch.bool and (mask.sum(dim=1) == num_tokens - num_visible).all()
@@ -31,7 +37,9 @@ def test_the_visible_tokens_are_ascending_and_the_rest_is_masked() -> None:
 def test_every_token_and_every_pair_is_masked_equally_often() -> None:
     mask = masks()[1].double()
     assert (mask.mean(dim=0) - 0.75).abs().max() < 4.5 * (0.75 * 0.25 / 2000) ** 0.5
-    pairs = torch.corrcoef(mask.T) + 1 / 63  # a fixed number of masked tokens correlates each pair by -1 / (N - 1)
+    pairs = (
+        torch.corrcoef(mask.T) + 1 / 63
+    )  # a fixed number of masked tokens correlates each pair by -1 / (N - 1)
     assert pairs.fill_diagonal_(0).abs().max() < 5 / 2000**0.5
 
 

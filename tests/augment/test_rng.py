@@ -12,10 +12,24 @@ from augment.rng import uniform
 NUM = 20_000
 
 
-def draw(num: int = 1, *, seed: int = 0, epoch: Tensor | int = 0, sample_id: Tensor | int = 0, **key: object) -> Tensor:
+def draw(
+    num: int = 1,
+    *,
+    seed: int = 0,
+    epoch: Tensor | int = 0,
+    sample_id: Tensor | int = 0,
+    **key: object,
+) -> Tensor:
     columns = torch.broadcast_tensors(torch.as_tensor(epoch), torch.as_tensor(sample_id))
     epochs, samples = (column.reshape(-1) for column in columns)
-    return uniform(num, seed=seed, epoch=epochs, sample_id=samples, view=key.get("view", 0), op=key.get("op", "crop"))
+    return uniform(
+        num,
+        seed=seed,
+        epoch=epochs,
+        sample_id=samples,
+        view=key.get("view", 0),
+        op=key.get("op", "crop"),
+    )
 
 
 def along_each_part_of_the_key() -> dict[str, Tensor]:
@@ -43,13 +57,18 @@ def chi_square_deviation(counts: Tensor) -> float:
 
 
 def test_the_compiled_numbers_are_those_of_the_tensors_to_the_bit() -> None:
-    keys = [torch.randint(-(2**63), 2**63 - 1, (500,), generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    keys = [
+        torch.randint(-(2**63), 2**63 - 1, (500,), generator=torch.Generator().manual_seed(i))
+        for i in range(3)
+    ]
     keys[0][:3] = torch.tensor([0, -1, 2**63 - 1])
     for seed, op in ((0, "crop"), (7, "blur")):
         state = rng.state(seed=seed, epoch=keys[0], sample_id=keys[1], view=keys[2], op=op)
         assert torch.equal(state, rng._state_of_tensors(f"{seed}/{op}", *keys))
         numbers = rng.uniform_of(state, 25)
-        assert numbers.dtype == torch.float32 and torch.equal(numbers, rng._uniform_of_tensor(state, 25))
+        assert numbers.dtype == torch.float32 and torch.equal(
+            numbers, rng._uniform_of_tensor(state, 25)
+        )
 
 
 @pytest.mark.parametrize("part", SEQUENCES)
@@ -94,7 +113,9 @@ def test_every_bit_of_the_sample_id_flips_half_of_the_result() -> None:
     flipped = torch.stack([samples ^ (1 << bit if bit < 63 else -(2**63)) for bit in range(64)])
     before = (draw(sample_id=samples)[:, 0] * 2**24).long()
     after = (draw(sample_id=flipped)[:, 0] * 2**24).long().view(64, -1)
-    changed = torch.stack([((before ^ after) >> bit) & 1 for bit in range(24)]).double().mean(dim=2)  # (24, 64)
+    changed = (
+        torch.stack([((before ^ after) >> bit) & 1 for bit in range(24)]).double().mean(dim=2)
+    )  # (24, 64)
     assert (changed - 0.5).abs().max() < 0.06  # 5.4 deviations of 2000 coin tosses, 1536 of them
 
 
@@ -107,7 +128,9 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch() -> None:
 
 
 def test_a_longer_draw_begins_with_the_shorter_one() -> None:
-    assert torch.equal(draw(9, sample_id=torch.arange(5))[:, :4], draw(4, sample_id=torch.arange(5)))
+    assert torch.equal(
+        draw(9, sample_id=torch.arange(5))[:, :4], draw(4, sample_id=torch.arange(5))
+    )
 
 
 def test_one_view_for_all_rows_equals_a_view_per_row() -> None:
@@ -126,19 +149,24 @@ def test_tensor_arithmetic_equals_the_hash_in_unbounded_integers() -> None:
         return x ^ (x >> 31)
 
     def naive(counter: int, seed: int, epoch: int, sample_id: int, view: int, op: str) -> float:
-        state = int.from_bytes(hashlib.blake2b(f"{seed}/{op}".encode(), digest_size=8).digest(), "little")
+        state = int.from_bytes(
+            hashlib.blake2b(f"{seed}/{op}".encode(), digest_size=8).digest(), "little"
+        )
         for word in (epoch, sample_id, view, counter):
             state = mix((state + (word & mask) * 0x9E3779B97F4A7C15) & mask)
         return (state >> 40) / 2**24
 
     samples = [0, 1, -1, 2**63 - 1, -(2**63), 123456789012345]
     ours = draw(3, seed=5, epoch=2, sample_id=torch.tensor(samples), view=1, op="blur")
-    assert ours.tolist() == [[naive(i, 5, 2, sample, 1, "blur") for i in (1, 2, 3)] for sample in samples]
+    assert ours.tolist() == [
+        [naive(i, 5, 2, sample, 1, "blur") for i in (1, 2, 3)] for sample in samples
+    ]
 
 
 @pytest.mark.gpu
 def test_cpu_and_cuda_agree_to_the_bit() -> None:
     samples = torch.randint(-(2**62), 2**62, (4096,))
     assert torch.equal(
-        draw(16, sample_id=samples), draw(16, sample_id=samples.cuda(), epoch=torch.tensor(0).cuda()).cpu()
+        draw(16, sample_id=samples),
+        draw(16, sample_id=samples.cuda(), epoch=torch.tensor(0).cuda()).cpu(),
     )

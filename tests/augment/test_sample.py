@@ -13,12 +13,19 @@ from augment.sample import CropDraws, sample_crops, sample_photometric
 
 NUM = 4000
 ALL = CropGroup(
-    color_jitter=ColorJitter(), greyscale=Greyscale(), blur=GaussianBlur(), solarize=Solarize(threshold=0.4)
+    color_jitter=ColorJitter(),
+    greyscale=Greyscale(),
+    blur=GaussianBlur(),
+    solarize=Solarize(threshold=0.4),
 )
 
 
 def crops(group: CropGroup, height: int, width: int, num: int = NUM, **key: object) -> CropDraws:
-    key = {"epoch": torch.zeros(num, dtype=torch.int64), "sample_id": torch.arange(num), "view": 0} | key
+    key = {
+        "epoch": torch.zeros(num, dtype=torch.int64),
+        "sample_id": torch.arange(num),
+        "view": 0,
+    } | key
     rows = len(key["sample_id"])
     sizes = {"image_height": torch.full((rows,), height), "image_width": torch.full((rows,), width)}
     return sample_crops(group, seed=0, **key, **sizes)
@@ -28,7 +35,9 @@ def colours(
     group: CropGroup, num: int = NUM, view: int | Tensor = 0, samples: Tensor | None = None
 ) -> dict[str, Tensor]:
     samples = torch.arange(num) if samples is None else samples
-    return sample_photometric(group, seed=0, epoch=torch.zeros_like(samples), sample_id=samples, view=view)
+    return sample_photometric(
+        group, seed=0, epoch=torch.zeros_like(samples), sample_id=samples, view=view
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (500, 333), (32, 32), (60, 400)])
@@ -36,7 +45,9 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     ours = torch.tensor(list(crops(CropGroup(), height, width).boxes()))[:, :4]
     torch.manual_seed(0)
     blank = torch.empty(3, height, width)
-    theirs = torch.tensor([RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(NUM)])
+    theirs = torch.tensor(
+        [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(NUM)]
+    )
     for name, a, b in zip(("top", "left", "height", "width"), ours.T, theirs.T, strict=True):
         assert ks_2samp(a, b).pvalue > 1e-3, name
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
@@ -53,10 +64,14 @@ def test_boxes_lie_inside_the_image_and_are_not_empty(height: int, width: int) -
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10)])
 def test_an_image_no_box_fits_gets_torchvisions_central_crop(height: int, width: int) -> None:
     theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), [0.5, 1.0], [3 / 4, 4 / 3])
-    assert {box[:4] for box in crops(CropGroup(scale=(0.5, 1.0)), height, width, num=50).boxes()} == {theirs}
+    assert {
+        box[:4] for box in crops(CropGroup(scale=(0.5, 1.0)), height, width, num=50).boxes()
+    } == {theirs}
 
 
-@pytest.mark.parametrize(("share", "side"), [(0.30, 5), (0.32, 6)])  # 10 * sqrt(share) is 5.48 and 5.66
+@pytest.mark.parametrize(
+    ("share", "side"), [(0.30, 5), (0.32, 6)]
+)  # 10 * sqrt(share) is 5.48 and 5.66
 def test_sides_are_rounded_to_the_nearest_pixel(share: float, side: int) -> None:
     draws = crops(CropGroup(scale=(share, share), ratio=(1.0, 1.0)), 10, 10, num=5)
     assert draws.height.unique().tolist() == draws.width.unique().tolist() == [side]
@@ -76,7 +91,10 @@ def test_flips_happen_as_often_as_asked(p: float) -> None:
 
 def test_a_samples_draws_do_not_depend_on_its_batch() -> None:
     order = torch.randperm(NUM)[:50]
-    whole, part = list(crops(CropGroup(), 300, 400).boxes()), crops(CropGroup(), 300, 400, num=50, sample_id=order)
+    whole, part = (
+        list(crops(CropGroup(), 300, 400).boxes()),
+        crops(CropGroup(), 300, 400, num=50, sample_id=order),
+    )
     assert list(part.boxes()) == [whole[i] for i in order.tolist()]
     all_colours, some_colours = colours(ALL), colours(ALL, samples=order)
     assert all(torch.equal(some_colours[name], all_colours[name][order]) for name in all_colours)
@@ -93,7 +111,9 @@ def test_each_change_is_applied_as_often_as_asked_and_independently() -> None:
     draws = colours(ALL)
     expected = {"color_jitter": 0.8, "greyscale": 0.2, "blur": 0.5, "solarize": 0.2}
     applied = torch.stack([draws[f"{op}.apply"].double() for op in expected])
-    assert (applied.mean(dim=1) - torch.tensor(list(expected.values()))).abs().max() < 4 * 0.5 / NUM**0.5
+    assert (
+        applied.mean(dim=1) - torch.tensor(list(expected.values()))
+    ).abs().max() < 4 * 0.5 / NUM**0.5
     assert (torch.corrcoef(applied) - torch.eye(4)).abs().max() < 4 / NUM**0.5
 
 

@@ -34,13 +34,23 @@ def first_rows(batch: Batch, count: int) -> Batch:
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor | None]:
     method.zero_grad()
     method(batch)["loss"].backward()
-    return {key: parameter.grad for key, parameter in method.named_parameters() if parameter.requires_grad}
+    return {
+        key: parameter.grad
+        for key, parameter in method.named_parameters()
+        if parameter.requires_grad
+    }
 
 
-def test_loss_is_a_finite_float32_scalar_and_embedding_is_one_detached_row_a_sample(name: str) -> None:
+def test_loss_is_a_finite_float32_scalar_and_embedding_is_one_detached_row_a_sample(
+    name: str,
+) -> None:
     method, _ = build(name)
     out = method(make_batch(name))
-    assert out["loss"].shape == () and out["loss"].dtype == torch.float32 and torch.isfinite(out["loss"])
+    assert (
+        out["loss"].shape == ()
+        and out["loss"].dtype == torch.float32
+        and torch.isfinite(out["loss"])
+    )
     assert out["embedding"].shape == (NUM_SAMPLES, method.encoder.embed_dim)
     assert not out["embedding"].requires_grad
     scalars = {key: value for key, value in out.items() if key not in ("loss", "embedding")}
@@ -67,11 +77,19 @@ def test_loss_falls_on_real_images(name: str) -> None:
 def test_gradients_reach_every_trainable_parameter_and_no_other(name: str) -> None:
     method, _ = build(name)
     batch = make_batch(name)
-    assert all(gradient is not None for gradient in gradients(method, batch).values())  # as DDP wants from step one
+    assert all(
+        gradient is not None for gradient in gradients(method, batch).values()
+    )  # as DDP wants from step one
     method.after_step(1, 2)  # past what waits at the beginning
-    unreached = [key for key, gradient in gradients(method, batch).items() if gradient is None or not gradient.any()]
+    unreached = [
+        key
+        for key, gradient in gradients(method, batch).items()
+        if gradient is None or not gradient.any()
+    ]
     assert not unreached
-    assert all(parameter.grad is None for parameter in method.parameters() if not parameter.requires_grad)
+    assert all(
+        parameter.grad is None for parameter in method.parameters() if not parameter.requires_grad
+    )
 
 
 def test_state_dict_round_trip_keeps_the_loss(name: str) -> None:
@@ -108,7 +126,10 @@ def test_a_resumed_run_goes_on_exactly(name: str) -> None:
     resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     expected = train(straight, optimizer, range(2, 4), name)
     resumed.seed = straight.seed
-    assert train(resumed, torch.optim.SGD(resumed.parameters(), lr=0.05), range(2, 4), name) == expected
+    assert (
+        train(resumed, torch.optim.SGD(resumed.parameters(), lr=0.05), range(2, 4), name)
+        == expected
+    )
     for key, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
 
@@ -143,7 +164,9 @@ def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
     kind = METHODS[name]
     views = kind.default_views(SIZE)
     group, crop = next(iter(views.groups.items()))
-    wrong = views.model_copy(update={"groups": {group: crop.model_copy(update={"count": crop.count + 5})}})
+    wrong = views.model_copy(
+        update={"groups": {group: crop.model_copy(update={"count": crop.count + 5})}}
+    )
     _, encoder_config = build(name)
     with pytest.raises(ValueError, match=rf"views\.groups\.{group}\.count"):
         build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, wrong, 0)
@@ -154,8 +177,12 @@ def test_forward_leaves_the_batch_as_it_was(name: str) -> None:
     batch = make_batch(name)
     before = copy.deepcopy(batch)
     method(batch)["loss"].backward()
-    assert all(torch.equal(batch["views"][group], before["views"][group]) for group in batch["views"])
-    assert torch.equal(batch["sample_id"], before["sample_id"]) and torch.equal(batch["valid"], before["valid"])
+    assert all(
+        torch.equal(batch["views"][group], before["views"][group]) for group in batch["views"]
+    )
+    assert torch.equal(batch["sample_id"], before["sample_id"]) and torch.equal(
+        batch["valid"], before["valid"]
+    )
 
 
 def test_invalid_samples_have_no_part_in_an_accumulating_loss(name: str) -> None:
@@ -176,22 +203,30 @@ def step_without_batch_norm(name: str, batch: Batch) -> tuple[dict[str, Tensor],
         if isinstance(part, _BatchNorm):
             part.eval()
     method.after_step(1, 2)
-    found = {key: gradient for key, gradient in gradients(method, batch).items() if gradient is not None}
+    found = {
+        key: gradient for key, gradient in gradients(method, batch).items() if gradient is not None
+    }
     method.after_step(1, 2)
     return found, method.state_dict()
 
 
-def test_what_invalid_samples_show_has_no_part_in_gradients_or_state_but_through_batch_norm(name: str) -> None:
+def test_what_invalid_samples_show_has_no_part_in_gradients_or_state_but_through_batch_norm(
+    name: str,
+) -> None:
     batch, other = make_batch(name), make_batch(name)
     invalid = torch.tensor([0, 1, 7])
     for kind in (batch, other):
         kind["valid"][invalid] = False
     for group, views in other["views"].items():
         views[:, invalid] = 3 * make_batch(name, epoch=9)["views"][group][:, [5, 2, 9]].flip(-1)
-    for found, expected in zip(step_without_batch_norm(name, other), step_without_batch_norm(name, batch), strict=True):
+    for found, expected in zip(
+        step_without_batch_norm(name, other), step_without_batch_norm(name, batch), strict=True
+    ):
         assert found.keys() == expected.keys()
         for key, value in found.items():
-            torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(
+                value, expected[key], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 @pytest.mark.parametrize("valid", [[True, True], [True, False]])
@@ -200,7 +235,11 @@ def test_a_batch_of_two_and_a_single_valid_sample_are_finite(name: str, valid: l
     batch = first_rows(make_batch(name), 2)
     batch["valid"][:] = torch.tensor(valid)
     method.after_step(1, 2)
-    assert all(gradient.isfinite().all() for gradient in gradients(method, batch).values() if gradient is not None)
+    assert all(
+        gradient.isfinite().all()
+        for gradient in gradients(method, batch).values()
+        if gradient is not None
+    )
     out = method(batch)
     method.after_step(2, 2)
     assert all(value.isfinite().all() for value in out.values())
@@ -211,7 +250,9 @@ def test_autocast_to_bfloat16_keeps_a_float32_loss_and_finite_gradients(name: st
     method, _ = build(name)
     batch = make_batch(name)
     exact = method(batch)["loss"].item()
-    batch["views"] = {group: views.bfloat16() for group, views in batch["views"].items()}  # as the generator does
+    batch["views"] = {
+        group: views.bfloat16() for group, views in batch["views"].items()
+    }  # as the generator does
     with torch.autocast("cpu", torch.bfloat16):
         loss = method(batch)["loss"]
     loss.backward()
@@ -279,7 +320,9 @@ def test_a_batch_without_a_valid_sample_gives_zero_loss_and_no_gradient(name: st
     batch = make_batch(name)
     batch["valid"][:] = False
     assert method(batch)["loss"].item() == 0.0
-    assert all(gradient is None or not gradient.any() for gradient in gradients(method, batch).values())
+    assert all(
+        gradient is None or not gradient.any() for gradient in gradients(method, batch).values()
+    )
 
 
 def test_unknown_method_is_refused_with_the_known_names(name: str) -> None:

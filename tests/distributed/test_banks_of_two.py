@@ -14,7 +14,9 @@ from tests.small_methods import ENCODERS, NUM_ROWS, SIZE, SMALL
 
 def train_from_an_empty_bank(name: str) -> dict[str, Tensor]:
     kind = METHODS[name]
-    method = build_method(kind.Config(name=name, **SMALL[name]), ENCODERS[0], kind.default_views(SIZE), 0)
+    method = build_method(
+        kind.Config(name=name, **SMALL[name]), ENCODERS[0], kind.default_views(SIZE), 0
+    )
     network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
     method.expect_rows(NUM_ROWS)
     for step in range(2):
@@ -24,8 +26,12 @@ def train_from_an_empty_bank(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["instance_discrimination", "deepcluster", "exemplar"])
-def test_a_bank_that_grows_behind_the_wrapper_is_equal_on_both_workers(name: str, two_processes: TwoProcesses) -> None:
+def test_a_bank_that_grows_behind_the_wrapper_is_equal_on_both_workers(
+    name: str, two_processes: TwoProcesses
+) -> None:
     first, second = two_processes(train_from_an_empty_bank, name)
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[key]) for key, value in first.items())
-    assert any(len(value) == NUM_ROWS for value in first.values() if value.ndim) or name == "exemplar"
+    assert (
+        any(len(value) == NUM_ROWS for value in first.values() if value.ndim) or name == "exemplar"
+    )

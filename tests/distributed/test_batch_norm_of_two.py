@@ -21,7 +21,9 @@ _INPUTS = {
 
 def joined_input(kind: str) -> Tensor:
     x = torch.randn(_INPUTS[kind], generator=torch.Generator().manual_seed(0))
-    x = x * 2 + torch.arange(_ROWS).reshape(-1, *[1] * (x.ndim - 1))  # the two halves differ in mean and spread
+    x = x * 2 + torch.arange(_ROWS).reshape(
+        -1, *[1] * (x.ndim - 1)
+    )  # the two halves differ in mean and spread
     if kind == "far_from_zero":
         x = x + 1000
     return x.contiguous(memory_format=torch.channels_last) if kind == "channels_last" else x
@@ -41,7 +43,9 @@ def my_rows(x: Tensor, first_rows: int = _ROWS // 2) -> Tensor:
     return x[:first_rows] if rank() == 0 else x[first_rows:]
 
 
-def normalise(kind: str, options: dict[str, object], first_rows: int = _ROWS // 2) -> dict[str, Tensor]:
+def normalise(
+    kind: str, options: dict[str, object], first_rows: int = _ROWS // 2
+) -> dict[str, Tensor]:
     norm = new_norm(kind, **options)
     if world_size() > 1:
         convert_sync_batch_norm(norm)
@@ -55,11 +59,15 @@ def normalise(kind: str, options: dict[str, object], first_rows: int = _ROWS // 
     kept |= {f"grad_{name}": parameter.grad for name, parameter in norm.named_parameters()}
     norm.eval()
     kept["evaluated"] = norm(x).detach()
-    kept["is_channels_last"] = torch.tensor(x.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last))
+    kept["is_channels_last"] = torch.tensor(
+        x.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last)
+    )
     return kept
 
 
-def assert_equal_to_joined(results: list[dict[str, Tensor]], joined: dict[str, Tensor], tolerance: float) -> None:
+def assert_equal_to_joined(
+    results: list[dict[str, Tensor]], joined: dict[str, Tensor], tolerance: float
+) -> None:
     assert {key for result in results for key in result} == set(joined)
     for key, expected in joined.items():
         first, second = (result[key] for result in results)
@@ -70,11 +78,15 @@ def assert_equal_to_joined(results: list[dict[str, Tensor]], joined: dict[str, T
         else:
             assert torch.equal(first, second), key
             actual = first
-        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            actual, expected, rtol=tolerance, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 @pytest.mark.parametrize("kind", _INPUTS)
-def test_two_processes_equal_one_with_the_joined_batch(two_processes: TwoProcesses, kind: str) -> None:
+def test_two_processes_equal_one_with_the_joined_batch(
+    two_processes: TwoProcesses, kind: str
+) -> None:
     joined = normalise(kind, {})
     # One ulp of 1000 is 6e-5 and the input's spread is 2: nn.BatchNorm itself is no nearer to float64 there.
     tolerance = 2e-4 if kind == "far_from_zero" else 2e-5
@@ -85,11 +97,17 @@ def test_workers_may_hold_batches_of_different_size(two_processes: TwoProcesses)
     assert_equal_to_joined(two_processes(normalise, "images", {}, 1), normalise("images", {}), 2e-5)
 
 
-@pytest.mark.parametrize("options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}], ids=str)
-def test_options_of_batch_norm_are_kept(two_processes: TwoProcesses, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}], ids=str
+)
+def test_options_of_batch_norm_are_kept(
+    two_processes: TwoProcesses, options: dict[str, object]
+) -> None:
     results = two_processes(normalise, "images", options)
     joined = normalise("images", options)
-    if "track_running_stats" in options:  # then evaluation normalises by the batch at hand, here and in torch
+    if (
+        "track_running_stats" in options
+    ):  # then evaluation normalises by the batch at hand, here and in torch
         for result in [*results, joined]:
             del result["evaluated"]
     assert_equal_to_joined(results, joined, 2e-5)
@@ -102,7 +120,12 @@ def normalise_half() -> dict[str, Tensor]:
     x = my_rows(joined_input("images").bfloat16()).requires_grad_()
     y = norm(x)
     (y.float() * my_rows(torch.linspace(-1, 1, 360).reshape(6, 5, 4, 3))).sum().backward()
-    return {"y": y.detach(), "grad_x": x.grad, "running_mean": norm.running_mean, "grad_weight": norm.weight.grad}
+    return {
+        "y": y.detach(),
+        "grad_x": x.grad,
+        "running_mean": norm.running_mean,
+        "grad_weight": norm.weight.grad,
+    }
 
 
 def test_half_precision_input_has_float32_statistics(two_processes: TwoProcesses) -> None:
@@ -138,12 +161,19 @@ def train_step() -> dict[str, Tensor]:
     error = (network(my_rows(joined_input("images"))) - my_rows(target)).pow(3)
     # This worker's share of the mean over the global batch, times the workers, as DDP divides by them.
     (error.sum() * world_size() / target.numel()).backward()
-    return {name.removeprefix("module."): parameter.grad for name, parameter in network.named_parameters()}
+    return {
+        name.removeprefix("module."): parameter.grad
+        for name, parameter in network.named_parameters()
+    }
 
 
-def test_gradients_that_ddp_averages_equal_those_of_one_process(two_processes: TwoProcesses) -> None:
+def test_gradients_that_ddp_averages_equal_those_of_one_process(
+    two_processes: TwoProcesses,
+) -> None:
     expected = train_step()
     for result in two_processes(train_step):
         assert result.keys() == expected.keys()
         for name, grad in expected.items():
-            torch.testing.assert_close(result[name], grad, rtol=1e-4, atol=1e-4 * float(grad.abs().max()), msg=name)
+            torch.testing.assert_close(
+                result[name], grad, rtol=1e-4, atol=1e-4 * float(grad.abs().max()), msg=name
+            )

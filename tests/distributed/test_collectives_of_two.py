@@ -64,7 +64,9 @@ def test_all_reduce_sums_and_its_gradient_reaches_both(two_processes: TwoProcess
         assert torch.equal(result["x"], rows_of(worker))
 
 
-def test_broadcast_gives_both_the_first_worker_s_values_and_leaves_theirs(two_processes: TwoProcesses) -> None:
+def test_broadcast_gives_both_the_first_worker_s_values_and_leaves_theirs(
+    two_processes: TwoProcesses,
+) -> None:
     for worker, result in enumerate(two_processes(broadcast_a_transposed_tensor)):
         assert torch.equal(result["received"], rows_of(0).T)
         assert torch.equal(result["x"], rows_of(worker))

@@ -32,7 +32,9 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "n_pairs": lambda z, valid: n_pairs(z, valid=valid),
     "barlow_twins": lambda z, valid: barlow_twins_loss(*z, redundancy_weight=0.1, valid=valid),
     "vicreg": lambda z, valid: torch.stack(vicreg_terms(*z, valid)).sum(),
-    "soft_nearest_neighbour": lambda z, valid: soft_nearest_neighbour(z, temperature=2.0, valid=valid),
+    "soft_nearest_neighbour": lambda z, valid: soft_nearest_neighbour(
+        z, temperature=2.0, valid=valid
+    ),
 }
 
 _VALID = {
@@ -57,7 +59,11 @@ def project_and_contrast(name: str, valid: list[bool]) -> dict[str, Tensor]:
     z.retain_grad()
     loss = _LOSSES[name](z, mask)
     loss.backward()
-    return {"loss": loss.detach(), "grad_weight": projection.weight.grad, "grad_z": z.grad / world_size()}
+    return {
+        "loss": loss.detach(),
+        "grad_weight": projection.weight.grad,
+        "grad_z": z.grad / world_size(),
+    }
 
 
 @pytest.mark.parametrize("valid", _VALID.values(), ids=_VALID.keys())
@@ -67,12 +73,16 @@ def test_loss_of_two_processes_equals_one_with_the_joined_batch(
 ) -> None:
     joined = project_and_contrast(name, valid)
     first, second = two_processes(project_and_contrast, name, valid)
-    torch.testing.assert_close((first["loss"] + second["loss"]) / 2, joined["loss"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        (first["loss"] + second["loss"]) / 2, joined["loss"], rtol=1e-5, atol=1e-6
+    )
     torch.testing.assert_close(
         torch.cat([first["grad_z"], second["grad_z"]], 1), joined["grad_z"], rtol=1e-4, atol=1e-6
     )
     for result in (first, second):
-        torch.testing.assert_close(result["grad_weight"], joined["grad_weight"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            result["grad_weight"], joined["grad_weight"], rtol=1e-4, atol=1e-6
+        )
     assert joined["grad_weight"].abs().max() > 1e-2
 
 
@@ -90,7 +100,9 @@ def contrast_one_sample() -> Tensor:
     return nt_xent(torch.eye(4)[2 * rank() : 2 * rank() + 2, None], temperature=1.0)
 
 
-def test_one_sample_a_worker_has_the_other_workers_as_negatives(two_processes: TwoProcesses) -> None:
+def test_one_sample_a_worker_has_the_other_workers_as_negatives(
+    two_processes: TwoProcesses,
+) -> None:
     for loss in two_processes(contrast_one_sample):
         torch.testing.assert_close(loss, torch.tensor(3.0).log())
 

@@ -32,7 +32,9 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
     network: torch.nn.Module = method
     if world_size() > 1:
         network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
-    optimizer = torch.optim.SGD(method.parameters(), lr=1e-4)  # small: a step multiplies the first one's rounding
+    optimizer = torch.optim.SGD(
+        method.parameters(), lr=1e-4
+    )  # small: a step multiplies the first one's rounding
     for step in range(2):
         optimizer.zero_grad()
         network(my_batch(name, epoch=step, dtype=torch.float64))["loss"].backward()
@@ -60,7 +62,9 @@ def my_batch(name: str, epoch: int, dtype: torch.dtype) -> Batch:
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_two_workers_train_as_one_process_with_the_joined_batch(name: str, two_processes: TwoProcesses) -> None:
+def test_two_workers_train_as_one_process_with_the_joined_batch(
+    name: str, two_processes: TwoProcesses
+) -> None:
     expected = train_once(name)
     first, second = two_processes(train_once, name)
     for worker in (first, second):
@@ -69,5 +73,7 @@ def test_two_workers_train_as_one_process_with_the_joined_batch(name: str, two_p
             size = expected["gradients"][key].norm()
             assert (gradient - expected["gradients"][key]).norm() < 1e-9 * size, key
         for key, value in worker["state"].items():
-            torch.testing.assert_close(value, expected["state"][key], rtol=1e-9, atol=1e-12, msg=key)
+            torch.testing.assert_close(
+                value, expected["state"][key], rtol=1e-9, atol=1e-12, msg=key
+            )
     assert all(torch.equal(first["state"][key], value) for key, value in second["state"].items())

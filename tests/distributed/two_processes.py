@@ -31,7 +31,9 @@ class TwoProcesses:
         """
         spawn = multiprocessing.get_context("spawn")
         self._processes = [
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_join, initargs=(rank, f"file://{store}"))
+            ProcessPoolExecutor(
+                1, mp_context=spawn, initializer=_join, initargs=(rank, f"file://{store}")
+            )
             for rank in range(2)
         ]
 
@@ -43,7 +45,10 @@ class TwoProcesses:
             arguments: Picklable, no tensors. What comes back is tensors, numbers and strings in lists and dicts.
         """
         calls = [process.submit(_saved, function, *arguments) for process in self._processes]
-        return [torch.load(io.BytesIO(call.result(_CALL_TIMEOUT_S)), weights_only=True) for call in calls]
+        return [
+            torch.load(io.BytesIO(call.result(_CALL_TIMEOUT_S)), weights_only=True)
+            for call in calls
+        ]
 
     def stop(self) -> None:
         for process in self._processes:
@@ -53,7 +58,11 @@ class TwoProcesses:
 def _join(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=_COLLECTIVE_TIMEOUT_S)
+        "gloo",
+        init_method=store,
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=_COLLECTIVE_TIMEOUT_S),
     )
 
 

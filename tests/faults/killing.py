@@ -68,7 +68,9 @@ class Killer:
             "cluster.max_failures=9",
         )
 
-    def _trouble(self, process: subprocess.Popen[str], chance: random.Random, timeout_s: float) -> bool:
+    def _trouble(
+        self, process: subprocess.Popen[str], chance: random.Random, timeout_s: float
+    ) -> bool:
         """Kill parts of one start until it ends; True where it ended well."""
         deadline = time.monotonic() + timeout_s
         try:
@@ -112,7 +114,9 @@ class Killer:
 
 def descendants(pid: int) -> list[int]:
     """Process ids of the children of a process, and of theirs."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True
+    ).stdout
     parents = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
     found = [pid]
     for parent in found:
@@ -196,7 +200,9 @@ cluster.shutdown()
     assert process.stdout is not None and process.stdin is not None
     try:
         lines = iter(process.stdout.readline, "")
-        yield Nodes(process, next(line.strip() for line in lines if ":" in line and " " not in line.strip()))
+        yield Nodes(
+            process, next(line.strip() for line in lines if ":" in line and " " not in line.strip())
+        )
     finally:
         process.stdin.close()
         process.wait(60)
@@ -206,10 +212,16 @@ def seen(run: str) -> dict[int, Counter[int]]:
     """How often the history of the last weights saw each sample, by epoch; of every step its last attempt counts."""
     last: dict[int, int] = {}
     tables = [pq.read_table(path) for path in sorted(Path(run, "samples").glob("*.parquet"))]
-    rows = [row for table in tables for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+    rows = [
+        row
+        for table in tables
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True)
+    ]
     for _, step, attempt, _, _ in rows:
         last[step] = max(last.get(step, -1), attempt)
-    assert sorted(last) == list(range(1, RunDir(run).committed_step() + 1)), "a step is missing from the audit"
+    assert sorted(last) == list(range(1, RunDir(run).committed_step() + 1)), (
+        "a step is missing from the audit"
+    )
     epochs: dict[int, Counter[int]] = {}
     for epoch, step, attempt, _, sample in rows:
         if last[step] == attempt:
@@ -227,8 +239,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--nodes", action="store_true")
     args = parser.parse_args()
-    words = [*commands.TINY, f"source.uri={args.folder}", f"out={args.out}", f"num_steps={args.steps}"]
-    words += ["global_batch_size=192", "checkpoint.every_s=2", "debug.log_samples=true", "cluster.shared_fs=true"]
+    words = [
+        *commands.TINY,
+        f"source.uri={args.folder}",
+        f"out={args.out}",
+        f"num_steps={args.steps}",
+    ]
+    words += [
+        "global_batch_size=192",
+        "checkpoint.every_s=2",
+        "debug.log_samples=true",
+        "cluster.shared_fs=true",
+    ]
     words += ["log.every_steps=10"]
     if args.nodes:
         with nodes() as cluster:
@@ -237,7 +259,9 @@ def main() -> None:
     else:
         Killer(words, args.seed, args.kills).run()
     for epoch, counts in seen(args.out).items():
-        print(f"epoch {epoch}: {len(counts)} samples, {sum(n > 1 for n in counts.values())} of them more than once")
+        print(
+            f"epoch {epoch}: {len(counts)} samples, {sum(n > 1 for n in counts.values())} of them more than once"
+        )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ from types import TracebackType
 
 BUFFER = 1 << 20
 CHUNK = 1 << 16
-ECHOED_KEY = "AKIAECHOEDBYSERVER"  # Amazon's answers to wrong credentials hold the key, so ours all do
+ECHOED_KEY = (
+    "AKIAECHOEDBYSERVER"  # Amazon's answers to wrong credentials hold the key, so ours all do
+)
 
 
 @dataclass
@@ -60,7 +62,11 @@ class Rule:
 
     def meets(self, method: str, path: str, draw: random.Random) -> bool:
         """Decide about one request."""
-        if not re.fullmatch(self.method, method) or not re.search(self.path, path) or self.hits >= self.count:
+        if (
+            not re.fullmatch(self.method, method)
+            or not re.search(self.path, path)
+            or self.hits >= self.count
+        ):
             return False
         self._seen += 1
         if self._seen <= self.skip or draw.random() >= self.prob:
@@ -108,7 +114,10 @@ class FaultProxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(10)
@@ -136,7 +145,9 @@ class FaultProxy:
             while (request := await _head(reader)) is not None:
                 method, path, _ = request.words
                 self.requests[method] += 1
-                rule = next((rule for rule in self.rules if rule.meets(method, path, self._draw)), None)
+                rule = next(
+                    (rule for rule in self.rules if rule.meets(method, path, self._draw)), None
+                )
                 if rule is not None and rule.action == "reset":
                     raise Reset
                 if rule is not None and rule.action == "reply":
@@ -166,7 +177,9 @@ async def _head(reader: asyncio.StreamReader) -> Head | None:
     first, *lines = raw[:-4].decode("latin1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     one, two, three = first.split(" ", 2)
-    return Head(raw, (one, two, three), {name.strip().lower(): value.strip() for name, _, value in pairs})
+    return Head(
+        raw, (one, two, three), {name.strip().lower(): value.strip() for name, _, value in pairs}
+    )
 
 
 async def _body(reader: asyncio.StreamReader, head: Head) -> AsyncIterator[bytes]:
@@ -187,9 +200,13 @@ async def _body(reader: asyncio.StreamReader, head: Head) -> AsyncIterator[bytes
         yield data
 
 
-async def _reply(request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: Rule) -> bool:
+async def _reply(
+    request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: Rule
+) -> bool:
     """Answer without the server; tells whether the connection can go on."""
-    waits = "100-continue" in request.headers.get("expect", "").lower()  # then the body is not on its way yet
+    waits = (
+        "100-continue" in request.headers.get("expect", "").lower()
+    )  # then the body is not on its way yet
     if not waits:
         async for _ in _body(reader, request):
             pass
@@ -197,7 +214,9 @@ async def _reply(request: Head, reader: asyncio.StreamReader, writer: asyncio.St
     text = f"<Error>{said}</Error>"
     body = b"" if request.words[0] == "HEAD" else text.encode()
     head = f"HTTP/1.1 {rule.status} {rule.code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
-    writer.write(head.encode() + f"Connection: {'close' if waits else 'keep-alive'}\r\n\r\n".encode() + body)
+    writer.write(
+        head.encode() + f"Connection: {'close' if waits else 'keep-alive'}\r\n\r\n".encode() + body
+    )
     await writer.drain()
     return not waits
 
@@ -232,7 +251,9 @@ async def _relay(
         if not bodiless:
             await _pass_body(up_reader, writer, answer, rule)
         await writer.drain()
-        closing = "close" in answer.headers.get("connection", "") + request.headers.get("connection", "")
+        closing = "close" in answer.headers.get("connection", "") + request.headers.get(
+            "connection", ""
+        )
         return sending.done() and not closing
     finally:
         sending.cancel()

@@ -15,17 +15,29 @@ from tests.faults.killing import nodes, seen
 @pytest.mark.timeout(600)
 def test_a_node_added_in_a_run_gives_it_a_second_worker(image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = [f"source.uri={image_folder}", f"out={out}", "num_steps=1000000", "debug.log_samples=true"]
+    words = [
+        f"source.uri={image_folder}",
+        f"out={out}",
+        "num_steps=1000000",
+        "debug.log_samples=true",
+    ]
     words += ["checkpoint.every_s=1", "cluster.shared_fs=true", "cluster.num_workers=1..2"]
-    words += ["cluster.cpus_per_worker=2", "log.every_steps=10"]  # of three: a second worker needs a second node
+    words += [
+        "cluster.cpus_per_worker=2",
+        "log.every_steps=10",
+    ]  # of three: a second worker needs a second node
     with nodes(cpus=3, count=1) as cluster:
-        process = commands.start("pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}")
+        process = commands.start(
+            "pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}"
+        )
         try:
             commands.read_until(process, "1 workers go on from step 0")
             commands.read_until(process, "loss")
             cluster.add()
             grown = commands.read_until(process, "2 workers go on from step")
-            assert sum("go on from step" in line for line in grown) == 1, "it has started more often than that"
+            assert sum("go on from step" in line for line in grown) == 1, (
+                "it has started more often than that"
+            )
             for _ in range(5):
                 commands.read_until(process, "loss")
             process.send_signal(signal.SIGINT)

@@ -30,7 +30,9 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
-def images(object_store: ObjectStore, image_folder: Path, put_folder: Callable[[Path, str], None]) -> str:
+def images(
+    object_store: ObjectStore, image_folder: Path, put_folder: Callable[[Path, str], None]
+) -> str:
     object_store.make_bucket("runs-under-fault")
     put_folder(image_folder, "s3://runs-under-fault/images")
     return "s3://runs-under-fault/images"
@@ -45,13 +47,20 @@ def proxy(object_store: ObjectStore) -> Iterator[FaultProxy]:
 @pytest.fixture
 def start(proxy: FaultProxy) -> Iterator[Start]:
     """Starts pretraining through the proxy; what it leaves behind, Ray's logs included, must hold no credential."""
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as ray_logs:
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as ray_logs:
         endpoint = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), proxy.endpoint)
 
         def start(*words: str, **variables: str) -> subprocess.Popen[str]:
             rest = ("cluster.address=local", "cluster.storage_timeout_s=2")
             return commands.start(
-                "pretrain", *commands.TINY, *rest, *words, RAY_TMPDIR=ray_logs, **(endpoint | variables)
+                "pretrain",
+                *commands.TINY,
+                *rest,
+                *words,
+                RAY_TMPDIR=ray_logs,
+                **(endpoint | variables),
             )
 
         yield start
@@ -105,9 +114,13 @@ def test_credentials_that_expire_in_a_run_stop_it_at_once(
     process = start(*words, "cluster.max_failures=-1")
     commands.read_until(process, "step      9/")
     where = {"GET": "/images/", "PUT": "/checkpoints/"}[method]
-    proxy.rules = [Rule("reply", method=f"{method}|POST", path=where, status=400, code="ExpiredToken")]
+    proxy.rules = [
+        Rule("reply", method=f"{method}|POST", path=where, status=400, code="ExpiredToken")
+    ]
     line = error_line(ended(process, 1)[1])
-    assert "ExpiredToken (injected): get new credentials" in line and "s3://runs-under-fault/" in line
+    assert (
+        "ExpiredToken (injected): get new credentials" in line and "s3://runs-under-fault/" in line
+    )
     assert not quarantine.read(f"{out}/quarantine")
     fs, folder = uris.filesystem(out)
     for path in fs.find(folder):
@@ -116,9 +129,13 @@ def test_credentials_that_expire_in_a_run_stop_it_at_once(
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_server_killed_and_restarted_costs_time_only(images: str, start: Start, object_store: ObjectStore) -> None:
+def test_a_server_killed_and_restarted_costs_time_only(
+    images: str, start: Start, object_store: ObjectStore
+) -> None:
     out = "s3://runs-under-fault/restarted"
-    process = start(f"source.uri={images}", f"out={out}", "num_steps=400", "checkpoint.every_s=2", "--json")
+    process = start(
+        f"source.uri={images}", f"out={out}", "num_steps=400", "checkpoint.every_s=2", "--json"
+    )
     commands.read_until(process, "step   9/")
     assert object_store.pid is not None
     os.kill(object_store.pid, signal.SIGKILL)
@@ -140,7 +157,9 @@ FAULTS = [
     Rule("trunc_body", method="GET", after=200, prob=0.02),
     Rule("hang", prob=0.002),
     Rule("hang_body", method="GET", after=200, prob=0.002),
-    Rule("slow", method="GET", path=r"\.jpg$", rate=2000, prob=0.01),  # not a listing: 400 KB a page
+    Rule(
+        "slow", method="GET", path=r"\.jpg$", rate=2000, prob=0.01
+    ),  # not a listing: 400 KB a page
     Rule("ack_lost", method="PUT|POST", prob=0.02),
 ]
 
@@ -150,7 +169,9 @@ def audited(out: str) -> dict[int, Counter[int]]:
     fs, folder = uris.arrow_filesystem(f"{out}/samples")
     table = pq.read_table(folder, filesystem=fs)
     epochs: dict[int, Counter[int]] = {}
-    for epoch, sample in zip(*(table[name].to_pylist() for name in (schema.EPOCH, schema.SAMPLE_ID)), strict=True):
+    for epoch, sample in zip(
+        *(table[name].to_pylist() for name in (schema.EPOCH, schema.SAMPLE_ID)), strict=True
+    ):
         epochs.setdefault(epoch, Counter())[sample] += 1
     return epochs
 
@@ -172,15 +193,25 @@ def test_two_epochs_of_5000_objects_are_covered_through_every_fault(
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(put, range(NUM_OBJECTS)))
     proxy.rules = FAULTS
-    words = ("num_epochs=2", "global_batch_size=125", "checkpoint.every_s=5", "debug.log_samples=true")
+    words = (
+        "num_epochs=2",
+        "global_batch_size=125",
+        "checkpoint.every_s=5",
+        "debug.log_samples=true",
+    )
     process = start(f"source.uri={source}/images", f"out={out}", *words, "--json")
     stdout, stderr = ended(process, 0, timeout_s=1000)
     print(stderr, {rule.action: rule.hits for rule in FAULTS}, dict(proxy.requests))
-    assert json.loads(stdout.splitlines()[-1])["steps"] == 2 * NUM_OBJECTS // 125 and "attempt 1" not in stderr
+    assert (
+        json.loads(stdout.splitlines()[-1])["steps"] == 2 * NUM_OBJECTS // 125
+        and "attempt 1" not in stderr
+    )
     lines = RunDir(out).join_metrics()
     assert sum(line["storage_retries"] for line in lines) > 0.05 * 2 * NUM_OBJECTS
     seen = audited(out)
     assert seen.keys() == {0, 1}
-    assert all(len(counts) == NUM_OBJECTS and set(counts.values()) == {1} for counts in seen.values())
+    assert all(
+        len(counts) == NUM_OBJECTS and set(counts.values()) == {1} for counts in seen.values()
+    )
     assert lines[-1]["bad_samples"] == 0 and uris.list_names(f"{out}/quarantine") == []
     assert all(rule.hits for rule in FAULTS)

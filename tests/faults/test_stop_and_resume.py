@@ -28,14 +28,18 @@ def steps(out: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_checkpoints_says_how_to_go_on_and_exits_1(number: int, image_folder: Path, tmp_path: Path) -> None:
+def test_a_signal_checkpoints_says_how_to_go_on_and_exits_1(
+    number: int, image_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     process = commands.start("pretrain", *words(image_folder, out, 100_000))
     commands.read_until(process, "step      3/")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 1
-    found = re.search(r"stopped at step (\d+) of 100000; the same command line goes on from there", stderr)
+    found = re.search(
+        r"stopped at step (\d+) of 100000; the same command line goes on from there", stderr
+    )
     assert found is not None, stderr
     assert RunDir(str(out)).committed_step() == int(found[1])
     finished = commands.run("pretrain", *words(image_folder, out, int(found[1]) + 3), "--json")
@@ -48,7 +52,9 @@ def test_a_signal_checkpoints_says_how_to_go_on_and_exits_1(number: int, image_f
     assert steps(out) == list(range(1, int(found[1]) + 4))
 
 
-def test_a_driver_killed_outright_is_resumed_by_the_same_command_line(image_folder: Path, tmp_path: Path) -> None:
+def test_a_driver_killed_outright_is_resumed_by_the_same_command_line(
+    image_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     process = commands.start("pretrain", *words(image_folder, out, 100_000))
     commands.read_until(process, "step      9/")
@@ -59,17 +65,23 @@ def test_a_driver_killed_outright_is_resumed_by_the_same_command_line(image_fold
     process.wait()
     killing.wait_for_end(family)  # the workers may commit another step before Ray ends them
     committed = RunDir(str(out)).committed_step()
-    finished = commands.run("pretrain", *words(image_folder, out, committed + 5), "cluster.num_workers=2", "--json")
+    finished = commands.run(
+        "pretrain", *words(image_folder, out, committed + 5), "cluster.num_workers=2", "--json"
+    )
     assert finished.returncode == 0, finished.stderr
     assert f"2 workers go on from step {committed}" in finished.stderr
     assert steps(out)[-6:] == list(range(committed, committed + 6))
 
 
-def test_a_killed_training_worker_is_replaced_within_the_run(image_folder: Path, tmp_path: Path) -> None:
+def test_a_killed_training_worker_is_replaced_within_the_run(
+    image_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     process = commands.start("pretrain", *words(image_folder, out, 400), "cluster.num_workers=2")
     commands.read_until(process, "step   5/")
-    found = subprocess.run(["pgrep", "-s", str(process.pid), "-f", "RayTrainWorker"], capture_output=True, text=True)
+    found = subprocess.run(
+        ["pgrep", "-s", str(process.pid), "-f", "RayTrainWorker"], capture_output=True, text=True
+    )
     candidates = found.stdout.split() or _train_workers(process.pid)
     os.kill(int(candidates[-1]), signal.SIGKILL)
     commands.read_until(process, "attempt 1: 2 workers go on from step")
@@ -80,7 +92,9 @@ def test_a_killed_training_worker_is_replaced_within_the_run(image_folder: Path,
 
 def _train_workers(driver: int) -> list[str]:
     """Process ids of the training workers that descend from a driver."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     parents = {pid: parent for pid, parent, _ in rows}
 

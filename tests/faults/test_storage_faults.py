@@ -89,7 +89,9 @@ def test_a_passing_fault_of_reads_is_ridden_out_and_counted(fault: str, proxy: F
     rule.count += 1
     assert uris.read_bytes(f"{BUCKET}/images/00") == OBJECTS["00"]  # through the other client
     assert rule.hits == wanted + 1
-    assert RETRIES.total - before >= wanted  # aiohttp tries again itself where a kept connection turns out reset
+    assert (
+        RETRIES.total - before >= wanted
+    )  # aiohttp tries again itself where a kept connection turns out reset
 
 
 def test_a_slow_read_is_waited_for(proxy: FaultProxy) -> None:
@@ -141,21 +143,34 @@ def test_a_refusal_stops_at_once_with_the_uri_and_the_error(code: str, proxy: Fa
         lambda: fetch(rows(["00"])),
         lambda: uris.write_bytes(place, b"x"),
         lambda: uris.read_bytes(place),
-    )[: 2 if code == "NoSuchBucket" else 3]:  # a small file that is looked for may be missing with its bucket
-        with pytest.raises(StorageError, match=f"{place}: .*({code}|{PERMANENT[code]}|Bad Request)") as caught:
+    )[
+        : 2 if code == "NoSuchBucket" else 3
+    ]:  # a small file that is looked for may be missing with its bucket
+        with pytest.raises(
+            StorageError, match=f"{place}: .*({code}|{PERMANENT[code]}|Bad Request)"
+        ) as caught:
             call()
         calls += 1
         message = str(caught.value)
-        assert "\n" not in message and ECHOED_KEY not in message and caught.value.__suppress_context__
+        assert (
+            "\n" not in message and ECHOED_KEY not in message and caught.value.__suppress_context__
+        )
     assert RETRIES.total == before and rule.hits <= 2 * calls
 
 
-def test_patience_ends_with_the_uri_and_what_was_last_wrong(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_with_the_uri_and_what_was_last_wrong(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(retries.RETRY_VARIABLE, "0.5")
     uris.forget_clients()
     proxy.rules = [Rule("reply")]
-    for call in (lambda: fetch(rows(["00"])), lambda: uris.write_bytes(f"{BUCKET}/images/00", b"x")):
-        with pytest.raises(StorageError, match=rf"{BUCKET}/images/00: SlowDown: injected: .*storage_retry_s"):
+    for call in (
+        lambda: fetch(rows(["00"])),
+        lambda: uris.write_bytes(f"{BUCKET}/images/00", b"x"),
+    ):
+        with pytest.raises(
+            StorageError, match=rf"{BUCKET}/images/00: SlowDown: injected: .*storage_retry_s"
+        ):
             call()
     monkeypatch.undo()
     uris.forget_clients()
@@ -172,18 +187,35 @@ def test_content_that_changed_since_the_manifest_is_bad_by_its_checksum(proxy: F
     etags = {"00": "0" * 32, "01": f"{'0' * 32}-2"}
     table = rows(["00", "01", "02"], etags)
     changed, of_parts, whole = fetch(table, verify=True)
-    assert isinstance(changed, BadSample) and changed.reason == "checksum" and "changed since" in changed.message
-    assert of_parts == OBJECTS["01"] and whole == OBJECTS["02"]  # an upload in parts has no MD5: its size is right
+    assert (
+        isinstance(changed, BadSample)
+        and changed.reason == "checksum"
+        and "changed since" in changed.message
+    )
+    assert (
+        of_parts == OBJECTS["01"] and whole == OBJECTS["02"]
+    )  # an upload in parts has no MD5: its size is right
     shorter = table.set_column(3, "length", pa.array([10, 10, 10], pa.int64()))
     _, grown, _ = fetch(shorter, verify=True)
-    assert isinstance(grown, BadSample) and grown.reason == "checksum" and "more than 10 bytes" in grown.message
+    assert (
+        isinstance(grown, BadSample)
+        and grown.reason == "checksum"
+        and "more than 10 bytes" in grown.message
+    )
 
 
 def test_a_changed_local_file_is_bad_by_its_checksum(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"first")
     stat = file.stat()
-    row = {"sample_id": 1, "uri": str(file), "offset": 0, "length": 5, "member": None, "media": "image"}
+    row = {
+        "sample_id": 1,
+        "uri": str(file),
+        "offset": 0,
+        "length": 5,
+        "member": None,
+        "media": "image",
+    }
     table = pa.Table.from_pylist([row | {"etag": f"5-{stat.st_mtime_ns}"}], schema=schema.MANIFEST)
     assert fetch(table, verify=True) == [b"first"]
     file.write_bytes(b"other")
@@ -194,7 +226,15 @@ def test_a_changed_local_file_is_bad_by_its_checksum(tmp_path: Path) -> None:
 
 
 def test_keys_with_odd_names_are_read(proxy: FaultProxy) -> None:
-    names = ["a b.jpg", "-dash.jpg", "ünï/文.jpg", "per%20cent%.jpg", "ha#sh?q.jpg", "a//b.jpg", "pl+us*[x].jpg"]
+    names = [
+        "a b.jpg",
+        "-dash.jpg",
+        "ünï/文.jpg",
+        "per%20cent%.jpg",
+        "ha#sh?q.jpg",
+        "a//b.jpg",
+        "pl+us*[x].jpg",
+    ]
     fs, _ = uris.filesystem(BUCKET)
     for name in names:
         fs.pipe_file(f"faults/odd/{name}", name.encode())

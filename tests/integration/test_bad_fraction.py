@@ -40,7 +40,11 @@ def test_too_many_bad_samples_stop_a_run_with_one_line_and_no_restart(
     stderr = capfd.readouterr().err
     (line,) = (line for line in stderr.splitlines() if line.startswith("error: "))
     # 16 steps of 32 are the first 512 samples, enough to judge
-    assert "of 512 samples (" in line and "%) are bad (" in line and "more than source.max_bad_fraction=0.1" in line
+    assert (
+        "of 512 samples (" in line
+        and "%) are bad (" in line
+        and "more than source.max_bad_fraction=0.1" in line
+    )
     assert " truncated" in line and " unknown_type" in line and str(out / "quarantine") in line
     assert "Traceback" not in stderr and "attempt 1" not in stderr
     assert len({row["uri"] for row in quarantine.read(str(out / "quarantine"))}) == 36

@@ -28,7 +28,13 @@ from tests.object_store import ObjectStore
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 SMALL = [
-    *("simclr_small", "encoder.width=8", "method.hidden_dim=32", "method.projection_dim=16", "views.size=16"),
+    *(
+        "simclr_small",
+        "encoder.width=8",
+        "method.hidden_dim=32",
+        "method.projection_dim=16",
+        "views.size=16",
+    ),
     *("global_batch_size=32", "log.every_steps=1", "cluster.max_failures=0"),
 ]
 
@@ -47,33 +53,48 @@ def parts(folder: str) -> dict[str, Any]:
     return tables
 
 
-def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(image_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(
+    image_folder: Path, tmp_path: Path
+) -> None:
     source, out = tmp_path / "source", str(tmp_path / "run")
     shutil.copytree(image_folder, source)
     shutil.rmtree(source / "scene7")
     for number in range(16):
-        (source / "scene0" / f"more-{number}.jpg").write_bytes((source / "scene0" / "02.jpg").read_bytes())
+        (source / "scene0" / f"more-{number}.jpg").write_bytes(
+            (source / "scene0" / "02.jpg").read_bytes()
+        )
     (source / "scene0" / "broken.jpg").write_bytes(b"no picture")  # one of 192: an epoch is 6 steps
     words = [f"source.uri={source}", f"out={out}"]
 
-    first = pretrain(config(*words, "num_steps=6", "checkpoint.every_s=0.001"))  # every step, the last one too
+    first = pretrain(
+        config(*words, "num_steps=6", "checkpoint.every_s=0.001")
+    )  # every step, the last one too
     assert first["steps"] == first["step"] == 6 and first["bad_samples"] == 1
     assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 7))
-    assert all({"loss", "lr", "feature_std", "images_per_s", "wait_fraction"} <= line.keys() for line in lines)
+    assert all(
+        {"loss", "lr", "feature_std", "images_per_s", "wait_fraction"} <= line.keys()
+        for line in lines
+    )
 
-    (source / "scene0" / "later.jpg").write_bytes((source / "scene0" / "01.jpg").read_bytes())  # not in the manifest
+    (source / "scene0" / "later.jpg").write_bytes(
+        (source / "scene0" / "01.jpg").read_bytes()
+    )  # not in the manifest
     second = pretrain(config(*words, "num_steps=9", "checkpoint.keep=1", "views.placement=decode"))
     assert second["steps"] == 9 and second["artifact_digest"] != first["artifact_digest"]
     assert RunDir(out).committed_step() == 9
-    steps = [json.loads(line)["step"] for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in Path(out, "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, 10))
     assert len(list(Path(out, "tensorboard").iterdir())) == 2
 
     third = pretrain(config(*words, "num_steps=9"))  # nothing left to do
     assert third["artifact_digest"] == second["artifact_digest"]
-    with pytest.raises(InputError, match=r"holds another experiment: it differs in seed \(0 there, 1 now\)"):
+    with pytest.raises(
+        InputError, match=r"holds another experiment: it differs in seed \(0 there, 1 now\)"
+    ):
         pretrain(config(*words, "num_steps=9", "seed=1"))
 
 
@@ -84,15 +105,22 @@ def test_the_chain_runs_on_object_storage_with_two_workers(
     for scene in ("scene0", "scene1"):
         put_folder(image_folder / scene, f"s3://chain/images/{scene}")
     source, out = "s3://chain/images", "s3://chain/runs/a"
-    result = pretrain(config(f"source.uri={source}", f"out={out}", "num_epochs=2", "cluster.num_workers=2"))
+    result = pretrain(
+        config(f"source.uri={source}", f"out={out}", "num_epochs=2", "cluster.num_workers=2")
+    )
     assert result["steps"] == 2 * 50 // 32
     encoder = artifact.load(result["artifact"])
-    assert encoder(encoder.preprocess(torch.zeros(2, 3, 40, 30, dtype=torch.uint8))).shape == (2, encoder.embed_dim)
+    assert encoder(encoder.preprocess(torch.zeros(2, 3, 40, 30, dtype=torch.uint8))).shape == (
+        2,
+        encoder.embed_dim,
+    )
     assert encoder.provenance["samples_seen"] == 96
 
     labelled = {"artifact": result["artifact"], "train": {"uri": source}, "test": {"uri": source}}
     scores = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "knn", "k": 1}}))
-    assert scores["top1"] == scores["untrained_top1"] == 1.0  # every image is its own nearest neighbour
+    assert (
+        scores["top1"] == scores["untrained_top1"] == 1.0
+    )  # every image is its own nearest neighbour
     assert (scores["num_train"], scores["num_test"], scores["ci95"]) == (50, 50, [1.0, 1.0])
     linear = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "linear"}}))
     assert 0.5 < linear["top1"] <= 1.0 and linear["artifact_digest"] == encoder.digest
@@ -118,7 +146,13 @@ def test_the_chain_runs_on_object_storage_with_two_workers(
 @pytest.mark.slow
 def test_masked_autoencoding_runs_and_reports(image_folder: Path, tmp_path: Path) -> None:
     words = [
-        *("mae_small", f"source.uri={image_folder}", f"out={tmp_path}/run", "num_steps=3", "global_batch_size=16"),
+        *(
+            "mae_small",
+            f"source.uri={image_folder}",
+            f"out={tmp_path}/run",
+            "num_steps=3",
+            "global_batch_size=16",
+        ),
         *(
             "encoder.width=8",
             "method.decoder_dim=16",
@@ -136,13 +170,22 @@ def test_masked_autoencoding_runs_and_reports(image_folder: Path, tmp_path: Path
     assert (tmp_path / "run" / "report" / "reconstruction.png").stat().st_size > 0
 
 
-def test_export_embeds_every_sample_once_over_several_parts(image_folder: Path, tmp_path: Path) -> None:
+def test_export_embeds_every_sample_once_over_several_parts(
+    image_folder: Path, tmp_path: Path
+) -> None:
     uri, encoder_config = str(tmp_path / "artifact"), EncoderConfig(name="resnet18_small", width=8)
     preprocess = {"image_size": 16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     saved = {"encoder": encoder_config.model_dump(), "seed": 0}
-    artifact.save(uri, build_encoder(encoder_config, 16), config=saved, preprocess=preprocess, provenance={})
+    artifact.save(
+        uri, build_encoder(encoder_config, 16), config=saved, preprocess=preprocess, provenance={}
+    )
     wanted = ExportConfig.model_validate(
-        {"artifact": uri, "source": {"uri": str(image_folder)}, "out": str(tmp_path / "e"), "part_rows": 64}
+        {
+            "artifact": uri,
+            "source": {"uri": str(image_folder)},
+            "out": str(tmp_path / "e"),
+            "part_rows": 64,
+        }
     )
     assert export(wanted)["parts_written"] == 4
     before = parts(f"{tmp_path}/e/embeddings")
@@ -157,7 +200,11 @@ def test_export_embeds_every_sample_once_over_several_parts(image_folder: Path, 
 
     encoder = artifact.load(uri)
     row = after[victim].slice(5, 1).to_pylist()[0]
-    image = torch.from_numpy(decode(Path(row["uri"]).read_bytes(), max_pixels=10**7).copy()).permute(2, 0, 1)[None]
+    image = torch.from_numpy(
+        decode(Path(row["uri"]).read_bytes(), max_pixels=10**7).copy()
+    ).permute(2, 0, 1)[None]
     with torch.inference_mode():
         alone = encoder(encoder.preprocess(image))[0]
-    assert torch.allclose(torch.tensor(row["embedding"]), alone, atol=0.05 * float(alone.abs().max()))
+    assert torch.allclose(
+        torch.tensor(row["embedding"]), alone, atol=0.05 * float(alone.abs().max())
+    )

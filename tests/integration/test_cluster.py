@@ -53,9 +53,17 @@ def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
     with usage_listener() as (reports, usage):
         command = [sys.executable, "-c", script]
         done = subprocess.run(
-            command, cwd=commands.ROOT, env={**env, **usage}, capture_output=True, text=True, check=True
+            command,
+            cwd=commands.ROOT,
+            env={**env, **usage},
+            capture_output=True,
+            text=True,
+            check=True,
         )
-    assert done.stdout.split() == ["True", "False"]  # Ray's own default, and what it is once a job has started it
+    assert done.stdout.split() == [
+        "True",
+        "False",
+    ]  # Ray's own default, and what it is once a job has started it
     assert not reports
 
 
@@ -64,7 +72,9 @@ def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool) -> None:
     options = yaml.safe_load((commands.ROOT / "cluster.yaml").read_text())["docker"]["run_options"]
-    shipped = dict(option.removeprefix("--env ").split("=", 1) for option in options if "USAGE_STATS" in option)
+    shipped = dict(
+        option.removeprefix("--env ").split("=", 1) for option in options if "USAGE_STATS" in option
+    )
     with (
         usage_listener() as (reports, usage),
         started_head(**{**usage, **({"RAY_USAGE_STATS_ENABLED": "1"} if asked else shipped)}),
@@ -77,19 +87,36 @@ def test_a_cluster_reports_usage_only_where_that_is_asked_for(asked: bool) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_nodes_train_and_a_local_out_needs_shared_fs(image_folder: Path, tmp_path: Path) -> None:
+def test_two_nodes_train_and_a_local_out_needs_shared_fs(
+    image_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    words = [*commands.TINY, f"source.uri={image_folder}", f"out={out}", "num_steps=6", "cluster.num_workers=2"]
+    words = [
+        *commands.TINY,
+        f"source.uri={image_folder}",
+        f"out={out}",
+        "num_steps=6",
+        "cluster.num_workers=2",
+    ]
     with commands.two_nodes((2, 2)) as address:
         refused = commands.run("pretrain", *words, f"cluster.address={address}")
         assert refused.returncode == 2
-        assert "local path and the cluster has 2 nodes" in refused.stderr and "cluster.shared_fs=true" in refused.stderr
+        assert (
+            "local path and the cluster has 2 nodes" in refused.stderr
+            and "cluster.shared_fs=true" in refused.stderr
+        )
         assert not out.exists()
         hungry = commands.run(
-            "pretrain", *words, f"cluster.address={address}", "cluster.shared_fs=true", "cluster.num_workers=4"
+            "pretrain",
+            *words,
+            f"cluster.address={address}",
+            "cluster.shared_fs=true",
+            "cluster.num_workers=4",
         )
         assert hungry.returncode == 2 and "decoding needs at least 1" in hungry.stderr
-        done = commands.run("pretrain", *words, f"cluster.address={address}", "cluster.shared_fs=true", "--json")
+        done = commands.run(
+            "pretrain", *words, f"cluster.address={address}", "cluster.shared_fs=true", "--json"
+        )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["steps"] == 6
 
@@ -103,7 +130,14 @@ def started_head(**variables: str) -> Iterator[dict[str, str]]:
         port, dashboard = probe.getsockname()[1], other.getsockname()[1]
     folder = f"/tmp/afield-{os.getpid()}"  # short: Ray's sockets lie below it
     command = [
-        *(str(BIN / "ray"), "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"),
+        *(
+            str(BIN / "ray"),
+            "start",
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            "--num-cpus=4",
+        ),
         *(f"--temp-dir={folder}", "--block", "--dashboard-agent-listen-port=0"),
     ]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -139,11 +173,16 @@ def test_a_submitted_job_runs_on_the_submitting_cluster(
         )
 
     for _ in range(30):  # until the job server answers
-        ready = subprocess.run([str(BIN / "ray"), "job", "list"], env={**os.environ, **head}, capture_output=True)
+        ready = subprocess.run(
+            [str(BIN / "ray"), "job", "list"], env={**os.environ, **head}, capture_output=True
+        )
         if ready.returncode == 0:
             break
     relative = submit("runs/a")
-    assert "is relative, and a submitted job's folder is thrown away" in relative.stdout + relative.stderr
+    assert (
+        "is relative, and a submitted job's folder is thrown away"
+        in relative.stdout + relative.stderr
+    )
     done = submit(str(tmp_path / "run"))
     text = done.stdout + done.stderr
     assert done.returncode == 0, text

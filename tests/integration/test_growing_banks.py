@@ -19,7 +19,13 @@ from pipelines.corpus.manifest import open_manifest
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 
 SMALL = [
-    *("deepcluster_small", "method.num_clusters=5", "method.pca_dim=8", "method.first_rows=40", "encoder.width=8"),
+    *(
+        "deepcluster_small",
+        "method.num_clusters=5",
+        "method.pca_dim=8",
+        "method.first_rows=40",
+        "encoder.width=8",
+    ),
     *("views.size=16", "global_batch_size=40", "log.every_steps=1", "cluster.max_failures=0"),
 ]
 
@@ -38,7 +44,9 @@ def method_state(out: str) -> dict[str, Any]:
     return state
 
 
-def test_a_resumed_run_clusters_what_has_joined_its_manifest(image_folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_clusters_what_has_joined_its_manifest(
+    image_folder: Path, tmp_path: Path
+) -> None:
     source, manifest, out = tmp_path / "source", str(tmp_path / "manifest"), str(tmp_path / "run")
     shutil.copytree(image_folder, source)
     shutil.rmtree(source / "scene7")
@@ -72,5 +80,7 @@ def test_a_resumed_run_clusters_what_has_joined_its_manifest(image_folder: Path,
     assert set(state["labels.rows"][clustered, 0].tolist()) == set(range(5))
     # The running epoch went on with what was left of it and what was new: rows from 175 on.
     assert set(range(175, 200)) < set(clustered.tolist()) and len(state["features.filled"]) == 200
-    assert len(clustered) == 320 - int(state["features.filled"].sum())  # every sample of the epoch once
+    assert len(clustered) == 320 - int(
+        state["features.filled"].sum()
+    )  # every sample of the epoch once
     assert RunDir(out).committed_step() == result["steps"] == 8

@@ -43,13 +43,17 @@ def test_clips_of_real_videos_are_a_plain_decode_at_the_same_times() -> None:
 
 
 def _compare(row: dict[str, str], data: bytes) -> None:
-    clips = [decode_clip(io.BytesIO(data), Clip(4, 2, None, at), Limits()) for at in (0.1, 0.5, 1.0)]
+    clips = [
+        decode_clip(io.BytesIO(data), Clip(4, 2, None, at), Limits()) for at in (0.1, 0.5, 1.0)
+    ]
     wanted = {round(time, 6) for clip in clips for time in clip.times}
     plain = _plain(data, wanted)
     for clip in clips:
         height, width = int(row["height"]), int(row["width"])
         turned = row["rotation"] in ("90", "-90")
-        assert clip.frames.shape == (4, *((width, height) if turned else (height, width)), 3), row["file"]
+        assert clip.frames.shape == (4, *((width, height) if turned else (height, width)), 3), row[
+            "file"
+        ]
         for pixels, time in zip(clip.frames, clip.times, strict=True):
             assert np.array_equal(pixels, plain[round(time, 6)]), f"{row['file']} at {time}"
 
@@ -58,12 +62,18 @@ def _plain(data: bytes, wanted: set[float]) -> dict[float, np.ndarray]:
     """Decode the whole file from its beginning, and keep the frames at some times, turned upright."""
     kept: dict[float, np.ndarray] = {}
     with av.open(io.BytesIO(data), metadata_errors="replace") as container:
-        is_avi, last, period = container.format.name == "avi", 0.0, 1 / float(container.streams.video[0].guessed_rate)
+        is_avi, last, period = (
+            container.format.name == "avi",
+            0.0,
+            1 / float(container.streams.video[0].guessed_rate),
+        )
         for frame in container.decode(video=0):
             stamp = frame.dts if is_avi else frame.pts  # AVI has no presentation times
             last = last + period if stamp is None else float(stamp * frame.time_base)
             if round(last, 6) in wanted:
-                kept[round(last, 6)] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                kept[round(last, 6)] = np.rot90(
+                    frame.to_ndarray(format="rgb24"), frame.rotation // 90
+                )
     return kept
 
 
@@ -79,14 +89,18 @@ def test_memory_stays_flat_over_a_thousand_clips(tmp_path: Path) -> None:
     )
     shape = shapes.Clips(shapes.Crops(ViewGenerator(simclr_views(32), 0), photometric=False), 8)
     sampling = Sampling(num_frames=8, frame_stride=2, as_frames=False, seed=0)
-    work = Ingest(Listed(table), shape, 50, Limits(), quarantine=None, run="test", sampling=sampling)
+    work = Ingest(
+        Listed(table), shape, 50, Limits(), quarantine=None, run="test", sampling=sampling
+    )
     resident = []
     for block in run_items(items((0, 1200)), ingest=work):
         assert block[schema.VALID].all()
         child = ingest._decoder(work.limits, work.decoder)._child
         assert child is not None
         resident.append(_resident_mib("self") + _resident_mib(str(child.pid)))
-    assert len(resident) == 24 and max(resident) - resident[3] < 16, resident  # after 200 clips, over 1 000 more
+    assert len(resident) == 24 and max(resident) - resident[3] < 16, (
+        resident
+    )  # after 200 clips, over 1 000 more
 
 
 def _resident_mib(process: str) -> float:

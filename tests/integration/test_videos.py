@@ -26,7 +26,13 @@ from tests.pipelines.media.videos import sound, video
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 SMALL = [
-    *("simclr_small", "encoder.width=8", "method.hidden_dim=32", "method.projection_dim=16", "views.size=16"),
+    *(
+        "simclr_small",
+        "encoder.width=8",
+        "method.hidden_dim=32",
+        "method.projection_dim=16",
+        "views.size=16",
+    ),
     *("global_batch_size=32", "log.every_steps=1", "cluster.max_failures=0"),
 ]
 
@@ -45,7 +51,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_images_and_frames_of_videos_are_pretrained_on_and_exported_together(mixed: Path, tmp_path: Path) -> None:
+def test_images_and_frames_of_videos_are_pretrained_on_and_exported_together(
+    mixed: Path, tmp_path: Path
+) -> None:
     words = [f"source.uri={mixed}", f"out={tmp_path}/run", "num_steps=4", "clip.per_video=3"]
     with pytest.raises(InputError, match=r"holds 39 clips of videos.*set clip\.as_frames=true"):
         pretrain(_config(*words))
@@ -70,18 +78,27 @@ def test_a_preview_shows_frames_of_videos(mixed: Path, tmp_path: Path) -> None:
     made = parse(complete_preview, [*words, "clip.as_frames=true"])
     assert isinstance(made, PreviewConfig)
     drawn = preview(made)
-    assert drawn["images"] + drawn["unreadable"] == 12 and (tmp_path / "a.png").stat().st_size > 10_000
+    assert (
+        drawn["images"] + drawn["unreadable"] == 12 and (tmp_path / "a.png").stat().st_size > 10_000
+    )
 
 
-def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(mixed: Path, tmp_path: Path) -> None:
+def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(
+    mixed: Path, tmp_path: Path
+) -> None:
     place = str(tmp_path / "manifest")
     manifest = make_manifest(str(mixed), place, 2)
-    assert (manifest.num_rows, manifest.media, manifest.per_video) == (25 + 26, {"image": 25, "video": 26}, 2)
+    assert (manifest.num_rows, manifest.media, manifest.per_video) == (
+        25 + 26,
+        {"image": 25, "video": 26},
+        2,
+    )
     rows = next(Plan.fresh(manifest, 0).rows(0, 51)).to_pylist()
     assert len({row["sample_id"] for row in rows}) == 51
     assert {row["clip"] for row in rows if row["media"] == "video"} == {0, 1}
     with pytest.raises(
-        InputError, match=r"was listed with 2: .* or make another manifest with jobs\.index clip\.per_v"
+        InputError,
+        match=r"was listed with 2: .* or make another manifest with jobs\.index clip\.per_v",
     ):
         manifest_of(place, "", 4)
     assert manifest_of(place, "", None) == manifest_of(place, "", 2) == manifest
@@ -95,8 +112,12 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
     views = simclr_views(16)
     shape = shapes.Clips(shapes.Crops(ViewGenerator(views, 0), photometric=False), num_frames=5)
     sampling = Sampling(num_frames=5, frame_stride=2, per_video=2, as_frames=False, seed=0)
-    work = ingest.Ingest(Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling)
-    batches = list(ingest.dataset(work, np.array([[0, 51], [51, 102]])).iter_batches(batch_size=None))
+    work = ingest.Ingest(
+        Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling
+    )
+    batches = list(
+        ingest.dataset(work, np.array([[0, 51], [51, 102]])).iter_batches(batch_size=None)
+    )
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     clips = columns["global_crops"]
     assert clips.shape == (102, 2, 5, 3, 16, 16) and clips.dtype == np.uint8
@@ -108,7 +129,9 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
         for row in table.to_pylist()
     ]
     still = np.array([row["media"] == "image" for row in rows])
-    assert (clips[still] == clips[still][:, :, :1]).all()  # nothing moves, and the box does not either
+    assert (
+        clips[still] == clips[still][:, :, :1]
+    ).all()  # nothing moves, and the box does not either
     ids = columns[schema.SAMPLE_ID]
     first, second = clips[:51][np.argsort(ids[:51])], clips[51:][np.argsort(ids[51:])]
     assert not np.array_equal(first, second)  # another epoch, other positions and boxes

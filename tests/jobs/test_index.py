@@ -41,7 +41,9 @@ def test_a_second_index_tells_what_changed_and_a_third_that_nothing_did(
 
 def test_wrong_sources_are_input_errors(image_folder: Path, tmp_path: Path) -> None:
     run(image_folder / "scene0", tmp_path / "m")
-    with pytest.raises(InputError, match=r"is the manifest of .*scene0, not of .*scene1: choose another out"):
+    with pytest.raises(
+        InputError, match=r"is the manifest of .*scene0, not of .*scene1: choose another out"
+    ):
         run(image_folder / "scene1", tmp_path / "m")
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "x.tar.gz").write_bytes(b"x")

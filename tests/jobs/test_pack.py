@@ -54,8 +54,12 @@ def configured(uri: str, out: Path | str, **more: Any) -> PackConfig:
 
 def contents(manifest: Manifest) -> list[bytes]:
     """Bytes of all samples, as our own reader fetches them, sorted."""
-    groups = [manifest.read_row_group(part, group) for part, group, rows in manifest.row_groups() if rows]
-    return sorted(bytes(data) for group in groups for data in fetch(group) if isinstance(data, bytes))
+    groups = [
+        manifest.read_row_group(part, group) for part, group, rows in manifest.row_groups() if rows
+    ]
+    return sorted(
+        bytes(data) for group in groups for data in fetch(group) if isinstance(data, bytes)
+    )
 
 
 def of_folder(folder: Path) -> list[bytes]:
@@ -67,7 +71,9 @@ def tars(out: Path) -> dict[str, bytes]:
 
 
 @ray_only
-def test_a_folder_becomes_shards_in_hash_order_that_webdataset_reads(pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_shards_in_hash_order_that_webdataset_reads(
+    pictures: Path, tmp_path: Path
+) -> None:
     result = pack(configured(str(pictures), tmp_path / "p"))
     assert (result["rows_in"], result["rows"], result["quarantined"]) == (206, 206, 0)
     manifest = open_manifest(result["manifest"])
@@ -97,21 +103,27 @@ def test_a_rerun_writes_only_what_is_missing(pictures: Path, tmp_path: Path) -> 
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "p" / "shards").iterdir()}
     assert {path.name for path in before if before[path] != after[path]} == {"000001.tar"}
     assert contents(open_manifest(second["manifest"])) == of_folder(pictures)
-    with pytest.raises(InputError, match=r"holds another pack: it differs in shard_mib \(1 there, 2 now\)"):
+    with pytest.raises(
+        InputError, match=r"holds another pack: it differs in shard_mib \(1 there, 2 now\)"
+    ):
         pack(config.model_copy(update={"shard_mib": 2}))
     with pytest.raises(InputError, match="is no pack and not empty"):
         pack(configured(str(pictures), pictures))
 
 
 @ray_only
-def test_the_index_of_the_shards_is_the_manifest_that_the_pack_wrote(pictures: Path, tmp_path: Path) -> None:
+def test_the_index_of_the_shards_is_the_manifest_that_the_pack_wrote(
+    pictures: Path, tmp_path: Path
+) -> None:
     result = pack(configured(str(pictures), tmp_path / "p"))
     words = {"source": {"uri": f"{tmp_path}/p/shards"}, "out": result["manifest"]}
     assert indexing.index(indexing.IndexConfig.model_validate(words))["unchanged"]
 
 
 @ray_only
-def test_reencoding_bounds_the_side_and_quarantines_what_cannot_be_decoded(pictures: Path, tmp_path: Path) -> None:
+def test_reencoding_bounds_the_side_and_quarantines_what_cannot_be_decoded(
+    pictures: Path, tmp_path: Path
+) -> None:
     bad = {"text.jpg": b"no picture", "cut.jpg": (pictures / "noise0.jpg").read_bytes()[:5000]}
     source = tmp_path / "source"
     source.mkdir()
@@ -122,12 +134,21 @@ def test_reencoding_bounds_the_side_and_quarantines_what_cannot_be_decoded(pictu
     result = pack(configured(str(source), tmp_path / "p", reencode={"max_side": 300}))
     assert (result["rows_in"], result["rows"], result["quarantined"]) == (6, 4, 2)
     rows = {Path(row["uri"]).name: row for row in quarantine.read(f"{tmp_path}/p/quarantine")}
-    assert {name: row["reason"] for name, row in rows.items()} == {"text.jpg": "unknown_type", "cut.jpg": "truncated"}
-    assert all(row[schema.URI].startswith(str(source)) and row["stage"] == "decode" for row in rows.values())
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        "text.jpg": "unknown_type",
+        "cut.jpg": "truncated",
+    }
+    assert all(
+        row[schema.URI].startswith(str(source)) and row["stage"] == "decode"
+        for row in rows.values()
+    )
     made = contents(open_manifest(result["manifest"]))
     images = [Image.open(io.BytesIO(data)) for data in made]
     assert {image.format for image in images} == {"JPEG"}
-    assert sum(max(image.size) == 300 for image in images) == 2 and max(max(image.size) for image in images) == 300
+    assert (
+        sum(max(image.size) == 300 for image in images) == 2
+        and max(max(image.size) for image in images) == 300
+    )
     assert (source / "scene0-01.jpg").read_bytes() in made  # small enough: not encoded anew
 
 
@@ -141,13 +162,17 @@ def parquet(path: Path, pictures: Path, kind: str) -> list[bytes]:
         column = [{"bytes": value, "path": name} for value, name in zip(data, names, strict=True)]
     name = {"struct": "image", "named": "picture"}.get(kind, "bytes")
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({name: column, "label": list(range(len(data)))}), path, row_group_size=9)
+    pq.write_table(
+        pa.table({name: column, "label": list(range(len(data)))}), path, row_group_size=9
+    )
     return sorted(value for value in data if value)
 
 
 @ray_only
 @pytest.mark.parametrize("kind", ["plain", "struct", "named"])
-def test_parquet_files_with_a_bytes_column_are_packed(kind: str, pictures: Path, tmp_path: Path) -> None:
+def test_parquet_files_with_a_bytes_column_are_packed(
+    kind: str, pictures: Path, tmp_path: Path
+) -> None:
     images = parquet(tmp_path / "data" / "train.parquet", pictures, kind)
     column = {"bytes_column": "picture"} if kind == "named" else {}
     uri = tmp_path / "data" if kind == "struct" else tmp_path / "data" / "train.parquet"
@@ -164,9 +189,13 @@ def test_parquet_files_with_a_bytes_column_are_packed(kind: str, pictures: Path,
 
 
 @ray_only
-def test_a_wrong_column_is_refused_with_the_columns_there_are(pictures: Path, tmp_path: Path) -> None:
+def test_a_wrong_column_is_refused_with_the_columns_there_are(
+    pictures: Path, tmp_path: Path
+) -> None:
     parquet(tmp_path / "data" / "x.parquet", pictures, "named")
-    with pytest.raises(InputError, match=r"bytes or image is no column of bytes in .*: it has picture \(binary\)"):
+    with pytest.raises(
+        InputError, match=r"bytes or image is no column of bytes in .*: it has picture \(binary\)"
+    ):
         pack(configured(str(tmp_path / "data"), tmp_path / "p"))
     with pytest.raises(InputError, match="label is no column of bytes"):
         pack(configured(str(tmp_path / "data"), tmp_path / "q", source={"bytes_column": "label"}))
@@ -174,7 +203,10 @@ def test_a_wrong_column_is_refused_with_the_columns_there_are(pictures: Path, tm
 
 @ray_only
 def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
-    object_store: ObjectStore, pictures: Path, tmp_path: Path, put_folder: Callable[[Path, str], None]
+    object_store: ObjectStore,
+    pictures: Path,
+    tmp_path: Path,
+    put_folder: Callable[[Path, str], None],
 ) -> None:
     with tarfile.open(tmp_path / "by-class.tar", "w") as tar:
         tar.add(pictures, "x")
@@ -187,7 +219,9 @@ def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
 
 
 def test_what_is_gone_since_the_index_is_quarantined(pictures: Path, tmp_path: Path) -> None:
-    rows = pa.table({"sample_id": [1], "uri": [str(tmp_path / "gone.jpg")], "offset": [0], "length": [5]})
+    rows = pa.table(
+        {"sample_id": [1], "uri": [str(tmp_path / "gone.jpg")], "offset": [0], "length": [5]}
+    )
     assert isinstance(fetch(rows)[0], shards.BadSample)
 
 

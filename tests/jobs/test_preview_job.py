@@ -18,7 +18,12 @@ from pipelines.media.image import decode
 from pipelines.stream.plan import Plan
 
 SMALL = ["encoder.name=vit_tiny_small", "encoder.width=8", "views.size=32"]
-MAE = ["method.name=mae", "method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"]
+MAE = [
+    "method.name=mae",
+    "method.decoder_dim=16",
+    "method.decoder_depth=1",
+    "method.decoder_heads=2",
+]
 
 
 def config(source: object, out: object, *words: str) -> PreviewConfig:
@@ -26,7 +31,9 @@ def config(source: object, out: object, *words: str) -> PreviewConfig:
 
 
 @pytest.fixture(scope="module")
-def manifest(ray_session: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(
+    ray_session: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Manifest:
     return make_manifest(str(image_folder), str(tmp_path_factory.mktemp("preview") / "manifest"))
 
 
@@ -36,10 +43,17 @@ def test_views_are_those_of_training_pixel_by_pixel(manifest: Manifest, tmp_path
     start = 2 * manifest.num_rows
     rows = next(Plan.fresh(manifest, seed=3).rows(start, start + 3)).to_pylist()
     assert drawn.batch["sample_id"].tolist() == [row["sample_id"] for row in rows]
-    generator, keys = ViewGenerator(wanted.views, 3), (torch.full((3,), 2), drawn.batch["sample_id"])
+    generator, keys = (
+        ViewGenerator(wanted.views, 3),
+        (torch.full((3,), 2), drawn.batch["sample_id"]),
+    )
     images = [decode(Path(row["uri"]).read_bytes(), max_pixels=10**6) for row in rows]
-    crops = {name: torch.from_numpy(crop) for name, crop in generator.make_crops(images, *keys).items()}
-    assert torch.equal(drawn.views["global_crops"], generator.photometric(crops, *keys)["global_crops"])
+    crops = {
+        name: torch.from_numpy(crop) for name, crop in generator.make_crops(images, *keys).items()
+    }
+    assert torch.equal(
+        drawn.views["global_crops"], generator.photometric(crops, *keys)["global_crops"]
+    )
 
 
 def test_given_samples_are_replayed_as_in_their_epoch(manifest: Manifest, tmp_path: Path) -> None:
@@ -49,7 +63,9 @@ def test_given_samples_are_replayed_as_in_their_epoch(manifest: Manifest, tmp_pa
     again = draw(wanted, manifest, num_images=8, epoch=1, sample_ids=[int(ids[150]), int(ids[7])])
     assert again.batch["sample_id"].tolist() == [int(ids[7]), int(ids[150])]  # the epoch's order
     assert torch.equal(again.views["global_crops"], whole.views["global_crops"][[7, 150]])
-    assert again.captions["global_crops"] == [whole.captions["global_crops"][row] for row in (7, 150)]
+    assert again.captions["global_crops"] == [
+        whole.captions["global_crops"][row] for row in (7, 150)
+    ]
     with pytest.raises(InputError, match="sample_ids 12345"):
         draw(wanted, manifest, num_images=8, epoch=0, sample_ids=[12345])
 
@@ -96,7 +112,9 @@ def test_unreadable_images_are_left_out_and_counted(
     assert "5 of the images cannot be read" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_readable_image_is_an_input_error(ray_session: None, tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_is_an_input_error(
+    ray_session: None, tmp_path: Path
+) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"no image at all")
@@ -104,7 +122,9 @@ def test_a_folder_without_a_readable_image_is_an_input_error(ray_session: None, 
         preview(config(folder, tmp_path / "a.png", "simclr_small"))
 
 
-@pytest.mark.parametrize("words", [["num_steps=10"], ["num_epochs=3"], [], ["global_batch_size=255", "optim.lr=1"]])
+@pytest.mark.parametrize(
+    "words", [["num_steps=10"], ["num_epochs=3"], [], ["global_batch_size=255", "optim.lr=1"]]
+)
 def test_a_pretraining_recipe_works_unchanged(words: list[str]) -> None:
     made = config("images", "a.png", "simclr_small", *words)
     assert made.views.num_views == 2 and made.num_images == 8
@@ -129,7 +149,9 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert message in error and "secret" not in error
 
 
-def test_json_names_the_picture(manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_names_the_picture(
+    manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "a.png"
     words = ["simclr_small", f"source.uri={manifest.uri}", f"out={out}", "num_images=1"]
     assert main("preview", "", complete, preview, [*words, "--json"]) == 0

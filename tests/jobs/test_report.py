@@ -30,7 +30,12 @@ from pipelines.stream import quarantine
 
 CURVES = {"loss", "feature_std", "throughput", "stages"}
 WORDS = {
-    "simclr": ["encoder.name=resnet18_small", "encoder.width=8", "method.hidden_dim=16", "method.projection_dim=8"],
+    "simclr": [
+        "encoder.name=resnet18_small",
+        "encoder.width=8",
+        "method.hidden_dim=16",
+        "method.projection_dim=8",
+    ],
     "mae": [
         *("encoder.name=vit_tiny_small", "encoder.width=8"),
         *("method.decoder_dim=16", "method.decoder_depth=1", "method.decoder_heads=2"),
@@ -81,12 +86,20 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def manifest(ray_session: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(
+    ray_session: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Manifest:
     return make_manifest(str(image_folder), str(tmp_path_factory.mktemp("report") / "manifest"))
 
 
 def begin(folder: Path, source: str, method: str) -> tuple[RunDir, PretrainConfig]:
-    words = [f"source.uri={source}", f"out={folder}", f"method.name={method}", "views.size=32", "num_steps=30"]
+    words = [
+        f"source.uri={source}",
+        f"out={folder}",
+        f"method.name={method}",
+        "views.size=32",
+        "num_steps=30",
+    ]
     config = parse(complete_pretrain, [*words, *WORDS[method]])
     run = RunDir(str(folder))
     run.write_config(config)
@@ -101,8 +114,17 @@ def times(**given: float) -> dict[str, float]:
 
 def log(run: RunDir, losses: tuple[float, ...] = (6.2, 5.5, 4.9)) -> None:
     """Write a log whose loss is what is given, in two parts as a run does."""
-    rest = {"feature_std": 0.15, "rankme": 12.0, "images_per_s": 100.0, "wait_fraction": 0.02, **times()}
-    lines = [{"step": 10 * n, "samples": 2560 * n, "loss": loss, **rest} for n, loss in enumerate(losses, start=1)]
+    rest = {
+        "feature_std": 0.15,
+        "rankme": 12.0,
+        "images_per_s": 100.0,
+        "wait_fraction": 0.02,
+        **times(),
+    }
+    lines = [
+        {"step": 10 * n, "samples": 2560 * n, "loss": loss, **rest}
+        for n, loss in enumerate(losses, start=1)
+    ]
     run.write_metrics(0, 0, lines[:1])
     run.write_metrics(0, 1, lines[1:])
 
@@ -119,7 +141,11 @@ def finish(run: RunDir, config: PretrainConfig) -> None:
     preprocess = {"image_size": 32, "mean": config.views.mean, "std": config.views.std}
     kept = {name: dump[name] for name in ("method", "encoder", "views", "seed")}
     artifact.save(
-        run.path("artifact"), method.encoder, config=kept, preprocess=preprocess, provenance={"manifest_version": 1}
+        run.path("artifact"),
+        method.encoder,
+        config=kept,
+        preprocess=preprocess,
+        provenance={"manifest_version": 1},
     )
 
 
@@ -169,16 +195,27 @@ def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path
     assert any(str(alt).startswith("Nearest among 200 images") for alt in alts)
     assert "finished" in page.words and "unfinished" not in page.words
     assert all(word in page.words for word in ("62.5%", "60.1% to 64.9%", "25.0%", "1,234"))
-    assert "truncated5/images/<b>truncated0.jpg: it is <broken> & bad" in page.words  # escaped, so read back as written
+    assert (
+        "truncated5/images/<b>truncated0.jpg: it is <broken> & bad" in page.words
+    )  # escaped, so read back as written
     assert page.words.count("/images/<b>truncated") == 3 and "unknown type2" in page.words
-    assert "projection_dim: 8" in page.words and artifact.load(run.path("artifact")).digest in page.words
+    assert (
+        "projection_dim: 8" in page.words
+        and artifact.load(run.path("artifact")).digest in page.words
+    )
 
 
-def test_mae_run_shows_reconstructions_of_its_checkpoint(manifest: Manifest, tmp_path: Path) -> None:
+def test_mae_run_shows_reconstructions_of_its_checkpoint(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     run, config = begin(tmp_path / "run", manifest.uri, "mae")
     log(run, (1.1, 1.0))
     finish(run, config)
-    assert set(report(ReportConfig(run=run.uri))["pictures"]) == CURVES | {"views", "neighbours", "reconstruction"}
+    assert set(report(ReportConfig(run=run.uri))["pictures"]) == CURVES | {
+        "views",
+        "neighbours",
+        "reconstruction",
+    }
     page = made(run)
     found = [str(attributes["alt"]) for tag, attributes in page.tags if tag == "img"]
     assert any(alt.startswith("At step 30: 75% of the pixels hidden") for alt in found)
@@ -198,7 +235,9 @@ def test_run_whose_images_have_gone_keeps_its_curves(
 ) -> None:
     images = tmp_path / "images"
     shutil.copytree(image_folder / "scene0", images)
-    run, _ = begin(tmp_path / "run", make_manifest(str(images), str(tmp_path / "manifest")).uri, "simclr")
+    run, _ = begin(
+        tmp_path / "run", make_manifest(str(images), str(tmp_path / "manifest")).uri, "simclr"
+    )
     log(run)
     shutil.rmtree(images)
     assert set(report(ReportConfig(run=run.uri))["pictures"]) == CURVES
@@ -206,7 +245,9 @@ def test_run_whose_images_have_gone_keeps_its_curves(
     assert "none of the 12 images can be read" in capsys.readouterr().err
 
 
-def test_run_that_has_only_begun_makes_a_page_without_pictures(ray_session: None, tmp_path: Path) -> None:
+def test_run_that_has_only_begun_makes_a_page_without_pictures(
+    ray_session: None, tmp_path: Path
+) -> None:
     run, _ = begin(tmp_path / "run", "/images/not/listed/yet", "simclr")
     assert report(ReportConfig(run=run.uri))["pictures"] == []
     page = made(run)
@@ -219,10 +260,15 @@ def test_report_is_made_again_from_what_is_there_now(ray_session: None, tmp_path
     report(ReportConfig(run=run.uri))
     run.write_metrics(1, 0, [{**run.join_metrics()[0], "step": 20, "loss": 7.5}])
     report(ReportConfig(run=run.uri))
-    assert any(attributes.get("alt") == "Loss rose from 6.20 to 7.50 in 10 steps" for _, attributes in made(run).tags)
+    assert any(
+        attributes.get("alt") == "Loss rose from 6.20 to 7.50 in 10 steps"
+        for _, attributes in made(run).tags
+    )
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty folder"])
+@pytest.mark.parametrize(
+    "make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty folder"]
+)
 def test_what_is_no_run_is_one_line_and_exit_code_2(make: Any, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "nothing"
     make(folder)
@@ -245,22 +291,38 @@ def test_damaged_and_refused_runs_are_input_errors(tmp_path: Path) -> None:
 def lines(**columns: list[float]) -> figures.Lines:
     """Log lines with the given columns, harmless values in the others."""
     length = len(next(iter(columns.values())))
-    rest = {"loss": 1.0, "feature_std": 0.1, "rankme": 9.0, "images_per_s": 50.0, "wait_fraction": 0.0}
-    return [{"step": i + 1, **rest, **{name: values[i] for name, values in columns.items()}} for i in range(length)]
+    rest = {
+        "loss": 1.0,
+        "feature_std": 0.1,
+        "rankme": 9.0,
+        "images_per_s": 50.0,
+        "wait_fraction": 0.0,
+    }
+    return [
+        {"step": i + 1, **rest, **{name: values[i] for name, values in columns.items()}}
+        for i in range(length)
+    ]
 
 
 def test_titles_state_what_the_numbers_say() -> None:
     assert figures.loss(lines(loss=[2.0, 1.0])).finding == "Loss fell from 2.00 to 1.00 in 1 steps"
     assert "hardly moved" in figures.loss(lines(loss=[2.0, 2.001])).finding
-    assert figures.feature_spread(lines(feature_std=[0.1, 0.0005]), 64).finding.startswith("Features have collapsed")
-    assert figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith("No collapse")
+    assert figures.feature_spread(lines(feature_std=[0.1, 0.0005]), 64).finding.startswith(
+        "Features have collapsed"
+    )
+    assert figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith(
+        "No collapse"
+    )
     busy = figures.throughput(lines(images_per_s=[10, 30, 20], wait_fraction=[0.5, 0.4, 0.1]))
     assert busy.finding == "20 images/s at the median, 40.0% of the time spent waiting for data"
 
 
 def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
     def finding(**given: float) -> str:
-        log = [{"step": 1, "samples": 100, **times(wait=1e9)}, {"step": 2, "samples": 200, **times(**given)}]
+        log = [
+            {"step": 1, "samples": 100, **times(wait=1e9)},
+            {"step": 2, "samples": 200, **times(**given)},
+        ]
         picture = figures.stages(log)
         assert picture is not None and Image.open(io.BytesIO(picture.png)).width > 500
         line = str(bottleneck(log))
@@ -271,13 +333,21 @@ def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
         "training limits, data is ready 98% of the time: add or speed up training workers (cluster.num_workers, GPUs), "
         "or take a larger global_batch_size"
     )
-    assert finding(wait=5.0).startswith("decoding limits, 65% of the data tasks' time, while workers wait 34% of")
-    assert "tar shards" in finding(wait=5.0, fetch=4.0) and "storage" not in finding(wait=5.0, fetch=4.0)
-    assert finding(transport=5.0).startswith("transport limits, 34% of the workers' time: make blocks larger")
+    assert finding(wait=5.0).startswith(
+        "decoding limits, 65% of the data tasks' time, while workers wait 34% of"
+    )
+    assert "tar shards" in finding(wait=5.0, fetch=4.0) and "storage" not in finding(
+        wait=5.0, fetch=4.0
+    )
+    assert finding(transport=5.0).startswith(
+        "transport limits, 34% of the workers' time: make blocks larger"
+    )
     assert finding(wait=5.0, crop=4.0).startswith("cropping limits")
     busy = [{"step": 1, "samples": 100, **times(), "storage_retries": 7}]
     assert str(bottleneck(busy)).endswith("tried again 7 times: is the bucket throttled?")
-    assert bottleneck([{"step": 1, "samples": 100}]) is None and figures.stages([{"step": 1}]) is None
+    assert (
+        bottleneck([{"step": 1, "samples": 100}]) is None and figures.stages([{"step": 1}]) is None
+    )
 
 
 def test_a_rank_that_is_no_number_does_not_stop_the_report() -> None:

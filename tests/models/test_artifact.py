@@ -59,15 +59,22 @@ def test_what_was_saved_is_loaded(tmp_path: Path, scheme: str) -> None:
 def test_only_the_two_files_are_left(tmp_path: Path) -> None:
     save(str(tmp_path))
     save(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact.json", "encoder.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "artifact.json",
+        "encoder.safetensors",
+    ]
 
 
 def test_an_encoder_in_channels_last_has_the_same_digest(tmp_path: Path) -> None:
     plain = save(str(tmp_path / "a"))
-    assert save(str(tmp_path / "b"), trained_encoder().to(memory_format=torch.channels_last)) == plain
+    assert (
+        save(str(tmp_path / "b"), trained_encoder().to(memory_format=torch.channels_last)) == plain
+    )
 
 
-def test_digest_changes_with_weights_config_and_preprocessing_but_not_with_provenance(tmp_path: Path) -> None:
+def test_digest_changes_with_weights_config_and_preprocessing_but_not_with_provenance(
+    tmp_path: Path,
+) -> None:
     other = trained_encoder()
     with torch.no_grad():
         next(other.parameters()).view(-1)[0] += 1
@@ -86,7 +93,9 @@ def test_untrained_is_the_encoder_that_training_started_from(tmp_path: Path) -> 
     state = torch.get_rng_state()
     baseline = artifact.untrained(str(tmp_path))
     assert torch.equal(state, torch.get_rng_state())
-    started = build_method(SimCLRConfig(), ENCODER, simclr_views(SIZE), CONFIG["seed"]).encoder.eval()
+    started = build_method(
+        SimCLRConfig(), ENCODER, simclr_views(SIZE), CONFIG["seed"]
+    ).encoder.eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     assert torch.equal(baseline(images), started(images))
     assert baseline.digest != digest and baseline.provenance["initialised_like"] == digest
@@ -103,7 +112,9 @@ def test_weights_of_another_artifact_are_refused(tmp_path: Path) -> None:
         artifact.load(str(tmp_path))
 
 
-def test_a_description_never_stands_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description_never_stands_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[str] = []
     monkeypatch.setattr(artifact, "_write", lambda uri, name, data: written.append(name))
     save(str(tmp_path))
@@ -143,12 +154,16 @@ def test_an_incomplete_description_is_refused_before_anything_is_written(
 def test_preprocess_takes_the_central_square_antialiased_and_normalised(tmp_path: Path) -> None:
     save(str(tmp_path))
     loaded = artifact.load(str(tmp_path))
-    photograph = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1).unsqueeze(0)  # (1, 3, 300, 451)
+    photograph = (
+        torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1).unsqueeze(0)
+    )  # (1, 3, 300, 451)
     prepared = loaded.preprocess(photograph)
     assert prepared.shape == (1, 3, SIZE, SIZE) and prepared.dtype == torch.float32
     square = photograph[:, :, :, 75:375]
     torch.testing.assert_close(loaded.preprocess(square), prepared)
-    rgb = prepared * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    rgb = prepared * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(
+        3, 1, 1
+    )
     # Antialiasing: far from the border an output pixel is near the mean of the input pixels it covers.
     blocks = torch.nn.functional.adaptive_avg_pool2d(square.float() / 255, SIZE)
     assert (rgb - blocks).abs().mean() < 0.02
@@ -159,8 +174,14 @@ def test_preprocess_takes_the_central_square_antialiased_and_normalised(tmp_path
 def test_an_image_of_the_right_size_is_only_normalised(tmp_path: Path) -> None:
     save(str(tmp_path))
     loaded = artifact.load(str(tmp_path))
-    images = torch.from_numpy(np.ascontiguousarray(skimage.data.coffee()[:SIZE, :SIZE])).permute(2, 0, 1).unsqueeze(0)
-    expected = (images / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    images = (
+        torch.from_numpy(np.ascontiguousarray(skimage.data.coffee()[:SIZE, :SIZE]))
+        .permute(2, 0, 1)
+        .unsqueeze(0)
+    )
+    expected = (images / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(
+        IMAGENET_STD
+    ).view(3, 1, 1)
     torch.testing.assert_close(loaded.preprocess(images), expected)
     with pytest.raises(ValueError, match="uint8"):
         loaded.preprocess(images.float())

@@ -11,7 +11,9 @@ from models.batch_norm import SyncBatchNorm, convert_sync_batch_norm
 
 def network() -> nn.Module:
     head = nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.BatchNorm1d(3, affine=False))
-    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2, momentum=0.3), BatchNormAct2d(2), head)
+    return nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2, momentum=0.3), BatchNormAct2d(2), head
+    )
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -39,7 +41,10 @@ def test_conversion_reaches_every_batch_norm_and_keeps_state_keys_and_parameter_
     keys, parameters = list(module.state_dict()), list(module.parameters())
     converted = convert_sync_batch_norm(module)
     assert sum(isinstance(part, SyncBatchNorm) for part in converted.modules()) == 3
-    assert not any(type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d) for part in converted.modules())
+    assert not any(
+        type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormAct2d)
+        for part in converted.modules()
+    )
     assert list(converted.state_dict()) == keys
     assert all(a is b for a, b in zip(converted.parameters(), parameters, strict=True))
     assert not any(part.training for part in converted.modules())

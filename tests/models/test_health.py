@@ -16,7 +16,9 @@ from models.health import (
 
 
 def test_collapsed_features_have_no_spread_and_rank_one() -> None:
-    z = torch.tensor([1.0, -2.0, 3.0]) * torch.tensor([[1.0], [5.0], [0.1]])  # one direction, several lengths
+    z = torch.tensor([1.0, -2.0, 3.0]) * torch.tensor(
+        [[1.0], [5.0], [0.1]]
+    )  # one direction, several lengths
     assert feature_std(z).item() == pytest.approx(0, abs=1e-6)
     assert rankme(z).item() == pytest.approx(1, abs=1e-4)
 
@@ -27,12 +29,16 @@ def test_spread_of_even_features_is_one_over_the_root_of_the_dimension() -> None
 
 
 def test_rankme_counts_equal_directions() -> None:
-    assert rankme(torch.cat([torch.eye(5), torch.zeros(4, 5)]).repeat(1, 2)).item() == pytest.approx(5, rel=1e-5)
+    assert rankme(
+        torch.cat([torch.eye(5), torch.zeros(4, 5)]).repeat(1, 2)
+    ).item() == pytest.approx(5, rel=1e-5)
 
 
 def test_rankme_is_the_exponential_entropy_of_singular_values() -> None:
     expected = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-    assert rankme(torch.diag(torch.tensor([6.0, 2.0, 0.0]))).item() == pytest.approx(expected, rel=1e-5)
+    assert rankme(torch.diag(torch.tensor([6.0, 2.0, 0.0]))).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_rankme_does_not_depend_on_scale_order_or_rotation() -> None:
@@ -95,17 +101,26 @@ def test_alignment_is_zero_for_equal_views_and_two_for_orthogonal_ones() -> None
 def test_uniformity_equals_a_loop_over_pairs_and_is_zero_on_collapse() -> None:
     z = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(z.double(), dim=1)
-    pairs = [math.exp(-2 * float((unit[i] - unit[j]).square().sum())) for i in range(7) for j in range(7) if i != j]
+    pairs = [
+        math.exp(-2 * float((unit[i] - unit[j]).square().sum()))
+        for i in range(7)
+        for j in range(7)
+        if i != j
+    ]
     assert uniformity(z).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-5)
     assert uniformity(torch.ones(5, 3)).item() == pytest.approx(0, abs=1e-5)
-    assert uniformity(torch.eye(5)).item() == pytest.approx(-4, rel=1e-5)  # all pairs the root of 2 apart
+    assert uniformity(torch.eye(5)).item() == pytest.approx(
+        -4, rel=1e-5
+    )  # all pairs the root of 2 apart
 
 
 def test_prototype_entropy_counts_clusters_in_use() -> None:
     assert prototype_entropy(torch.eye(8)).item() == pytest.approx(math.log(8))
     assert prototype_entropy(torch.eye(8)[:4].repeat(3, 1)).item() == pytest.approx(math.log(4))
     assert prototype_entropy(torch.eye(8)[:1]).item() == 0
-    assert prototype_entropy(torch.cat([torch.eye(8)[:4], torch.zeros(3, 8)])).item() == pytest.approx(math.log(4))
+    assert prototype_entropy(
+        torch.cat([torch.eye(8)[:4], torch.zeros(3, 8)])
+    ).item() == pytest.approx(math.log(4))
     assert prototype_entropy(torch.zeros(3, 8)).item() == 0
 
 

@@ -15,7 +15,9 @@ def nt_xent_by_loops(z: Tensor, temperature: float, valid: list[bool]) -> float:
     rows = [(view, sample) for view in range(2) for sample in range(z.shape[1]) if valid[sample]]
 
     def similarity(one: tuple[int, int], other: tuple[int, int]) -> float:
-        return float(torch.cosine_similarity(z[one].double(), z[other].double(), dim=0)) / temperature
+        return (
+            float(torch.cosine_similarity(z[one].double(), z[other].double(), dim=0)) / temperature
+        )
 
     total = 0.0
     for view, sample in rows:
@@ -39,14 +41,21 @@ def test_nt_xent_of_orthogonal_pairs_has_its_closed_form() -> None:
 
 
 def test_nt_xent_of_equal_embeddings_is_chance() -> None:
-    assert nt_xent(torch.ones(2, 8, 3), temperature=0.1).item() == pytest.approx(math.log(15), rel=1e-5)
+    assert nt_xent(torch.ones(2, 8, 3), temperature=0.1).item() == pytest.approx(
+        math.log(15), rel=1e-5
+    )
 
 
 def test_nt_xent_does_not_depend_on_view_order_sample_order_scale_or_rotation() -> None:
     z = views()
     expected = nt_xent(z, temperature=0.2)
     rotation = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)))[0]
-    for same in (z.flip(0), z[:, [3, 0, 4, 2, 1]], z * torch.tensor([3.0, 0.1, 1, 7, 2])[:, None], z @ rotation):
+    for same in (
+        z.flip(0),
+        z[:, [3, 0, 4, 2, 1]],
+        z * torch.tensor([3.0, 0.1, 1, 7, 2])[:, None],
+        z @ rotation,
+    ):
         torch.testing.assert_close(nt_xent(same, temperature=0.2), expected)
 
 
@@ -105,10 +114,19 @@ def test_cross_view_entropy_is_the_mean_over_pairs_of_unlike_views_by_a_loop() -
     targets = torch.rand(2, 3, 5, generator=generator).softmax(-1)
     log_p = torch.rand(4, 3, 5, generator=generator).log_softmax(-1)
     for sample in range(3):
-        pairs = [-(targets[u, sample] * log_p[v, sample]).sum() for u in range(2) for v in range(4) if u != v]
-        torch.testing.assert_close(cross_view_entropy(targets, log_p)[sample], torch.stack(pairs).mean())
+        pairs = [
+            -(targets[u, sample] * log_p[v, sample]).sum()
+            for u in range(2)
+            for v in range(4)
+            if u != v
+        ]
+        torch.testing.assert_close(
+            cross_view_entropy(targets, log_p)[sample], torch.stack(pairs).mean()
+        )
 
 
 def test_cross_view_entropy_of_a_uniform_prediction_is_log_k() -> None:
     log_p = torch.full((3, 2, 8), -math.log(8))
-    assert cross_view_entropy(torch.eye(8)[:4].view(2, 2, 8), log_p).tolist() == pytest.approx([math.log(8)] * 2)
+    assert cross_view_entropy(torch.eye(8)[:4].view(2, 2, 8), log_p).tolist() == pytest.approx(
+        [math.log(8)] * 2
+    )

@@ -7,7 +7,12 @@ from functools import partial
 import pytest
 import torch
 from pytorch_metric_learning.distances import DotProductSimilarity, LpDistance
-from pytorch_metric_learning.losses import ContrastiveLoss, LiftedStructureLoss, NPairsLoss, TripletMarginLoss
+from pytorch_metric_learning.losses import (
+    ContrastiveLoss,
+    LiftedStructureLoss,
+    NPairsLoss,
+    TripletMarginLoss,
+)
 from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
@@ -62,7 +67,9 @@ def test_contrastive_equals_the_reference(margin: float) -> None:
     distance = reference.distance(z)
     same = labels[:, None] == labels
     eye = torch.eye(len(labels), dtype=torch.bool)
-    expected = distance[same & ~eye].square().mean() + (margin - distance[~same]).relu().square().mean()
+    expected = (
+        distance[same & ~eye].square().mean() + (margin - distance[~same]).relu().square().mean()
+    )
     torch.testing.assert_close(contrastive(views(), margin=margin), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -72,7 +79,9 @@ def test_hard_triplets_equal_the_reference(margin: float) -> None:
     distance = LpDistance(power=2)
     reference = TripletMarginLoss(margin=margin, distance=distance, reducer=MeanReducer())
     expected = reference(z, labels, BatchHardMiner(distance=distance)(z, labels))
-    torch.testing.assert_close(triplet(views(), margin=margin, mining="hard"), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        triplet(views(), margin=margin, mining="hard"), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_semi_hard_triplets_equal_a_loop() -> None:
@@ -80,7 +89,9 @@ def test_semi_hard_triplets_equal_a_loop() -> None:
     kinds = set()
     for view, i in anchors(5):
         positive = (z[view, i] - z[1 - view, i]).square().sum()
-        negatives = [(z[view, i] - z[other]).square().sum() for other in anchors(5) if other[1] != i]
+        negatives = [
+            (z[view, i] - z[other]).square().sum() for other in anchors(5) if other[1] != i
+        ]
         farther = [negative for negative in negatives if negative > positive]
         chosen = min(farther) if farther else max(negatives)
         kinds.add(bool(farther))
@@ -90,25 +101,38 @@ def test_semi_hard_triplets_equal_a_loop() -> None:
 
 
 def test_lifted_structured_equals_the_reference() -> None:
-    reference = LiftedStructureLoss(neg_margin=1, pos_margin=0, distance=LpDistance(), reducer=MeanReducer())
+    reference = LiftedStructureLoss(
+        neg_margin=1, pos_margin=0, distance=LpDistance(), reducer=MeanReducer()
+    )
     expected = reference(*labelled(views()))
-    torch.testing.assert_close(lifted_structured(views(), margin=1.0), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        lifted_structured(views(), margin=1.0), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_n_pairs_equals_the_reference_and_penalises_length() -> None:
     z = views()
-    reference = NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False), reducer=MeanReducer())
+    reference = NPairsLoss(
+        distance=DotProductSimilarity(normalize_embeddings=False), reducer=MeanReducer()
+    )
     expected = reference(*labelled(z))
     torch.testing.assert_close(n_pairs(z, norm_weight=0), expected, rtol=1e-5, atol=1e-6)
     penalty = 0.1 * z.square().sum(-1).mean()
-    torch.testing.assert_close(n_pairs(z, norm_weight=0.1), expected + penalty, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        n_pairs(z, norm_weight=0.1), expected + penalty, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("valid", [[True] * 5, VALID])
 def test_nce_equals_a_loop_over_decisions(valid: list[bool]) -> None:
     z, temperature = unit(views()), 0.3
     rows = [i for i in range(5) if valid[i]]
-    score = {(v, i, j): float(z[v, i] @ z[1 - v, j]) / temperature for v in range(2) for i in rows for j in rows}
+    score = {
+        (v, i, j): float(z[v, i] @ z[1 - v, j]) / temperature
+        for v in range(2)
+        for i in rows
+        for j in rows
+    }
     partition = sum(math.exp(s) for s in score.values()) / (2 * len(rows))
     noise = (len(rows) - 1) / len(rows)
     total = 0.0
@@ -125,20 +149,31 @@ def test_info_nce_equals_a_loop() -> None:
     for i in range(5):
         scores = [math.exp(float(z[0, i] @ z[1, j]) / 0.3) for j in range(5)]
         total -= math.log(scores[i] / sum(scores))
-    assert info_nce(views()[0], views()[1], temperature=0.3).item() == pytest.approx(total / 5, rel=1e-5)
+    assert info_nce(views()[0], views()[1], temperature=0.3).item() == pytest.approx(
+        total / 5, rel=1e-5
+    )
 
 
 def test_soft_nearest_neighbour_equals_a_loop() -> None:
     z, total = views().double(), 0.0
     for view, i in anchors(5):
-        near = {other: math.exp(-float((z[view, i] - z[other]).square().sum()) / 2.0) for other in anchors(5)}
-        total -= math.log(near[1 - view, i] / sum(value for other, value in near.items() if other != (view, i)))
-    assert soft_nearest_neighbour(views(), temperature=2.0).item() == pytest.approx(total / 10, rel=1e-5)
+        near = {
+            other: math.exp(-float((z[view, i] - z[other]).square().sum()) / 2.0)
+            for other in anchors(5)
+        }
+        total -= math.log(
+            near[1 - view, i] / sum(value for other, value in near.items() if other != (view, i))
+        )
+    assert soft_nearest_neighbour(views(), temperature=2.0).item() == pytest.approx(
+        total / 10, rel=1e-5
+    )
 
 
 def test_soft_nearest_neighbour_of_unit_vectors_is_nt_xent_at_half_the_temperature() -> None:
     z = functional.normalize(views(), dim=-1)
-    torch.testing.assert_close(soft_nearest_neighbour(z, temperature=0.6), nt_xent(z, temperature=0.3))
+    torch.testing.assert_close(
+        soft_nearest_neighbour(z, temperature=0.6), nt_xent(z, temperature=0.3)
+    )
 
 
 def test_losses_of_orthogonal_pairs_have_their_closed_forms() -> None:
@@ -161,7 +196,9 @@ def test_equal_embeddings_are_chance() -> None:
     z = torch.ones(2, 8, 3)
     assert info_nce(z[0], z[1], temperature=0.1).item() == pytest.approx(math.log(8), rel=1e-5)
     # A candidate has 1 / 8 under the model; seven draws of noise, each with probability 1 / 8, make 7 / 8.
-    assert nce(z, temperature=0.1).item() == pytest.approx(math.log(8) + 7 * math.log(8 / 7), rel=1e-5)
+    assert nce(z, temperature=0.1).item() == pytest.approx(
+        math.log(8) + 7 * math.log(8 / 7), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", TWO_VIEWS)
@@ -190,7 +227,9 @@ def test_invalid_samples_are_neither_anchors_nor_negatives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TWO_VIEWS)
-def test_without_a_valid_sample_loss_and_gradient_are_zero_and_with_one_they_are_finite(name: str) -> None:
+def test_without_a_valid_sample_loss_and_gradient_are_zero_and_with_one_they_are_finite(
+    name: str,
+) -> None:
     z = views().requires_grad_()
     loss = TWO_VIEWS[name](z, valid=torch.zeros(5, dtype=torch.bool))
     loss.backward()

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.optim import OptimConfig, build_optimizer, lr_at, param_groups, peak_lr, set_schedule, weight_decay_at
+from models.optim import (
+    OptimConfig,
+    build_optimizer,
+    lr_at,
+    param_groups,
+    peak_lr,
+    set_schedule,
+    weight_decay_at,
+)
 
 
 class Tokens(nn.Module):
@@ -26,7 +34,9 @@ def network() -> nn.Module:
 
 def step_once(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int = 0) -> None:
     optimizer.zero_grad()
-    module(torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(seed))).pow(2).sum().backward()
+    module(torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(seed))).pow(
+        2
+    ).sum().backward()
     optimizer.step()
 
 
@@ -50,7 +60,9 @@ def test_learning_rate_rises_linearly_then_falls_by_half_a_cosine() -> None:
 
 def test_warmup_steps_overrule_the_fraction() -> None:
     assert lr_at(0, 100, 1.0, OptimConfig(warmup_fraction=0.2)) == pytest.approx(1 / 20)
-    assert lr_at(0, 100, 1.0, OptimConfig(warmup_fraction=0.2, warmup_steps=50)) == pytest.approx(1 / 50)
+    assert lr_at(0, 100, 1.0, OptimConfig(warmup_fraction=0.2, warmup_steps=50)) == pytest.approx(
+        1 / 50
+    )
     assert lr_at(0, 100, 1.0, OptimConfig(warmup_fraction=0.2, warmup_steps=0)) == 1.0
 
 
@@ -62,7 +74,10 @@ def test_a_run_of_one_step_has_a_learning_rate() -> None:
 def test_biases_norms_and_tokens_do_not_decay() -> None:
     module = nn.ModuleDict({"network": network(), "norm": nn.LayerNorm([2, 3]), "tokens": Tokens()})
     names = {parameter: name for name, parameter in module.named_parameters()}
-    groups = {group["name"]: [names[parameter] for parameter in group["params"]] for group in param_groups(module)}
+    groups = {
+        group["name"]: [names[parameter] for parameter in group["params"]]
+        for group in param_groups(module)
+    }
     assert groups["decay"] == ["network.0.weight", "network.3.weight", "tokens.projection"]
     assert sorted(groups["decay"] + groups["no_decay"]) == sorted(names.values())
 
@@ -71,7 +86,10 @@ def test_frozen_parameters_are_left_out_and_shared_ones_listed_once() -> None:
     layer = nn.Linear(3, 3)
     frozen = nn.Linear(3, 3).requires_grad_(False)
     groups = param_groups(nn.Sequential(layer, frozen, layer))
-    assert [(group["name"], len(group["params"])) for group in groups] == [("decay", 1), ("no_decay", 1)]
+    assert [(group["name"], len(group["params"])) for group in groups] == [
+        ("decay", 1),
+        ("no_decay", 1),
+    ]
 
 
 def test_lars_adapts_weights_and_only_weights() -> None:
@@ -86,14 +104,18 @@ def test_lars_adapts_weights_and_only_weights() -> None:
     optimizer.step()
     # arXiv:1708.03888, eq. 6: |w| = 6, |g| = 8, and the local rate multiplies g + decay * w.
     local_rate = 0.01 * 6 / (8 + 0.5 * 6)
-    torch.testing.assert_close(weight.data, torch.full((2, 2), 3.0 - 0.1 * local_rate * (4 + 0.5 * 3)))
+    torch.testing.assert_close(
+        weight.data, torch.full((2, 2), 3.0 - 0.1 * local_rate * (4 + 0.5 * 3))
+    )
     torch.testing.assert_close(bias.data, torch.full((2,), 3.0 - 0.1 * 4))
 
 
 def test_lars_adapts_without_weight_decay_too() -> None:
     weight = nn.Parameter(torch.full((2, 2), 3.0))
     groups = [{"name": "decay", "params": [weight], "decay": True}]
-    optimizer = build_optimizer(groups, OptimConfig(name="lars", weight_decay=0.0, trust_coefficient=0.01), lr=0.1)
+    optimizer = build_optimizer(
+        groups, OptimConfig(name="lars", weight_decay=0.0, trust_coefficient=0.01), lr=0.1
+    )
     weight.grad = torch.full((2, 2), 4.0)
     optimizer.step()
     torch.testing.assert_close(weight.data, torch.full((2, 2), 3.0 - 0.1 * (0.01 * 6 / 8) * 4))
@@ -101,8 +123,12 @@ def test_lars_adapts_without_weight_decay_too() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
 def test_only_the_decay_group_has_weight_decay(name: str) -> None:
-    optimizer = build_optimizer(param_groups(network()), OptimConfig(name=name, weight_decay=0.3), lr=0.1)
-    decays = {group["name"]: (group["weight_decay"], group["lr"]) for group in optimizer.param_groups}
+    optimizer = build_optimizer(
+        param_groups(network()), OptimConfig(name=name, weight_decay=0.3), lr=0.1
+    )
+    decays = {
+        group["name"]: (group["weight_decay"], group["lr"]) for group in optimizer.param_groups
+    }
     assert decays == {"decay": (0.3, 0.1), "no_decay": (0.0, 0.1)}
 
 
@@ -114,11 +140,15 @@ def test_an_optimiser_goes_on_from_its_state_dict_to_the_bit(name: str) -> None:
     step_once(module, optimizer, seed=0)
     resumed = copy.deepcopy(module)
     restored = build_optimizer(param_groups(resumed), config, lr=0.7)
-    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # a checkpoint does not share its tensors
+    restored.load_state_dict(
+        copy.deepcopy(optimizer.state_dict())
+    )  # a checkpoint does not share its tensors
     assert [group["name"] for group in restored.param_groups] == ["decay", "no_decay"]
     step_once(module, optimizer, seed=1)
     step_once(resumed, restored, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_weight_decay_goes_to_its_final_value_along_half_a_cosine() -> None:
@@ -136,8 +166,15 @@ def test_schedule_leaves_a_fixed_rate_and_groups_without_decay_alone() -> None:
     config = OptimConfig(name="sgd", weight_decay=0.1, final_weight_decay=0.3, warmup_fraction=0)
     optimizer = build_optimizer(groups + head, config, lr=2.0)
     assert set_schedule(optimizer, config, step=50, num_steps=100, peak=2.0) == pytest.approx(1.0)
-    found = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
-    expected = {"decay": (1.0, 0.2), "no_decay": (1.0, 0.0), "head_decay": (2.0, 0.2), "head_no_decay": (2.0, 0.0)}
+    found = {
+        group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups
+    }
+    expected = {
+        "decay": (1.0, 0.2),
+        "no_decay": (1.0, 0.0),
+        "head_decay": (2.0, 0.2),
+        "head_no_decay": (2.0, 0.0),
+    }
     assert {name: pytest.approx(value) for name, value in expected.items()} == found
 
 

@@ -59,16 +59,22 @@ def images(num: int, side: int = 20) -> Tensor:
 
 def draws_of(group: CropGroup, num: int, device: str = "cpu") -> dict[str, Tensor]:
     samples = torch.arange(num, device=device)
-    return sample_photometric(group, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0)
+    return sample_photometric(
+        group, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0
+    )
 
 
-def one_by_one(x: Tensor, draws: dict[str, Tensor], operators: dict[str, Callable[[Tensor, float], Tensor]]) -> Tensor:
+def one_by_one(
+    x: Tensor, draws: dict[str, Tensor], operators: dict[str, Callable[[Tensor, float], Tensor]]
+) -> Tensor:
     """The whole recipe for each image alone, in plain loops."""
     rows = []
     for i, image in enumerate(x):
         if draws["color_jitter.apply"][i]:
             for op in draws["color_jitter.order"][i].tolist():
-                image = operators[JITTER_OPS[op]](image, draws[f"color_jitter.{JITTER_OPS[op]}"][i].item())
+                image = operators[JITTER_OPS[op]](
+                    image, draws[f"color_jitter.{JITTER_OPS[op]}"][i].item()
+                )
         if draws["greyscale.apply"][i]:
             image = torchvision.rgb_to_grayscale(image, num_output_channels=3)
         if draws["blur.apply"][i]:
@@ -106,7 +112,9 @@ def test_an_image_whose_draw_says_no_is_kept_to_the_bit(op: str) -> None:
     assert (out != x).flatten(1).any(dim=1)[3:][applied[3:]].all()
 
 
-def test_computing_all_images_equals_computing_the_chosen_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_computing_all_images_equals_computing_the_chosen_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x, draws = images(64), draws_of(ALL, 64)
     on_chosen = apply_photometric(x, ALL, draws)
     monkeypatch.setattr(kornia_ops, "_where", kornia_ops._on_all)
@@ -115,7 +123,9 @@ def test_computing_all_images_equals_computing_the_chosen_ones(monkeypatch: pyte
 
 def test_on_a_device_no_value_is_read_back() -> None:
     # Meta tensors have no values: nonzero, item or a branch on one raises.
-    out = apply_photometric(torch.empty(8, 3, 32, 32, device="meta"), ALL, draws_of(ALL, 8, device="meta"))
+    out = apply_photometric(
+        torch.empty(8, 3, 32, 32, device="meta"), ALL, draws_of(ALL, 8, device="meta")
+    )
     assert out.shape == (8, 3, 32, 32) and out.dtype == torch.float32
 
 
@@ -159,7 +169,9 @@ def test_a_point_blurs_into_the_gaussian_of_its_own_sigma(side: int, taps: int) 
 def test_cuda_equals_cpu_and_never_waits(never_waits: AbstractContextManager[None]) -> None:
     x, samples = images(64).cuda(), torch.arange(64, device="cuda")
     with never_waits:
-        draws = sample_photometric(ALL, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0)
+        draws = sample_photometric(
+            ALL, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0
+        )
         out = apply_photometric(x, ALL, draws)
     different = (out.cpu() - apply_photometric(images(64), ALL, draws_of(ALL, 64))).abs() > 1e-4
     assert different.double().mean() < 1e-3  # values beside the threshold of the solarisation
@@ -185,7 +197,9 @@ def alone(op: str, **settings: float) -> tuple[CropGroup, dict[str, Tensor]]:
 def test_quarter_turns_are_exact_and_equally_likely() -> None:
     group, draws = alone("quarter_turns")
     x, turns = images(64), draws["quarter_turns.turns"]
-    expected = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(x, turns, strict=True)])
+    expected = torch.stack(
+        [torch.rot90(image, int(k), (1, 2)) for image, k in zip(x, turns, strict=True)]
+    )
     assert torch.equal(apply_photometric(x, group, draws), expected)
     assert turns.bincount(minlength=4).min() >= 8
 
@@ -204,7 +218,9 @@ def test_a_rotation_and_an_affine_map_equal_torchvisions() -> None:
             interpolation=torchvision.InterpolationMode.BILINEAR,
         )
         difference = (ours[i] - theirs).abs()
-        assert difference[:, 8:-8, 8:-8].max() < 0.08, i  # torchvision shears after, Kornia before the rotation
+        assert difference[:, 8:-8, 8:-8].max() < 0.08, (
+            i
+        )  # torchvision shears after, Kornia before the rotation
     group, draws = alone("rotate", degrees=30)
     ours = apply_photometric(smooth, group, draws)
     for i in range(3, 12):
@@ -221,7 +237,9 @@ def test_noise_is_normal_of_the_drawn_width_and_the_same_again() -> None:
     measured = noise.flatten(1).std(dim=1)
     assert ((measured / draws["noise.std"]) - 1).abs().max() < 0.06
     scaled = (noise / draws["noise.std"][:, None, None, None]).flatten()
-    assert abs((scaled**4).mean() - 3) < 0.1 and abs(scaled.mean()) < 0.01  # the kurtosis of a normal distribution
+    assert (
+        abs((scaled**4).mean() - 3) < 0.1 and abs(scaled.mean()) < 0.01
+    )  # the kurtosis of a normal distribution
     assert torch.equal(apply_photometric(grey, group, draws) - grey, noise)
     assert torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max() < 0.08
 
@@ -264,7 +282,9 @@ def test_every_op_leaves_an_image_alone_when_its_draw_says_no_and_stays_in_range
 
 
 def test_no_op_reads_a_value_back() -> None:
-    out = apply_photometric(torch.empty(8, 3, 32, 32, device="meta"), EVERY_OP, draws_of(EVERY_OP, 8, device="meta"))
+    out = apply_photometric(
+        torch.empty(8, 3, 32, 32, device="meta"), EVERY_OP, draws_of(EVERY_OP, 8, device="meta")
+    )
     assert out.shape == (8, 3, 32, 32)
 
 

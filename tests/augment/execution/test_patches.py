@@ -24,7 +24,9 @@ def test_nothing_happens_by_default() -> None:
 def test_a_patch_changes_alike_in_any_batch_and_otherwise_in_another_epoch() -> None:
     x = patches()
     whole = change_patches(x, ALL, **keys(3))
-    alone = change_patches(x[2:], ALL, seed=0, epoch=torch.zeros(1).long(), sample_id=torch.tensor([7]))
+    alone = change_patches(
+        x[2:], ALL, seed=0, epoch=torch.zeros(1).long(), sample_id=torch.tensor([7])
+    )
     torch.testing.assert_close(whole[2:], alone)
     assert not torch.equal(whole, change_patches(x, ALL, **keys(3, epoch=1)))
 

@@ -10,7 +10,16 @@ from torch import Tensor
 from augment.execution.kornia_ops import apply_photometric
 from augment.execution.photometric import apply_fused
 from augment.execution.photometric_cpu import apply_on_cpu
-from augment.ops import Affine, ColorJitter, Cutout, GaussianBlur, GaussianNoise, Greyscale, Sobel, Solarize
+from augment.ops import (
+    Affine,
+    ColorJitter,
+    Cutout,
+    GaussianBlur,
+    GaussianNoise,
+    Greyscale,
+    Sobel,
+    Solarize,
+)
 from augment.recipe import CropGroup, byol_views, moco_v1_views, simclr_views, swav_views
 from augment.sample import sample_photometric
 
@@ -19,11 +28,15 @@ ONE_OP = {
     "brightness": CropGroup(color_jitter=ColorJitter(p=1, contrast=0, saturation=0, hue=0)),
     "contrast": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, saturation=0, hue=0)),
     "saturation": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, contrast=0, hue=0)),
-    "hue": CropGroup(color_jitter=ColorJitter(p=1, brightness=0, contrast=0, saturation=0, hue=0.5)),
+    "hue": CropGroup(
+        color_jitter=ColorJitter(p=1, brightness=0, contrast=0, saturation=0, hue=0.5)
+    ),
     "greyscale": CropGroup(greyscale=Greyscale(p=0.5)),
     "blur": CropGroup(blur=GaussianBlur(p=0.5)),
     "solarize": CropGroup(solarize=Solarize(p=0.5, threshold=0.4)),
-    "others": CropGroup(affine=Affine(), noise=GaussianNoise(), cutout=Cutout(), sobel=Sobel(p=0.1)),
+    "others": CropGroup(
+        affine=Affine(), noise=GaussianNoise(), cutout=Cutout(), sobel=Sobel(p=0.1)
+    ),
 }
 RECIPES = {
     "simclr": simclr_views(SIDE).groups["global_crops"],
@@ -48,7 +61,9 @@ def crops(photographs: list[np.ndarray]) -> Tensor:
 
 def draws_of(group: CropGroup, num: int, device: str = "cpu") -> dict[str, Tensor]:
     samples = torch.arange(num, device=device)
-    return sample_photometric(group, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0)
+    return sample_photometric(
+        group, seed=3, epoch=torch.zeros_like(samples), sample_id=samples, view=0
+    )
 
 
 def levels(ours: Tensor, reference: Tensor) -> Tensor:
@@ -65,7 +80,9 @@ def on_cpu(crops: Tensor, group: CropGroup, draws: dict[str, Tensor], dtype: typ
 
 @pytest.mark.parametrize("op", ONE_OP)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2), (torch.bfloat16, 4)])
-def test_each_fused_op_equals_kornias(crops: Tensor, op: str, dtype: torch.dtype, limit: float) -> None:
+def test_each_fused_op_equals_kornias(
+    crops: Tensor, op: str, dtype: torch.dtype, limit: float
+) -> None:
     group, x = ONE_OP[op], crops / 255
     draws = draws_of(group, len(x))
     if dtype == torch.bfloat16 and op == "solarize":
@@ -77,7 +94,9 @@ def test_each_fused_op_equals_kornias(crops: Tensor, op: str, dtype: torch.dtype
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1), (torch.bfloat16, 2)])
-def test_a_fused_recipe_equals_kornias(crops: Tensor, recipe: str, dtype: torch.dtype, factor: int) -> None:
+def test_a_fused_recipe_equals_kornias(
+    crops: Tensor, recipe: str, dtype: torch.dtype, factor: int
+) -> None:
     group, x = RECIPES[recipe], crops / 255
     draws = draws_of(group, len(x))
     difference = levels(apply_fused(x.to(dtype), group, draws), apply_photometric(x, group, draws))
@@ -95,14 +114,20 @@ def test_a_fused_recipe_compiles_in_one_graph(crops: Tensor) -> None:
     group, x = RECIPES["byol"], crops[:8] / 255
     draws = draws_of(group, 8)
     compiled = torch.compile(apply_fused, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, group, draws), apply_fused(x, group, draws), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        compiled(x, group, draws), apply_fused(x, group, draws), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1), (torch.bfloat16, 2)])
 def test_a_fused_recipe_on_cuda_equals_kornias_and_never_waits(
-    crops: Tensor, recipe: str, dtype: torch.dtype, factor: int, never_waits: AbstractContextManager[None]
+    crops: Tensor,
+    recipe: str,
+    dtype: torch.dtype,
+    factor: int,
+    never_waits: AbstractContextManager[None],
 ) -> None:
     group, x = RECIPES[recipe], (crops / 255).cuda().to(dtype)
     with never_waits:
@@ -131,18 +156,29 @@ def test_the_frames_of_a_clip_share_their_draws(crops: Tensor) -> None:
 
 @pytest.mark.parametrize("op", ONE_OP)
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2), (np.uint8, 4)])
-def test_each_op_on_the_cpu_equals_kornias(crops: Tensor, op: str, dtype: type, limit: float) -> None:
+def test_each_op_on_the_cpu_equals_kornias(
+    crops: Tensor, op: str, dtype: type, limit: float
+) -> None:
     group = ONE_OP[op]
     draws = draws_of(group, len(crops))
-    assert levels(on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws)).max() <= limit
+    assert (
+        levels(
+            on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws)
+        ).max()
+        <= limit
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("dtype", "factor"), [(np.float32, 1), (np.uint8, 2)])
-def test_a_recipe_on_the_cpu_equals_kornias(crops: Tensor, recipe: str, dtype: type, factor: int) -> None:
+def test_a_recipe_on_the_cpu_equals_kornias(
+    crops: Tensor, recipe: str, dtype: type, factor: int
+) -> None:
     group = RECIPES[recipe]
     draws = draws_of(group, len(crops))
-    difference = levels(on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws))
+    difference = levels(
+        on_cpu(crops, group, draws, dtype), apply_photometric(crops / 255, group, draws)
+    )
     assert difference.mean() <= factor
     assert (difference <= 4 * factor).double().mean() >= 0.999
 
@@ -153,7 +189,12 @@ def test_the_strongest_jitter_on_the_cpu_equals_kornias(crops: Tensor, op: str) 
     group = CropGroup(color_jitter=ColorJitter(p=1, **{**none, op: 7}))
     draws = draws_of(group, len(crops))
     assert draws[f"color_jitter.{op}"].max() > 7
-    assert levels(on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws)).max() <= 2
+    assert (
+        levels(
+            on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws)
+        ).max()
+        <= 2
+    )
 
 
 def test_a_jitter_stronger_than_the_cpu_can_compute_is_refused() -> None:
@@ -162,14 +203,18 @@ def test_a_jitter_stronger_than_the_cpu_can_compute_is_refused() -> None:
 
 
 @pytest.mark.parametrize("position", range(4))
-def test_the_contrast_on_the_cpu_sees_the_mean_of_what_comes_before_it(crops: Tensor, position: int) -> None:
+def test_the_contrast_on_the_cpu_sees_the_mean_of_what_comes_before_it(
+    crops: Tensor, position: int
+) -> None:
     group = CropGroup(color_jitter=ColorJitter(p=1))
     draws = draws_of(group, len(crops))
     order = torch.tensor([0, 2, 3])  # all but the contrast
-    draws["color_jitter.order"] = torch.cat([order[:position], torch.tensor([1]), order[position:]]).repeat(
-        len(crops), 1
+    draws["color_jitter.order"] = torch.cat(
+        [order[:position], torch.tensor([1]), order[position:]]
+    ).repeat(len(crops), 1)
+    difference = levels(
+        on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws)
     )
-    difference = levels(on_cpu(crops, group, draws, np.uint8), apply_photometric(crops / 255, group, draws))
     assert difference.mean() <= 0.5
     assert (difference <= 2).double().mean() >= 0.999
 
@@ -178,15 +223,22 @@ def test_the_contrast_on_the_cpu_sees_the_mean_of_what_comes_before_it(crops: Te
 def test_a_recipe_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: int) -> None:
     group, cut = RECIPES["byol"], crops[..., :side, :side].contiguous()
     draws = draws_of(group, len(cut))
-    difference = levels(on_cpu(cut, group, draws, np.uint8), apply_photometric(cut / 255, group, draws))
+    difference = levels(
+        on_cpu(cut, group, draws, np.uint8), apply_photometric(cut / 255, group, draws)
+    )
     assert difference.mean() <= 1
     assert (difference <= 4).double().mean() >= 0.999
 
 
 def test_a_blur_wider_than_the_unrolled_code_equals_kornias(crops: Tensor) -> None:
-    group, large = CropGroup(blur=GaussianBlur(p=1, sigma=(3, 5))), crops[:6].repeat(1, 1, 3, 3)  # 29 taps
+    group, large = (
+        CropGroup(blur=GaussianBlur(p=1, sigma=(3, 5))),
+        crops[:6].repeat(1, 1, 3, 3),
+    )  # 29 taps
     draws = draws_of(group, len(large))
-    difference = levels(on_cpu(large, group, draws, np.uint8), apply_photometric(large / 255, group, draws))
+    difference = levels(
+        on_cpu(large, group, draws, np.uint8), apply_photometric(large / 255, group, draws)
+    )
     assert difference.max() <= 4
 
 
@@ -201,10 +253,18 @@ def test_views_are_changed_where_they_lie_as_elsewhere(crops: Tensor) -> None:
 
 @pytest.mark.parametrize("side", [8, 40, 64, 70])
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2), (np.uint8, 4)])
-def test_a_blur_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: int, dtype: type, limit: float) -> None:
-    group, cut = CropGroup(blur=GaussianBlur(p=1, sigma=(0.1, 4))), crops[..., :side, :side].contiguous()
+def test_a_blur_on_the_cpu_equals_kornias_at_every_side(
+    crops: Tensor, side: int, dtype: type, limit: float
+) -> None:
+    group, cut = (
+        CropGroup(blur=GaussianBlur(p=1, sigma=(0.1, 4))),
+        crops[..., :side, :side].contiguous(),
+    )
     draws = draws_of(group, len(cut))
-    assert levels(on_cpu(cut, group, draws, dtype), apply_photometric(cut / 255, group, draws)).max() <= limit
+    assert (
+        levels(on_cpu(cut, group, draws, dtype), apply_photometric(cut / 255, group, draws)).max()
+        <= limit
+    )
 
 
 def test_the_frames_of_a_clip_share_their_draws_on_the_cpu(crops: Tensor) -> None:

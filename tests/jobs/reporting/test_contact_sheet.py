@@ -23,7 +23,9 @@ def boxes(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, i
 
 
 def test_every_picture_stands_in_its_row_and_column_and_fills_its_cell() -> None:
-    sheet = grid([[Cell(plain(RED)), Cell(plain(GREEN))], [Cell(None), Cell(plain(BLUE))]], cell_px=100)
+    sheet = grid(
+        [[Cell(plain(RED)), Cell(plain(GREEN))], [Cell(None), Cell(plain(BLUE))]], cell_px=100
+    )
     red, green, blue = (boxes(sheet, colour) for colour in (RED, GREEN, BLUE))
     assert all((box[2] - box[0], box[3] - box[1]) == (100, 100) for box in (red, green, blue))
     assert red[2] < green[0] and red[1] == green[1]
@@ -61,7 +63,10 @@ def test_words_are_drawn_and_a_long_caption_stays_below_its_own_picture() -> Non
 
 def test_headings_and_title_make_room_for_themselves() -> None:
     rows = [[Cell(plain(RED))]]
-    bare, titled = grid(rows), grid(rows, headings=["original"], title="A title that is wider than the only picture")
+    bare, titled = (
+        grid(rows),
+        grid(rows, headings=["original"], title="A title that is wider than the only picture"),
+    )
     assert titled.width > bare.width
     assert boxes(titled, RED)[1] > boxes(bare, RED)[1]
 

@@ -22,13 +22,25 @@ def parsed(*words: str) -> PretrainConfig:
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_shipped_recipe_is_valid_and_round_trips(recipe: str) -> None:
     words = [recipe, "source.uri=/data", "out=/out"]
-    raw = yaml.safe_load((Path(command_line.__file__).parents[1] / "recipes" / f"{recipe}.yaml").read_text())
-    config = parse(complete_pretrain, words if {"num_steps", "num_epochs"} & raw.keys() else [*words, "num_steps=1"])
+    raw = yaml.safe_load(
+        (Path(command_line.__file__).parents[1] / "recipes" / f"{recipe}.yaml").read_text()
+    )
+    config = parse(
+        complete_pretrain,
+        words if {"num_steps", "num_epochs"} & raw.keys() else [*words, "num_steps=1"],
+    )
     assert load_pretrain(yaml.safe_load(to_yaml(config))) == config
 
 
-def test_print_config_loads_back_to_an_equal_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = [*WORDS, "method.temperature=0.25", "views.groups.global_crops.scale=[0.3,1.0]", "encoder.width=8"]
+def test_print_config_loads_back_to_an_equal_config(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [
+        *WORDS,
+        "method.temperature=0.25",
+        "views.groups.global_crops.scale=[0.3,1.0]",
+        "encoder.width=8",
+    ]
     assert main("pretrain", "", complete_pretrain, _never, [*words, "--print-config"]) == 0
     recipe = tmp_path / "printed.yaml"
     recipe.write_text(capsys.readouterr().out)
@@ -40,10 +52,17 @@ def _never(config: object) -> dict[str, object]:
 
 
 def test_later_words_win_over_the_recipe_and_the_method_s_views() -> None:
-    config = parsed("views.groups.global_crops.color_jitter.hue=0.05", "views.size=48", "optim.lr=0.5")
+    config = parsed(
+        "views.groups.global_crops.color_jitter.hue=0.05", "views.size=48", "optim.lr=0.5"
+    )
     group = config.views.groups["global_crops"]
     assert group.color_jitter is not None
-    assert (group.color_jitter.hue, group.color_jitter.brightness, config.views.size, config.optim.lr) == (
+    assert (
+        group.color_jitter.hue,
+        group.color_jitter.brightness,
+        config.views.size,
+        config.optim.lr,
+    ) == (
         0.05,
         0.4,
         48,
@@ -54,20 +73,33 @@ def test_later_words_win_over_the_recipe_and_the_method_s_views() -> None:
 def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("pretrain", "", complete_pretrain, _never, ["method.name=mae", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "method.mask_ratio" in text and "method.temperature" not in text and "cluster.num_workers" in text
+    assert (
+        "method.mask_ratio" in text
+        and "method.temperature" not in text
+        and "cluster.num_workers" in text
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["num_stepz=3"], "unknown key num_stepz: the nearest known key is num_steps"),
-        (["optim.learning_rate=1"], "unknown key optim.learning_rate: the nearest known key is optim"),
+        (
+            ["optim.learning_rate=1"],
+            "unknown key optim.learning_rate: the nearest known key is optim",
+        ),
         (["optim.lr=-1"], "optim.lr: input should be greater than 0, got -1"),
         (["method.temperature=0"], "method.temperature"),
         (["num_epochs=2"], "exactly one of num_steps and num_epochs, got both"),
         (["num_steps=null"], "exactly one of num_steps and num_epochs, got neither"),
-        (["global_batch_size=100", "cluster.num_workers=3"], "does not divide among cluster.num_workers 3"),
-        (["global_batch_size=100", "cluster.num_workers=2..4"], "does not divide among cluster.num_workers 3"),
+        (
+            ["global_batch_size=100", "cluster.num_workers=3"],
+            "does not divide among cluster.num_workers 3",
+        ),
+        (
+            ["global_batch_size=100", "cluster.num_workers=2..4"],
+            "does not divide among cluster.num_workers 3",
+        ),
         (["cluster.num_workers=3..2"], "num_workers must be MIN..MAX with MIN <= MAX, got 3..2"),
         (["cluster.num_workers=0"], "cluster.num_workers"),
         (["accumulate=2"], "would change the objective of simclr"),
@@ -95,7 +127,16 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
 
 
 def test_json_prints_one_object_as_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("x", "", complete_pretrain, lambda config: {"rows": 3, "result": "there"}, [*WORDS, "--json"]) == 0
+    assert (
+        main(
+            "x",
+            "",
+            complete_pretrain,
+            lambda config: {"rows": 3, "result": "there"},
+            [*WORDS, "--json"],
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"rows": 3}
 
 

@@ -35,7 +35,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _digests(root: Path) -> dict[str, tuple[str, int]]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {
-        str(path.relative_to(root)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+        str(path.relative_to(root)): (
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            path.stat().st_size,
+        )
         for path in files
     }
 
@@ -47,7 +50,9 @@ def test_train_and_test_crops_are_a_gap_apart(name: str) -> None:
     columns = {split: np.zeros(size[0], dtype=bool) for split in ("train", "test")}
     for split, seen in columns.items():
         for _ in range(300):
-            left, top, right, bottom = draw_box(size, split, (PROBE_SIDE_PX[0], PRETRAIN_SIDE_PX[1]), rng)
+            left, top, right, bottom = draw_box(
+                size, split, (PROBE_SIDE_PX[0], PRETRAIN_SIDE_PX[1]), rng
+            )
             assert 0 <= left < right <= size[0]
             assert 0 <= top < bottom <= size[1]
             assert any(first <= left and right <= end for first, end in strips(size[0], split))
@@ -60,10 +65,15 @@ def test_train_and_test_crops_are_a_gap_apart(name: str) -> None:
 
 def test_each_scene_appears_once() -> None:
     def likeness(one: str, other: str) -> float:
-        a, b = (np.asarray(read_photograph(name).convert("L").resize((24, 24)), float).ravel() for name in (one, other))
+        a, b = (
+            np.asarray(read_photograph(name).convert("L").resize((24, 24)), float).ravel()
+            for name in (one, other)
+        )
         return float(np.corrcoef(a, b)[0, 1])
 
-    assert likeness("motorcycle_left.png", "motorcycle_right.png") > 0.7, "the measure must see a stereo pair"
+    assert likeness("motorcycle_left.png", "motorcycle_right.png") > 0.7, (
+        "the measure must see a stereo pair"
+    )
     assert max(likeness(*pair) for pair in itertools.combinations(PHOTOGRAPHS, 2)) < 0.7
 
 
@@ -91,7 +101,9 @@ def test_crops_vary_in_size_and_none_is_blank(corpus: Path) -> None:
     images = [Image.open(path) for path in corpus.rglob("*.jpg")]
     sizes = {image.size for image in images}
     assert len(sizes) > 0.8 * len(images)
-    assert {PROBE_SIDE_PX[0] <= side <= PRETRAIN_SIDE_PX[1] for size in sizes for side in size} == {True}
+    assert {PROBE_SIDE_PX[0] <= side <= PRETRAIN_SIDE_PX[1] for size in sizes for side in size} == {
+        True
+    }
     # JPEG may take a little of the contrast that was there when the crop was chosen.
     least = 0.7 * demo_corpus.MIN_DETAIL / demo_corpus.PROBE_GAIN
     assert min(np.asarray(image.convert("L")).std() for image in images) > least
@@ -99,9 +111,14 @@ def test_crops_vary_in_size_and_none_is_blank(corpus: Path) -> None:
 
 def test_brightness_does_not_tell_the_photograph_and_contrast_hardly() -> None:
     texture = np.random.default_rng(0).normal(size=(64, 64, 3))
-    dark, bright = ((texture * std + mean).clip(0, 255).astype(np.uint8) for mean, std in ((60, 12), (200, 24)))
+    dark, bright = (
+        (texture * std + mean).clip(0, 255).astype(np.uint8) for mean, std in ((60, 12), (200, 24))
+    )
     pairs = [
-        [np.asarray(relevelled(Image.fromarray(image), np.random.default_rng(seed)), float) for image in (dark, bright)]
+        [
+            np.asarray(relevelled(Image.fromarray(image), np.random.default_rng(seed)), float)
+            for image in (dark, bright)
+        ]
         for seed in range(100)
     ]
     assert max(abs(one.mean() - other.mean()) for one, other in pairs) < 4
@@ -111,7 +128,9 @@ def test_brightness_does_not_tell_the_photograph_and_contrast_hardly() -> None:
     assert np.median(others) < max(ones), "contrasts twice apart should overlap"
 
 
-def test_the_same_corpus_comes_out_again_down_to_the_byte_and_the_time(corpus: Path, tmp_path: Path) -> None:
+def test_the_same_corpus_comes_out_again_down_to_the_byte_and_the_time(
+    corpus: Path, tmp_path: Path
+) -> None:
     make_corpus(tmp_path / "again", **COUNTS)
     assert _digests(tmp_path / "again") == _digests(corpus)
     times = {path.stat().st_mtime_ns for path in (tmp_path / "again" / "pretrain").iterdir()}
@@ -125,11 +144,15 @@ def test_another_seed_makes_other_crops(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_call_writes_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_corpus, "read_photograph", lambda name: pytest.fail("read a photograph again"))
+    monkeypatch.setattr(
+        demo_corpus, "read_photograph", lambda name: pytest.fail("read a photograph again")
+    )
     assert not make_corpus(corpus, **COUNTS)["made"]
 
 
-def test_an_interrupted_corpus_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_corpus_is_not_taken_for_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "corpus"
     with monkeypatch.context() as patched:
         patched.setattr(demo_corpus, "PHOTOGRAPHS", ("coffee.png", "missing.png"))

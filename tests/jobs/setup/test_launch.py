@@ -20,12 +20,16 @@ def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch)
     assert "topsecret" not in str(environment())
 
 
-def test_patience_of_the_configuration_reaches_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_of_the_configuration_reaches_every_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in (retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE):
         monkeypatch.setenv(name, "1")
     launch._set_patience(ClusterConfig(storage_retry_s=7, storage_timeout_s=2))
     assert (retries.retry_s(), retries.timeout_s()) == (7, 2)
-    assert {retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE} <= set(launch.FORWARDED) & set(os.environ)
+    assert {retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE} <= set(launch.FORWARDED) & set(
+        os.environ
+    )
 
 
 def test_a_lasting_failure_is_found_under_its_wrappings() -> None:
@@ -43,7 +47,9 @@ def test_a_lasting_failure_is_found_under_its_wrappings() -> None:
 
 @pytest.mark.parametrize("most", [2, 3, 8, 16])
 @pytest.mark.parametrize("wanted", ["auto", 1.0, 1.5, 2.0])
-def test_a_changing_number_of_workers_leaves_every_node_a_whole_cpu(most: int, wanted: str | float) -> None:
+def test_a_changing_number_of_workers_leaves_every_node_a_whole_cpu(
+    most: int, wanted: str | float
+) -> None:
     cluster = ClusterConfig.model_validate({"num_workers": f"1..{most}", "cpus_per_worker": wanted})
     for size in range(3, 33):
         first = launch._cpus_per_worker(cluster, size, own=False, use_gpu=False)
@@ -54,7 +60,11 @@ def test_a_changing_number_of_workers_leaves_every_node_a_whole_cpu(most: int, w
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(1, "auto"), (2, "auto"), (2, 1.0), (4, 4.0)])
-def test_a_changing_number_of_workers_that_may_take_every_cpu_is_refused(size: int, wanted: str | float) -> None:
+def test_a_changing_number_of_workers_that_may_take_every_cpu_is_refused(
+    size: int, wanted: str | float
+) -> None:
     cluster = ClusterConfig.model_validate({"num_workers": "1..4", "cpus_per_worker": wanted})
-    with pytest.raises(InputError, match=f"may take all {size} CPUs of a node.*nodes of 3 CPUs or more"):
+    with pytest.raises(
+        InputError, match=f"may take all {size} CPUs of a node.*nodes of 3 CPUs or more"
+    ):
         launch._leaving_a_cpu(1.0 if wanted == "auto" else float(wanted), size, cluster)

@@ -17,7 +17,9 @@ def folder(tmp_path: Path) -> Path:
     for step in (10, 20, 30):
         place = tmp_path / checkpoints.name_of(step)
         place.mkdir()
-        checkpoints.write(str(place), {"step": step, "method": {"w": torch.zeros(100)}}, ledger(step))
+        checkpoints.write(
+            str(place), {"step": step, "method": {"w": torch.zeros(100)}}, ledger(step)
+        )
     snapshot(tmp_path, 10, 20)
     return tmp_path
 
@@ -27,7 +29,10 @@ def ledger(step: int) -> Ledger:
 
 
 def snapshot(folder: Path, *steps: int) -> None:
-    results = [{"version": 0, "checkpoint_dir_name": checkpoints.name_of(s), "metrics": {"step": s}} for s in steps]
+    results = [
+        {"version": 0, "checkpoint_dir_name": checkpoints.name_of(s), "metrics": {"step": s}}
+        for s in steps
+    ]
     values = checkpoints._snapshot_of(None) | {
         "checkpoint_results": results,
         "checkpoint_report_indices": list(range(len(steps))),
@@ -43,8 +48,14 @@ def mended(folder: Path, capsys: pytest.CaptureFixture[str]) -> str | None:
     state = _CheckpointManagerState.model_validate_json(text)
     for result in state.checkpoint_results:
         assert (folder / result.checkpoint_dir_name / "state.pt").exists()
-    assert sorted(path.name for path in folder.glob("step-*")) == [checkpoints.name_of(s) for s in (10, 20, 30)]
-    name = state.latest_checkpoint_result.checkpoint_dir_name if state.latest_checkpoint_result else None
+    assert sorted(path.name for path in folder.glob("step-*")) == [
+        checkpoints.name_of(s) for s in (10, 20, 30)
+    ]
+    name = (
+        state.latest_checkpoint_result.checkpoint_dir_name
+        if state.latest_checkpoint_result
+        else None
+    )
     assert checkpoints.committed(str(folder)) == name
     assert ("is torn" in capsys.readouterr().err) == (name != checkpoints.name_of(20))
     return name
@@ -75,7 +86,9 @@ def test_a_torn_checkpoint_gives_way_to_one_that_is_whole(
     assert mended(folder, capsys) == checkpoints.name_of(10)
 
 
-def test_without_a_whole_checkpoint_a_run_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_whole_checkpoint_a_run_begins_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in folder.glob("step-*/state.pt"):
         path.write_bytes(b"")
     assert mended(folder, capsys) is None

@@ -27,7 +27,13 @@ from pipelines.stream.plan import Plan
 from tests.shared_data import shared_data
 
 SMALL = [
-    *("simclr_small", "encoder.width=8", "method.hidden_dim=32", "method.projection_dim=16", "views.size=16"),
+    *(
+        "simclr_small",
+        "encoder.width=8",
+        "method.hidden_dim=32",
+        "method.projection_dim=16",
+        "views.size=16",
+    ),
     *("global_batch_size=32", "log.every_steps=1", "cluster.max_failures=0", "num_steps=100"),
 ]
 
@@ -39,7 +45,9 @@ def config(source: str, out: str, *words: str) -> PretrainConfig:
 
 
 @pytest.fixture(scope="module")
-def manifest(image_folder: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Manifest:
+def manifest(
+    image_folder: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None
+) -> Manifest:
     return make_manifest(str(image_folder), str(tmp_path_factory.mktemp("manifest")))
 
 
@@ -57,10 +65,15 @@ def make(config: PretrainConfig, manifest: Manifest, **job: Any) -> tuple[Health
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     looker, method = make(config(manifest.uri, str(tmp_path), "health.num_samples=60"), manifest)
     method.encoder[0].eval() if isinstance(method.encoder, torch.nn.Sequential) else None
-    before, modes = {k: v.clone() for k, v in method.state_dict().items()}, [m.training for m in method.modules()]
+    before, modes = (
+        {k: v.clone() for k, v in method.state_dict().items()},
+        [m.training for m in method.modules()],
+    )
     random, threads = torch.get_rng_state(), torch.get_num_threads()
     look = looker.look(method, 100, saving=False, autocast=False)
     assert look is not None and look.step == look.figures["health_step"] == 100
@@ -70,11 +83,15 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(manifest: Mani
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
     assert modes == [module.training for module in method.modules()]
     assert torch.equal(random, torch.get_rng_state()) and threads == torch.get_num_threads()
-    assert looker.look(method, 100, saving=False, autocast=False) == look  # the same images and views again
+    assert (
+        looker.look(method, 100, saving=False, autocast=False) == look
+    )  # the same images and views again
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(manifest: Manifest, tmp_path: Path) -> None:
+def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     looker, method = make(config(manifest.uri, str(tmp_path), "health.num_samples=40"), manifest)
     with torch.no_grad():
         for parameter in method.encoder.parameters():
@@ -91,11 +108,19 @@ def test_looks_are_due_every_so_many_steps_at_the_end_and_before_what_is_saved_f
 ) -> None:
     words = ["health.num_samples=8", "health.every_steps=40"]
     looker, method = make(config(manifest.uri, str(tmp_path), *words), manifest)
-    seen = [step for step in range(1, 101) if looker.look(method, step, saving=step == 30, autocast=False)]
+    seen = [
+        step
+        for step in range(1, 101)
+        if looker.look(method, step, saving=step == 30, autocast=False)
+    ]
     assert seen == [40, 80, 100]
     words.append("health.on_collapse=rollback")
     looker, method = make(config(manifest.uri, str(tmp_path), *words), manifest)
-    seen = [step for step in range(1, 101) if looker.look(method, step, saving=step == 30, autocast=False)]
+    seen = [
+        step
+        for step in range(1, 101)
+        if looker.look(method, step, saving=step == 30, autocast=False)
+    ]
     assert seen == [30, 40, 80, 100]
 
 
@@ -103,12 +128,16 @@ def test_spread_and_rank_are_judged_by_their_thresholds() -> None:
     settings = HealthConfig(min_spread=0.2, min_rankme=1.5)
     assert judge({"health_spread": 0.21, "health_rankme": 1.6}, settings) is None
     assert judge({"health_rankme": 1.6}, settings) is None  # a method without projections
-    assert "spread 0.19 of evenly" in str(judge({"health_spread": 0.19, "health_rankme": 9.0}, settings))
+    assert "spread 0.19 of evenly" in str(
+        judge({"health_spread": 0.19, "health_rankme": 9.0}, settings)
+    )
     assert "effective rank of 1.40" in str(judge({"health_rankme": 1.4}, settings))
     assert judge({}, settings) is None  # nothing could be read
 
 
-def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(manifest: Manifest, tmp_path: Path) -> None:
+def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     made = config(manifest.uri, str(tmp_path / "run"), "artifact.select=best_health")
     ledger = Plan.fresh(manifest, 0).ledger
 
@@ -116,7 +145,9 @@ def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(manifest: Manife
         return TrainState(made, torch.device("cpu"), Ledger.from_dict(ledger.as_dict()))
 
     first = state()
-    for step, (rank, collapse) in enumerate([(3.0, None), (9.0, None), (50.0, "no"), (5.0, None)], start=1):
+    for step, (rank, collapse) in enumerate(
+        [(3.0, None), (9.0, None), (50.0, "no"), (5.0, None)], start=1
+    ):
         with torch.no_grad():
             next(first.method.encoder.parameters()).fill_(step)
         first.step = step
@@ -127,8 +158,13 @@ def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(manifest: Manife
     for one in (first, resumed):
         write_artifact(one, {"run": made.out, "ledger": ledger.as_dict()}, {})
         shipped = artifact.load(f"{made.out}/artifact")
-        assert next(shipped.encoder.parameters()).mean().item() == 2.0 and shipped.provenance["num_steps"] == 2
-    assert next(first.method.encoder.parameters()).mean().item() == 4.0  # training goes on with its own
+        assert (
+            next(shipped.encoder.parameters()).mean().item() == 2.0
+            and shipped.provenance["num_steps"] == 2
+        )
+    assert (
+        next(first.method.encoder.parameters()).mean().item() == 4.0
+    )  # training goes on with its own
 
 
 class Silent:
@@ -143,7 +179,9 @@ class Silent:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_weights_after_a_gradient_that_is_no_number_are_not_called_committed(tmp_path: Path) -> None:
+def test_weights_after_a_gradient_that_is_no_number_are_not_called_committed(
+    tmp_path: Path,
+) -> None:
     made = config("images", str(tmp_path / "run"), "log.every_steps=10", "log.tensorboard=false")
     log = RunLog(made, {"run": made.out, "monitor": Silent}, step=0, attempt=0)
     log.step(1, 0.1, torch.tensor(1.0), {}, final=False)
@@ -155,16 +193,23 @@ def test_weights_after_a_gradient_that_is_no_number_are_not_called_committed(tmp
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_run_goes_back_once_and_the_log_is_closed_before_it_ends(tmp_path: Path) -> None:
-    made = config("images", str(tmp_path / "run"), "log.tensorboard=false", "health.on_collapse=rollback")
+    made = config(
+        "images", str(tmp_path / "run"), "log.tensorboard=false", "health.on_collapse=rollback"
+    )
     job = {"run": made.out, "monitor": Silent, "num_steps": 100}
     collapsed = Look(60, {"health_step": 60}, "no spread")
     log = RunLog(made, job, step=0, attempt=0)
     first = Health(made, job, rolled_back=False)
     assert not first.goes_back(None, log) and not first.goes_back(Look(60, {}, None), log)
     assert first.goes_back(collapsed, log)
-    assert RunDir(made.out).rollback() == {"step": 60, "reason": "the encoder collapsed by step 60: no spread"}
+    assert RunDir(made.out).rollback() == {
+        "step": 60,
+        "reason": "the encoder collapsed by step 60: no spread",
+    }
     with pytest.raises(PretrainingError, match="no spread once more, at half the learning rate"):
-        Health(made, job, rolled_back=True).goes_back(collapsed, RunLog(made, job, step=0, attempt=1))
+        Health(made, job, rolled_back=True).goes_back(
+            collapsed, RunLog(made, job, step=0, attempt=1)
+        )
 
 
 @pytest.mark.slow
@@ -172,19 +217,37 @@ def test_a_collapse_sends_two_workers_back_once_at_half_the_rate_and_then_stops_
     manifest: Manifest, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "run")
-    words = ["num_steps=6", "health.on_collapse=rollback", "health.every_steps=3", "health.num_samples=40"]
-    words += ["health.min_spread=0.999", "health.grace_steps=5", "cluster.num_workers=2", "optim.warmup_fraction=0"]
-    with pytest.raises(RunError, match=r"collapsed by step 6: its projections spread .* once more, at half"):
+    words = [
+        "num_steps=6",
+        "health.on_collapse=rollback",
+        "health.every_steps=3",
+        "health.num_samples=40",
+    ]
+    words += [
+        "health.min_spread=0.999",
+        "health.grace_steps=5",
+        "cluster.num_workers=2",
+        "optim.warmup_fraction=0",
+    ]
+    with pytest.raises(
+        RunError, match=r"collapsed by step 6: its projections spread .* once more, at half"
+    ):
         pretrain(config(manifest.uri, out, *words, "checkpoint.every_s=0.01"))
     run = RunDir(out)
     assert run.rollback() is not None and run.rollback()["step"] >= 5  # type: ignore[index]
     assert 0 < run.committed_step() < 5  # what was saved before any look was judged
     rates = [
-        {line["step"]: line["lr"] for part in parts for line in map(json.loads, part.read_text().splitlines())}
+        {
+            line["step"]: line["lr"]
+            for part in parts
+            for line in map(json.loads, part.read_text().splitlines())
+        }
         for parts in (sorted(Path(out, "metrics").glob(f"{attempt}-*")) for attempt in range(2))
     ]
     assert rates[1][5] == pytest.approx(rates[0][5] / 2)
-    assert 6 in rates[1] and run.join_metrics()[-1]["health_step"] == 6  # what was seen last is in the log
+    assert (
+        6 in rates[1] and run.join_metrics()[-1]["health_step"] == 6
+    )  # what was seen last is in the log
     assert not Path(out, "artifact").exists()
 
 
@@ -197,8 +260,18 @@ def test_simsiam_without_its_stop_gradient_is_caught_within_100_steps_and_with_i
     stop_gradient: bool, tmp_path: Path
 ) -> None:
     images = shared_data("cifar10_10k.tar")
-    words = ["simsiam_small", f"source.uri={images}", f"out={tmp_path}/run", "num_steps=100", "health.every_steps=25"]
-    words += [f"method.stop_gradient={stop_gradient}", "health.on_collapse=stop", "cluster.max_failures=0"]
+    words = [
+        "simsiam_small",
+        f"source.uri={images}",
+        f"out={tmp_path}/run",
+        "num_steps=100",
+        "health.every_steps=25",
+    ]
+    words += [
+        f"method.stop_gradient={stop_gradient}",
+        "health.on_collapse=stop",
+        "cluster.max_failures=0",
+    ]
     made = parse(complete_pretrain, words)
     assert isinstance(made, PretrainConfig)
     if stop_gradient:

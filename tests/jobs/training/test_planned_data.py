@@ -29,9 +29,16 @@ def session(**changed: Any) -> Session:
 
 
 def pool(
-    gpus: float, cpus: float = 4, *, use_gpu: bool = True, placement: Placement = "actor", **cluster: Any
+    gpus: float,
+    cpus: float = 4,
+    *,
+    use_gpu: bool = True,
+    placement: Placement = "actor",
+    **cluster: Any,
 ) -> ActorPool | None:
-    return launch._view_actors(ClusterConfig(**cluster), gpus, cpus, use_gpu=use_gpu, placement=placement)
+    return launch._view_actors(
+        ClusterConfig(**cluster), gpus, cpus, use_gpu=use_gpu, placement=placement
+    )
 
 
 @pytest.mark.parametrize("placement", ["worker", "actor", "decode"])
@@ -42,7 +49,9 @@ def test_a_placement_that_was_asked_for_is_taken(placement: Placement) -> None:
 def test_auto_takes_actors_on_spare_gpus_the_worker_on_its_own_and_else_the_decode_task() -> None:
     assert resolve("auto", session(view_actors=ActorPool(2, 0.5))) == "actor"
     assert resolve("auto", session(view_actors=None)) == "worker"
-    assert resolve("auto", session(view_actors=ActorPool(2, 0.25), gpus_per_worker=0.75)) == "worker"
+    assert (
+        resolve("auto", session(view_actors=ActorPool(2, 0.25), gpus_per_worker=0.75)) == "worker"
+    )
     assert resolve("auto", session(use_gpu=False, view_actors=ActorPool(1, 0))) == "decode"
 
 
@@ -63,11 +72,16 @@ def test_actors_get_the_gpus_that_training_leaves_whole_or_in_shares() -> None:
     [
         (1, {}),  # training takes the only one
         (2, {"num_workers": "1..2"}),  # and would grow into the second
-        (2, {"num_workers": 2, "gpus_per_worker": 0.75, "gpus_per_view_actor": 0.5}),  # a quarter of each is left
+        (
+            2,
+            {"num_workers": 2, "gpus_per_worker": 0.75, "gpus_per_view_actor": 0.5},
+        ),  # a quarter of each is left
         (2, {"view_actors": 3, "gpus_per_view_actor": 0.5}),
     ],
 )
-def test_actors_that_find_no_gpu_are_refused_in_one_line(gpus: float, cluster: dict[str, Any]) -> None:
+def test_actors_that_find_no_gpu_are_refused_in_one_line(
+    gpus: float, cluster: dict[str, Any]
+) -> None:
     with pytest.raises(
         InputError, match=r"cluster.view_actors=\d x cluster.gpus_per_view_actor=\S+ do not fit"
     ) as caught:
@@ -78,5 +92,7 @@ def test_actors_that_find_no_gpu_are_refused_in_one_line(gpus: float, cluster: d
 
 def test_actors_leave_decoding_the_cpu_that_it_needs() -> None:
     assert pool(0, 1, use_gpu=False) == ActorPool(1, 0)
-    with pytest.raises(InputError, match=r"cluster.view_actors=3 hold 0.15 of the 1 CPUs that training leaves"):
+    with pytest.raises(
+        InputError, match=r"cluster.view_actors=3 hold 0.15 of the 1 CPUs that training leaves"
+    ):
         pool(0, 1, use_gpu=False, view_actors=3)

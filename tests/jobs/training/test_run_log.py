@@ -18,5 +18,7 @@ def test_the_stages_of_a_worker_add_up_to_its_time() -> None:
 
 
 def test_clocks_that_differ_never_make_more_transport_than_waiting() -> None:
-    times = stage_times(dict.fromkeys(SUMS, 0.0) | {"transport_s": 9.0, "wait_s": 1.0}, num_images=10, worker_s=10.0)
+    times = stage_times(
+        dict.fromkeys(SUMS, 0.0) | {"transport_s": 9.0, "wait_s": 1.0}, num_images=10, worker_s=10.0
+    )
     assert times["transport_ms"] == pytest.approx(100) and times["wait_ms"] == 0

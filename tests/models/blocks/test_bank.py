@@ -15,7 +15,9 @@ def test_valid_rows_are_written_and_no_others() -> None:
     before = bank.rows.clone()
     bank.put(torch.tensor([4, 0, 2]), torch.full((3, 2), -1.0), torch.tensor([True, False, True]))
     assert bank.filled.tolist() == [False, False, True, False, True, False]
-    assert (bank.rows[bank.filled] == -1).all() and torch.equal(bank.rows[~bank.filled], before[~bank.filled])
+    assert (bank.rows[bank.filled] == -1).all() and torch.equal(
+        bank.rows[~bank.filled], before[~bank.filled]
+    )
 
 
 def test_of_a_row_that_is_there_twice_the_last_valid_one_is_kept() -> None:
@@ -45,5 +47,7 @@ def test_a_bank_is_restored_at_the_size_it_was_saved_with(known: int) -> None:
 
 def test_more_rows_than_there_is_room_for_are_refused_with_what_to_do() -> None:
     check_room(10, 10)
-    with pytest.raises(ValueError, match=r"its 11 rows are more than method\.max_rows=10 .*raise it"):
+    with pytest.raises(
+        ValueError, match=r"its 11 rows are more than method\.max_rows=10 .*raise it"
+    ):
         check_room(11, 10)

@@ -15,7 +15,8 @@ def test_a_frozen_copy_is_equal_untrainable_and_its_own() -> None:
     student = network()
     teacher = frozen_copy(student)
     assert all(
-        torch.equal(a, b) and a is not b for a, b in zip(student.parameters(), teacher.parameters(), strict=True)
+        torch.equal(a, b) and a is not b
+        for a, b in zip(student.parameters(), teacher.parameters(), strict=True)
     )
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(parameter.requires_grad for parameter in student.parameters())
@@ -33,6 +34,10 @@ def test_a_teacher_moves_its_share_of_the_way_and_keeps_its_statistics() -> None
 
 def test_momentum_rises_to_one_along_half_a_cosine() -> None:
     momenta = [cosine_momentum(step, 100, 0.9) for step in range(101)]
-    assert momenta[0] == pytest.approx(0.9) and momenta[50] == pytest.approx(0.95) and momenta[100] == 1
+    assert (
+        momenta[0] == pytest.approx(0.9)
+        and momenta[50] == pytest.approx(0.95)
+        and momenta[100] == 1
+    )
     assert momenta == sorted(momenta)
     assert momenta[25] == pytest.approx(1 - 0.1 * (1 + math.sqrt(0.5)) / 2)

@@ -34,5 +34,7 @@ def test_invalid_rows_take_no_place() -> None:
 
 
 def test_more_rows_than_it_holds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"method\.queue_size must be at least the global batch of 3 rows, got 2"):
+    with pytest.raises(
+        ValueError, match=r"method\.queue_size must be at least the global batch of 3 rows, got 2"
+    ):
         Queue(2, 2).push(*numbered(1, 2, 3))

@@ -19,7 +19,9 @@ NAME = "deepcluster"
 
 
 def build(num_rows: int = NUM_ROWS, seed: int = 0, **settings: int) -> DeepCluster:
-    config = DeepClusterConfig(**{"num_clusters": 3, "pca_dim": 4, "first_rows": NUM_SAMPLES} | settings)  # type: ignore[arg-type]
+    config = DeepClusterConfig(
+        **{"num_clusters": 3, "pca_dim": 4, "first_rows": NUM_SAMPLES} | settings
+    )  # type: ignore[arg-type]
     method = build_method(config, ENCODERS[0], deepcluster_views(SIZE), seed)
     assert isinstance(method, DeepCluster)
     method.expect_rows(num_rows)
@@ -89,7 +91,9 @@ def test_loss_weighs_every_cluster_alike_by_a_loop() -> None:
     batch["valid"][2] = False
     clusters = labels(method)
     sizes = [list(clusters.values()).count(k) for k in range(3)]
-    log_p = method.classifier(method.encoder(batch["views"]["global_crops"][0])).detach().log_softmax(1)
+    log_p = (
+        method.classifier(method.encoder(batch["views"]["global_crops"][0])).detach().log_softmax(1)
+    )
     losses = []
     for index, row in enumerate(batch["row"].tolist()):
         if index != 2:
@@ -117,7 +121,9 @@ def test_a_later_epoch_clusters_anew_after_the_first_step_that_holds_a_sample_of
     assert not torch.equal(method.classifier.weight, before) and not method.classifier.bias.any()
     assert set(labels(method)) == set(batch["row"].tolist())
     # Of the pass that has begun, the bank holds what the step saw of it and no more.
-    assert method.features.filled.nonzero().squeeze(1).tolist() == sorted(batch["row"][10:].tolist())
+    assert method.features.filled.nonzero().squeeze(1).tolist() == sorted(
+        batch["row"][10:].tolist()
+    )
     step(method, cut(make_batch(NAME, epoch=1), 0, 6), 4)
     assert int(method.clusterings) == 2
 
@@ -139,9 +145,13 @@ def test_a_sample_without_a_cluster_is_given_the_nearest_one() -> None:
     features = method.encoder(batch["views"]["global_crops"][0]).detach()
     points = functional.normalize((features - method.mean) @ method.whitening, dim=1)
     nearest = torch.cdist(points, method.centroids).argmin(1)
-    unknown = torch.full_like(batch["row"], next(r for r in range(NUM_ROWS) if r not in labels(method)))
+    unknown = torch.full_like(
+        batch["row"], next(r for r in range(NUM_ROWS) if r not in labels(method))
+    )
     assert torch.equal(method._label(features, unknown), nearest)
-    assert method._label(features, batch["row"]).tolist() == [labels(method)[row] for row in batch["row"].tolist()]
+    assert method._label(features, batch["row"]).tolist() == [
+        labels(method)[row] for row in batch["row"].tolist()
+    ]
 
 
 def test_fewer_samples_than_clusters_leave_the_others_unused() -> None:
@@ -150,7 +160,10 @@ def test_fewer_samples_than_clusters_leave_the_others_unused() -> None:
     assert sorted(labels(method).values()) == [0, 1, 2, 3, 4]
     assert method.cluster_weight.tolist() == [1.0] * 5 + [0.0] * 3
     out = method(batch)
-    assert out["loss"].isfinite() and int(method._label(torch.randn(50, 64), torch.full((50,), 19)).max()) < 5
+    assert (
+        out["loss"].isfinite()
+        and int(method._label(torch.randn(50, 64), torch.full((50,), 19)).max()) < 5
+    )
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_exactly() -> None:
@@ -160,7 +173,9 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_exactly() -> None:
             cut(make_batch(NAME, epoch=1), 0, 6),
             cut(make_batch(NAME, epoch=2), 0, 9),
         ]
-        return [step(method, batch, 3 + number)["loss"].item() for number, batch in enumerate(batches)]
+        return [
+            step(method, batch, 3 + number)["loss"].item() for number, batch in enumerate(batches)
+        ]
 
     method, resumed = build(), build(0, seed=1)
     step(method, make_batch(NAME))
@@ -172,7 +187,8 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_goes_on_exactly() -> None:
     assert later(resumed) == later(method)
     assert int(method.clusterings) == 3
     assert all(
-        torch.equal(a, b) for a, b in zip(method.state_dict().values(), resumed.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(method.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
 
 
@@ -182,5 +198,7 @@ def test_a_corpus_that_is_too_large_or_too_small_is_refused() -> None:
     config.check_rows(50)
     with pytest.raises(ValueError, match=r"51 rows .*method\.max_rows=50"):
         config.check_rows(51)
-    with pytest.raises(ValueError, match=r"method\.num_clusters must be at most the 19 samples, got 20"):
+    with pytest.raises(
+        ValueError, match=r"method\.num_clusters must be at most the 19 samples, got 20"
+    ):
         config.check_rows(19)

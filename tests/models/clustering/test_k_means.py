@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from models.clustering import k_means as module
-from models.clustering.k_means import fill_empty_clusters, k_means, mutual_information, pca_whitening
+from models.clustering.k_means import (
+    fill_empty_clusters,
+    k_means,
+    mutual_information,
+    pca_whitening,
+)
 
 
 def blobs(num_points: int, num_blobs: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +27,9 @@ def test_every_point_is_in_the_nearest_cluster_and_centroids_are_means() -> None
     distance = np.linalg.norm(points[:, None] - centroids[None], axis=2)
     assert np.array_equal(found, distance.argmin(1))
     for cluster in range(5):
-        np.testing.assert_allclose(centroids[cluster], points[found == cluster].mean(0), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            centroids[cluster], points[found == cluster].mean(0), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_groups_far_apart_are_found() -> None:
@@ -48,7 +55,9 @@ def test_no_cluster_is_empty_even_among_equal_points(num_clusters: int) -> None:
 def test_an_empty_cluster_gets_half_of_another_and_the_rest_stays() -> None:
     points, label = blobs(300, num_blobs=3)
     before = label.copy()
-    centroids = np.stack([*(points[label == i].mean(0) for i in range(3)), np.zeros(4)]).astype(np.float32)
+    centroids = np.stack([*(points[label == i].mean(0) for i in range(3)), np.zeros(4)]).astype(
+        np.float32
+    )
     centroids, label = fill_empty_clusters(points, centroids, label, seed=2)
     (donor,) = set(before[label == 3])
     moved = int((label == 3).sum())
@@ -80,7 +89,9 @@ def test_whitened_features_are_uncorrelated_with_variance_one_along_the_main_dir
     torch.testing.assert_close(points.T @ points / 500, torch.eye(4), rtol=0, atol=1e-4)
     # Along the four directions of largest variance, by the singular values.
     left, _, _ = torch.linalg.svd(features - features.mean(0), full_matrices=False)
-    torch.testing.assert_close((left[:, :4].T @ points).norm(dim=0), points.norm(dim=0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        (left[:, :4].T @ points).norm(dim=0), points.norm(dim=0), rtol=1e-3, atol=0
+    )
 
 
 def test_directions_in_which_nothing_varies_are_left_out() -> None:
@@ -96,7 +107,12 @@ def test_mutual_information_is_one_for_renamed_clusters_and_zero_for_independent
     first = torch.arange(12) // 4  # three clusters of four
     assert mutual_information(first, (first + 1) % 3).item() == pytest.approx(1)
     assert mutual_information(first, torch.arange(12) % 4).item() == pytest.approx(0, abs=1e-6)
-    assert mutual_information(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)).item() == 1
+    assert (
+        mutual_information(
+            torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
+        ).item()
+        == 1
+    )
 
 
 def test_mutual_information_of_a_cluster_cut_in_two() -> None:

@@ -58,14 +58,24 @@ def test_sinkhorn_is_finite_for_a_tiny_epsilon_and_for_nothing_at_all() -> None:
 def test_loss_predicts_each_large_crops_assignment_from_every_other_crop() -> None:
     method, batch = build(temperature=0.2), make_batch("swav")
     large, small = batch["views"]["global_crops"], batch["views"]["local_crops"]
-    embedding = torch.cat([method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))])
-    z = functional.normalize(method.projection_head(embedding), dim=1).unflatten(0, (8, NUM_SAMPLES))
+    embedding = torch.cat(
+        [method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))]
+    )
+    z = functional.normalize(method.projection_head(embedding), dim=1).unflatten(
+        0, (8, NUM_SAMPLES)
+    )
     losses = []
     for target in range(2):
-        q = sinkhorn(z[target] @ method.prototypes.T, torch.ones(NUM_SAMPLES), epsilon=0.05, iterations=3).detach()
+        q = sinkhorn(
+            z[target] @ method.prototypes.T, torch.ones(NUM_SAMPLES), epsilon=0.05, iterations=3
+        ).detach()
         others = [view for view in range(8) if view != target]
-        losses += [functional.cross_entropy(z[view] @ method.prototypes.T / 0.2, q) for view in others]
-    torch.testing.assert_close(method(batch)["loss"], torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+        losses += [
+            functional.cross_entropy(z[view] @ method.prototypes.T / 0.2, q) for view in others
+        ]
+    torch.testing.assert_close(
+        method(batch)["loss"], torch.stack(losses).mean(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_prototypes_wait_then_learn_and_keep_length_one() -> None:

@@ -36,7 +36,10 @@ def test_nce_finds_each_place_among_the_places_of_other_valid_samples_by_a_loop(
             for other in (0, 1, 3, 4):
                 squares.append(scores_of(source, targets, sample, other, place) ** 2)
                 if other != sample:
-                    clipped += [2 * math.tanh(scores_of(source, targets, sample, other, p) / 2) for p in range(4)]
+                    clipped += [
+                        2 * math.tanh(scores_of(source, targets, sample, other, p) / 2)
+                        for p in range(4)
+                    ]
             losses.append(math.log(sum(math.exp(s) for s in clipped)) - clipped[0])
         assert loss[sample].item() == pytest.approx(sum(losses) / 4, rel=1e-5)
         assert cost[sample].item() == pytest.approx(sum(squares) / 16, rel=1e-5)
@@ -58,36 +61,53 @@ def test_exchanging_the_views_changes_nothing_but_the_drawn_places() -> None:
     method, batch = build(), make_batch("amdim")
     method.eval()
     of_7, _, of_1 = method.encoder.feature_maps(batch["views"]["global_crops"].flatten(0, 1))
-    local, whole = method.heads[0](of_7).unflatten(0, (2, -1)), method.heads[2](of_1).unflatten(0, (2, -1))[:, :, 0]
+    local, whole = (
+        method.heads[0](of_7).unflatten(0, (2, -1)),
+        method.heads[2](of_1).unflatten(0, (2, -1))[:, :, 0],
+    )
     forth, back = (local_nce(whole[i], local[1 - i], batch["valid"], clip=20.0)[0] for i in (0, 1))
     flipped = local_nce(whole.flip(0)[1], local.flip(0)[0], batch["valid"], clip=20.0)[0]
     assert torch.equal(flipped, forth) and not torch.equal(forth, back)
 
 
 def test_scores_are_cut_at_the_clip_and_large_ones_cost() -> None:
-    source, targets = torch.full((2, 4), 100.0), torch.stack([torch.full((1, 4), 100.0), torch.full((1, 4), -100.0)])
+    source, targets = (
+        torch.full((2, 4), 100.0),
+        torch.stack([torch.full((1, 4), 100.0), torch.full((1, 4), -100.0)]),
+    )
     loss, cost = local_nce(source, targets, torch.ones(2, dtype=torch.bool), clip=3.0)
-    assert loss[1].item() == pytest.approx(6.0, abs=0.01)  # its positive is at -3, the negative at 3
+    assert loss[1].item() == pytest.approx(
+        6.0, abs=0.01
+    )  # its positive is at -3, the negative at 3
     assert cost.min() > 1e6
     plain, dear = build(cost=0.0)(make_batch("amdim")), build(cost=0.5)(make_batch("amdim"))
-    assert dear["loss"].item() - plain["loss"].item() == pytest.approx(dear["score_cost"].item(), rel=1e-3)
+    assert dear["loss"].item() - plain["loss"].item() == pytest.approx(
+        dear["score_cost"].item(), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(("size", "of_7", "of_5"), [(16, 4, 8), (32, 8, 16), (64, 16, 32)])
-def test_a_place_sees_a_known_square_of_the_image_and_the_last_one_everything(size: int, of_7: int, of_5: int) -> None:
+def test_a_place_sees_a_known_square_of_the_image_and_the_last_one_everything(
+    size: int, of_7: int, of_5: int
+) -> None:
     encoder = build_encoder(EncoderConfig(name="amdim", width=8), size).eval()
     assert isinstance(encoder, LocalGlobalEncoder)
     images = torch.randn(4, 3, size, size, requires_grad=True)
     maps = encoder.feature_maps(images)
     assert [features.shape[1:] for features in maps] == [(32, 7, 7), (32, 5, 5), (64, 1, 1)]
     for features, place, side in ((maps[0], 3, of_7), (maps[1], 2, of_5), (maps[2], 0, size)):
-        (gradient,) = torch.autograd.grad(features[:, :, place, place].sum(), images, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            features[:, :, place, place].sum(), images, retain_graph=True
+        )
         seen = gradient.abs().sum((0, 1)) > 0
         assert seen.any(0).sum() == side and seen.any(1).sum() == side
 
 
 def test_sizes_and_encoders_without_such_grids_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"views\.size must be 16, 32, 64, 128 or 256 for encoder\.name=amdim, got 48"):
+    with pytest.raises(
+        ValueError,
+        match=r"views\.size must be 16, 32, 64, 128 or 256 for encoder\.name=amdim, got 48",
+    ):
         build_encoder(EncoderConfig(name="amdim"), 48)
     with pytest.raises(ValueError, match=r"encoder\.name=resnet18_small has no feature grids"):
         build_method(AMDIMConfig(), EncoderConfig(width=8), amdim_views(SIZE), 0)

@@ -76,7 +76,9 @@ def test_changing_a_patch_below_changes_no_context_above_it_in_the_whole_network
     images = make_batch("cpc")["views"]["global_crops"][0]
     changed = images.clone()
     changed[:, :, 14:] = 0.0  # in row 4 of patches of 8 px every 2 px; row 3 ends there
-    before, after = (method.context(method.encoder.encode(method.encoder.cut(x))) for x in (images, changed))
+    before, after = (
+        method.context(method.encoder.encode(method.encoder.cut(x))) for x in (images, changed)
+    )
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.equal(before[:, 4], after[:, 4])
 
@@ -107,10 +109,18 @@ def test_no_batch_norm_is_anywhere(norm: str) -> None:
 @pytest.mark.parametrize(
     ("encoder", "match"),
     [
-        (EncoderConfig(name="resnet18_small", width=8), r"encoder\.patch_size must be set .* 8 for views\.size=16"),
-        (EncoderConfig(name="resnet18_small", width=8, patch_size=8), r"batch norm.*encoder\.norm=layer"),
+        (
+            EncoderConfig(name="resnet18_small", width=8),
+            r"encoder\.patch_size must be set .* 8 for views\.size=16",
+        ),
+        (
+            EncoderConfig(name="resnet18_small", width=8, patch_size=8),
+            r"batch norm.*encoder\.norm=layer",
+        ),
     ],
 )
-def test_an_encoder_by_which_patches_would_know_of_each_other_is_refused(encoder: EncoderConfig, match: str) -> None:
+def test_an_encoder_by_which_patches_would_know_of_each_other_is_refused(
+    encoder: EncoderConfig, match: str
+) -> None:
     with pytest.raises(ValueError, match=match):
         build(encoder)

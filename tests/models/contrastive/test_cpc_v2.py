@@ -18,7 +18,9 @@ GRID = 5
 
 
 def build(**settings: object) -> CPCv2:
-    encoder = EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2)
+    encoder = EncoderConfig(
+        name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2
+    )
     config = CPCv2Config(**{"context_dim": 16, "context_layers": 2, "target_dim": 8} | settings)  # type: ignore[arg-type]
     method = build_method(config, encoder, cpc_v2_views(SIZE), 0)
     assert isinstance(method, CPCv2)
@@ -47,7 +49,9 @@ def test_loss_is_the_mean_over_four_directions_by_a_loop() -> None:
                 above, beside = row + row_step, column + column_step
                 if 0 <= above < GRID and 0 <= beside < GRID:
                     scores = weight(context[:, above, beside]) @ candidates.T  # (B, N)
-                    found = (weight(context[:, above, beside]) * method.target(features[:, row, column])).sum(-1)
+                    found = (
+                        weight(context[:, above, beside]) * method.target(features[:, row, column])
+                    ).sum(-1)
                     losses += (scores.logsumexp(-1) - found)[batch["valid"]].tolist()
     assert len(losses) == (NUM_SAMPLES - 1) * 4 * 3 * 5
     assert method(batch)["loss"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
@@ -64,11 +68,17 @@ def test_knowing_nothing_costs_log_n() -> None:
 def test_each_direction_sees_its_own_side_and_the_target_line_never() -> None:
     method = build()
     features = features_of(method)
-    for turn, hidden in enumerate(("row 3 and below", "column 1 and left", "row 1 and above", "column 3 and right")):
+    for turn, hidden in enumerate(
+        ("row 3 and below", "column 1 and left", "row 1 and above", "column 3 and right")
+    ):
         changed = features.clone()
-        part = {0: changed[:, 3:], 1: changed[:, :, :2], 2: changed[:, :2], 3: changed[:, :, 3:]}[turn]
+        part = {0: changed[:, 3:], 1: changed[:, :, :2], 2: changed[:, :2], 3: changed[:, :, 3:]}[
+            turn
+        ]
         part.copy_(torch.randn_like(part))
-        before, after = (method.contexts[turn](x.rot90(turn, dims=(1, 2))) for x in (features, changed))
+        before, after = (
+            method.contexts[turn](x.rot90(turn, dims=(1, 2))) for x in (features, changed)
+        )
         assert torch.equal(before[:, :3], after[:, :3]), hidden
         assert not torch.equal(before[:, 3:], after[:, 3:]), hidden
 
@@ -76,7 +86,9 @@ def test_each_direction_sees_its_own_side_and_the_target_line_never() -> None:
 @pytest.mark.parametrize(("num_directions", "turns"), [(1, (0,)), (2, (0, 2)), (4, (0, 1, 2, 3))])
 def test_directions_have_networks_of_their_own(num_directions: int, turns: tuple[int, ...]) -> None:
     method = build(num_directions=num_directions)
-    assert method.turns == turns and len(method.contexts) == len(method.predictions) == num_directions
+    assert (
+        method.turns == turns and len(method.contexts) == len(method.predictions) == num_directions
+    )
 
 
 def test_a_patch_left_with_one_channel_is_blank_in_the_others() -> None:

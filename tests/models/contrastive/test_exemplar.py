@@ -17,7 +17,9 @@ NO_ROW = 2**63 - 1
 
 
 def build(num_rows: int = NUM_ROWS, num_exemplars: int = 11, seed: int = 0) -> Exemplar:
-    method = build_method(ExemplarConfig(num_exemplars=num_exemplars), ENCODERS[0], exemplar_views(SIZE), seed)
+    method = build_method(
+        ExemplarConfig(num_exemplars=num_exemplars), ENCODERS[0], exemplar_views(SIZE), seed
+    )
     assert isinstance(method, Exemplar)
     method.expect_rows(num_rows)
     return method
@@ -25,7 +27,9 @@ def build(num_rows: int = NUM_ROWS, num_exemplars: int = 11, seed: int = 0) -> E
 
 def smallest_hashes(rows: range, count: int, seed: int = 0) -> list[int]:
     row = torch.tensor(rows)
-    u = rng.uniform(1, seed=seed, epoch=torch.zeros_like(row), sample_id=row, view=0, op="exemplars")[:, 0].tolist()
+    u = rng.uniform(
+        1, seed=seed, epoch=torch.zeros_like(row), sample_id=row, view=0, op="exemplars"
+    )[:, 0].tolist()
     return sorted(sorted(rows, key=lambda r: u[r - rows.start])[:count])
 
 
@@ -36,7 +40,9 @@ def test_loss_is_the_cross_entropy_of_the_exemplars_views_by_a_loop() -> None:
     assert 2 < len(chosen) < len(batch["row"])
     batch["valid"][chosen.pop()] = False
     out = method(batch)
-    logits = method.classifier(method.encoder(batch["views"]["global_crops"].flatten(0, 1))).unflatten(0, (2, -1))
+    logits = method.classifier(
+        method.encoder(batch["views"]["global_crops"].flatten(0, 1))
+    ).unflatten(0, (2, -1))
     losses = [
         -float(logits[view, index].log_softmax(0)[classes.index(int(batch["row"][index]))])
         for view in range(2)
@@ -81,7 +87,9 @@ def test_a_batch_without_an_exemplar_has_no_loss_but_a_gradient_for_each_paramet
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_exemplars_are_the_rows_of_the_smallest_hashes(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_exemplars_are_the_rows_of_the_smallest_hashes(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
     monkeypatch.setattr(exemplar, "_CHUNK_ROWS", chunk)
     assert build(100).exemplar.tolist() == smallest_hashes(range(100), 11)
     assert build(100, seed=3).exemplar.tolist() == smallest_hashes(range(100), 11, seed=3)

@@ -37,12 +37,17 @@ def embed(method: InstanceDiscrimination, batch: Batch) -> Tensor:
 
 def noise_of(method: InstanceDiscrimination, batch: Batch, index: int, num_noise: int) -> list[int]:
     """Rows of the bank that a sample is told from, from the definition of the draw."""
-    keys = {"epoch": batch["epoch"][index : index + 1], "sample_id": batch["sample_id"][index : index + 1]}
+    keys = {
+        "epoch": batch["epoch"][index : index + 1],
+        "sample_id": batch["sample_id"][index : index + 1],
+    }
     u = rng.uniform(num_noise, seed=method.seed, view=0, op="noise", **keys)
     return [math.floor(value * len(method.bank.rows)) for value in u[0].tolist()]
 
 
-def naive(method: InstanceDiscrimination, batch: Batch, log_mean: float | None) -> tuple[float, float]:
+def naive(
+    method: InstanceDiscrimination, batch: Batch, log_mean: float | None
+) -> tuple[float, float]:
     """The loss by a loop over samples and draws, and the log of the mean exponential that stands for Z / n."""
     config, z, bank = method.settings, embed(method, batch), method.bank
     samples = [index for index in range(len(z)) if batch["valid"][index]]
@@ -71,7 +76,9 @@ def step(method: InstanceDiscrimination, batch: Batch, number: int = 1) -> dict[
     return out
 
 
-@pytest.mark.parametrize("num_rows", [NUM_ROWS, 500])  # all similarities, or only those of the chosen rows
+@pytest.mark.parametrize(
+    "num_rows", [NUM_ROWS, 500]
+)  # all similarities, or only those of the chosen rows
 def test_loss_is_that_of_a_loop_at_first_visits_and_later(num_rows: int) -> None:
     method, batch, later = build(num_rows), make_batch(NAME), make_batch(NAME, epoch=1)
     for kind in (batch, later):
@@ -81,12 +88,18 @@ def test_loss_is_that_of_a_loop_at_first_visits_and_later(num_rows: int) -> None
     expected, _ = naive(method, later, log_mean)  # Z stays, the proximal term begins
     out = method(later)
     assert out["loss"].item() == pytest.approx(expected, rel=1e-4)
-    assert out["loss"].item() > out["nce"].item() + method.settings.proximal_weight * 0.9 * out["proximal"].item() > 0
+    assert (
+        out["loss"].item()
+        > out["nce"].item() + method.settings.proximal_weight * 0.9 * out["proximal"].item()
+        > 0
+    )
 
 
 def test_at_chance_the_loss_is_that_of_equal_scores() -> None:
     expected = math.log(4097) + 4096 * math.log(1 + 1 / 4096)
-    assert nce_against_noise(torch.zeros(2, 4097)).tolist() == pytest.approx([expected] * 2, rel=1e-5)
+    assert nce_against_noise(torch.zeros(2, 4097)).tolist() == pytest.approx(
+        [expected] * 2, rel=1e-5
+    )
 
 
 def test_the_order_of_the_noise_does_not_matter() -> None:
@@ -102,7 +115,9 @@ def test_z_is_estimated_over_the_first_steps_and_then_stays() -> None:
         found.append(naive(method, batch, None)[1])
         step(method, batch, number + 1)
         assert int(method.num_z) == min(number + 1, 2)
-    assert method.log_z.item() == pytest.approx(math.log((math.exp(found[0]) + math.exp(found[1])) / 2), rel=1e-4)
+    assert method.log_z.item() == pytest.approx(
+        math.log((math.exp(found[0]) + math.exp(found[1])) / 2), rel=1e-4
+    )
 
 
 def test_entries_are_the_embedding_at_first_and_then_move_half_of_the_way() -> None:
@@ -116,10 +131,14 @@ def test_entries_are_the_embedding_at_first_and_then_move_half_of_the_way() -> N
     torch.testing.assert_close(method.bank.rows[row[valid]], z[valid])
     others = torch.ones(NUM_ROWS, dtype=torch.bool)
     others[row[valid]] = False
-    assert torch.equal(method.bank.rows[others], start[others]) and torch.equal(method.bank.filled, ~others)
+    assert torch.equal(method.bank.rows[others], start[others]) and torch.equal(
+        method.bank.filled, ~others
+    )
     second = embed(method, later)
     step(method, later, 2)
-    torch.testing.assert_close(method.bank.rows[row[valid]], functional.normalize((z + second)[valid], dim=1))
+    torch.testing.assert_close(
+        method.bank.rows[row[valid]], functional.normalize((z + second)[valid], dim=1)
+    )
     torch.testing.assert_close(method.bank.rows[row[3]], second[3])  # its first visit
     torch.testing.assert_close(method.bank.rows.norm(dim=1), torch.ones(NUM_ROWS))
 
@@ -139,7 +158,9 @@ def test_a_grown_bank_equals_one_that_was_as_large_from_the_start() -> None:
     method, large = build(5), build(40)
     first = method.bank.rows.clone()
     method.expect_rows(40)
-    assert torch.equal(method.bank.rows[:5], first) and torch.equal(method.bank.rows, large.bank.rows)
+    assert torch.equal(method.bank.rows[:5], first) and torch.equal(
+        method.bank.rows, large.bank.rows
+    )
     method.expect_rows(40)
     assert len(method.bank.rows) == 40
     assert not torch.equal(build(40, seed=1).bank.rows, large.bank.rows)
@@ -157,7 +178,8 @@ def test_a_run_goes_on_exactly_when_the_manifest_has_grown() -> None:
     batch["row"][0] = NUM_ROWS + 9
     assert step(method, batch)["loss"].item() == step(resumed, batch)["loss"].item()
     assert all(
-        torch.equal(a, b) for a, b in zip(method.state_dict().values(), resumed.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(method.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
 
 

@@ -37,7 +37,9 @@ def test_valid_keys_of_a_step_enter_the_queue_after_it() -> None:
     method, batch = build(), make_batch("moco")
     batch["valid"][3] = False
     before = method.queue.rows.clone()
-    keys = functional.normalize(method.teacher(batch["views"]["global_crops"][1]), dim=1)[batch["valid"]]
+    keys = functional.normalize(method.teacher(batch["views"]["global_crops"][1]), dim=1)[
+        batch["valid"]
+    ]
     method(batch)
     assert torch.equal(method.queue.rows, before)
     method.after_step(1, 10)
@@ -62,7 +64,11 @@ def test_teacher_starts_equal_and_moves_its_share_in_a_step() -> None:
 
 def test_v1_has_a_linear_head_and_v2_two_layers_without_norm() -> None:
     assert [type(layer).__name__ for layer in build(head="linear").projection_head] == ["Linear"]
-    assert [type(layer).__name__ for layer in build().projection_head] == ["Linear", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in build().projection_head] == [
+        "Linear",
+        "ReLU",
+        "Linear",
+    ]
 
 
 def test_a_queue_smaller_than_the_batch_is_refused_by_key() -> None:

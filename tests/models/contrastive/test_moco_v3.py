@@ -25,12 +25,18 @@ def test_loss_is_scaled_cross_entropy_of_both_directions_against_the_teachers_ke
     views = [batch["views"][group][0] for group in ("global_crops_1", "global_crops_2")]
 
     def queries(view: Tensor) -> Tensor:
-        return functional.normalize(method.prediction_head(method.projection_head(method.encoder(view))), dim=1)
+        return functional.normalize(
+            method.prediction_head(method.projection_head(method.encoder(view))), dim=1
+        )
 
     keys = [functional.normalize(method.teacher(view), dim=1) for view in views]
     target = torch.arange(NUM_SAMPLES)
-    losses = [functional.cross_entropy(queries(views[i]) @ keys[1 - i].T / 0.5, target) for i in range(2)]
-    torch.testing.assert_close(method(batch)["loss"], 2 * 0.5 * (losses[0] + losses[1]), rtol=1e-4, atol=1e-5)
+    losses = [
+        functional.cross_entropy(queries(views[i]) @ keys[1 - i].T / 0.5, target) for i in range(2)
+    ]
+    torch.testing.assert_close(
+        method(batch)["loss"], 2 * 0.5 * (losses[0] + losses[1]), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("freeze", [True, False])

@@ -20,7 +20,9 @@ SIZE = 16
 
 def build(**settings: float | str) -> SimCLR:
     config = SimCLRConfig(hidden_dim=32, projection_dim=16, **settings)  # type: ignore[arg-type]
-    method = build_method(config, EncoderConfig(name="resnet18_small", width=8), simclr_views(SIZE), 0)
+    method = build_method(
+        config, EncoderConfig(name="resnet18_small", width=8), simclr_views(SIZE), 0
+    )
     assert isinstance(method, SimCLR)
     return method
 
@@ -47,7 +49,9 @@ def test_loss_is_nt_xent_of_both_views_encoded_in_one_batch() -> None:
     method = build(temperature=0.3)
     views = torch.stack([tiles(8), tiles(8).flip(-1)])
     seen: list[int] = []
-    method.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
+    method.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[0])
+    )
     loss = method(make_batch(views))["loss"]
     assert seen == [16]
     z = method.projection_head(method.encoder(views.flatten(0, 1))).view(2, 8, 16)
@@ -71,7 +75,9 @@ def test_every_loss_trains_in_nt_xents_place(loss: str) -> None:
 
 def test_a_margin_reaches_the_loss() -> None:
     batch = make_batch(torch.stack([tiles(8), tiles(8).flip(-1)]))
-    near, far = (build(loss="contrastive", margin=margin)(batch)["loss"].item() for margin in (0.5, 1.8))
+    near, far = (
+        build(loss="contrastive", margin=margin)(batch)["loss"].item() for margin in (0.5, 1.8)
+    )
     assert near < far
 
 
@@ -93,7 +99,9 @@ def test_views_of_other_images_are_not_matched() -> None:
 def test_invalid_samples_are_neither_anchors_nor_candidates() -> None:
     images = tiles(8)
     twin = images.clone()
-    twin[4:] = images[:4]  # the bad half's second views are the good half's twins: they would draw every match away
+    twin[4:] = images[
+        :4
+    ]  # the bad half's second views are the good half's twins: they would draw every match away
     views = torch.stack([images, twin])
     views[1, :4] = images[:4]
     batch = make_batch(views)

@@ -30,15 +30,21 @@ def test_loss_is_each_place_of_the_other_last_map_from_one_drawn_place_by_a_loop
     places = method.head(features).unflatten(0, (2, -1)).detach()
     total = []
     for view in (0, 1):
-        u = uniform(1, seed=0, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place")
+        u = uniform(
+            1, seed=0, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place"
+        )
         for i in batch["valid"].nonzero().flatten().tolist():
-            scores = places[1 - view] @ places[view, i, int(u[i] * PLACES)] / math.sqrt(16)  # (B, L)
+            scores = (
+                places[1 - view] @ places[view, i, int(u[i] * PLACES)] / math.sqrt(16)
+            )  # (B, L)
             others = batch["valid"].clone()
             cost = scores[others].square().mean().item()
             others[i] = False
             rest = (5 * (scores[others] / 5).tanh()).flatten()
             found = 5 * (scores[i] / 5).tanh()
-            total += [float(torch.cat([rest, own[None]]).logsumexp(0) - own) + 0.1 * cost for own in found]
+            total += [
+                float(torch.cat([rest, own[None]]).logsumexp(0) - own) + 0.1 * cost for own in found
+            ]
     assert method(batch)["loss"].item() == pytest.approx(sum(total) / len(total), rel=1e-4)
 
 
@@ -58,7 +64,10 @@ def test_embedding_is_the_mean_of_the_last_map() -> None:
 
 def test_views_undergo_what_cpc_v2_and_amdim_change() -> None:
     changes = set(yadim_views(SIZE).groups["global_crops"].changes())
-    of_cpc = set(cpc_v2_views(SIZE).groups["global_crops"].changes()) | {"channel_drop", "affine"}  # those of patches
+    of_cpc = set(cpc_v2_views(SIZE).groups["global_crops"].changes()) | {
+        "channel_drop",
+        "affine",
+    }  # those of patches
     assert changes == of_cpc | set(amdim_views(SIZE).groups["global_crops"].changes())
 
 

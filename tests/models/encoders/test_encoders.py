@@ -19,7 +19,13 @@ from models.encoders.vit import VisionTransformerEncoder, sincos_positions
         (EncoderConfig(name="resnet18_small", width=16), 32, 128),
         (EncoderConfig(name="resnet18_small"), 32, 512),
         (EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8), 32, 64),
-        (EncoderConfig(name="resnet18_small", width=8, norm="none", patch_size=20, patch_stride=6), 32, 64),
+        (
+            EncoderConfig(
+                name="resnet18_small", width=8, norm="none", patch_size=20, patch_stride=6
+            ),
+            32,
+            64,
+        ),
         (EncoderConfig(name="amdim", width=8), 32, 64),
         (EncoderConfig(name="vit_tiny_small"), 32, 192),
         (EncoderConfig(name="vit_tiny_small", width=16), 96, 48),
@@ -37,7 +43,9 @@ from models.encoders.vit import VisionTransformerEncoder, sincos_positions
     ],
     ids=lambda value: value.name if isinstance(value, EncoderConfig) else str(value),
 )
-def test_embeds_images_as_rows_of_embed_dim(config: EncoderConfig, image_size: int, embed_dim: int) -> None:
+def test_embeds_images_as_rows_of_embed_dim(
+    config: EncoderConfig, image_size: int, embed_dim: int
+) -> None:
     encoder = build_encoder(config, image_size)
     assert isinstance(encoder, Encoder) and encoder.training
     assert encoder.embed_dim == embed_dim
@@ -47,7 +55,9 @@ def test_embeds_images_as_rows_of_embed_dim(config: EncoderConfig, image_size: i
 def test_same_seed_gives_the_same_weights() -> None:
     def weights(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        return list(build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 32).state_dict().values())
+        return list(
+            build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 32).state_dict().values()
+        )
 
     assert all(torch.equal(a, b) for a, b in zip(weights(1), weights(1), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(weights(1), weights(2), strict=True))
@@ -72,23 +82,32 @@ def test_names_that_would_be_fetched_from_a_hub_are_refused() -> None:
 
 
 def test_width_without_effect_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.width=16 has no effect on encoder\.name=resnet50"):
+    with pytest.raises(
+        ValueError, match=r"encoder\.width=16 has no effect on encoder\.name=resnet50"
+    ):
         EncoderConfig(name="resnet50", width=16)
 
 
 def test_norm_and_patches_without_effect_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.norm=layer has no effect on encoder\.name=resnet50"):
+    with pytest.raises(
+        ValueError, match=r"encoder\.norm=layer has no effect on encoder\.name=resnet50"
+    ):
         EncoderConfig(name="resnet50", norm="layer")
-    with pytest.raises(ValueError, match=r"encoder\.patch_stride=9 must be at most encoder\.patch_size, got 8"):
+    with pytest.raises(
+        ValueError, match=r"encoder\.patch_stride=9 must be at most encoder\.patch_size, got 8"
+    ):
         EncoderConfig(patch_size=8, patch_stride=9)
     with pytest.raises(
-        ValueError, match=r"encoder\.patch_size=8 every 5 px do not end at the border of views\.size=32"
+        ValueError,
+        match=r"encoder\.patch_size=8 every 5 px do not end at the border of views\.size=32",
     ):
         build_encoder(EncoderConfig(patch_size=8, patch_stride=5), 32)
 
 
 @pytest.mark.parametrize("norm", ["layer", "none"])
-def test_resnet18_small_without_batch_norm_embeds_an_image_alike_in_any_batch(norm: Literal["layer", "none"]) -> None:
+def test_resnet18_small_without_batch_norm_embeds_an_image_alike_in_any_batch(
+    norm: Literal["layer", "none"],
+) -> None:
     encoder, images = ResNetSmall(8, norm), torch.randn(4, 3, 16, 16)
     embedding = encoder(images)
     torch.testing.assert_close(embedding[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
@@ -102,13 +121,17 @@ def test_image_that_does_not_divide_into_patches_is_refused(name: str) -> None:
 
 
 def test_image_too_small_for_a_network_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.name=torchvision:alexnet cannot take images of 32 px"):
+    with pytest.raises(
+        ValueError, match=r"encoder\.name=torchvision:alexnet cannot take images of 32 px"
+    ):
         build_encoder(EncoderConfig(name="torchvision:alexnet"), 32)
 
 
 def test_resnet18_small_has_the_parameters_of_a_resnet18_with_a_small_stem() -> None:
     num_parameters = sum(parameter.numel() for parameter in ResNetSmall(64).parameters())
-    assert num_parameters == 11_689_512 - (512 * 1000 + 1000) - 64 * 3 * (49 - 9)  # torchvision's, less fc and 7x7 stem
+    assert num_parameters == 11_689_512 - (512 * 1000 + 1000) - 64 * 3 * (
+        49 - 9
+    )  # torchvision's, less fc and 7x7 stem
 
 
 def test_resnet18_small_halves_the_resolution_three_times() -> None:
@@ -122,7 +145,9 @@ def test_channels_last_survives_the_whole_resnet() -> None:
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.ReLU):
             module.register_forward_hook(
-                lambda _, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+                lambda _, inputs, output: layouts.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                )
             )
     encoder(torch.randn(2, 2, 3, 32, 32).flatten(0, 1))  # contiguous input, as the batch comes
     assert len(layouts) == 57 and all(layouts)
@@ -131,7 +156,9 @@ def test_channels_last_survives_the_whole_resnet() -> None:
 def test_channels_last_embeds_as_contiguous_does() -> None:
     encoder, images = ResNetSmall(8).eval(), torch.randn(2, 3, 32, 32)
     expected = encoder(images)
-    torch.testing.assert_close(encoder.to(memory_format=torch.channels_last)(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encoder.to(memory_format=torch.channels_last)(images), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
@@ -139,7 +166,9 @@ def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
     assert isinstance(encoder, VisionTransformerEncoder)
     positions = encoder.vit.pos_embed
     assert positions is not None and not positions.requires_grad
-    assert positions.shape == (1, 17, 192) and not positions[0, 0].any()  # the class token has no place
+    assert (
+        positions.shape == (1, 17, 192) and not positions[0, 0].any()
+    )  # the class token has no place
     assert torch.cdist(positions[0, 1:], positions[0, 1:]).fill_diagonal_(1).min() > 0.1
 
 
@@ -148,7 +177,9 @@ def test_positions_hold_sines_and_cosines_of_row_and_column() -> None:
     assert positions.shape == (15, 8)
     row, column = 2.0, 3.0
     angles = torch.tensor([row, row / 100, column, column / 100])
-    expected = torch.stack([angles[:2].sin(), angles[:2].cos(), angles[2:].sin(), angles[2:].cos()]).flatten()
+    expected = torch.stack(
+        [angles[:2].sin(), angles[:2].cos(), angles[2:].sin(), angles[2:].cos()]
+    ).flatten()
     torch.testing.assert_close(positions[2 * 5 + 3], expected)
     with pytest.raises(ValueError, match="multiple of 4"):
         sincos_positions((2, 2), 6)
@@ -160,7 +191,9 @@ def test_patch_tokens_are_in_raster_order() -> None:
     images = torch.zeros(1, 3, 32, 32)
     changed = images.clone()
     changed[:, :, 8:12, 20:24] = 3.0  # row 2, column 5 of patches of 4 px
-    embedded = (encoder.vit.patch_embed(changed) - encoder.vit.patch_embed(images)).flatten(1, -2)  # (1, N, D)
+    embedded = (encoder.vit.patch_embed(changed) - encoder.vit.patch_embed(images)).flatten(
+        1, -2
+    )  # (1, N, D)
     assert embedded.abs().sum(-1).nonzero()[:, 1].tolist() == [2 * 8 + 5]
 
 

@@ -14,20 +14,24 @@ def projections(num_samples: int = 9, dim: int = 5) -> tuple[Tensor, Tensor]:
     return first, first + torch.randn(num_samples, dim, generator=generator)
 
 
-@pytest.mark.parametrize("valid", [[True] * 9, [True, False, True, True, True, False, True, True, True]])
+@pytest.mark.parametrize(
+    "valid", [[True] * 9, [True, False, True, True, True, False, True, True, True]]
+)
 def test_loss_is_that_of_numpys_correlations(valid: list[bool]) -> None:
     first, second = projections()
     mask = torch.tensor(valid)
     correlation = np.corrcoef(first[mask].numpy().T, second[mask].numpy().T)[:5, 5:]
     diagonal = np.diag(correlation)
     expected = ((1 - diagonal) ** 2).sum() + 0.1 * ((correlation**2).sum() - (diagonal**2).sum())
-    assert barlow_twins_loss(first, second, redundancy_weight=0.1, valid=mask).item() == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert barlow_twins_loss(
+        first, second, redundancy_weight=0.1, valid=mask
+    ).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_equal_views_with_uncorrelated_features_have_no_loss() -> None:
-    z = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * torch.tensor([1.0, 20, 3])
+    z = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * torch.tensor(
+        [1.0, 20, 3]
+    )
     loss = barlow_twins_loss(z, z, redundancy_weight=1.0, valid=torch.ones(4, dtype=torch.bool))
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
@@ -45,5 +49,9 @@ def test_order_of_views_and_samples_and_each_features_scale_and_shift_do_not_mat
     def loss(one: Tensor, other: Tensor) -> Tensor:
         return barlow_twins_loss(one, other, redundancy_weight=0.1, valid=valid)
 
-    for same in (loss(second, first), loss(first.flip(0), second.flip(0)), loss(first * 7 - 2, second * 0.5)):
+    for same in (
+        loss(second, first),
+        loss(first.flip(0), second.flip(0)),
+        loss(first * 7 - 2, second * 0.5),
+    ):
         torch.testing.assert_close(same, loss(first, second), rtol=1e-4, atol=1e-5)

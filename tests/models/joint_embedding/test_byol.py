@@ -17,15 +17,21 @@ def test_loss_is_two_minus_two_cosines_of_both_directions_by_a_loop() -> None:
     method, batch = small(), make_batch("byol")
     batch["valid"][[0, 5]] = False
     views = [batch["views"][group][0] for group in ("global_crops_1", "global_crops_2")]
-    online = [method.prediction_head(method.projection_head(method.encoder(view))) for view in views]
+    online = [
+        method.prediction_head(method.projection_head(method.encoder(view))) for view in views
+    ]
     targets = [method.teacher(view) for view in views]
 
     def distance(p: Tensor, t: Tensor) -> float:
         return 2 - 2 * float(p @ t / (p.norm() * t.norm()))
 
     rows = [i for i in range(12) if i not in (0, 5)]
-    losses = [distance(online[0][i], targets[1][i]) + distance(online[1][i], targets[0][i]) for i in rows]
-    torch.testing.assert_close(method(batch)["loss"].item(), sum(losses) / len(rows), rtol=1e-4, atol=1e-4)
+    losses = [
+        distance(online[0][i], targets[1][i]) + distance(online[1][i], targets[0][i]) for i in rows
+    ]
+    torch.testing.assert_close(
+        method(batch)["loss"].item(), sum(losses) / len(rows), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_no_gradient_reaches_the_teacher_which_stands_still_at_the_end() -> None:

@@ -25,18 +25,30 @@ def test_loss_is_the_cross_entropy_of_all_pairs_of_unlike_views_by_a_loop() -> N
     assert len(views) == 10
     always = torch.tensor(True)
     student = [method.student_head(method.student_encoder(view), always) / 0.1 for view in views]
-    teacher = [(method.teacher_head(method.encoder(view), always) - method.center) / 0.04 for view in views[:2]]
-    losses = [
-        functional.cross_entropy(student[v], teacher[t].softmax(1)) for t in range(2) for v in range(10) if v != t
+    teacher = [
+        (method.teacher_head(method.encoder(view), always) - method.center) / 0.04
+        for view in views[:2]
     ]
-    torch.testing.assert_close(method(batch)["loss"], torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
+    losses = [
+        functional.cross_entropy(student[v], teacher[t].softmax(1))
+        for t in range(2)
+        for v in range(10)
+        if v != t
+    ]
+    torch.testing.assert_close(
+        method(batch)["loss"], torch.stack(losses).mean(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_centre_follows_the_mean_output_of_valid_samples() -> None:
     method, batch = build(center_momentum=0.75), make_batch("dino")
     batch["valid"][[0, 4]] = False
-    views = torch.stack([batch["views"][group][0] for group in ("global_crops_1", "global_crops_2")])
-    outputs = method.teacher_head(method.encoder(views[:, batch["valid"]].flatten(0, 1)), torch.tensor(True))
+    views = torch.stack(
+        [batch["views"][group][0] for group in ("global_crops_1", "global_crops_2")]
+    )
+    outputs = method.teacher_head(
+        method.encoder(views[:, batch["valid"]].flatten(0, 1)), torch.tensor(True)
+    )
     method(batch)
     assert not method.center.any()
     method.after_step(1, 10)
@@ -44,7 +56,9 @@ def test_the_centre_follows_the_mean_output_of_valid_samples() -> None:
 
 
 def test_teacher_temperature_rises_along_its_warm_up() -> None:
-    method = build(first_teacher_temperature=0.04, teacher_temperature=0.07, teacher_warmup_fraction=0.5)
+    method = build(
+        first_teacher_temperature=0.04, teacher_temperature=0.07, teacher_warmup_fraction=0.5
+    )
     found = []
     for step in (0, 25, 50, 100):
         method.after_step(step, 100)

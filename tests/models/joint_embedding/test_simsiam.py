@@ -21,7 +21,9 @@ def test_loss_and_gradient_are_those_of_predictions_against_fixed_targets() -> N
     z = [method.projection_head(method.encoder(view)) for view in batch["views"]["global_crops"]]
     fixed = [torch.from_numpy(projection.detach().numpy().copy()) for projection in z]
     p = [functional.normalize(method.prediction_head(projection), dim=1) for projection in z]
-    loss = -sum((p[i] * functional.normalize(fixed[1 - i], dim=1)).sum(1).mean() for i in range(2)) / 2
+    loss = (
+        -sum((p[i] * functional.normalize(fixed[1 - i], dim=1)).sum(1).mean() for i in range(2)) / 2
+    )
     torch.testing.assert_close(method(batch)["loss"], loss, rtol=1e-4, atol=1e-5)
     loss.backward()
     for name, parameter in method.named_parameters():
@@ -30,7 +32,9 @@ def test_loss_and_gradient_are_those_of_predictions_against_fixed_targets() -> N
 
 def test_the_prediction_head_alone_keeps_its_learning_rate() -> None:
     method = small()
-    fixed = {id(p) for group in method.param_groups() if group.get("fixed_lr") for p in group["params"]}
+    fixed = {
+        id(p) for group in method.param_groups() if group.get("fixed_lr") for p in group["params"]
+    }
     assert fixed == {id(parameter) for parameter in method.prediction_head.parameters()}
 
 

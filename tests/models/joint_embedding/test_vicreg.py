@@ -14,7 +14,9 @@ def projections(num_samples: int = 9, dim: int = 5) -> tuple[Tensor, Tensor]:
     return first, first + 0.3 * torch.randn(num_samples, dim, generator=generator)
 
 
-@pytest.mark.parametrize("valid", [[True] * 9, [True, False, True, True, True, False, True, True, True]])
+@pytest.mark.parametrize(
+    "valid", [[True] * 9, [True, False, True, True, True, False, True, True, True]]
+)
 def test_terms_are_those_of_numpy(valid: list[bool]) -> None:
     first, second = projections()
     mask = torch.tensor(valid)
@@ -45,4 +47,6 @@ def test_order_of_views_and_samples_and_a_shift_do_not_matter() -> None:
     valid = torch.ones(9, dtype=torch.bool)
     expected = torch.stack(vicreg_terms(first, second, valid))
     for one, other in ((second, first), (first.flip(0), second.flip(0)), (first + 2, second + 2)):
-        torch.testing.assert_close(torch.stack(vicreg_terms(one, other, valid)), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.stack(vicreg_terms(one, other, valid)), expected, rtol=1e-4, atol=1e-5
+        )

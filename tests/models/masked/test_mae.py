@@ -46,14 +46,20 @@ def make_batch(images: Tensor, epoch: int = 0) -> Batch:
 def draw_mask(method: MAE, batch: Batch) -> tuple[Tensor, Tensor]:
     num_patches = method.encoder.num_patches
     return random_mask(
-        num_patches, method.mask_ratio, seed=method.seed, epoch=batch["epoch"], sample_id=batch["sample_id"]
+        num_patches,
+        method.mask_ratio,
+        seed=method.seed,
+        epoch=batch["epoch"],
+        sample_id=batch["sample_id"],
     )
 
 
 def test_encoder_sees_a_quarter_of_the_tokens() -> None:
     method = build()
     seen: list[int] = []
-    method.encoder.vit.blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    method.encoder.vit.blocks[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[1])
+    )
     method(make_batch(tiles(4)))
     assert seen == [16]
 
@@ -65,7 +71,8 @@ def test_hidden_pixels_do_not_reach_the_prediction() -> None:
     patches = _patchify(batch["views"]["global_crops"][0], 4)
     other = _unpatchify(torch.where(mask.unsqueeze(-1), torch.randn_like(patches), patches))
     torch.testing.assert_close(
-        method._predict(other, batch)[2], method._predict(batch["views"]["global_crops"][0], batch)[2]
+        method._predict(other, batch)[2],
+        method._predict(batch["views"]["global_crops"][0], batch)[2],
     )
 
 
@@ -83,7 +90,9 @@ def test_loss_counts_hidden_patches_only_and_equals_a_naive_loop() -> None:
                 pixels = images[sample, :, row : row + 4, column : column + 4].flatten()
                 target = (pixels - pixels.mean()) / (pixels.var() + 1e-6).sqrt()
                 errors.append((prediction[sample, patch] - target).square().mean())
-    torch.testing.assert_close(method(batch)["loss"], torch.stack(errors).mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        method(batch)["loss"], torch.stack(errors).mean(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_predicting_nothing_costs_about_one_with_normalised_pixels() -> None:
@@ -114,7 +123,9 @@ def test_visible_tokens_with_nothing_hidden_are_the_patch_tokens() -> None:
         encoder = build(config, size).encoder
         images = tiles(2, size)
         keep = torch.arange(encoder.num_patches).expand(2, -1)
-        torch.testing.assert_close(encoder.visible_tokens(images, keep), encoder.patch_tokens(images))
+        torch.testing.assert_close(
+            encoder.visible_tokens(images, keep), encoder.patch_tokens(images)
+        )
         torch.testing.assert_close(encoder(images), encoder.patch_tokens(images).mean(dim=1))
 
 
@@ -138,7 +149,9 @@ def test_timm_transformers_train_at_the_size_of_the_views(name: str) -> None:
 
 
 def test_an_encoder_that_cannot_drop_tokens_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.name=resnet18_small cannot leave out hidden patches"):
+    with pytest.raises(
+        ValueError, match=r"encoder\.name=resnet18_small cannot leave out hidden patches"
+    ):
         build(EncoderConfig(name="resnet18_small", width=8))
 
 
@@ -152,13 +165,19 @@ def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_
         _, mask = draw_mask(method, batch)
         hidden = _unpatchify(mask.unsqueeze(-1).expand(-1, -1, 48))
         original, masked, painted = method.reconstruct(batch)
-        expected = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[:, :SIZE, :SIZE] / 255
+        expected = (
+            torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[:, :SIZE, :SIZE] / 255
+        )
         torch.testing.assert_close(original[0], expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(painted[~hidden], original[~hidden])
         torch.testing.assert_close(masked[~hidden], original[~hidden])
-        assert (masked[hidden] == 0.5).all() and not torch.allclose(painted[hidden], original[hidden], atol=0.01)
+        assert (masked[hidden] == 0.5).all() and not torch.allclose(
+            painted[hidden], original[hidden], atol=0.01
+        )
         target = method._targets(images)[0]
-        monkeypatch.setattr(method, "_predict", lambda *_, mask=mask, target=target: (mask, None, target))
+        monkeypatch.setattr(
+            method, "_predict", lambda *_, mask=mask, target=target: (mask, None, target)
+        )
         torch.testing.assert_close(method.reconstruct(batch)[2], original, rtol=0, atol=1e-5)
 
 

@@ -43,7 +43,11 @@ ODD = [
 
 def found(uri: str) -> list[dict[str, object]]:
     places = [asdict(place) for place in listing._places(uri, one_of_many=False)]
-    return [row for table in listing._list_places(pa.Table.from_pylist(places)) for row in table.to_pylist()]
+    return [
+        row
+        for table in listing._list_places(pa.Table.from_pylist(places))
+        for row in table.to_pylist()
+    ]
 
 
 def samples(uri: str) -> list[str]:
@@ -51,7 +55,11 @@ def samples(uri: str) -> list[str]:
 
 
 def left_out(uri: str, root: str) -> dict[str, object]:
-    return {str(row["uri"]).removeprefix(root): row["left_out"] for row in found(uri) if row["left_out"] is not None}
+    return {
+        str(row["uri"]).removeprefix(root): row["left_out"]
+        for row in found(uri)
+        if row["left_out"] is not None
+    }
 
 
 def write(folder: Path, names: list[str]) -> None:
@@ -70,7 +78,11 @@ def make_tar(path: Path, members: list[tarfile.TarInfo | str], **options: int) -
 
 
 def test_media_is_told_by_the_suffix() -> None:
-    assert media_of("s3://b/a.JPEG") == "image" and media_of("a.txt") is None and media_of("jpg") is None
+    assert (
+        media_of("s3://b/a.JPEG") == "image"
+        and media_of("a.txt") is None
+        and media_of("jpg") is None
+    )
 
 
 def test_odd_names_are_names_in_folders(tmp_path: Path) -> None:
@@ -95,11 +107,17 @@ def test_odd_names_are_names_in_buckets(object_store: ObjectStore, tmp_path: Pat
         ".dot.jpg": "hidden file",
         "empty.jpg": "zero bytes",
     }
-    rows = pa.Table.from_pylist([row for row in found("s3://odd/in ner") if row["left_out"] is None])
-    assert fetch(rows) == [str(uri).removeprefix("s3://odd/in ner/").encode() for uri in rows["uri"].to_pylist()]
+    rows = pa.Table.from_pylist(
+        [row for row in found("s3://odd/in ner") if row["left_out"] is None]
+    )
+    assert fetch(rows) == [
+        str(uri).removeprefix("s3://odd/in ner/").encode() for uri in rows["uri"].to_pylist()
+    ]
     assert samples("s3://odd/*/w*.jpg") == ["s3://odd/in ner/with space.jpg"]
     assert samples("s3://odd/in*") == samples("s3://odd/in ner")
-    assert samples("s3://odd/in ner/[1].jpg") == ["s3://odd/in ner/[1].jpg"]  # it is there, so it is no pattern
+    assert samples("s3://odd/in ner/[1].jpg") == [
+        "s3://odd/in ner/[1].jpg"
+    ]  # it is there, so it is no pattern
 
 
 def test_patterns_match_names_and_take_matching_folders_whole(tmp_path: Path) -> None:
@@ -114,7 +132,9 @@ def test_patterns_match_names_and_take_matching_folders_whole(tmp_path: Path) ->
         "nothing*": [],
     }
     for pattern, expected in under.items():
-        assert [os.path.relpath(path, tmp_path) for path in samples(f"{tmp_path}/{pattern}")] == expected, pattern
+        assert [
+            os.path.relpath(path, tmp_path) for path in samples(f"{tmp_path}/{pattern}")
+        ] == expected, pattern
 
 
 def test_what_is_no_sample_is_told_with_the_reason(tmp_path: Path) -> None:
@@ -151,7 +171,9 @@ def test_any_filesystem_of_fsspec_is_listed() -> None:
     assert samples("memory://corpus/*/er/*") == ["memory://corpus/deep/er/b.jpg"]
 
 
-def test_a_large_folder_is_shared_among_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_large_folder_is_shared_among_tasks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(local_files, "SHARE_FILES", 10)
     write(tmp_path, [f"{i}.jpg" for i in range(95)] + [f"below/{i}.jpg" for i in range(3)])
     places = listing._places(str(tmp_path), one_of_many=False)
@@ -161,8 +183,20 @@ def test_a_large_folder_is_shared_among_tasks(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_names_in_tars_are_names_and_nothing_is_opened(format: int, tmp_path: Path) -> None:
-    long = [] if format == tarfile.USTAR_FORMAT else [f"{'long/' * 60}x.jpg", "ünï.jpg", "new\nline.jpg"]
-    names = ["../../etc/passwd.jpg", "/absolute.jpg", "./a b.jpg", "[1].png", "-x.jpg", "%.jpg", *long]
+    long = (
+        []
+        if format == tarfile.USTAR_FORMAT
+        else [f"{'long/' * 60}x.jpg", "ünï.jpg", "new\nline.jpg"]
+    )
+    names = [
+        "../../etc/passwd.jpg",
+        "/absolute.jpg",
+        "./a b.jpg",
+        "[1].png",
+        "-x.jpg",
+        "%.jpg",
+        *long,
+    ]
     make_tar(tmp_path / "x.tar", [*names, ".git/x.jpg", "._x.jpg", "notes.txt"], format=format)
     rows = [row for row in found(str(tmp_path / "x.tar")) if row["left_out"] is None]
     assert [row["member"] for row in rows] == names
@@ -172,7 +206,11 @@ def test_names_in_tars_are_names_and_nothing_is_opened(format: int, tmp_path: Pa
 
 
 def test_members_that_are_no_byte_range_are_left_out(tmp_path: Path) -> None:
-    link, folder, sparse = tarfile.TarInfo("link.jpg"), tarfile.TarInfo("folder"), tarfile.TarInfo("hole.jpg")
+    link, folder, sparse = (
+        tarfile.TarInfo("link.jpg"),
+        tarfile.TarInfo("folder"),
+        tarfile.TarInfo("hole.jpg"),
+    )
     link.type, link.linkname, folder.type, sparse.type = (
         tarfile.SYMTYPE,
         "good.jpg",
@@ -208,8 +246,12 @@ def test_a_damaged_tar_gives_what_is_whole_and_one_reason(tmp_path: Path) -> Non
     outcomes = {}
     for name, content in damaged(data).items():
         (tmp_path / f"{name}.tar").write_bytes(content)
-        outcomes[name] = [(row["member"], row["left_out"]) for row in found(str(tmp_path / f"{name}.tar"))]
-        assert all(row["message"] for row in found(str(tmp_path / f"{name}.tar")) if row["left_out"]), name
+        outcomes[name] = [
+            (row["member"], row["left_out"]) for row in found(str(tmp_path / f"{name}.tar"))
+        ]
+        assert all(
+            row["message"] for row in found(str(tmp_path / f"{name}.tar")) if row["left_out"]
+        ), name
     broken = (None, "damaged tar")
     assert outcomes == {
         "cut in a header": [("0.jpg", None), broken],
@@ -249,11 +291,19 @@ def test_a_flat_prefix_is_cut_by_what_its_names_begin_with(
     monkeypatch: pytest.MonkeyPatch, flat_bucket: Callable[[str, list[str]], str]
 ) -> None:
     page = object_keys._page
-    monkeypatch.setattr(object_keys, "_page", lambda *args, **options: page(*args, **{"MaxKeys": 10} | options))
-    names = [f"flat/img_{i:04d}.jpg" for i in range(0, 120, 4)] + ["flat/img-x.jpg", "flat/img/y.jpg", "flat/ü.jpg"]
+    monkeypatch.setattr(
+        object_keys, "_page", lambda *args, **options: page(*args, **{"MaxKeys": 10} | options)
+    )
+    names = [f"flat/img_{i:04d}.jpg" for i in range(0, 120, 4)] + [
+        "flat/img-x.jpg",
+        "flat/img/y.jpg",
+        "flat/ü.jpg",
+    ]
     source = flat_bucket("flat", [*names, "flatter/z.jpg"])
     places = listing._places(f"{source}/flat", one_of_many=False)
     assert len(places) > 10
     assert samples(f"{source}/flat") == sorted(f"{source}/{name}" for name in names)
-    assert samples(f"{source}/flat/img_01*") == sorted(f"{source}/{name}" for name in names if "img_01" in name)
+    assert samples(f"{source}/flat/img_01*") == sorted(
+        f"{source}/{name}" for name in names if "img_01" in name
+    )
     assert samples(source) == sorted(f"{source}/{name}" for name in [*names, "flatter/z.jpg"])

@@ -27,7 +27,9 @@ def picture(colour: int) -> bytes:
 
 
 def all_rows(manifest: Manifest) -> pa.Table:
-    return pa.concat_tables(manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups())
+    return pa.concat_tables(
+        manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups()
+    )
 
 
 def make_shard(path: Path, members: dict[str, bytes]) -> None:
@@ -39,7 +41,9 @@ def make_shard(path: Path, members: dict[str, bytes]) -> None:
 
 
 def test_a_folder_is_listed_whole_in_hash_order(image_folder: Path, tmp_path: Path) -> None:
-    manifest = write_manifest(str(tmp_path / "m"), str(image_folder), list_source(str(image_folder)))
+    manifest = write_manifest(
+        str(tmp_path / "m"), str(image_folder), list_source(str(image_folder))
+    )
     rows = all_rows(manifest)
     assert set(rows[schema.URI].to_pylist()) == {str(path) for path in image_folder.rglob("*.*")}
     assert rows.num_rows == manifest.num_rows == 200
@@ -57,7 +61,9 @@ def test_what_is_no_sample_is_counted_by_reason(tmp_path: Path) -> None:
     (source / "-odd name %20#ü.png").write_bytes(picture(2))
     os.symlink(source, source / "circle")
     manifest = write_manifest(str(tmp_path / "m"), str(source), list_source(str(source)))
-    assert [os.path.basename(uri) for uri in all_rows(manifest)[schema.URI].to_pylist()] == ["-odd name %20#ü.png"]
+    assert [os.path.basename(uri) for uri in all_rows(manifest)[schema.URI].to_pylist()] == [
+        "-odd name %20#ü.png"
+    ]
     wanted = {"hidden folder": 1, "link to a folder": 1, "no image (.txt)": 1, "zero bytes": 1}
     assert manifest.left_out == wanted
 
@@ -71,7 +77,9 @@ def test_a_folder_without_images_is_refused_with_what_was_seen(tmp_path: Path) -
 
 def test_tar_members_are_byte_ranges_one_row_group_a_shard(tmp_path: Path) -> None:
     for shard in range(3):
-        members = {f"{i:03d}.png": picture(10 * shard + i) for i in range(4)} | {"004.txt": b"caption"}
+        members = {f"{i:03d}.png": picture(10 * shard + i) for i in range(4)} | {
+            "004.txt": b"caption"
+        }
         make_shard(tmp_path / f"shard-{shard:02d}.tar", members)
     source = str(tmp_path / "shard-{00..02}.tar")
     manifest = write_manifest(str(tmp_path / "m"), source, list_source(source))
@@ -92,19 +100,28 @@ def test_large_corpora_make_several_sorted_parts(
 ) -> None:
     monkeypatch.setattr(manifests, "PART_ROWS", 60)
     monkeypatch.setattr(manifests, "ROW_GROUP_ROWS", 16)
-    manifest = write_manifest(str(tmp_path / "m"), str(image_folder), list_source(str(image_folder)))
+    manifest = write_manifest(
+        str(tmp_path / "m"), str(image_folder), list_source(str(image_folder))
+    )
     assert len(manifest.parts) >= 3 and max(rows for _, _, rows in manifest.row_groups()) == 16
     ids = all_rows(manifest)[schema.SAMPLE_ID].to_pylist()
     assert ids == sorted(ids) and len(ids) == 200
 
 
 def test_a_bucket_is_listed_and_fetched_like_a_folder(
-    object_store: ObjectStore, image_folder: Path, tmp_path: Path, put_folder: Callable[[Path, str], None]
+    object_store: ObjectStore,
+    image_folder: Path,
+    tmp_path: Path,
+    put_folder: Callable[[Path, str], None],
 ) -> None:
     object_store.make_bucket("corpus")
     put_folder(image_folder / "scene3", "s3://corpus/images/scene3")
-    manifest = write_manifest("s3://corpus/manifest", "s3://corpus/images", list_source("s3://corpus/images"))
+    manifest = write_manifest(
+        "s3://corpus/manifest", "s3://corpus/images", list_source("s3://corpus/images")
+    )
     rows = all_rows(manifest).sort_by(schema.URI)
     files = sorted((image_folder / "scene3").iterdir())
-    assert rows[schema.URI].to_pylist() == [f"s3://corpus/images/scene3/{file.name}" for file in files]
+    assert rows[schema.URI].to_pylist() == [
+        f"s3://corpus/images/scene3/{file.name}" for file in files
+    ]
     assert fetch(rows) == [file.read_bytes() for file in files]

@@ -37,7 +37,12 @@ def listing(corpus: Corpus, left_out: dict[str, str] | None = None) -> Iterator[
 
 def row(uri: str, member: str | None, etag: str, left_out: str | None) -> dict[str, object]:
     offset = int(member) * 512 if member else 0
-    identity = {"sample_id": sample_id(uri, member, etag), "uri": uri, "offset": offset, "length": 1}
+    identity = {
+        "sample_id": sample_id(uri, member, etag),
+        "uri": uri,
+        "offset": offset,
+        "length": 1,
+    }
     return identity | {"member": member, "etag": etag, "media": "image", "left_out": left_out}
 
 
@@ -51,7 +56,10 @@ def shard(name: str, members: int, etag: str = "a") -> Corpus:
 
 def live(manifest: Manifest) -> set[tuple[str, str | None, str]]:
     """What a reader of row groups sees; each sample once, and as many as are counted."""
-    tables = {(part, group): manifest.read_row_group(part, group) for part, group, _ in manifest.row_groups()}
+    tables = {
+        (part, group): manifest.read_row_group(part, group)
+        for part, group, _ in manifest.row_groups()
+    }
     assert all(tables[part, group].num_rows == rows for part, group, rows in manifest.row_groups())
     rows = pa.concat_tables(tables.values())
     found = set(zip(*(rows[name].to_pylist() for name in ("uri", "member", "etag")), strict=True))
@@ -86,7 +94,9 @@ def test_a_newer_version_holds_what_is_there_and_shares_what_stayed(
         assert manifest == open_manifest(uri, version)
         assert live(manifest) == expected(corpus)
     for older, newer in pairwise(made):
-        assert [part.path for part in newer.parts[: len(older.parts)]] == [part.path for part in older.parts]
+        assert [part.path for part in newer.parts[: len(older.parts)]] == [
+            part.path for part in older.parts
+        ]
         for part, entry in enumerate(older.parts):
             for group in range(len(entry.row_groups)):
                 kept = newer.read_row_group(part, group)["sample_id"].to_pylist()
@@ -99,7 +109,12 @@ def test_an_unchanged_corpus_makes_no_version(tmp_path: Path) -> None:
     uri, corpus = str(tmp_path / "m"), loose(range(30)) | shard("x", 5)
     first = write_manifest(uri, "/c", listing(corpus))
     before = sorted(path for path in (tmp_path / "m").rglob("*"))
-    assert write_manifest(uri, "/c/", listing(dict(reversed(corpus.items())), {"/c/new.txt": "no image"})) == first
+    assert (
+        write_manifest(
+            uri, "/c/", listing(dict(reversed(corpus.items())), {"/c/new.txt": "no image"})
+        )
+        == first
+    )
     assert sorted(path for path in (tmp_path / "m").rglob("*")) == before
 
 
@@ -131,7 +146,11 @@ def test_a_large_shard_makes_several_row_groups(
 
 def test_what_is_left_out_is_a_quarantine_table_of_each_version(tmp_path: Path) -> None:
     uri = str(tmp_path / "m")
-    reasons = {"/c/a.txt": "no image (.txt)", "/c/b.txt": "no image (.txt)", "/c/c.jpg": "zero bytes"}
+    reasons = {
+        "/c/a.txt": "no image (.txt)",
+        "/c/b.txt": "no image (.txt)",
+        "/c/c.jpg": "zero bytes",
+    }
     first = write_manifest(uri, "/c", listing(loose(range(3)), reasons))
     second = write_manifest(uri, "/c", listing(loose(range(4))))
     assert first.left_out == {"no image (.txt)": 2, "zero bytes": 1} and second.left_out == {}
@@ -171,7 +190,9 @@ write_manifest(sys.argv[1], "/c", listing(loose(range(30)), {"/c/a.txt": "no ima
 
 
 @pytest.mark.parametrize("moment", ["before the version file", "while it is written"])
-def test_a_kill_leaves_the_last_version_and_the_next_run_goes_through(moment: str, tmp_path: Path) -> None:
+def test_a_kill_leaves_the_last_version_and_the_next_run_goes_through(
+    moment: str, tmp_path: Path
+) -> None:
     uri = str(tmp_path / "m")
     first = write_manifest(uri, "/c", listing(loose(range(20))))
     killed = subprocess.run(
@@ -179,7 +200,11 @@ def test_a_kill_leaves_the_last_version_and_the_next_run_goes_through(moment: st
     )
     assert killed.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "m" / "parts").iterdir())) == 2  # an orphan
-    assert versions(uri) == [1] and open_manifest(uri) == first and live(first) == expected(loose(range(20)))
+    assert (
+        versions(uri) == [1]
+        and open_manifest(uri) == first
+        and live(first) == expected(loose(range(20)))
+    )
     again = write_manifest(uri, "/c", listing(loose(range(30))))
     assert again.version == 2 and live(again) == expected(loose(range(30)))
 
@@ -202,7 +227,9 @@ def test_of_two_indexers_at_once_one_wins_and_the_other_is_told(tmp_path: Path) 
     contend(str(tmp_path / "m"))
 
 
-def test_of_two_indexers_of_a_bucket_one_wins_and_the_other_is_told(object_store: ObjectStore) -> None:
+def test_of_two_indexers_of_a_bucket_one_wins_and_the_other_is_told(
+    object_store: ObjectStore,
+) -> None:
     object_store.make_bucket("contended")
     write_manifest("s3://contended/m", "/c", listing(loose(range(20))))
     contend("s3://contended/m")
@@ -211,16 +238,24 @@ def test_of_two_indexers_of_a_bucket_one_wins_and_the_other_is_told(object_store
     uris.create_bytes("s3://contended/m/versions/000009.json", b"new")
 
 
-def test_rows_come_back_from_disk_bucket_by_bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rows_come_back_from_disk_bucket_by_bucket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(spill, "FLUSH_ROWS", 50)
-    rows = spill.Spill(str(tmp_path / "s"), pa.schema([("hash", pa.int64()), ("text", pa.string())]))
+    rows = spill.Spill(
+        str(tmp_path / "s"), pa.schema([("hash", pa.int64()), ("text", pa.string())])
+    )
     hashes = np.random.default_rng(0).integers(-(2**63), 2**63, 1000)
     for piece in np.split(hashes, 20):
         rows.add(pa.table({"hash": piece, "text": [str(i) for i in piece]}), spill.bucket_of(piece))
     buckets = [rows.read(bucket) for bucket in range(spill.NUM_BUCKETS)]
     found = [table["hash"].to_numpy() for table in buckets]
     assert sorted(np.concatenate(found)) == sorted(hashes) and rows.num_rows == 1000
-    assert all(before.max() < after.min() for before, after in pairwise(found) if before.size and after.size)
+    assert all(
+        before.max() < after.min()
+        for before, after in pairwise(found)
+        if before.size and after.size
+    )
     assert all(str(row["hash"]) == row["text"] for table in buckets for row in table.to_pylist())
 
 

@@ -20,7 +20,11 @@ from pipelines.stream.orders import Listed, ManifestOrder, Order
 from pipelines.stream.plan import Plan
 from pipelines.stream.shapes import Centre
 
-GROUPS = (range(60), range(10, 75), [*range(10, 20), *range(30, 90)])  # of three versions: rows go, others come
+GROUPS = (
+    range(60),
+    range(10, 75),
+    [*range(10, 20), *range(30, 90)],
+)  # of three versions: rows go, others come
 
 
 def listing(names: range | list[int]) -> pa.Table:
@@ -49,12 +53,16 @@ def versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Manifest]:
 def rows_of(order: Order, start: int, stop: int) -> dict[int, int]:
     """Sample to row at some positions; no sample has two."""
     table = pa.concat_tables(order.rows(start, stop))
-    found = set(zip(table[schema.SAMPLE_ID].to_pylist(), table[schema.ROW].to_pylist(), strict=True))
+    found = set(
+        zip(table[schema.SAMPLE_ID].to_pylist(), table[schema.ROW].to_pylist(), strict=True)
+    )
     assert len(dict(found)) == len(found)
     return dict(found)
 
 
-def test_a_row_keeps_its_number_in_later_versions_and_no_other_gets_it(versions: list[Manifest]) -> None:
+def test_a_row_keeps_its_number_in_later_versions_and_no_other_gets_it(
+    versions: list[Manifest],
+) -> None:
     numbered = [rows_of(ManifestOrder(manifest), 0, manifest.num_rows) for manifest in versions]
     assert [len(rows) for rows in numbered] == [60, 65, 70]
     assert [manifest.num_stored for manifest in versions] == [60, 75, 90]  # what went is counted on
@@ -77,12 +85,19 @@ def test_a_plan_gives_the_same_row_in_every_epoch_and_version(versions: list[Man
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_blocks_carry_rows_whatever_the_number_of_workers(versions: list[Manifest], num_workers: int) -> None:
+def test_blocks_carry_rows_whatever_the_number_of_workers(
+    versions: list[Manifest], num_workers: int
+) -> None:
     plan = Plan.open(versions[0].uri, Ledger(0, (Span(0, 1, 1), Span(70, 2, 1))), seed=1)
     work = Ingest(plan, Centre(8), 12 // num_workers, Limits(), quarantine=None, run="test")
-    blocks = list(run_items(pa.table({"start": [0], "stop": [144]}), ingest=work))  # the files are missing: invalid
+    blocks = list(
+        run_items(pa.table({"start": [0], "stop": [144]}), ingest=work)
+    )  # the files are missing: invalid
     assert {len(block[schema.ROW]) for block in blocks} == {12 // num_workers}
-    joined = {name: np.concatenate([block[name] for block in blocks]) for name in (schema.SAMPLE_ID, schema.ROW)}
+    joined = {
+        name: np.concatenate([block[name] for block in blocks])
+        for name in (schema.SAMPLE_ID, schema.ROW)
+    }
     expected = pa.concat_tables(plan.rows(0, 144))
     assert all(joined[name].tolist() == expected[name].to_pylist() for name in joined)
     assert all(block[schema.ROW].dtype == np.int64 for block in blocks)
@@ -93,7 +108,9 @@ def test_listed_rows_are_numbered_as_they_lie() -> None:
     assert table[schema.ROW].to_pylist() == [1, 2, 3]
 
 
-def test_a_manifest_of_before_rows_were_numbered_is_refused_with_the_remedy(versions: list[Manifest]) -> None:
+def test_a_manifest_of_before_rows_were_numbered_is_refused_with_the_remedy(
+    versions: list[Manifest],
+) -> None:
     record = Path(versions[0].uri) / "versions" / "000001.json"
     assert record.exists(), sorted(record.parent.iterdir())
     older = json.loads(record.read_text())

@@ -9,5 +9,7 @@ from pipelines.embeddings.embed import BLOCK_ROWS, Encoders, embed
 @pytest.mark.usefixtures("ray_session")
 def test_ray_takes_actors_with_a_gpu_each() -> None:
     encoders = Encoders("file:///none", {"embedding": "pretrained"}, use_gpu=True, threads=1)
-    stream = embed(ray.data.range(2 * BLOCK_ROWS), encoders, num_actors=1)  # Ray refuses here what it will not run
+    stream = embed(
+        ray.data.range(2 * BLOCK_ROWS), encoders, num_actors=1
+    )  # Ray refuses here what it will not run
     assert stream._logical_plan.dag.ray_remote_args["num_gpus"] == 1

@@ -62,7 +62,9 @@ def test_a_decoder_that_sleeps_or_crashes_costs_its_sample_and_no_other(decoder:
     assert decoder.image(png()).pixels.shape == (24, 40, 3)
 
 
-def test_a_crash_that_does_not_come_again_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_that_does_not_come_again_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AFIELD_TEST_DIED", str(tmp_path / "died"))
     once = Decoder(Limits(), MODULE)
     assert once.image(b"die once").pixels.shape == (2, 3, 3)
@@ -101,7 +103,9 @@ def test_a_video_read_by_parts_is_the_video_read_whole(decoder: Decoder, tmp_pat
     assert np.array_equal(whole, by_parts) and number_of(whole[0]) == 53
 
 
-def test_a_file_that_goes_while_it_is_read_leaves_the_decoder_usable(decoder: Decoder, tmp_path: Path) -> None:
+def test_a_file_that_goes_while_it_is_read_leaves_the_decoder_usable(
+    decoder: Decoder, tmp_path: Path
+) -> None:
     (tmp_path / "a.mp4").write_bytes(video(20))
     row = listed([tmp_path / "a.mp4"]).table
     (tmp_path / "a.mp4").unlink()
@@ -118,7 +122,9 @@ def test_a_stream_goes_on_past_samples_that_hang_and_crash(tmp_path: Path) -> No
         files[-1].write_bytes(data)
     folder = str(tmp_path / "quarantine")
     limits = Limits(timeout_s=1.0)
-    work = Ingest(listed(files), Centre(16), 4, limits, quarantine=folder, run="test", decoder=MODULE)
+    work = Ingest(
+        listed(files), Centre(16), 4, limits, quarantine=folder, run="test", decoder=MODULE
+    )
     batches = list(ingest.dataset(work, np.array([[0, 4], [4, 8]])).iter_batches(batch_size=None))
     valid = np.concatenate([batch[schema.VALID] for batch in batches])
     assert valid.tolist() == [True, False, True, False, True, False, True, True]

@@ -20,7 +20,9 @@ from tests.shared_data import shared_data
 
 LIMIT = 1_000_000
 RAMP = np.linspace(0, 255, 24 * 40).reshape(24, 40)
-PIXELS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1).astype(np.uint8)  # (24, 40, 3), no symmetry
+PIXELS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1).astype(
+    np.uint8
+)  # (24, 40, 3), no symmetry
 LOSSLESS: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True, "exact": True}}
 
 
@@ -54,8 +56,12 @@ def test_lossless_formats_give_their_exact_pixels(kind: str, options: dict[str, 
     np.testing.assert_array_equal(image, PIXELS)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
-def test_jpeg_agrees_with_pillow_within_the_rounding_of_two_decoders(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}]
+)
+def test_jpeg_agrees_with_pillow_within_the_rounding_of_two_decoders(
+    options: dict[str, Any],
+) -> None:
     data = encode(Image.fromarray(PIXELS), "JPEG", quality=95, **options)
     expected = np.asarray(Image.open(io.BytesIO(data)), dtype=int)
     assert np.abs(decode(data, max_pixels=LIMIT).astype(int) - expected).max() <= 3
@@ -79,9 +85,15 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 def photo(height: int, width: int) -> Image.Image:
     """Soft colours, edges between them and some grain."""
     rows, columns = np.mgrid[0:height, 0:width]
-    waves = [np.sin(rows / 23) + np.cos(columns / 17), np.cos((rows + columns) / 31), np.sign(np.sin(columns / 60))]
+    waves = [
+        np.sin(rows / 23) + np.cos(columns / 17),
+        np.cos((rows + columns) / 31),
+        np.sign(np.sin(columns / 60)),
+    ]
     grain = np.random.default_rng(0).normal(0, 6, (height, width, 1))
-    return Image.fromarray((np.stack(waves, axis=-1) * 50 + 128 + grain).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        (np.stack(waves, axis=-1) * 50 + 128 + grain).clip(0, 255).astype(np.uint8)
+    )
 
 
 def difference(data: bytes, box: tuple[int, int, int, int], size: int) -> tuple[int, np.ndarray]:
@@ -99,7 +111,8 @@ def difference(data: bytes, box: tuple[int, int, int, int], size: int) -> tuple[
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("box", "reduction"), [((13, 300, 200, 190), 2), ((299, 401, 301, 400), 4), ((1, 3, 599, 777), 8)]
+    ("box", "reduction"),
+    [((13, 300, 200, 190), 2), ((299, 401, 301, 400), 4), ((1, 3, 599, 777), 8)],
 )
 def test_a_view_of_what_was_decoded_smaller_is_nearly_that_of_all_pixels(
     box: tuple[int, int, int, int], reduction: int, subsampling: int
@@ -112,7 +125,9 @@ def test_a_view_of_what_was_decoded_smaller_is_nearly_that_of_all_pixels(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("width", [800, 803])
-def test_a_turned_picture_is_reduced_only_if_its_pixels_stay_in_place(orientation: int, width: int) -> None:
+def test_a_turned_picture_is_reduced_only_if_its_pixels_stay_in_place(
+    orientation: int, width: int
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(photo(600, width), "JPEG", quality=90, exif=exif)
@@ -134,7 +149,9 @@ def test_a_file_cut_off_is_refused_or_filled_up_at_any_size() -> None:
         decode_jpeg(cut, max_pixels=LIMIT, reduce=lambda *_: 4)
     picture = decode_jpeg(cut, max_pixels=LIMIT, allow_truncated=True, reduce=lambda *_: 4)
     assert picture is not None and picture.pixels.shape == (150, 200, 3)
-    with pytest.raises(BadSample, match="the limit is 479,999"):  # of the file's pixels, not of those decoded
+    with pytest.raises(
+        BadSample, match="the limit is 479,999"
+    ):  # of the file's pixels, not of those decoded
         decode_jpeg(data, max_pixels=479_999, reduce=lambda *_: 4)
 
 
@@ -147,7 +164,9 @@ def test_damaged_exif_costs_the_orientation_not_the_image() -> None:
 @pytest.mark.parametrize("brightest", [255, 100])  # a dim picture stays dim
 def test_16_bit_grey_is_scaled_not_clipped(kind: str, brightest: int) -> None:
     expected = np.linspace(0, brightest, 256).round().reshape(16, 16)
-    image = decode(encode(Image.fromarray((expected * 257).astype(np.uint16)), kind), max_pixels=LIMIT)
+    image = decode(
+        encode(Image.fromarray((expected * 257).astype(np.uint16)), kind), max_pixels=LIMIT
+    )
     np.testing.assert_array_equal(image[..., 0], expected)
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
@@ -171,7 +190,9 @@ def test_float_image_with_nan_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_alpha_is_composited_on_white(kind: str) -> None:
     alpha = np.linspace(0, 255, 24 * 40).reshape(24, 40, 1).astype(np.uint8)
-    data = encode(Image.fromarray(np.concatenate([PIXELS, alpha], axis=-1)), kind, **LOSSLESS.get(kind, {}))
+    data = encode(
+        Image.fromarray(np.concatenate([PIXELS, alpha], axis=-1)), kind, **LOSSLESS.get(kind, {})
+    )
     share = alpha / 255.0
     expected = PIXELS * share + 255.0 * (1.0 - share)
     assert np.abs(decode(data, max_pixels=LIMIT) - expected).max() <= 1.0
@@ -247,16 +268,27 @@ def test_pixel_limit_is_inclusive_and_holds_for_each_format(kind: str) -> None:
 
 def test_bomb_is_refused_by_its_header_alone() -> None:
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", 2_000_000, 3_000_000, 8, 2, 0, 0, 0)  # 6e12 pixels
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(9)))
+        + chunk(b"IEND", b"")
+    )
     assert refusal(png, max_pixels=100_000_000).reason == "too_many_pixels"
 
 
 def test_bad_sample_survives_pickling_with_its_reason() -> None:
     error = pickle.loads(pickle.dumps(BadSample("truncated", "cut at 3")))
-    assert (error.reason, error.message, str(error)) == ("truncated", "cut at 3", "truncated: cut at 3")
+    assert (error.reason, error.message, str(error)) == (
+        "truncated",
+        "cut at 3",
+        "truncated: cut at 3",
+    )
 
 
 NASTY, WEB = shared_data("nasty.tar"), shared_data("webjpeg_200.tar")
@@ -276,7 +308,11 @@ def test_hostile_files_decode_or_say_why_in_bounded_memory() -> None:
         warnings.simplefilter("error")
         table = tar.extractfile("manifest.csv")
         assert table is not None
-        rows = [row for row in csv.DictReader(io.TextIOWrapper(table, "utf-8")) if row["kind"] != "video"]
+        rows = [
+            row
+            for row in csv.DictReader(io.TextIOWrapper(table, "utf-8"))
+            if row["kind"] != "video"
+        ]
         for row in rows:
             member = tar.extractfile(row["file"])
             assert member is not None
@@ -313,7 +349,12 @@ def test_views_of_real_files_decoded_smaller_are_nearly_those_of_all_pixels() ->
         for data in (tar.extractfile(member).read() for member in files):  # type: ignore[union-attr]
             whole = decode_jpeg(data, max_pixels=10**8)
             if whole is not None:
-                box = whole.height // 7, whole.width // 9, whole.height * 4 // 5, whole.width * 4 // 5
+                box = (
+                    whole.height // 7,
+                    whole.width // 9,
+                    whole.height * 4 // 5,
+                    whole.width * 4 // 5,
+                )
                 reduction, change = difference(data, box, 32)
                 levels.setdefault(reduction, []).append(change)
     assert {2, 4} <= set(levels)

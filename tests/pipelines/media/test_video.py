@@ -42,13 +42,18 @@ KINDS = [
 
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
 @pytest.mark.parametrize("position", [0.0, 0.4, 1.0])
-def test_frames_are_those_of_a_plain_decode_at_the_same_times(kind: str, codec: str, position: float) -> None:
+def test_frames_are_those_of_a_plain_decode_at_the_same_times(
+    kind: str, codec: str, position: float
+) -> None:
     data = video(60, kind=kind, codec=codec)
     clip = clip_of(data, frame_stride=3, position=position)
     with av.open(io.BytesIO(data)) as container:
         frames = list(container.decode(video=0))
     assert np.allclose(np.diff(clip.times), 0.12, atol=2e-3)
-    by_number = {number_of(pixels): pixels for pixels in (frame.to_ndarray(format="rgb24") for frame in frames)}
+    by_number = {
+        number_of(pixels): pixels
+        for pixels in (frame.to_ndarray(format="rgb24") for frame in frames)
+    }
     for pixels in clip.frames:
         assert np.array_equal(pixels, by_number[number_of(pixels)])
     first = numbers(clip)[0]
@@ -64,7 +69,9 @@ def test_positions_reach_from_the_first_frame_to_the_last() -> None:
 
 def test_a_clip_costs_a_few_frames_however_long_the_video_before_it() -> None:
     data = video(110, gop=10)
-    assert clip_of(data, position=0.95).num_decoded <= 10 + 4 + 3  # key frame to clip, the clip, reordered ones
+    assert (
+        clip_of(data, position=0.95).num_decoded <= 10 + 4 + 3
+    )  # key frame to clip, the clip, reordered ones
 
 
 def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
@@ -74,10 +81,17 @@ def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
 
 
 def test_variable_frame_rate_goes_by_time_stamps() -> None:
-    stamps = [*range(0, 1000, 40), *range(1000, 3000, 200), *range(3000, 4000, 40)]  # 25, then 5, then 25 a second
+    stamps = [
+        *range(0, 1000, 40),
+        *range(1000, 3000, 200),
+        *range(3000, 4000, 40),
+    ]  # 25, then 5, then 25 a second
     data = video(len(stamps), kind="matroska", stamps=stamps)
     clip = clip_of(data, num_frames=8, fps=2.0, position=0.0)
-    shown = [max(i for i, stamp in enumerate(stamps) if stamp <= 1000 * t) for t in 0.02 + 0.5 * np.arange(8)]
+    shown = [
+        max(i for i, stamp in enumerate(stamps) if stamp <= 1000 * t)
+        for t in 0.02 + 0.5 * np.arange(8)
+    ]
     assert numbers(clip) == shown
 
 
@@ -132,7 +146,12 @@ def test_a_still_image_is_no_video() -> None:
 )
 def test_limits_are_checked_in_the_header(limits: Limits, reason: str) -> None:
     assert refusal(video(50), limits).reason == reason
-    assert clip_of(video(50), limits=Limits(max_pixels=48 * 64, max_frames=50, max_duration_s=2.0)).frames.shape[0] == 4
+    assert (
+        clip_of(
+            video(50), limits=Limits(max_pixels=48 * 64, max_frames=50, max_duration_s=2.0)
+        ).frames.shape[0]
+        == 4
+    )
 
 
 def with_index_first(data: bytes) -> bytes:

@@ -74,7 +74,9 @@ def sound() -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+        )
         samples.sample_rate = 16000
         container.mux(stream.encode(samples))
         container.mux(stream.encode())

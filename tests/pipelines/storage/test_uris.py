@@ -37,7 +37,9 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path: os.PathLike[str])
     assert uris.list_names(f"{tmp_path}/folder") == ["file"]
 
 
-def test_an_interrupted_write_to_object_storage_leaves_the_old_content(object_store: ObjectStore) -> None:
+def test_an_interrupted_write_to_object_storage_leaves_the_old_content(
+    object_store: ObjectStore,
+) -> None:
     object_store.make_bucket("atomic")
     uris.write_bytes("s3://atomic/folder/file", b"old")
     with pytest.raises(RuntimeError):

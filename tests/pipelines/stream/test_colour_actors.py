@@ -66,7 +66,9 @@ def assert_same(ours: list[dict[str, np.ndarray]], expected: list[dict[str, np.n
         assert block.keys() == other.keys()
         for name in KEYS:
             assert np.array_equal(block[name], other[name]), name
-        valid = block[schema.VALID]  # the others have a neighbour's pixels, here with their own colours
+        valid = block[
+            schema.VALID
+        ]  # the others have a neighbour's pixels, here with their own colours
         assert block["global_crops"].shape == other["global_crops"].shape
         assert np.array_equal(block["global_crops"][valid], other["global_crops"][valid])
 
@@ -74,9 +76,13 @@ def assert_same(ours: list[dict[str, np.ndarray]], expected: list[dict[str, np.n
 def test_actors_give_the_decode_tasks_blocks_in_its_order_bad_samples_included(
     ray_session: None, order: Listed
 ) -> None:
-    generator = ViewGenerator(simclr_views(96), seed=3)  # of the size at which views are blurred as well
+    generator = ViewGenerator(
+        simclr_views(96), seed=3
+    )  # of the size at which views are blurred as well
     crops = stream(order, generator, photometric=False)
-    changed = blocks(colour_actors.change_colours(crops, generator, ActorPool(num_actors=2, gpus=0), ROWS))
+    changed = blocks(
+        colour_actors.change_colours(crops, generator, ActorPool(num_actors=2, gpus=0), ROWS)
+    )
     assert_same(changed, blocks(stream(order, generator, photometric=True)))
     valid = np.concatenate([block[schema.VALID] for block in changed])
     assert np.flatnonzero(~valid).tolist() == [5, 21]
@@ -90,7 +96,9 @@ class Deadly(ViewGenerator):
         self.marker = marker
         self.asked = 0
 
-    def photometric(self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor) -> dict[str, Tensor]:
+    def photometric(
+        self, crops: dict[str, Tensor], epoch: Tensor, sample_id: Tensor
+    ) -> dict[str, Tensor]:
         self.asked += 1
         if self.asked == 2 and not self.marker.exists():
             self.marker.touch()
@@ -104,7 +112,9 @@ def test_a_killed_actor_is_replaced_and_no_block_is_lost_or_repeated(
     generator = ViewGenerator(simclr_views(16), seed=3)
     deadly = Deadly(generator.views, 3, marker=tmp_path / "killed")
     crops = stream(order, generator, photometric=False)
-    changed = blocks(colour_actors.change_colours(crops, deadly, ActorPool(num_actors=1, gpus=0), ROWS))
+    changed = blocks(
+        colour_actors.change_colours(crops, deadly, ActorPool(num_actors=1, gpus=0), ROWS)
+    )
     assert deadly.marker.exists()
     assert_same(changed, blocks(stream(order, generator, photometric=True)))
 
@@ -123,5 +133,7 @@ def test_an_actor_adds_its_time_to_the_cropping_and_says_when_the_block_was_read
         name: (x.shape, x.dtype) for name, x in block.items()
     }
     keys = torch.zeros(3, dtype=torch.int64), torch.arange(3)
-    expected = generator.photometric({"global_crops": torch.from_numpy(block["global_crops"])}, *keys)
+    expected = generator.photometric(
+        {"global_crops": torch.from_numpy(block["global_crops"])}, *keys
+    )
     assert np.array_equal(changed["global_crops"], expected["global_crops"])

@@ -57,7 +57,9 @@ def test_members_side_by_side_are_read_at_once_in_any_order(
     uri, content = shard
     ranges = [(512 + 2048 * index, 1000 + index) for index in range(300)]
     ranges = [ranges[index] for index in np.random.default_rng(1).permutation(300)] + [ranges[7]]
-    assert fetch(rows(uri, ranges)) == [content[offset : offset + length] for offset, length in ranges]
+    assert fetch(rows(uri, ranges)) == [
+        content[offset : offset + length] for offset, length in ranges
+    ]
     assert asked == [(512, 2048 * 299 + 1299)]
 
 
@@ -78,12 +80,14 @@ def test_what_lies_far_apart_or_is_to_be_verified_is_read_alone(
     assert fetch(clips) == [content, content] and asked == [(0, SIZE)]
 
 
-def test_one_request_has_a_bounded_size(shard: tuple[str, bytes], asked: list[tuple[int, int]]) -> None:
+def test_one_request_has_a_bounded_size(
+    shard: tuple[str, bytes], asked: list[tuple[int, int]]
+) -> None:
     uri, content = shard
     ranges = [(start, 4096) for start in range(0, SIZE, 8192)]
-    assert b"".join(bytes(part) for part in fetch(rows(uri, ranges)) if isinstance(part, bytes)) == b"".join(
-        content[start : start + 4096] for start, _ in ranges
-    )
+    assert b"".join(
+        bytes(part) for part in fetch(rows(uri, ranges)) if isinstance(part, bytes)
+    ) == b"".join(content[start : start + 4096] for start, _ in ranges)
     assert len(asked) == 3 and max(length for _, length in asked) <= RUN_BYTES
 
 
@@ -95,7 +99,11 @@ def test_each_member_of_a_damaged_shard_is_judged_alone(
     Path(uri).write_bytes(content[:350])
     found = fetch(rows(uri, ranges))
     assert len(asked) == 1 and found[0] == content[:100]
-    assert [part.reason for part in found[1:] if isinstance(part, BadSample)] == ["empty", "truncated", "truncated"]
+    assert [part.reason for part in found[1:] if isinstance(part, BadSample)] == [
+        "empty",
+        "truncated",
+        "truncated",
+    ]
     assert str(found[2]) == "truncated: 50 of 100 bytes are left"
     gone = fetch(rows(str(tmp_path / "gone.tar"), ranges[:2]))
     assert [part.reason for part in gone if isinstance(part, BadSample)] == ["missing", "missing"]

@@ -45,7 +45,9 @@ def listed(files: list[Path]) -> Listed:
 
 
 def work(order: Order, folder: Path | None, shape: shapes.Shape, block_rows: int = 8) -> Ingest:
-    return Ingest(order, shape, block_rows, Limits(), quarantine=str(folder) if folder else None, run="test")
+    return Ingest(
+        order, shape, block_rows, Limits(), quarantine=str(folder) if folder else None, run="test"
+    )
 
 
 def items(*ranges: tuple[int, int]) -> pa.Table:
@@ -61,7 +63,10 @@ def test_blocks_are_whole_and_in_order(files: list[Path]) -> None:
     blocks = list(run_items(items((0, 16), (16, 40)), ingest=work(listed(files), None, Centre(16))))
     assert [len(block[schema.VALID]) for block in blocks] == [8, 8, 8, 8, 8]
     assert np.concatenate([block[schema.POSITION] for block in blocks]).tolist() == list(range(40))
-    assert all(block["image"].shape == (8, 3, 16, 16) and block["image"].dtype == np.uint8 for block in blocks)
+    assert all(
+        block["image"].shape == (8, 3, 16, 16) and block["image"].dtype == np.uint8
+        for block in blocks
+    )
 
 
 def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
@@ -69,7 +74,9 @@ def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
     order = work(listed(files), None, Centre(16), block_rows=16)
     first, *_, last = run_items(items((0, 40)), ingest=order)
     for block in (first, last):
-        seconds = {name: block[name].sum() for name in (schema.FETCH_S, schema.DECODE_S, schema.CROP_S)}
+        seconds = {
+            name: block[name].sum() for name in (schema.FETCH_S, schema.DECODE_S, schema.CROP_S)
+        }
         assert all(0 < value < time.time() - before for value in seconds.values())
         assert all(len(set(block[name])) == 1 for name in seconds)
         assert block[schema.RETRIES].sum() == 0
@@ -81,10 +88,14 @@ def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> 
     crops = Crops(ViewGenerator(simclr_views(16), seed=3), photometric=False)
     large = next(run_items(items((0, 8)), ingest=work(listed(files), None, crops, block_rows=8)))
     small = list(run_items(items((4, 8)), ingest=work(listed(files), None, crops, block_rows=2)))
-    assert np.array_equal(np.concatenate([block["global_crops"] for block in small]), large["global_crops"][4:])
+    assert np.array_equal(
+        np.concatenate([block["global_crops"] for block in small]), large["global_crops"][4:]
+    )
     image = decode(files[5].read_bytes(), max_pixels=10**7)
     keys = torch.zeros(1, dtype=torch.int64), torch.tensor(large[schema.SAMPLE_ID][5:6])
-    assert np.array_equal(crops.generator.make_crops([image], *keys)["global_crops"][0], large["global_crops"][5])
+    assert np.array_equal(
+        crops.generator.make_crops([image], *keys)["global_crops"][0], large["global_crops"][5]
+    )
 
 
 def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path: Path) -> None:
@@ -94,7 +105,10 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
         small = Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
         small.resize((int(name.stem) * 5 // 4, int(name.stem))).save(name)
     views = Views(size=32, groups={"global_crops": CropGroup(count=2, scale=(0.5, 1.0))})
-    shapes = {Crops(ViewGenerator(views, seed=3), photometric=False): "global_crops", Centre(32): "image"}
+    shapes = {
+        Crops(ViewGenerator(views, seed=3), photometric=False): "global_crops",
+        Centre(32): "image",
+    }
     for shape, column in shapes.items():
         rows = work(listed(names), None, shape, block_rows=3)
         block = next(run_items(items((0, 3)), ingest=rows))
@@ -104,7 +118,9 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
         for row, name in enumerate(names):
             image = decode(name.read_bytes(), max_pixels=10**7)
             reductions.append(filler.reduction(row, *image.shape[:2]))
-            picture = decode_jpeg(name.read_bytes(), max_pixels=10**7, reduce=partial(filler.reduction, row))
+            picture = decode_jpeg(
+                name.read_bytes(), max_pixels=10**7, reduce=partial(filler.reduction, row)
+            )
             assert picture is not None
             filler.fill(row, picture)
         assert reductions == [1, 4, 8]  # wherever the boxes lie
@@ -112,10 +128,14 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
         for row, name in enumerate(names):
             filler.fill(row, Picture.whole(decode(name.read_bytes(), max_pixels=10**7)))
         assert np.abs(block[column].astype(int) - whole[column]).mean() < 1
-        assert np.array_equal(block[column][0], whole[column][0]) and not np.array_equal(block[column], whole[column])
+        assert np.array_equal(block[column][0], whole[column][0]) and not np.array_equal(
+            block[column], whole[column]
+        )
 
 
-def test_bad_files_are_quarantined_and_leave_the_others_untouched(files: list[Path], tmp_path: Path) -> None:
+def test_bad_files_are_quarantined_and_leave_the_others_untouched(
+    files: list[Path], tmp_path: Path
+) -> None:
     broken, cut, gone = tmp_path / "text.jpg", tmp_path / "cut.jpg", tmp_path / "gone.jpg"
     broken.write_bytes(b"this is no picture at all")
     jpeg = next(file for file in files if file.suffix == ".jpg").read_bytes()
@@ -126,7 +146,9 @@ def test_bad_files_are_quarantined_and_leave_the_others_untouched(files: list[Pa
     assert block[schema.VALID].tolist() == [True, False, True, False, False, True, True, True]
     clean = next(run_items(items((0, 5)), ingest=work(listed(files), None, Centre(16))))
     assert np.array_equal(block["image"][[0, 2, 5, 6, 7]], clean["image"])
-    assert np.array_equal(block["image"][1], block["image"][0])  # a neighbour's pixels, for batch statistics
+    assert np.array_equal(
+        block["image"][1], block["image"][0]
+    )  # a neighbour's pixels, for batch statistics
     rows = {Path(row["uri"]).name: row for row in quarantine.read(str(folder))}
     reasons = {name: (row["stage"], row["reason"]) for name, row in rows.items()}
     assert reasons["gone.jpg"] == ("fetch", "missing")
@@ -136,19 +158,31 @@ def test_bad_files_are_quarantined_and_leave_the_others_untouched(files: list[Pa
 
 def test_a_block_without_any_good_file_is_marked_not_lost(tmp_path: Path) -> None:
     names = [tmp_path / f"{i}.jpg" for i in range(3)]
-    block = next(run_items(items((0, 3)), ingest=work(listed(names), tmp_path / "q", Centre(16), block_rows=3)))
+    block = next(
+        run_items(
+            items((0, 3)), ingest=work(listed(names), tmp_path / "q", Centre(16), block_rows=3)
+        )
+    )
     assert not block[schema.VALID].any() and block["image"].shape == (3, 3, 16, 16)
 
 
 def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[Path]) -> None:
     generator = ViewGenerator(simclr_views(16), seed=1)
     crops, coloured = (
-        next(run_items(items((0, 8)), ingest=work(listed(files), None, Crops(generator, photometric=done))))
+        next(
+            run_items(
+                items((0, 8)), ingest=work(listed(files), None, Crops(generator, photometric=done))
+            )
+        )
         for done in (False, True)
     )
     keys = [torch.tensor(crops[name]) for name in (schema.EPOCH, schema.SAMPLE_ID)]
-    in_worker = generator({"global_crops": torch.from_numpy(crops["global_crops"])}, *keys)["global_crops"]
-    in_task = generator({"global_crops": torch.from_numpy(coloured["global_crops"])}, *keys, photometric_done=True)
+    in_worker = generator({"global_crops": torch.from_numpy(crops["global_crops"])}, *keys)[
+        "global_crops"
+    ]
+    in_task = generator(
+        {"global_crops": torch.from_numpy(coloured["global_crops"])}, *keys, photometric_done=True
+    )
     difference = (in_worker - in_task["global_crops"]).abs() * min(generator.views.std)
     assert difference.max() <= 0.5 / 255 + 1e-5
 
@@ -169,7 +203,10 @@ def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> 
     clips = [rng.integers(0, 256, (3, *size, 3), dtype=np.uint8) for size in ((40, 60), (50, 30))]
     still = rng.integers(0, 256, (44, 44, 3), dtype=np.uint8)
     keys = np.zeros(3, np.int64), np.array([5, -6, 7])
-    for shape in (Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric), Centre(16)):
+    for shape in (
+        Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric),
+        Centre(16),
+    ):
         whole = filled(shapes.Clips(shape, num_frames=3), [clips[0], still, clips[1]], *keys)
         for t in range(3):
             for name, frame in filled(shape, [clips[0][t], still, clips[1][t]], *keys).items():
@@ -191,16 +228,22 @@ def test_a_long_run_has_no_more_items_than_fit_in_memory() -> None:
     assert len(made.items(0, 10**12)) <= ingest.MAX_ITEMS
 
 
-def test_many_items_are_planned_lazily_and_stay_in_order(ray_session: None, files: list[Path]) -> None:
+def test_many_items_are_planned_lazily_and_stay_in_order(
+    ray_session: None, files: list[Path]
+) -> None:
     made = work(Cycled(listed(files).table), None, Centre(8), block_rows=4)
     many = np.stack([np.arange(0, 800, 4), np.arange(4, 804, 4)], axis=1)
     assert len(many) > ingest.FEW_ITEMS
     stream = ingest.dataset(made, many)
     planner: Any = stream._logical_plan.dag.input_dependencies[0]
     assert type(planner).__name__ == "StreamingRepartition"
-    assert planner.ray_remote_args == {"num_cpus": ingest.PLANNER_CPUS}  # one CPU left is enough for both operators
+    assert planner.ray_remote_args == {
+        "num_cpus": ingest.PLANNER_CPUS
+    }  # one CPU left is enough for both operators
     assert planner.compute.size == 1  # else Ray keeps a quarter of the CPUs for more of its tasks
-    assert type(planner.input_dependencies[0]).__name__ == "FromBlocks"  # made without a task of a whole CPU
+    assert (
+        type(planner.input_dependencies[0]).__name__ == "FromBlocks"
+    )  # made without a task of a whole CPU
     # Ray's coordinator holds the function too: opening it there must not import what only the tasks need.
     held = pickle.dumps(stream._logical_plan.dag.fn)  # type: ignore[attr-defined]
     script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
@@ -224,4 +267,6 @@ class Cycled:
 def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
     reasons = {"missing": 1, "corrupt": 30, "truncated": 60, "empty": 2, "too_long": 7}
     line = quarantine.summary(reasons, 100, 400)
-    assert line == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty)"
+    assert (
+        line == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty)"
+    )

@@ -34,7 +34,9 @@ def manifest(tmp_path: Path) -> Manifest:
                 ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
                 first += size
-    return Manifest(str(tmp_path), 1, "/", tuple(Part(name, sizes) for name, sizes in groups.items()))
+    return Manifest(
+        str(tmp_path), 1, "/", tuple(Part(name, sizes) for name, sizes in groups.items())
+    )
 
 
 def ids(plan: Plan | ManifestOrder, start: int, stop: int) -> list[int]:
@@ -59,7 +61,9 @@ def test_any_cut_gives_the_same_sequence(manifest: Manifest) -> None:
     plan = Plan.fresh(manifest, seed=5)
     whole = ids(plan, 0, 200)
     for size in (1, 7, 16, 64, 199):
-        assert [i for start in range(0, 200, size) for i in ids(plan, start, min(start + size, 200))] == whole
+        assert [
+            i for start in range(0, 200, size) for i in ids(plan, start, min(start + size, 200))
+        ] == whole
 
 
 def test_positions_and_epochs_are_attached(manifest: Manifest) -> None:

@@ -51,13 +51,24 @@ def groups(first: int, *sizes: int) -> tuple[tuple[int, ...], ...]:
 
 OLD = Version(1, groups(0, 7, 13, 20, 20))
 # A later one: 8 rows gone, one row group with all of its rows, and two new row groups.
-NEW = Version(2, (OLD.groups[0], (), tuple(i for i in OLD.groups[2] if i % 7), OLD.groups[3], *groups(100, 9, 16)))
+NEW = Version(
+    2,
+    (
+        OLD.groups[0],
+        (),
+        tuple(i for i in OLD.groups[2] if i % 7),
+        OLD.groups[3],
+        *groups(100, 9, 16),
+    ),
+)
 NEWEST = Version(3, (*NEW.groups[:4], NEW.groups[4][:4], NEW.groups[5], *groups(200, 11)))
 GONE = set(range(60)) - {i for group in NEW.groups for i in group}
 
 
 def plan_of(*spans: tuple[int, Version, int], position: int = 0) -> Plan:
-    ledger = Ledger(position, tuple(Span(start, version.version, width) for start, version, width in spans))
+    ledger = Ledger(
+        position, tuple(Span(start, version.version, width) for start, version, width in spans)
+    )
     return Plan(tuple(version for _, version, _ in spans), ledger, seed=4)  # type: ignore[arg-type]
 
 
@@ -65,7 +76,9 @@ def read(plan: Plan, start: int, stop: int) -> list[tuple[int, int]]:
     """Epoch and sample of the positions [start, stop)."""
     table = pa.concat_tables(plan.rows(start, stop))
     assert table[schema.POSITION].to_pylist() == list(range(start, stop))
-    return list(zip(table[schema.EPOCH].to_pylist(), table[schema.SAMPLE_ID].to_pylist(), strict=True))
+    return list(
+        zip(table[schema.EPOCH].to_pylist(), table[schema.SAMPLE_ID].to_pylist(), strict=True)
+    )
 
 
 def by_epoch(rows: list[tuple[int, int]]) -> dict[int, Counter[int]]:
@@ -76,13 +89,16 @@ def by_epoch(rows: list[tuple[int, int]]) -> dict[int, Counter[int]]:
 def test_windows_of_row_groups_hold_every_sample_once_an_epoch(interleave: int) -> None:
     plan = plan_of((0, OLD, interleave))
     assert by_epoch(read(plan, 0, 180)) == {epoch: Counter(range(60)) for epoch in range(3)}
-    assert [row for start in range(0, 180, 11) for row in read(plan, start, min(start + 11, 180))] == read(plan, 0, 180)
+    assert [
+        row for start in range(0, 180, 11) for row in read(plan, start, min(start + 11, 180))
+    ] == read(plan, 0, 180)
 
 
 def test_interleaved_row_groups_are_mixed() -> None:
     def runs(interleave: int) -> int:
         groups = [
-            next(i for i, g in enumerate(OLD.groups) if s in g) for _, s in read(plan_of((0, OLD, interleave)), 0, 60)
+            next(i for i, g in enumerate(OLD.groups) if s in g)
+            for _, s in read(plan_of((0, OLD, interleave)), 0, 60)
         ]
         return sum(a != b for a, b in pairwise(groups))
 
@@ -102,9 +118,13 @@ def test_a_newer_version_joins_the_running_epoch(switch: int, interleave: int) -
     seen = by_epoch(rows)
     consumed = {sample for epoch, sample in old if epoch == running}
     fresh = {i for group in NEW.groups for i in group}
-    assert seen[running] == Counter(fresh | consumed)  # gone rows only if they had been consumed before
+    assert seen[running] == Counter(
+        fresh | consumed
+    )  # gone rows only if they had been consumed before
     assert seen[running + 1] == Counter(fresh)
-    assert [row for start in range(0, total, 13) for row in read(plan, start, min(start + 13, total))] == rows
+    assert [
+        row for start in range(0, total, 13) for row in read(plan, start, min(start + 13, total))
+    ] == rows
 
 
 def test_several_versions_may_join_one_epoch() -> None:
@@ -138,7 +158,10 @@ def test_a_ledger_takes_a_version_only_from_its_position_on() -> None:
     later = fresh.at(40).onto(2, 1)
     assert later.spans == (Span(0, 1, 1), Span(40, 2, 1))
     assert later.onto(2, 1) == later
-    assert later.onto(3, 4).spans == (Span(0, 1, 1), Span(40, 3, 4))  # stopped again before a step was committed
+    assert later.onto(3, 4).spans == (
+        Span(0, 1, 1),
+        Span(40, 3, 4),
+    )  # stopped again before a step was committed
     assert later.at(40).onto(1, 1).spans == (Span(0, 1, 1),)
     assert Ledger.from_dict(json.loads(json.dumps(later.as_dict()))) == later
 
