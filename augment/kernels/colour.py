@@ -1,7 +1,8 @@
 """The colour changes of one view on the CPU, compiled: planar 16-bit integers, in pieces that stay in the cache.
 
-The formulas are those of `augment.execution.photometric`, with each image's ops in its own order. A view is kept in 128ths of a
-grey level, and changed in 16ths: six times as much, of which the hue makes its circle, fits 16 bits.
+The formulas are those of `augment.execution.photometric`, with each image's ops in its own order.
+A view is kept in 128ths of a grey level, and changed in 16ths: six times as much, of which the hue
+makes its circle, fits 16 bits.
 """
 
 import math

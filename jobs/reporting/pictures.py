@@ -34,7 +34,8 @@ PAGE_COLUMNS = 9
 
 def views(config: PretrainConfig, drawn: preview.Drawn) -> Picture:
     """Show the first images of the first epoch with the views that training makes of them."""
-    finding = f"{config.views.num_views} views of {config.views.size} px of each of {len(drawn.names)} images, first epoch"
+    each = f"{config.views.num_views} views of {config.views.size} px"
+    finding = f"{each} of each of {len(drawn.names)} images, first epoch"
     sheet = preview.contact_sheet(config, drawn, title=finding, page_columns=PAGE_COLUMNS)
     return Picture("views.png", finding, preview.to_png(sheet))
 

@@ -20,7 +20,7 @@ from pipelines.stream import ingest, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed
 from tests.pipelines.media.videos import video
-from tests.pipelines.test_ingest import items, listed
+from tests.pipelines.stream.test_ingest import items, listed
 from tests.shared_data import shared_data
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""augment.execution.kornia_ops: a batch equals one image after the other through Kornia's and torchvision's operators."""
+"""kornia_ops: a batch equals one image after the other through Kornia's and torchvision's operators."""
 
 import math
 from collections.abc import Callable

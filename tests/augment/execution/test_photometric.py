@@ -1,4 +1,4 @@
-"""augment.execution.photometric and augment.execution.photometric_cpu: other executions of the same recipe, held to Kornia's."""
+"""photometric and photometric_cpu: other executions of the same recipe, held to Kornia's."""
 
 from contextlib import AbstractContextManager
 

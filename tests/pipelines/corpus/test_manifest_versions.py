@@ -179,7 +179,7 @@ KILLED = """
 import os, signal, sys
 from pipelines import storage
 from pipelines.manifest import write_manifest
-from tests.pipelines.test_manifest_versions import listing, loose
+from tests.pipelines.corpus.test_manifest_versions import listing, loose
 
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from pipelines.stream.ingest import Ingest
 from pipelines.stream.payload import Part
 from pipelines.stream.shapes import Centre
 from tests.pipelines.media.videos import number_of, video
-from tests.pipelines.test_ingest import listed
+from tests.pipelines.stream.test_ingest import listed
 
 MODULE = "tests.pipelines.media.hostile_decoder"
 MIDDLE = Clip(4, 1, None, 0.5)
