@@ -177,8 +177,8 @@ def test_a_source_found_empty_leaves_the_manifest_alone(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from pipelines import storage
-from pipelines.manifest import write_manifest
+from pipelines.storage import uris
+from pipelines.corpus.manifest_writer import write_manifest
 from tests.pipelines.corpus.test_manifest_versions import listing, loose
 
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
