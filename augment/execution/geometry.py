@@ -66,7 +66,7 @@ def crop_resize(
             size >= LANES and max(height, width) <= MAX_SCALE * size * reduction
         ):  # the boxes of training
             box = top / reduction, left / reduction, height / reduction, width / reduction
-            resize_box(image.reshape(image.shape[0], -1), *box, flip, view)
+            resize_box(image, box, flip, view)
         else:
             assert reduction == 1
             _interpolate(image[top : top + height, left : left + width], flip, size, view)

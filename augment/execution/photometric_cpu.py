@@ -47,8 +47,8 @@ class Changes:
     def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
         self._group, self._draws, self._taps = group, draws, blur_taps(size)
         self._compiled = _compiled_changes(group, draws)
-        self._changed, self._before, self._blurred, self._after = (
-            _any_of(draws, ops) for ops in (group.changes(), BEFORE, ["blur"], AFTER)
+        self._changed, self._before, self._after = (
+            _any_of(draws, ops) for ops in (group.changes(), BEFORE, AFTER)
         )
         # PyTorch's memory starts where a cache line does.
         self._levels = torch.empty((3, size, size), dtype=torch.uint16).numpy()
@@ -70,11 +70,7 @@ class Changes:
                     .numpy()
                 )
             changed = np.empty(images.shape, np.float32) if self._after[index] else out
-            if self._blurred[index]:
-                colour.change(images, self._compiled, index, self._levels, self._levels)
-                colour.blur(self._levels, self._compiled, index, self._taps, changed)
-            else:
-                colour.change(images, self._compiled, index, self._levels, changed)
+            colour.change_colours(images, self._compiled, index, self._taps, self._levels, changed)
             if self._after[index]:
                 unit = self._by_kornia(index, torch.from_numpy(changed), AFTER)
                 out[...] = (unit.mul(255).round() if out.dtype == np.uint8 else unit).numpy()

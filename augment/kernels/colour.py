@@ -9,9 +9,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload, register_jitable
 
+from augment.kernels.compiled import compiled
 from augment.kernels.lanes import lanewise, weigh_pairs
 from augment.kernels.vectors import LANES, Lanes
 
@@ -34,6 +35,7 @@ CHANGES = np.dtype(
 _TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.0014
 _FINE = 16  # of a grey level while it is changed
 _WHITE = 255 * _FINE
+_OUT_TYPES = (np.uint8, np.float32)
 _ONE = (
     65536 // _FINE
 )  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
@@ -86,8 +88,52 @@ def _mixed(colours: tuple[Lanes, ...], factor: Lanes, base: Lanes) -> tuple[Lane
     return tuple(((colour << 4) * factor + base).at_least(0).at_most(_WHITE) for colour in colours)
 
 
-@njit(nogil=True, cache=True)
-def change(
+def change_colours(
+    image: np.ndarray,
+    changes: np.ndarray,
+    index: int,
+    taps: int,
+    levels: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Change the colours of a view, blur and solarise it, as one of `changes` says.
+
+    Args:
+        image: (3, H, W) uint8, contiguous.
+        changes: (B,) of `CHANGES`, the contrast at most once in each.
+        index: Which of them.
+        taps: Length of the longest kernel of a blur, px; below 2 * H and 2 * W.
+        levels: (3, H, W) uint16, contiguous, overwritten: what lies between two changes.
+        out: (3, H, W) uint8, or float32 in [0, 1]; contiguous, overwritten; may be the image.
+
+    Raises:
+        ValueError: an array is none of these. The compiled code writes to memory unchecked.
+    """
+    shape = image.shape
+    if len(shape) != 3 or shape[0] != 3 or levels.shape != shape or out.shape != shape:
+        raise ValueError(
+            f"image, levels and out must be (3, H, W): {shape}, {levels.shape}, {out.shape}"
+        )
+    if image.dtype != np.uint8 or levels.dtype != np.uint16 or out.dtype not in _OUT_TYPES:
+        raise ValueError(
+            "image must be uint8, levels uint16, out uint8 or float32; "
+            f"got {image.dtype}, {levels.dtype}, {out.dtype}"
+        )
+    if not (image.flags.c_contiguous and levels.flags.c_contiguous and out.flags.c_contiguous):
+        raise ValueError("image, levels and out must be contiguous")
+    if changes.dtype != CHANGES or not 0 <= index < len(changes):
+        raise ValueError(f"changes must be of CHANGES and hold index {index}, got {changes.shape}")
+    if changes[index]["sigma"] > 0:
+        if not 0 < taps < 2 * min(shape[1:]):
+            raise ValueError(f"taps must be below twice the side of {shape}, got {taps}")
+        _change(image, changes, index, levels, levels)
+        _blur(levels, changes, index, taps, out)
+    else:
+        _change(image, changes, index, levels, out)
+
+
+@compiled()
+def _change(
     image: np.ndarray, changes: np.ndarray, index: int, levels: np.ndarray, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     """Change the colours of a view, all but the blur and what comes after it.
@@ -134,7 +180,7 @@ def change(
         _give(planes, threshold, result, start)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _change_planes(
     planes: np.ndarray, ops: np.ndarray, numbers: np.ndarray, grey: bool
 ) -> None:  # pragma: no cover - compiled
@@ -150,7 +196,7 @@ def _change_planes(
         _turn_grey(planes, np.uint16(0), np.uint16(0))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take_bytes(
     image: np.ndarray, start: int, planes: np.ndarray
 ) -> None:  # pragma: no cover - compiled
@@ -160,7 +206,7 @@ def _take_bytes(
             plane[x] = np.uint16(row[x]) * _FINE
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _take_levels(
     levels: np.ndarray, start: int, planes: np.ndarray
 ) -> None:  # pragma: no cover - compiled
@@ -170,7 +216,7 @@ def _take_levels(
             plane[x] = row[x] // np.uint16(LEVEL // _FINE)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _give(
     planes: np.ndarray, threshold: int, out: np.ndarray, start: int
 ) -> None:  # pragma: no cover - compiled
@@ -198,14 +244,14 @@ def _finished_for(level: Any, threshold: Any, out: Any) -> Any:
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _solarised(level: np.uint16, threshold: int) -> np.uint16:  # pragma: no cover - compiled
     if threshold == NEVER:  # the same for all: a loop of its own
         return level
     return np.uint16(np.uint16(255 * LEVEL) - level) if level >= np.uint16(threshold) else level
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - compiled
     """Add up the first of (3, N) uint8 or uint16, in their unit."""
     luma = 0.0
@@ -218,7 +264,7 @@ def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - com
     return luma
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover - compiled
     """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
     reach = min(reach, blur_reach(sigma))
@@ -235,17 +281,17 @@ def blur_reach(sigma: float) -> int:
     return max(1, math.ceil(_TAIL * sigma - 0.5))
 
 
-@njit(nogil=True, cache=True)
-def blur(
+@compiled()
+def _blur(
     image: np.ndarray, changes: np.ndarray, index: int, taps: int, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     """Blur along both axes, mirrored at the edges without repeating them, then solarise.
 
     Args:
-        image: (3, H, W) uint16, contiguous: what `change` made of the view, 128ths of a grey level.
+        image: (3, H, W) uint16, contiguous: what `_change` made of the view, 128ths of a grey level.
         changes: (B,) of `CHANGES`.
         index: Which of them.
-        taps: Most of the kernel; fewer than H and W.
+        taps: Most of the kernel; below 2 * H and 2 * W.
         out: (3, H, W) uint8, or float32 in [0, 1], overwritten; every weight may have lost a 128th of a grey level.
     """
     drawn = changes[index]
@@ -276,7 +322,7 @@ def blur(
                     target[x] = _finished(row[x], threshold, target)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _weigh_row(
     source: np.ndarray,
     start: int,

@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
-from numba import njit
+
+from augment.kernels.compiled import compiled
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 NUM_UNIFORMS = 2 * CROP_TRIES + 3
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_box(
     u: np.ndarray, height: int, width: int, bounds: np.ndarray
 ) -> tuple[int, int, int, int, bool]:  # pragma: no cover - compiled
@@ -42,7 +43,7 @@ def draw_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width, flip
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_boxes(
     u: np.ndarray, height: np.ndarray, width: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:  # pragma: no cover - compiled

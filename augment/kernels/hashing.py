@@ -1,14 +1,15 @@
 """The random numbers of `augment.rng` on the CPU, compiled: the same integers, without an operation for each step."""
 
 import numpy as np
-from numba import njit
+
+from augment.kernels.compiled import compiled
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64, see augment.rng
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _40 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(40)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def hash_keys(
     name: int, epoch: np.ndarray, sample_id: np.ndarray, view: np.ndarray
 ) -> np.ndarray:  # pragma: no cover - compiled
@@ -21,7 +22,7 @@ def hash_keys(
     return hashed
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def expand(state: np.ndarray, num: int) -> np.ndarray:  # pragma: no cover - compiled
     """`augment.rng.uniform_of`: (B,) int64 to (B, num) float32."""
     numbers = np.empty((state.size, num), np.float32)
@@ -33,7 +34,7 @@ def expand(state: np.ndarray, num: int) -> np.ndarray:  # pragma: no cover - com
     return numbers
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _mix(x: np.uint64) -> np.uint64:  # pragma: no cover - compiled
     x = (x ^ (x >> _30)) * _MIX_1
     x = (x ^ (x >> _27)) * _MIX_2

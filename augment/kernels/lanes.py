@@ -1,6 +1,6 @@
 """Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong loop.
 
-Numba's cache goes by the files of the kernels: after a change here, remove `augment/kernels/__pycache__`.
+`README.md` draws the registers and gives every intrinsic in NumPy.
 """
 
 from collections.abc import Callable, Iterable

@@ -3,16 +3,49 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from augment.kernels.compiled import compiled
 from augment.kernels.lanes import SQUARE, transpose, weigh_lanes, weigh_rows
 from augment.kernels.vectors import LANES, WIDE
 
 MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are twice as many of them; see the tests
 
 
-@njit(nogil=True, cache=True)
 def resize_box(
+    image: np.ndarray, box: tuple[float, float, float, float], flip: bool, out: np.ndarray
+) -> None:
+    """Resize a box to a square by a triangle filter as wide as the scale.
+
+    Args:
+        image: (H, W, 3) uint8, contiguous.
+        box: Top, left, height and width, px, perhaps through the middle of pixels; inside the
+            image and at most `MAX_SCALE` times as high and wide as the result.
+        flip: Mirror left to right.
+        out: (3, S, S) uint8, contiguous, overwritten; S >= `LANES`.
+
+    Raises:
+        ValueError: an array or the box is none of these. The compiled code writes to memory unchecked.
+    """
+    top, left, height, width = box
+    size = out.shape[-1]
+    rows, columns = image.shape[:2]
+    if out.shape != (3, size, size) or size < LANES or not _is_plain(out):
+        raise ValueError(f"out must be contiguous uint8 (3, S, S), S >= {LANES}; got {out.shape}")
+    if image.shape != (rows, columns, 3) or not _is_plain(image):
+        raise ValueError(f"image must be contiguous uint8 (H, W, 3), got {image.shape}")
+    if not (0 <= top <= rows - height and 0 <= left <= columns - width):
+        raise ValueError(f"box {box} must lie inside the image of {rows} x {columns} px")
+    if not (0 < height <= MAX_SCALE * size and 0 < width <= MAX_SCALE * size):
+        raise ValueError(f"box {box} must be at most {MAX_SCALE} times the result's {size} px")
+    _resize_box(image.reshape(rows, 3 * columns), top, left, height, width, flip, out)
+
+
+def _is_plain(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and array.flags.c_contiguous
+
+
+@compiled()
+def _resize_box(
     image: np.ndarray,
     top: float,
     left: float,
@@ -21,15 +54,7 @@ def resize_box(
     flip: bool,
     out: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    """Resize a box by a triangle filter as wide as the scale, first down the columns, then along the rows.
-
-    Args:
-        image: (H, 3 * W) uint8, contiguous.
-        top, left, height, width: The box, px, perhaps through the middle of pixels; at most `MAX_SCALE` times as high
-            and wide as the result.
-        flip: Mirror left to right.
-        out: (3, S, S) uint8, contiguous, overwritten; S >= 32.
-    """
+    """Resize first down the columns, then along the rows; the image is (H, 3 * W)."""
     size = out.shape[1]
     first_row, row_weights, num_rows = _triangles(top, height, size)
     first_column, column_weights, num_columns = _triangles(left, width, size)
@@ -68,7 +93,7 @@ def resize_box(
                 transpose(result, taken, 3 * LANES, SQUARE, out, into, size, SQUARE * size)  # type: ignore[call-arg]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _triangles(
     begin: float, length: float, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
@@ -105,7 +130,7 @@ def _triangles(
     return first, weights, num
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _weigh_rows(
     image: np.ndarray,
     top: int,

@@ -1,6 +1,6 @@
 """Emits vector instructions while a kernel is compiled, from arithmetic written in Python (see `lanes`).
 
-Numba's cache goes by the files of the kernels: after a change here, remove `augment/kernels/__pycache__`.
+`README.md` draws the registers and gives every intrinsic in NumPy.
 """
 
 from collections.abc import Callable, Iterable, Iterator
