@@ -4,6 +4,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from models.blocks.positions import sincos_positions
 from models.encoders.encoder import Encoder
 
 
@@ -74,29 +75,3 @@ class VisionTransformerEncoder(Encoder):
         tokens = torch.cat([tokens[:, :num_prefix], visible], dim=1)  # (B, P + K, D)
         encoded: Tensor = vit.norm(vit.blocks(vit.norm_pre(tokens)))
         return encoded[:, num_prefix:]  # (B, K, D)
-
-
-def sincos_positions(grid_size: tuple[int, int], dim: int) -> Tensor:
-    """Make fixed position embeddings: half of the features encode the row, half the column (arXiv:2104.02057).
-
-    Args:
-        grid_size: Rows and columns of patches.
-        dim: D, a multiple of 4.
-
-    Returns:
-        (rows * columns, D) float32, in raster order; wavelengths run from 2 pi to 10000 * 2 pi patches.
-
-    Raises:
-        ValueError: `dim` is no multiple of 4.
-    """
-    if dim % 4:
-        raise ValueError(
-            f"2-D sine-cosine positions need a width that is a multiple of 4, got {dim}"
-        )
-    frequency = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    rows, columns = (torch.arange(length, dtype=torch.float64) for length in grid_size)
-    row, column = torch.meshgrid(rows, columns, indexing="ij")  # (rows, columns) each
-    angles = [place.flatten().unsqueeze(1) * frequency for place in (row, column)]  # (N, D/4) each
-    return torch.cat(
-        [part for angle in angles for part in (angle.sin(), angle.cos())], dim=1
-    ).float()  # (N, D)

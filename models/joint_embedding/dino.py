@@ -71,7 +71,7 @@ class DINOConfig(MethodConfig):
     bottleneck_dim: int = Field(default=256, ge=2, description="features in which prototypes live")
 
 
-class Head(nn.Module):
+class DINOHead(nn.Module):
     """Three layers with GELU, and prototypes of unit length (the authors' weight norm with its scale fixed at 1).
 
     Args:
@@ -124,7 +124,7 @@ class DINO(Method):
         self.groups = [*UNLIKE_VIEWS, *(name for name in views.groups if name not in UNLIKE_VIEWS)]
         self.student_encoder = self.encoder
         self.encoder = frozen_copy(self.student_encoder)
-        self.student_head = Head(self.encoder.embed_dim, config)
+        self.student_head = DINOHead(self.encoder.embed_dim, config)
         self.teacher_head = frozen_copy(self.student_head)
         self.register_buffer("center", torch.zeros(config.num_prototypes))
         self._seen: Tensor | None = (

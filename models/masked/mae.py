@@ -6,15 +6,16 @@ the encoder makes it cheap. It cheats where the loss also counts visible patches
 texture where the targets are raw pixels: hence each patch is normalised by its own mean and deviation.
 """
 
-import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from augment.masking import random_mask
 from augment.recipe import Views, mae_views
+from models.blocks.patchify import patchify, unpatchify
+from models.blocks.token_decoder import TokenDecoder
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, check_views
@@ -55,50 +56,6 @@ class MAEConfig(MethodConfig):
         return self
 
 
-class Decoder(nn.Module):
-    """A light transformer from the visible patches' tokens to the pixels of all patches.
-
-    Args:
-        encoder: Gives the grid, the patch size and the width of the tokens.
-        config: Width, depth and heads.
-    """
-
-    positions: Tensor
-
-    def __init__(self, encoder: "VisionTransformerEncoder", config: MAEConfig) -> None:
-        from timm.models.vision_transformer import Block  # here, as timm takes seconds to import
-
-        from models.encoders.vit import sincos_positions
-
-        super().__init__()
-        dim = config.decoder_dim
-        self.embed = nn.Linear(encoder.embed_dim, dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
-        grid_size = encoder.vit.patch_embed.grid_size
-        self.register_buffer(
-            "positions", sincos_positions(grid_size, dim).unsqueeze(0), persistent=False
-        )  # (1, N, D)
-        self.blocks = nn.Sequential(
-            *(Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth))
-        )
-        self.norm = nn.LayerNorm(dim)
-        self.predict = nn.Linear(dim, 3 * encoder.patch_size**2)
-        nn.init.normal_(self.mask_token, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-
-    def forward(self, visible: Tensor, keep: Tensor) -> Tensor:
-        """Predict all patches (B, N, 3 * patch_size^2) from tokens (B, K, D) of the patches at `keep` (B, K)."""
-        visible = self.embed(visible)  # (B, K, decoder_dim)
-        index = keep.unsqueeze(-1).expand_as(visible)
-        blank = self.mask_token.to(visible.dtype).expand(keep.shape[0], self.positions.shape[1], -1)
-        tokens = blank.scatter(1, index, visible) + self.positions  # (B, N, decoder_dim)
-        prediction: Tensor = self.predict(self.norm(self.blocks(tokens)))
-        return prediction
-
-
 class MAE(Method):
     """ViT encoder on the visible patches, decoder, and squared error on the hidden ones.
 
@@ -125,7 +82,16 @@ class MAE(Method):
             )
         self.mask_ratio = config.mask_ratio
         self.norm_pixels = config.norm_pixels
-        self.decoder = Decoder(self.encoder, config)
+        self.grid: tuple[int, int] = self.encoder.vit.patch_embed.grid_size
+        self.patch_size = self.encoder.patch_size
+        self.decoder = TokenDecoder(
+            self.encoder.embed_dim,
+            3 * self.patch_size**2,
+            self.grid,
+            dim=config.decoder_dim,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the hidden patches.
@@ -164,10 +130,11 @@ class MAE(Method):
         hidden = mask.unsqueeze(-1)
         painted = torch.where(hidden, prediction.float() * deviation + mean, truth)
         original, reconstruction = (
-            self._to_rgb(_unpatchify(patches)) for patches in (truth, painted)
+            self._to_rgb(unpatchify(patches, self.grid, self.patch_size))
+            for patches in (truth, painted)
         )
-        covered = hidden.expand_as(truth)
-        masked = torch.where(_unpatchify(covered), torch.full_like(original, _GREY), original)
+        covered = unpatchify(hidden.expand_as(truth), self.grid, self.patch_size)
+        masked = torch.where(covered, torch.full_like(original, _GREY), original)
         return original, masked, reconstruction
 
     def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,7 +151,7 @@ class MAE(Method):
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Target patches (B, N, 3 * patch_size^2) float32, and what was subtracted and divided out, (B, N, 1) each."""
-        patches = _patchify(images.float(), self.encoder.patch_size)
+        patches = patchify(images.float(), self.patch_size)
         if not self.norm_pixels:
             zero = patches.new_zeros(*patches.shape[:2], 1)
             return patches, zero, zero + 1
@@ -197,21 +164,3 @@ class MAE(Method):
             images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
         )
         return (images * std + mean).clamp(0, 1)
-
-
-def _patchify(images: Tensor, patch_size: int) -> Tensor:
-    num_images, channels, side, _ = images.shape
-    grid = side // patch_size
-    patches = images.reshape(num_images, channels, grid, patch_size, grid, patch_size)
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(
-        num_images, grid * grid, -1
-    )  # (B, N, 3 * p * p)
-
-
-def _unpatchify(patches: Tensor) -> Tensor:
-    num_images, num_patches, width = patches.shape
-    grid, patch_size = math.isqrt(num_patches), math.isqrt(width // 3)
-    pixels = patches.reshape(num_images, grid, grid, 3, patch_size, patch_size)
-    return pixels.permute(0, 3, 1, 4, 2, 5).reshape(
-        num_images, 3, grid * patch_size, -1
-    )  # (B, 3, S, S)

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.blocks.heads import mlp
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.encoders.resnet_small import ResNetSmall
-from models.encoders.vit import VisionTransformerEncoder, sincos_positions
+from models.encoders.vit import VisionTransformerEncoder
 
 
 @pytest.mark.parametrize(
@@ -172,19 +171,6 @@ def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
     assert torch.cdist(positions[0, 1:], positions[0, 1:]).fill_diagonal_(1).min() > 0.1
 
 
-def test_positions_hold_sines_and_cosines_of_row_and_column() -> None:
-    positions = sincos_positions((3, 5), 8)
-    assert positions.shape == (15, 8)
-    row, column = 2.0, 3.0
-    angles = torch.tensor([row, row / 100, column, column / 100])
-    expected = torch.stack(
-        [angles[:2].sin(), angles[:2].cos(), angles[2:].sin(), angles[2:].cos()]
-    ).flatten()
-    torch.testing.assert_close(positions[2 * 5 + 3], expected)
-    with pytest.raises(ValueError, match="multiple of 4"):
-        sincos_positions((2, 2), 6)
-
-
 def test_patch_tokens_are_in_raster_order() -> None:
     encoder = build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 32)
     assert isinstance(encoder, VisionTransformerEncoder)
@@ -195,12 +181,3 @@ def test_patch_tokens_are_in_raster_order() -> None:
         1, -2
     )  # (1, N, D)
     assert embedded.abs().sum(-1).nonzero()[:, 1].tolist() == [2 * 8 + 5]
-
-
-def test_heads_have_no_bias_before_batch_norm() -> None:
-    layers = list(mlp((4, 6, 5, 3), norm=True, last_norm=False))
-    biases = [layer.bias is not None for layer in layers if isinstance(layer, nn.Linear)]
-    assert biases == [False, False, True] and isinstance(layers[-1], nn.Linear)
-    assert mlp((4, 3), last_norm=True)(torch.randn(8, 4)).mean(0).abs().max() < 1e-5
-    with pytest.raises(ValueError, match="dims"):
-        mlp((4,))

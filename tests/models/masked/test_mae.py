@@ -7,9 +7,10 @@ from torch import Tensor
 
 from augment.masking import random_mask
 from augment.recipe import mae_views
+from models.blocks.patchify import patchify, unpatchify
 from models.encoders.factory import EncoderConfig
 from models.encoders.vit import VisionTransformerEncoder
-from models.masked.mae import MAE, MAEConfig, _patchify, _unpatchify
+from models.masked.mae import MAE, MAEConfig
 from models.method import Batch
 from models.registry import build_method
 
@@ -68,8 +69,9 @@ def test_hidden_pixels_do_not_reach_the_prediction() -> None:
     method = build()
     batch = make_batch(tiles(4))
     _, mask = draw_mask(method, batch)
-    patches = _patchify(batch["views"]["global_crops"][0], 4)
-    other = _unpatchify(torch.where(mask.unsqueeze(-1), torch.randn_like(patches), patches))
+    patches = patchify(batch["views"]["global_crops"][0], 4)
+    changed = torch.where(mask.unsqueeze(-1), torch.randn_like(patches), patches)
+    other = unpatchify(changed, (8, 8), 4)
     torch.testing.assert_close(
         method._predict(other, batch)[2],
         method._predict(batch["views"]["global_crops"][0], batch)[2],
@@ -163,7 +165,7 @@ def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_
         batch = make_batch(tiles(4))
         images = batch["views"]["global_crops"][0]
         _, mask = draw_mask(method, batch)
-        hidden = _unpatchify(mask.unsqueeze(-1).expand(-1, -1, 48))
+        hidden = unpatchify(mask.unsqueeze(-1).expand(-1, -1, 48), (8, 8), 4)
         original, masked, painted = method.reconstruct(batch)
         expected = (
             torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[:, :SIZE, :SIZE] / 255
@@ -179,13 +181,6 @@ def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_
             method, "_predict", lambda *_, mask=mask, target=target: (mask, None, target)
         )
         torch.testing.assert_close(method.reconstruct(batch)[2], original, rtol=0, atol=1e-5)
-
-
-def test_patches_are_cut_in_raster_order_and_put_back() -> None:
-    images = tiles(2)
-    patches = _patchify(images, 4)
-    torch.testing.assert_close(patches[1, 8 + 2], images[1, :, 4:8, 8:12].flatten())
-    assert torch.equal(_unpatchify(patches), images)
 
 
 def test_loss_is_float32_under_autocast() -> None:

@@ -1,0 +1,32 @@
+"""Fixed position embeddings of a grid of patches."""
+
+import torch
+from torch import Tensor
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Make fixed position embeddings: half the features for the row, half for the column.
+
+    Those of MAE (arXiv:2111.06377) and MoCo v3 (arXiv:2104.02057).
+
+    Args:
+        grid: Rows and columns of patches.
+        dim: D, a multiple of 4.
+
+    Returns:
+        (rows * columns, D) float32, in raster order; wavelengths run from 2 pi to 10000 * 2 pi
+        patches.
+
+    Raises:
+        ValueError: `dim` is no multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(
+            f"2-D sine-cosine positions need a width that is a multiple of 4, got {dim}"
+        )
+    frequency = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, columns = (torch.arange(length, dtype=torch.float64) for length in grid)
+    row, column = torch.meshgrid(rows, columns, indexing="ij")  # (rows, columns) each
+    angles = [place.flatten().unsqueeze(1) * frequency for place in (row, column)]  # (N, D/4) each
+    waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+    return torch.cat(waves, dim=1).float()  # (N, D)
