@@ -30,7 +30,7 @@ from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
 from jobs.setup.launch import WORKER_ENV
-from pipelines.corpus.listing import media_of
+from pipelines.corpus.file_kinds import media_of
 from pipelines.media.image import BadSample
 
 mpl.use("agg")

@@ -18,7 +18,8 @@ from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import ClusterConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
-from pipelines.corpus.listing import LEFT_OUT, list_source
+from pipelines.corpus.listed_rows import LEFT_OUT
+from pipelines.corpus.listing import list_source
 from pipelines.embeddings import embed
 from pipelines.media.image import Limits
 from pipelines.stream import ingest, shapes

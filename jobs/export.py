@@ -49,7 +49,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     uri = launch.user_uri("artifact", config.artifact)
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
         encoder = load_artifact(uri)
-        manifest = manifest_of(source, uris.join(out, "manifest"), config.clip.per_video)
+        manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
         there = set(uris.list_names(uris.join(out, "embeddings")))
         wanted = sinks.parts(manifest.num_rows, config.part_rows)

@@ -36,7 +36,7 @@ def index(config: IndexConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     before = _before(out, source)
     with launch.session(config.cluster, train=False, paths=(out, source)):
-        manifest = make_manifest(source, out, config.clip.per_video)
+        manifest = make_manifest(config.source, out, config.clip.per_video)
     unchanged = before is not None and before.version == manifest.version
     diff = Diff(0, 0, 0, manifest.num_rows) if unchanged else manifest.diff
     what = "unchanged" if unchanged else str(diff) if before else "new"

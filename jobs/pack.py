@@ -170,7 +170,7 @@ def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> i
         for table in parquet_source.stage(source, staging):
             order.add(table)
         return parquet_source.num_rows(source)
-    manifest = manifest_of(source, uris.join(work.out, "source"))
+    manifest = manifest_of(config.source, uris.join(work.out, "source"))
     for table in samples_of(manifest):
         order.add(table)
     return manifest.num_rows

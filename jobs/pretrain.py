@@ -106,7 +106,7 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
         InputError: the source holds no samples, more than the method has room for, or clips for a method of images; or
             its manifest was made anew since.
     """
-    manifest = manifest_of(config.source.uri, run.path(MANIFEST), config.clip.per_video)
+    manifest = manifest_of(config.source, run.path(MANIFEST), config.clip.per_video)
     check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
     _check_rows(config, manifest)
     ledger = run.ledger()

@@ -73,7 +73,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         if not any(char in source for char in "*?[{") and (problem := uris.reachable(source)):
             raise InputError(f"source.uri {problem}")
         with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
-            manifest = manifest_of(source, folder, config.clip.per_video)
+            manifest = manifest_of(config.source, folder, config.clip.per_video)
             check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
             drawn = draw(
                 config,

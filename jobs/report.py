@@ -312,13 +312,14 @@ def _bad(found: Found) -> list[Html]:
 def _left_out(manifest: Manifest) -> list[tuple[Any, ...]]:
     """Reason, count and a few examples of the files that are no samples; the first table of them is looked at."""
     table = next(manifest.read_left_out(), schema.QUARANTINE.empty_table()).select(
-        [schema.URI, "reason", "message"]
+        [schema.URI, schema.MEMBER, "reason", "message"]
     )
     examples: dict[str, list[str]] = {}
     for row in table.to_pylist():
         shown = examples.setdefault(row["reason"], [])
         if len(shown) < NUM_EXAMPLES:
-            shown.append(": ".join(text for text in (row[schema.URI], row["message"]) if text))
+            texts = (row[schema.URI], row[schema.MEMBER], row["message"])
+            shown.append(": ".join(text for text in texts if text))
     return [
         (reason, count, html.lines(examples.get(reason, [])))
         for reason, count in sorted(manifest.left_out.items())

@@ -11,6 +11,7 @@ ROW = "row"  # int64, the sample's place among all rows ever stored in its manif
 URI = "uri"
 OFFSET = "offset"
 LENGTH = "length"
+MEMBER = "member"
 EPOCH = "epoch"
 POSITION = "position"
 VALID = "valid"
@@ -35,7 +36,7 @@ MANIFEST = pa.schema(
         pa.field(URI, pa.string(), nullable=False),
         pa.field(OFFSET, pa.int64(), nullable=False),  # bytes; 0 for a loose object
         pa.field(LENGTH, pa.int64(), nullable=False),  # bytes
-        pa.field("member", pa.string()),  # name inside a tar shard; null for a loose object
+        pa.field(MEMBER, pa.string()),  # name inside a tar shard; null for a loose object
         pa.field(
             "etag", pa.string(), nullable=False
         ),  # object store's etag, or size-mtime_ns of a local file
@@ -50,6 +51,7 @@ QUARANTINE = pa.schema(
         pa.field(URI, pa.string(), nullable=False),
         pa.field(OFFSET, pa.int64(), nullable=False),
         pa.field(LENGTH, pa.int64(), nullable=False),
+        pa.field(MEMBER, pa.string()),  # as in the manifest
         pa.field("stage", pa.string(), nullable=False),  # index | fetch | decode
         pa.field(REASON, pa.string(), nullable=False),
         pa.field("message", pa.string(), nullable=False),

@@ -85,7 +85,7 @@ def recipe_names() -> list[str]:
 
 def _assign(raw: DictConfig, key: str, text: str) -> None:
     """Set one dotted key; the value is read as YAML, so that numbers, lists and null mean what they look like."""
-    if key.rpartition(".")[2] in ("uri", "out", "artifact", "run", "address"):
+    if key.rpartition(".")[2] in ("uri", "out", "artifact", "run", "address", "members"):
         value: Any = text  # a path may look like YAML
     else:
         try:

@@ -1,19 +1,25 @@
 """What a job is given: an artifact, a corpus and its manifest."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 from ray.exceptions import RayTaskError
 
 from jobs.setup.command_line import InputError
+from jobs.setup.sections import SourceConfig
 from models import artifact
 from models.artifact import Artifact
+from pipelines.corpus.entry import EVERYTHING, Selection
+from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.schema import VIDEO
+from pipelines.storage import uris
 
 PROGRESS_S = 5.0
 
@@ -30,29 +36,49 @@ def load_artifact(uri: str) -> Artifact:
         raise InputError(f"artifact {uri} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
-def make_manifest(source: str, out: str, per_video: int | None = None) -> Manifest:
-    """List a source into a manifest; both URIs absolute; each video `per_video` times, or as often as before, or once.
+def make_manifest(source: SourceConfig | str, out: str, per_video: int | None = None) -> Manifest:
+    """List a source into a manifest at an absolute URI; what is not given is as it was listed before.
+
+    Args:
+        source: What to list, or its URI alone.
+        out: Where the manifest lies or shall lie.
+        per_video: Samples of each video.
 
     Raises:
         InputError: the source is missing, refused or holds no samples, or somebody else wrote the version meanwhile.
     """
-    if per_video is None:
-        per_video = open_manifest(out).per_video if versions(out) else 1
+    source = _given(source)
+    uri = uris.absolute(source.uri)
+    listed = open_manifest(out).selection if versions(out) else EVERYTHING
+    selection = _selection(source, per_video, listed)
     try:
-        tables = _with_progress(list_source(source, per_video=per_video))
-        manifest = write_manifest(out, source, tables, per_video=per_video)
+        tables = _with_progress(list_source(uri, selection))
+        manifest = write_manifest(out, uri, tables, selection)
     except ValueError as error:
         raise InputError(str(error)) from None
     except RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise InputError(str(error.cause)) from None
         raise
-    left = ", ".join(f"{count} x {reason}" for reason, count in manifest.left_out.items())
+    left = told(manifest.left_out)
     print(
-        f"indexed {manifest.num_rows} samples of {source}{f'; left out: {left}' if left else ''}",
+        f"indexed {manifest.num_rows} samples of {uri}{f'; left out: {left}' if left else ''}",
         file=sys.stderr,
     )
     return manifest
+
+
+def _given(source: SourceConfig | str) -> SourceConfig:
+    return SourceConfig(uri=source) if isinstance(source, str) else source
+
+
+def _selection(source: SourceConfig, per_video: int | None, listed: Selection) -> Selection:
+    """Return what is to be a sample: what is given, else what was listed before."""
+    return Selection(
+        per_video=listed.per_video if per_video is None else per_video,
+        members=listed.members if source.members is None else source.members,
+        any_name=listed.any_name if source.any_name is None else source.any_name,
+    )
 
 
 def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -68,24 +94,48 @@ def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield table
 
 
-def manifest_of(source: str, fallback: str, per_video: int | None = None) -> Manifest:
+def manifest_of(
+    source: SourceConfig | str, fallback: str, per_video: int | None = None
+) -> Manifest:
     """Open the manifest of a source: the source itself where it is one, else the one at `fallback`, made if missing.
 
     Raises:
-        InputError: the source is missing, refused or holds no samples; or its videos are listed with another number of
-            clips than `per_video`.
+        InputError: the source is missing, refused or holds no samples; or it was listed with other clips, members or
+            names than asked for.
     """
-    place = source if versions(source) else fallback
+    source = _given(source)
+    uri = uris.absolute(source.uri)
+    place = uri if versions(uri) else fallback
     if not versions(place):
         return make_manifest(source, fallback, per_video)
     manifest = open_manifest(place)
-    listed = manifest.per_video
-    if per_video not in (None, listed) and (VIDEO in manifest.media or not listed):
-        raise InputError(
-            f"clip.per_video {per_video}, but {place} was listed with {listed}: leave it out or set "
-            f"clip.per_video={listed}, or make another manifest with jobs.index clip.per_video={per_video}"
-        )
+    _check_selection(manifest, source, per_video)
     return manifest
+
+
+def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | None) -> None:
+    listed = manifest.selection
+    wanted = _selection(source, per_video, listed)
+    if VIDEO not in manifest.media and listed.per_video:  # no video to take another number of
+        wanted = replace(wanted, per_video=listed.per_video)
+    if wanted == listed:
+        return
+    shown = {
+        "clip.per_video": (wanted.per_video, listed.per_video),
+        "source.members": (",".join(wanted.members), ",".join(listed.members) or "null"),
+        "source.any_name": (wanted.any_name, listed.any_name),
+    }
+    key, now, then = next((key, *pair) for key, pair in shown.items() if pair[0] != pair[1])
+    command = _command(manifest, f"{key}={now}")
+    raise InputError(
+        f"{key} {now}, but {manifest.uri} was listed with {then}: leave it out, or list anew with {command}"
+    )
+
+
+def _command(manifest: Manifest, *more: str) -> str:
+    """Return the command line that adds a version to a manifest."""
+    words = [f"source.uri={manifest.source}", *more, f"out={manifest.uri}"]
+    return shlex.join(["python", "-m", "jobs.index", *words])
 
 
 def check_media(manifest: Manifest, *, as_frames: bool, method: str) -> None:

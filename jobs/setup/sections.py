@@ -2,12 +2,22 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from augment.frozen import Frozen
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
+
+
+def _globs(value: object) -> object:
+    """Take one glob, or several between commas, as a list of them."""
+    if not isinstance(value, str):
+        return value
+    return None if value in ("", "null") else [glob.strip() for glob in value.split(",")]
+
+
+Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_globs)]
 
 
 class SourceConfig(Frozen):
@@ -16,6 +26,16 @@ class SourceConfig(Frozen):
     uri: str = Field(
         min_length=1,
         description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest",
+    )
+    members: Annotated[Globs | None, BeforeValidator(_globs)] = Field(
+        None,
+        description="globs of the members of .tar shards to take, between commas, as *.jpg,*.png; * crosses folders; "
+        "null: as listed, or all",
+    )
+    any_name: bool | None = Field(
+        None,
+        description="tell files whose names do not say what they hold by their first bytes, one request each; "
+        "null: as listed, or false",
     )
     max_pixels: int = Field(
         100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px"

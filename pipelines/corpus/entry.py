@@ -1,6 +1,7 @@
 """What a listing works on, a place, and what it finds there: entries, before anybody knows whether they are samples."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 
@@ -24,6 +25,29 @@ class Place:
     shares: int = 1
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What of a source is a sample.
+
+    Attributes:
+        per_video: Samples of each video, one a clip; 0 leaves videos out.
+        members: Globs of the members of tar shards that are taken, in which `*` crosses folders; empty: all.
+        any_name: Whether a file whose name does not tell what it holds is told by its first bytes.
+    """
+
+    per_video: int = 1
+    members: tuple[str, ...] = ()
+    any_name: bool = False
+
+    def takes(self, member: str) -> bool:
+        """Tell whether a member of a shard is one of those wanted."""
+        name = member.removeprefix("./")
+        return not self.members or any(fnmatchcase(name, glob) for glob in self.members)
+
+
+EVERYTHING = Selection()
+
+
 class Entry(NamedTuple):
     """A file or object.
 
@@ -32,12 +56,14 @@ class Entry(NamedTuple):
         size: Bytes.
         etag: The object store's, or size and time of a local file.
         problem: Why it is no sample whatever it holds; None: its name decides.
+        message: More of it, for a person.
     """
 
     uri: str
     size: int = 0
     etag: str = ""
     problem: str | None = None
+    message: str | None = None
 
 
 def is_hidden(path: str) -> bool:

@@ -1,6 +1,7 @@
 """The files of a source that are no samples: streamed to a quarantine table of stage `index`, and counted by reason."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -9,10 +10,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.corpus.listing import LEFT_OUT, MESSAGE
+from pipelines.corpus.listed_rows import LEFT_OUT, MESSAGE
 
 NO_EPOCH = -1  # the index comes before any epoch
-_KEPT = (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
+MOST_REASONS = 20  # of a list that people read, or that a version of a manifest holds
+MOST_COUNTED = 2000  # while a corpus is listed: every odd suffix makes a reason of its own
+OTHERS = "others"
+_KEPT = (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH, schema.MEMBER)
+
+
+def most_frequent(counts: Mapping[str, int], most: int = MOST_REASONS) -> dict[str, int]:
+    """Keep the most frequent reasons in their order, and the sum of all others as `others`."""
+    known = Counter({reason: count for reason, count in counts.items() if reason != OTHERS})
+    kept = dict(known.most_common(most))
+    if rest := sum(counts.values()) - sum(kept.values()):
+        kept[OTHERS] = rest
+    return kept
+
+
+def told(counts: Mapping[str, int], most: int = MOST_REASONS) -> str:
+    """Say in one line of bounded length how many there are of each reason."""
+    return ", ".join(f"{count} x {reason}" for reason, count in most_frequent(counts, most).items())
 
 
 class LeftOut:
@@ -24,7 +42,7 @@ class LeftOut:
 
     Attributes:
         path: The file.
-        counts: Rows by reason.
+        counts: Rows by reason; beyond `MOST_COUNTED` of them, the rarest together as `others`.
     """
 
     def __init__(self, path: str, run: str) -> None:
@@ -45,12 +63,14 @@ class LeftOut:
         self._writer.close()
 
     def add(self, listed: pa.Table) -> None:
-        """Take rows of schema `listing.LISTED`; those that are samples are passed over."""
+        """Take rows of schema `listed_rows.LISTED`; those that are samples are passed over."""
         rows = listed.filter(pc.is_valid(listed[LEFT_OUT.name]))
         if not rows.num_rows:
             return
         counted = pc.value_counts(rows[LEFT_OUT.name]).to_pylist()
         self.counts.update({str(row["values"]): row["counts"] for row in counted})
+        if len(self.counts) > MOST_COUNTED:
+            self.counts = Counter(most_frequent(self.counts, MOST_COUNTED // 2))
         columns = {name: rows[name] for name in _KEPT}
         columns |= {"reason": rows[LEFT_OUT.name], "message": pc.fill_null(rows[MESSAGE.name], "")}
         constant = {"stage": "index", schema.EPOCH: NO_EPOCH, "run": self._run, "time": self._time}

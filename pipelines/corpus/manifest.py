@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Diff
+from pipelines.corpus.entry import EVERYTHING, Selection
 from pipelines.storage import uris
 
 
@@ -56,12 +57,12 @@ class Manifest:
         version: Counts from 1.
         source: The URI that was listed.
         parts: The files; those of the version before come first, in its order.
-        left_out: Files that are no samples, by reason.
+        left_out: Files that are no samples, by reason; the rarest together.
         diff: To the version before.
         tombstones: Path of the dead rows below the manifest, None where there are none.
         left_out_table: Path of the files that are no samples below the manifest, None where there are none.
         media: Samples by what they are: image, video.
-        per_video: Samples of each video, one a clip.
+        selection: What of the source is a sample.
     """
 
     uri: str
@@ -73,7 +74,12 @@ class Manifest:
     tombstones: str | None = None
     left_out_table: str | None = None
     media: dict[str, int] = field(default_factory=dict)
-    per_video: int = 1
+    selection: Selection = EVERYTHING
+
+    @property
+    def per_video(self) -> int:
+        """Samples of each video, one a clip."""
+        return self.selection.per_video
 
     @property
     def num_rows(self) -> int:
@@ -144,7 +150,16 @@ class Manifest:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
         if self.left_out_table:
             for batch in _parquet(uris.join(self.uri, self.left_out_table)).iter_batches():
-                yield pa.Table.from_batches([batch])
+                yield quarantined(pa.Table.from_batches([batch]))
+
+
+def quarantined(table: pa.Table) -> pa.Table:
+    """Complete a table that was written before members had a column of their own."""
+    missing = [name for name in schema.QUARANTINE.names if name not in table.column_names]
+    for name in missing:
+        kind = schema.QUARANTINE.field(name).type
+        table = table.append_column(name, pa.nulls(table.num_rows, kind))
+    return table.select(schema.QUARANTINE.names).cast(schema.QUARANTINE)
 
 
 @lru_cache(maxsize=8)
@@ -194,7 +209,9 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         record["tombstones"],
         record["left_out_table"],
         record["media"],
-        record["per_video"],
+        Selection(
+            record["per_video"], tuple(record.get("members", ())), record.get("any_name", False)
+        ),
     )
 
 

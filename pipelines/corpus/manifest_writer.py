@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.changes import POSITION, ROW_GROUP, Changes
-from pipelines.corpus.left_out import LeftOut
-from pipelines.corpus.listing import LEFT_OUT
+from pipelines.corpus.entry import EVERYTHING, Selection
+from pipelines.corpus.left_out import LeftOut, most_frequent, told
+from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import Manifest, Part, open_manifest, record_uri, versions
 from pipelines.storage import uris
 
@@ -35,7 +36,7 @@ PART_ROWS = 1 << 20
 
 
 def write_manifest(
-    uri: str, source: str, tables: Iterable[pa.Table], *, per_video: int = 1
+    uri: str, source: str, tables: Iterable[pa.Table], selection: Selection = EVERYTHING
 ) -> Manifest:
     """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
 
@@ -44,8 +45,8 @@ def write_manifest(
     Args:
         uri: Where the manifest lies or shall lie.
         source: The URI that was listed, the same for all versions.
-        tables: Rows of schema `listing.LISTED`.
-        per_video: Rows of each video among them.
+        tables: Rows of schema `listed_rows.LISTED`.
+        selection: What of the source is among them.
 
     Returns:
         The new version; the newest there is where the samples are those that it has.
@@ -63,12 +64,10 @@ def write_manifest(
         with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
             media = _take(tables, changes, left_out)
         if not changes.num_listed:
-            seen = ", ".join(
-                f"{count} x {reason}" for reason, count in left_out.counts.most_common(4)
-            )
+            seen = told(left_out.counts, 4) or "an empty folder"
             raise ValueError(
-                f"source.uri {source} holds no images ({seen or 'an empty folder'}): "
-                "give a folder, prefix, glob or tar shards of images"
+                f"source.uri {source} holds no images ({seen}): "
+                f"give a folder, prefix, glob or tar shards of images{_hint(selection)}"
             )
         for rows in before.places() if before else ():
             changes.add_stored(rows)
@@ -76,7 +75,7 @@ def write_manifest(
         diff = changes.diff()
         if (
             before
-            and before.per_video == per_video
+            and before.selection == selection
             and not (diff.added or diff.removed or diff.changed)
         ):
             return before
@@ -89,15 +88,19 @@ def write_manifest(
         version,
         source,
         (*parts, *added),
-        dict(left_out.counts),
+        most_frequent(left_out.counts),
         diff,
         tombstones,
         left,
         media,
-        per_video,
+        selection,
     )
     _commit(manifest)
     return manifest
+
+
+def _hint(selection: Selection) -> str:
+    return "" if selection.any_name else ", or set source.any_name=true where names do not say so"
 
 
 def _take(tables: Iterable[pa.Table], changes: Changes, left_out: LeftOut) -> dict[str, int]:
@@ -223,7 +226,7 @@ def _commit(manifest: Manifest) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "left_out": manifest.left_out,
         "media": manifest.media,
-        "per_video": manifest.per_video,
+        **asdict(manifest.selection),
         "diff": asdict(manifest.diff),
         "tombstones": manifest.tombstones,
         "left_out_table": manifest.left_out_table,

@@ -15,8 +15,10 @@ import ray.data
 
 from pipelines import schema
 from pipelines.corpus.entry import Entry
+from pipelines.corpus.file_kinds import TAR, kind_of, media_of
 from pipelines.corpus.left_out import NO_EPOCH
-from pipelines.corpus.listing import entries, media_of, sample_id
+from pipelines.corpus.listed_rows import sample_id
+from pipelines.corpus.listing import entries
 from pipelines.media.image import BadSample
 from pipelines.packing.pack_plan import SAMPLES
 from pipelines.storage import uris
@@ -49,7 +51,7 @@ def is_parquet(uri: str) -> bool:
         return True
     found = False
     for number, entry in enumerate(entries(uri)):
-        if media_of(entry.uri) or entry.uri.endswith(".tar"):
+        if media_of(entry.uri) or kind_of(entry.uri).what == TAR:
             return False
         found |= entry.uri.lower().endswith(".parquet")
         if number >= PROBED:
@@ -190,5 +192,6 @@ def _values(item: dict[str, Any]) -> Iterator[tuple[bytes, str | None]]:
 
 def _bad_row(sample: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
     found_at = sample | {schema.URI: origin["origin_uri"], schema.OFFSET: origin["origin_offset"]}
+    found_at[schema.MEMBER] = origin["origin_member"]
     problem = BadSample("empty", f"row {origin['origin_offset']} has no bytes")
     return quarantine.bad_row(found_at, problem, stage="fetch", epoch=NO_EPOCH, run="pack")

@@ -16,8 +16,10 @@ import simplejpeg
 from PIL import Image
 
 from pipelines import schema
+from pipelines.corpus.file_kinds import HEAD_BYTES, kind_of_bytes, media_of
 from pipelines.corpus.left_out import NO_EPOCH
-from pipelines.corpus.listing import LISTED, look_up, media_of, sample_id
+from pipelines.corpus.listed_rows import LISTED, sample_id
+from pipelines.corpus.listing import look_up
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import BadSample, Limits
 from pipelines.packing.pack_plan import PackPlan
@@ -35,14 +37,6 @@ _ORIGIN = (
     ("member", pa.string()),
 )
 DONE = pa.schema([*LISTED, *(pa.field(f"origin_{name}", kind) for name, kind in _ORIGIN)])
-_SUFFIXES = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG": "png",
-    b"GIF8": "gif",
-    b"RIFF": "webp",
-    b"II*\0": "tif",
-    b"BM": "bmp",
-}
 
 
 @dataclass(frozen=True)
@@ -205,6 +199,7 @@ def _add(
 
 def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, Any]:
     found_at = row | {schema.URI: row["origin_uri"], schema.OFFSET: row["origin_offset"]}
+    found_at[schema.MEMBER] = row["origin_member"]
     return quarantine.bad_row(found_at, problem, stage=stage, epoch=NO_EPOCH, run="pack")
 
 
@@ -212,7 +207,7 @@ def _suffix(name: str | None, data: bytes) -> str:
     """Suffix of a member: the name's, or what the bytes look like."""
     if name and media_of(name):
         return name.rpartition(".")[2].lower()
-    return next((suffix for magic, suffix in _SUFFIXES.items() if data.startswith(magic)), "jpg")
+    return kind_of_bytes(data[:HEAD_BYTES]).suffix or "jpg"
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import schema
+from pipelines.corpus.left_out import most_frequent
 from pipelines.media.image import BadSample
 from pipelines.storage import uris
 
@@ -26,6 +27,7 @@ def bad_row(
     identity = {
         name: row[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
     }
+    identity[schema.MEMBER] = row.get(schema.MEMBER)
     what = {"stage": stage, "reason": problem.reason, "message": problem.message}
     return identity | what | {schema.EPOCH: epoch, "run": run, "time": datetime.now(UTC)}
 
@@ -52,16 +54,13 @@ def read(folder: str) -> list[dict[str, Any]]:
 
 def count_by_reason(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Count distinct samples by reason, most frequent first."""
-    return dict(
-        Counter(
-            reason for _, reason in {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}
-        ).most_common()
-    )
+    distinct = {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}
+    return most_frequent(Counter(reason for _, reason in distinct))
 
 
 def summary(by_reason: Mapping[str, int], num_bad: int, num_samples: int) -> str:
     """Say in one line what part of the samples is bad, with the top reasons."""
     top = ", ".join(
-        f"{count} {reason}" for reason, count in Counter(by_reason).most_common(NUM_TOP_REASONS)
+        f"{count} {reason}" for reason, count in most_frequent(by_reason, NUM_TOP_REASONS).items()
     )
     return f"{num_bad} of {num_samples} samples ({num_bad / num_samples:.0%}) are bad ({top})"

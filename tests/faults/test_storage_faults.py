@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
-from pipelines.corpus.listing import sample_id
+from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.image import BadSample
 from pipelines.storage import retries, uris
 from pipelines.storage.retries import RETRIES, StorageError

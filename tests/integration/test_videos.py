@@ -98,7 +98,7 @@ def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(
     assert {row["clip"] for row in rows if row["media"] == "video"} == {0, 1}
     with pytest.raises(
         InputError,
-        match=r"was listed with 2: .* or make another manifest with jobs\.index clip\.per_v",
+        match=r"was listed with 2: .* or list anew with python -m jobs\.index .* clip\.per_video=4",
     ):
         manifest_of(place, "", 4)
     assert manifest_of(place, "", None) == manifest_of(place, "", 2) == manifest

@@ -1,16 +1,28 @@
 """The index as a job: what it says of a second run, and what it refuses."""
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from jobs.index import IndexConfig, index
-from jobs.setup.command_line import InputError
-from pipelines.corpus.manifest import versions
+from jobs.setup.command_line import InputError, parse
+from jobs.setup.inputs import manifest_of
+from jobs.setup.sections import SourceConfig
+from pipelines.corpus.manifest import open_manifest, versions
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_globs_on_the_command_line_are_globs() -> None:
+    words = ["source.uri=x", "out=y", "source.members=*.jpg, a/**.png"]
+    config = parse(lambda values: (IndexConfig, values), words)
+    assert config.source.members == ("*.jpg", "a/**.png")
+    assert parse(lambda values: (IndexConfig, values), words[:2]).source.members is None
 
 
 def run(source: Path, out: Path) -> dict[str, Any]:
@@ -39,6 +51,37 @@ def test_a_second_index_tells_what_changed_and_a_third_that_nothing_did(
     assert "left out: 1 x no image (.txt)" in capsys.readouterr().err
 
 
+def test_the_members_and_names_asked_for_are_kept_from_version_to_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "m"
+    source.mkdir()
+    with tarfile.open(source / "x.tar", "w") as tar:
+        for name in ("0.jpg", "0.mask.png", "1.jpg"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+            member = tarfile.TarInfo(f"full/{name}")
+            member.size = 9
+            tar.addfile(member, io.BytesIO(b"\xff\xd8\xff\xe0JFIF\0"))
+    (source / "nameless").write_bytes(b"\xff\xd8\xff\xe0JFIF\0")
+    words = {"uri": str(source), "members": "*.jpg", "any_name": True}
+    config = IndexConfig.model_validate({"source": words, "out": str(out)})
+    assert config.source.members == ("*.jpg",) and index(config)["rows"] == 3
+    table = pa.concat_tables(open_manifest(str(out)).read_left_out())
+    assert set(zip(table["member"].to_pylist(), table["reason"].to_pylist(), strict=True)) == {
+        ("0.jpg", "zero bytes"),
+        ("1.jpg", "zero bytes"),
+        ("0.mask.png", "not in source.members"),
+        ("full/0.mask.png", "not in source.members"),
+    }
+    assert run(source, out)["unchanged"]
+    with pytest.raises(
+        InputError, match=r"source.members \*\.png, but .* 'source.members=\*\.png'"
+    ):
+        manifest_of(SourceConfig(uri=str(out), members=("*.png",)), "")
+    more = {"source": words | {"members": None, "any_name": False}, "out": str(out)}
+    assert index(IndexConfig.model_validate(more))["diff"]["removed"] == 1
+
+
 def test_wrong_sources_are_input_errors(image_folder: Path, tmp_path: Path) -> None:
     run(image_folder / "scene0", tmp_path / "m")
     with pytest.raises(
@@ -47,7 +90,9 @@ def test_wrong_sources_are_input_errors(image_folder: Path, tmp_path: Path) -> N
         run(image_folder / "scene1", tmp_path / "m")
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars" / "x.tar.gz").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"x\.tar\.gz is compressed.*unpack it to \.tar"):
+    with pytest.raises(
+        InputError, match=r"holds no images \(1 x compressed tar \(unpack it to \.tar\)\)"
+    ):
         run(tmp_path / "tars", tmp_path / "n")
     with pytest.raises(InputError, match=r"nothing\*\.jpg matches nothing: check the pattern"):
         run(tmp_path / "nothing*.jpg", tmp_path / "n")

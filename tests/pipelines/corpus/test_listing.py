@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.corpus import listing, local_files, object_keys
-from pipelines.corpus.listing import media_of
+from pipelines.corpus.file_kinds import media_of
 from pipelines.storage import uris
 from pipelines.stream.fetch import fetch
 from tests.object_store import ObjectStore

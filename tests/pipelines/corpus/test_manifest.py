@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from PIL import Image
-from ray.exceptions import RayTaskError
 
 from pipelines import schema
 from pipelines.corpus import manifest_writer as manifests
@@ -89,10 +89,17 @@ def test_tar_members_are_byte_ranges_one_row_group_a_shard(tmp_path: Path) -> No
     assert rows["member"].to_pylist()[:2] == ["000.png", "001.png"]
 
 
-def test_a_compressed_tar_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    (tmp_path / "shard.tar.gz").write_bytes(b"x")
-    with pytest.raises(RayTaskError, match=r"unpack it to \.tar"):
-        list(list_source(str(tmp_path)))
+def test_a_stray_compressed_tar_is_left_out_and_nothing_else_with_it(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(image_folder / "scene0", source)
+    (source / "shard.tar.gz").write_bytes(b"x")
+    manifest = write_manifest(str(tmp_path / "m"), str(source), list_source(str(source)))
+    reason = "compressed tar (unpack it to .tar)"
+    assert manifest.num_rows == 25 and manifest.left_out == {reason: 1}
+    (row,) = next(manifest.read_left_out()).to_pylist()
+    assert (row["uri"], row["reason"]) == (f"{source}/shard.tar.gz", reason)
 
 
 def test_large_corpora_make_several_sorted_parts(

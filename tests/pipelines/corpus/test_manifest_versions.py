@@ -17,7 +17,7 @@ from pipelines import schema
 from pipelines.corpus import manifest_writer as manifests
 from pipelines.corpus import spill
 from pipelines.corpus.changes import Diff
-from pipelines.corpus.listing import LISTED, sample_id
+from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.storage import uris

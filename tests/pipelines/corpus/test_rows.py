@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus import manifest_writer as manifests
-from pipelines.corpus.listing import LISTED, sample_id
+from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.media.image import Limits

@@ -15,7 +15,8 @@ from torch import Tensor
 from augment.generator import ViewGenerator
 from augment.recipe import simclr_views
 from pipelines import schema
-from pipelines.corpus import listing
+from pipelines.corpus.file_kinds import media_of
+from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.image import Limits
 from pipelines.stream import colour_actors, ingest
 from pipelines.stream.colour_actors import ActorPool
@@ -36,13 +37,13 @@ def order(image_folder: Path, tmp_path: Path) -> Listed:
     good = sorted(image_folder.rglob("*.*"))[:20]
     rows = [
         {
-            "sample_id": listing.sample_id(str(file), None, ""),
+            "sample_id": sample_id(str(file), None, ""),
             "uri": str(file),
             "offset": 0,
             "length": file.stat().st_size,
             "member": None,
             "etag": "",
-            "media": listing.media_of(file.name),
+            "media": media_of(file.name),
             "clip": None,
         }
         for file in (*good[:5], broken[0], *good[5:], broken[1])

@@ -18,8 +18,8 @@ from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views, simclr_views
 from pipelines import schema
-from pipelines.corpus import listing
-from pipelines.corpus.listing import sample_id
+from pipelines.corpus.file_kinds import media_of
+from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.image import Limits, decode, decode_jpeg
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.ingest import Ingest, run_items
@@ -36,7 +36,7 @@ def listed(files: list[Path]) -> Listed:
             "length": file.stat().st_size if file.exists() else 1,
             "member": None,
             "etag": "",
-            "media": listing.media_of(file.name),
+            "media": media_of(file.name),
             "clip": None,
         }
         for file in files
@@ -268,5 +268,6 @@ def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
     reasons = {"missing": 1, "corrupt": 30, "truncated": 60, "empty": 2, "too_long": 7}
     line = quarantine.summary(reasons, 100, 400)
     assert (
-        line == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty)"
+        line
+        == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty, 1 others)"
     )
