@@ -1,5 +1,7 @@
 """What a pretraining method is to the training loop."""
 
+import difflib
+from collections.abc import Mapping
 from typing import ClassVar, TypedDict
 
 import torch
@@ -13,6 +15,9 @@ from models.encoders.factory import EncoderConfig, build_encoder
 
 UNLIKE_VIEWS = ("global_crops_1", "global_crops_2")
 """Groups of one view each, whose colours are drawn differently (BYOL, arXiv:2006.07733)."""
+
+ViewGroups = Mapping[str, int | None]
+"""Groups of views to how many views each has; None: any number, of any side, or none at all."""
 
 
 class Batch(TypedDict):
@@ -61,6 +66,7 @@ class Method(nn.Module):
 
     Attributes:
         Config: The class of `config`.
+        view_groups: The groups of views that it eats; any other is refused.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
         encoder: What ships.
         progress: Fraction of the run's steps made, a float32 scalar in the state dict; `after_step` keeps it. What
@@ -68,6 +74,7 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    view_groups: ClassVar[ViewGroups]
     accumulates: ClassVar[bool]
     encoder: Encoder
     progress: Tensor
@@ -76,6 +83,7 @@ class Method(nn.Module):
         self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__()
+        check_views(views, self.view_groups, config.name)
         self.encoder = build_encoder(encoder_config, views.size)
         self.config = config
         self.views = views
@@ -120,17 +128,39 @@ class Method(nn.Module):
         return optim.param_groups(self)
 
 
-def check_views(views: Views, group: str, count: int) -> None:
+def check_views(views: Views, groups: ViewGroups, method: str) -> None:
     """Refuse views that a method cannot eat.
 
+    Args:
+        views: What it would be fed.
+        groups: What it eats.
+        method: Its name.
+
     Raises:
-        ValueError: `views` lacks the group, or the group has another number of views or another side than the encoder.
+        ValueError: a group that it does not eat; or one of another number of views, or of another
+            side, than it needs.
     """
-    found = views.groups[group].count if group in views.groups else 0
-    if found != count:
-        raise ValueError(f"views.groups.{group}.count must be {count} for this method, got {found}")
-    if views.group_size(group) != views.size:
-        raise ValueError(
-            f"views.groups.{group}.size must be left out or equal views.size={views.size}, "
-            f"got {views.group_size(group)}"
-        )
+    for group in views.groups:
+        if group not in groups:
+            raise ValueError(unknown_group(group, groups, method))
+    for group, count in groups.items():
+        if count is None:
+            continue
+        found = views.groups[group].count if group in views.groups else 0
+        if found != count:
+            raise ValueError(
+                f"views.groups.{group}.count must be {count} for method.name={method}, got {found}"
+            )
+        if views.group_size(group) != views.size:
+            raise ValueError(
+                f"views.groups.{group}.size must be left out or equal views.size={views.size}, "
+                f"got {views.group_size(group)}"
+            )
+
+
+def unknown_group(group: str, groups: ViewGroups, method: str) -> str:
+    """Say that a method does not eat a group of views, and which group is meant."""
+    nearest = difflib.get_close_matches(group, groups, n=1, cutoff=0.0)[0]
+    takes = ", ".join(groups)
+    hint = f", nearest views.groups.{nearest}" if len(groups) > 1 else ""
+    return f"unknown key views.groups.{group}: method.name={method} takes {takes}{hint}"

@@ -13,7 +13,7 @@ from augment.recipe import Views
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClipConfig, ClusterConfig, SourceConfig
 from models.encoders.factory import EncoderConfig
-from models.method import MethodConfig
+from models.method import MethodConfig, unknown_group
 from models.optim import OptimConfig
 from models.registry import METHODS
 from pipelines.stream.plan import Plan
@@ -200,11 +200,22 @@ def _pretrain_class(method: str) -> type[PretrainConfig]:
 
 
 def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:
-    """Choose the configuration class of `method.name` and fill in the views of the method's paper for `views.size`.
+    """Choose the configuration class of `method.name` and fill in the views of the method's paper.
 
     Raises:
-        InputError: no such method.
+        InputError: no such method, or a group of views that it does not eat.
     """
+    kind, completed = _completed(values)
+    name = completed["method"]["name"]
+    eaten = METHODS[name].view_groups
+    groups = completed["views"].get("groups")
+    for group in groups if isinstance(groups, dict) else ():
+        if group not in eaten:
+            raise InputError(unknown_group(group, eaten, name))
+    return kind, completed
+
+
+def _completed(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:
     method = values.get("method") or {}
     if not isinstance(method, dict):
         raise InputError(f"method {method} must hold keys: did you mean method.name={method}")
@@ -212,6 +223,8 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     if name not in METHODS:
         raise InputError(f"method.name {name} is unknown: choose one of {', '.join(METHODS)}")
     views = values.get("views") or {}
+    if not isinstance(views, dict):
+        raise InputError(f"views {views} must hold keys: did you mean views.size={views}")
     size = views.get("size", 224)
     if isinstance(size, int) and size >= 8:
         views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
@@ -229,5 +242,5 @@ def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def load_pretrain(values: dict[str, Any]) -> PretrainConfig:
     """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a run directory."""
-    kind, complete = complete_pretrain(values)
+    kind, complete = _completed(values)
     return kind.model_validate(complete)

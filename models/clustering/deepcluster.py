@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, deepcluster_views
+from augment.recipe import CropGroup, Views
 from models.blocks.bank import MAX_ROWS, Bank, check_room
 from models.clustering.k_means import k_means, mutual_information, pca_whitening
 from models.collectives import broadcast, gather, global_mean, rank
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 _INIT_STD = 0.01  # of the classifier's weights, as the authors'
@@ -70,7 +70,7 @@ class DeepCluster(Method):
     """Encoder, classifier, the features of the last pass, and the clusters they fell into."""
 
     Config: ClassVar[type[MethodConfig]] = DeepClusterConfig
-    default_views = staticmethod(deepcluster_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     mean: Tensor
     whitening: Tensor
@@ -80,11 +80,18 @@ class DeepCluster(Method):
     clusterings: Tensor
     stability: Tensor
 
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the single crop and flip of the paper (section 3.3), colours untouched.
+
+        The paper also turns images into edges, which `greyscale` and `sobel` with `p=1` do.
+        """
+        return Views(size=size, groups={_GROUP: CropGroup()})
+
     def __init__(
         self, config: DeepClusterConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 1)
         self.settings = config
         dim, num_clusters = self.encoder.embed_dim, config.num_clusters
         pca_dim = min(config.pca_dim, dim)

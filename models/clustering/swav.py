@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, swav_views
+from augment.presets import local_size, simclr_views
+from augment.recipe import Views
 from models import health
 from models.blocks.heads import mlp, train_where
 from models.blocks.multi_crop import check_crop_sizes, encode_by_size
@@ -21,9 +22,9 @@ from models.blocks.queue import Queue
 from models.collectives import all_reduce_sum, gather, global_mean, world_size
 from models.encoders.factory import EncoderConfig
 from models.losses import cross_view_entropy
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
+_GROUP, _LOCAL = "global_crops", "local_crops"
 _NUM_GLOBAL = 2
 
 
@@ -71,17 +72,30 @@ class SwAV(Method):
     """Encoder, projection head, prototypes, and the prediction of one view's balanced assignment from another's."""
 
     Config: ClassVar[type[MethodConfig]] = SwAVConfig
-    default_views = staticmethod(swav_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: _NUM_GLOBAL, _LOCAL: None}
     accumulates: ClassVar[bool] = False
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the views of appendix A: two large ones, six small ones; colours as in SimCLR.
+
+        Args:
+            size: Side of the large views, px; the small ones have `local_size`.
+        """
+        (colours,) = simclr_views(size).groups.values()
+        large = colours.model_copy(update={"scale": (0.14, 1.0)})
+        small = colours.model_copy(
+            update={"count": 6, "size": local_size(size), "scale": (0.05, 0.14)}
+        )
+        return Views(size=size, groups={_GROUP: large, _LOCAL: small})
 
     def __init__(
         self, config: SwAVConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, _NUM_GLOBAL)
         check_crop_sizes(views, self.encoder)
         self.settings = config
-        self.groups = [_GROUP, *(name for name in views.groups if name != _GROUP)]
+        self.groups = [name for name in self.view_groups if name in views.groups]
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
         self.projection_head = mlp(dims)
         directions = functional.normalize(

@@ -17,12 +17,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment.recipe import Views, amdim_views
+from augment.ops import ColorJitter, Greyscale
+from augment.recipe import CropGroup, Views
 from augment.rng import uniform
 from models.collectives import gather, global_mean, rank
 from models.encoders.factory import EncoderConfig
 from models.encoders.local_global import LocalGlobalEncoder
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 _EXCLUDED = -1e30  # finite: a sample without any negative has then a loss and a gradient of 0
@@ -67,15 +68,23 @@ class AMDIM(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = AMDIMConfig
-    default_views = staticmethod(amdim_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
     encoder: LocalGlobalEncoder
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the two views of section 4: crops of 0.3 to 1, colours changed, a quarter grey."""
+        jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
+        group = CropGroup(
+            count=2, scale=(0.3, 1.0), color_jitter=jitter, greyscale=Greyscale(p=0.25)
+        )
+        return Views(size=size, groups={_GROUP: group})
 
     def __init__(
         self, config: AMDIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         if not isinstance(self.encoder, LocalGlobalEncoder):
             raise ValueError(
                 f"encoder.name={encoder_config.name} has no feature grids of known receptive fields; "

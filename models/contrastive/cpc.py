@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from augment.execution.patches import PatchChanges, change_patches
-from augment.recipe import Views, cpc_views
+from augment.ops import Greyscale
+from augment.presets import SMALL_IMAGE_PX
+from augment.recipe import CropGroup, Views
 from models.collectives import gather, global_mean
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
 from models.encoders.patch_grid import PatchGridEncoder
 from models.health import info_nce_bound
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 _EXCLUDED = (
@@ -67,15 +69,27 @@ class CPC(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = CPCConfig
-    default_views = staticmethod(cpc_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the one crop of section 3.2: 256 of 300 px, mirrored at random, without colour.
+
+        Small images, which are not larger than the view, are cut down to as little as that share,
+        and keep their colours.
+        """
+        share = (256 / 300) ** 2
+        small = size <= SMALL_IMAGE_PX
+        grey = None if small else Greyscale(p=1.0)
+        group = CropGroup(scale=(share, 1.0 if small else share), greyscale=grey)
+        return Views(size=size, groups={_GROUP: group})
 
     def __init__(
         self, config: CPCConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 1)
         check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
         self.patches = config.patches
         dim = self.encoder.embed_dim

@@ -19,9 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.execution.patches import PatchChanges
-from augment.recipe import Views, cpc_v2_views
+from augment.ops import ColorJitter, Greyscale
+from augment.recipe import Views
 from models.collectives import global_mean
 from models.contrastive.cpc import (
+    CPC,
     RowContext,
     RowPrediction,
     check_patch_encoder,
@@ -31,7 +33,7 @@ from models.contrastive.cpc import (
 from models.encoders.factory import EncoderConfig
 from models.encoders.patch_grid import PatchGridEncoder
 from models.health import info_nce_bound
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 
@@ -74,15 +76,22 @@ class CPCv2(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = CPCv2Config
-    default_views = staticmethod(cpc_v2_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the one crop of appendix A.1: CPC's, with colours changed and seldom removed."""
+        jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+        changes = {"color_jitter": jitter, "greyscale": Greyscale(p=0.25)}
+        crop = CPC.default_views(size).groups[_GROUP]
+        return Views(size=size, groups={_GROUP: crop.model_copy(update=changes)})
 
     def __init__(
         self, config: CPCv2Config, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 1)
         check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
         self.patches = config.patches
         self.turns = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}[config.num_directions]

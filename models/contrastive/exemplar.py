@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from augment import rng
-from augment.recipe import Views, exemplar_views
+from augment.ops import Affine, ColorJitter
+from augment.recipe import CropGroup, Views
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 _NO_ROW = 2**63 - 1  # of a class without an exemplar; keeps the rows sorted
@@ -45,16 +46,28 @@ class Exemplar(Method):
     """Encoder, a weight vector for each exemplar, and the classification of its distorted views."""
 
     Config: ClassVar[type[MethodConfig]] = ExemplarConfig
-    default_views = staticmethod(exemplar_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
     exemplar: Tensor
     num_rows: Tensor
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the distorted patches of the paper (section 2.1): moved, zoomed, turned, recoloured.
+
+        The paper cuts its patch out once and moves it by a fifth of its side; here a crop of at
+        least a quarter of the image is drawn anew. Its contrasts along principal components and of
+        saturation are the jitter's.
+        """
+        affine = Affine(p=1.0, degrees=20.0, translate=0.2, scale=(0.7, 1.4), shear=0.0)
+        jitter = ColorJitter(p=1.0, brightness=0.4, contrast=0.5, saturation=0.5, hue=0.1)
+        group = CropGroup(count=2, scale=(0.25, 1.0), flip=0.0, affine=affine, color_jitter=jitter)
+        return Views(size=size, groups={_GROUP: group})
 
     def __init__(
         self, config: ExemplarConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         self.classifier = nn.Linear(self.encoder.embed_dim, config.num_exemplars)
         # The manifest row of each class, ascending: classes are filled in the order of rows, later rows are larger.
         self.register_buffer("exemplar", torch.full((config.num_exemplars,), _NO_ROW))

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment import rng
-from augment.recipe import Views, instance_discrimination_views
+from augment.ops import ColorJitter, Greyscale
+from augment.recipe import CropGroup, Views
 from models.blocks.bank import MAX_ROWS, Bank, check_room
 from models.blocks.heads import mlp
 from models.collectives import all_reduce_sum, gather, global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 _CHUNK_ROWS = 1 << 16  # of a bank that are drawn at once: hashing takes 8 bytes a number
@@ -75,10 +76,20 @@ class InstanceDiscrimination(Method):
     """Encoder, linear head, bank of all samples, and the telling of each view's entry from noise."""
 
     Config: ClassVar[type[MethodConfig]] = InstanceDiscriminationConfig
-    default_views = staticmethod(instance_discrimination_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     log_z: Tensor
     num_z: Tensor
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the single view of the authors' code: strong hue, no blur, the same for small images.
+
+        The authors turn images grey before the jitter; here, as in every recipe, after it.
+        """
+        jitter = ColorJitter(p=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4)
+        group = CropGroup(scale=(0.2, 1.0), color_jitter=jitter, greyscale=Greyscale())
+        return Views(size=size, groups={_GROUP: group})
 
     def __init__(
         self,
@@ -88,7 +99,6 @@ class InstanceDiscrimination(Method):
         seed: int,
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 1)
         self.settings = config
         dims = (self.encoder.embed_dim, config.projection_dim)
         self.projection_head = mlp(dims, last_norm=config.head == "linear_norm")

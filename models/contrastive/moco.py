@@ -15,14 +15,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, moco_v2_views
+from augment.presets import moco_v2_views
+from augment.recipe import Views
 from models import health
 from models.blocks.ema import follow, frozen_copy
 from models.blocks.heads import mlp
 from models.blocks.queue import Queue
 from models.collectives import gather, global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 
@@ -57,6 +58,7 @@ class MoCo(Method):
     """Encoder and head, their teacher, and InfoNCE against a queue of the teacher's keys."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoConfig
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False
 
@@ -64,7 +66,6 @@ class MoCo(Method):
         self, config: MoCoConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         self.temperature = config.temperature
         self.momentum = config.momentum
         hidden = [config.hidden_dim] if config.head == "mlp" else []

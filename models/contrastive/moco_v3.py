@@ -11,14 +11,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment.recipe import Views, byol_views
+from augment.presets import byol_views
+from augment.recipe import Views
 from models import health
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.heads import mlp
 from models.collectives import world_size
 from models.encoders.factory import EncoderConfig
 from models.losses import info_nce
-from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
 
 class MoCoV3Config(MethodConfig):
@@ -51,6 +52,7 @@ class MoCoV3(Method):
     """Encoder with two heads, a teacher with one, and InfoNCE both ways over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoV3Config
+    view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
@@ -62,8 +64,6 @@ class MoCoV3(Method):
         )  # here, as timm takes seconds to import
 
         super().__init__(config, encoder_config, views, seed)
-        for group in UNLIKE_VIEWS:
-            check_views(views, group, 1)
         self.temperature = config.temperature
         self.momentum = config.momentum
         hidden, out = config.hidden_dim, config.projection_dim

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from augment.recipe import Views, simclr_views
+from augment.presets import simclr_views
+from augment.recipe import Views
 from models import health
 from models.blocks.heads import mlp
 from models.collectives import world_size
@@ -32,7 +33,7 @@ from models.losses import (
     soft_nearest_neighbour,
     triplet,
 )
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 
@@ -82,6 +83,7 @@ class SimCLR(Method):
     """Encoder, projection head and a contrastive loss over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = SimCLRConfig
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(simclr_views)
     accumulates: ClassVar[bool] = False
 
@@ -89,7 +91,6 @@ class SimCLR(Method):
         self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         self.loss, self.objective = config.loss, _objective(config)
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
         # Batch norm after both layers, as in the authors' code; the second without scale and shift. It would fix the

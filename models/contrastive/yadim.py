@@ -16,11 +16,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from augment.recipe import Views, yadim_views
+from augment.ops import Affine, ChannelDrop
+from augment.recipe import Views
 from models.collectives import global_mean
-from models.contrastive.amdim import ScoreHead, local_nce, random_place
+from models.contrastive.amdim import AMDIM, ScoreHead, local_nce, random_place
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 
@@ -46,14 +47,21 @@ class YADIM(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = YADIMConfig
-    default_views = staticmethod(yadim_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make two views with AMDIM's changes and CPC v2's, of the whole view."""
+        moved = Affine(p=0.2, translate=0.0, scale=(1.0, 1.0))
+        changes = {"affine": moved, "channel_drop": ChannelDrop(p=0.2)}
+        crop = AMDIM.default_views(size).groups[_GROUP]
+        return Views(size=size, groups={_GROUP: crop.model_copy(update=changes)})
 
     def __init__(
         self, config: YADIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         if not self._has_map(views.size):
             raise ValueError(
                 f"encoder.name={encoder_config.name} has no last feature map whose mean is its embedding; "

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from augment.recipe import Views, byol_views
+from augment.presets import byol_views
+from augment.recipe import Views
 from models.blocks.heads import mlp
 from models.collectives import gather
 from models.encoders.factory import EncoderConfig
-from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
 _VARIANCE_FLOOR = 1e-5  # of the batch norm in the authors' loss
 
@@ -40,6 +41,7 @@ class BarlowTwins(Method):
     """Encoder, projection head, and the cross-correlation of two views over all workers."""
 
     Config: ClassVar[type[MethodConfig]] = BarlowTwinsConfig
+    view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
@@ -47,8 +49,6 @@ class BarlowTwins(Method):
         self, config: BarlowTwinsConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        for group in UNLIKE_VIEWS:
-            check_views(views, group, 1)
         self.redundancy_weight = config.redundancy_weight
         dim = config.projection_dim
         self.projection_head = mlp(

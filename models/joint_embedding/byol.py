@@ -13,12 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, byol_views
+from augment.presets import byol_views
+from augment.recipe import Views
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.heads import mlp
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
 
 class BYOLConfig(MethodConfig):
@@ -44,6 +45,7 @@ class BYOL(Method):
     """Encoder with two heads, a teacher with one, and the distance of prediction and target both ways."""
 
     Config: ClassVar[type[MethodConfig]] = BYOLConfig
+    view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
@@ -51,8 +53,6 @@ class BYOL(Method):
         self, config: BYOLConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        for group in UNLIKE_VIEWS:
-            check_views(views, group, 1)
         self.momentum = config.momentum
         hidden, out = config.hidden_dim, config.projection_dim
         # No bias at their ends, as the authors: the prediction head's norm would subtract the projection's.

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, dino_views
+from augment.presets import blur, byol_views, local_size
+from augment.recipe import CropGroup, Views
 from models import health
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.heads import train_where
@@ -23,7 +24,9 @@ from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.collectives import all_reduce_sum, global_mean
 from models.encoders.factory import EncoderConfig
 from models.losses import cross_view_entropy
-from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
+
+_LOCAL = "local_crops"
 
 
 class DINOConfig(MethodConfig):
@@ -109,19 +112,39 @@ class DINO(Method):
     """A student and a teacher, each an encoder and a head, and the cross entropy of their outputs between views."""
 
     Config: ClassVar[type[MethodConfig]] = DINOConfig
-    default_views = staticmethod(dino_views)
+    view_groups: ClassVar[ViewGroups] = {**dict.fromkeys(UNLIKE_VIEWS, 1), _LOCAL: None}
     accumulates: ClassVar[bool] = False
     center: Tensor
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the views of section 3.2: BYOL's two, cut large, and eight small ones, `local_crops`.
+
+        Args:
+            size: Side of the two large views, px; the small ones have `local_size`.
+        """
+        cut = {"scale": (0.4, 1.0)}
+        large = {
+            name: group.model_copy(update=cut) for name, group in byol_views(size).groups.items()
+        }
+        colours = large[UNLIKE_VIEWS[0]]
+        small = CropGroup(
+            count=8,
+            size=local_size(size),
+            scale=(0.05, 0.4),
+            color_jitter=colours.color_jitter,
+            greyscale=colours.greyscale,
+            blur=blur(size),
+        )
+        return Views(size=size, groups={**large, _LOCAL: small})
 
     def __init__(
         self, config: DINOConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        for group in UNLIKE_VIEWS:
-            check_views(views, group, 1)
         check_crop_sizes(views, self.encoder)
         self.settings = config
-        self.groups = [*UNLIKE_VIEWS, *(name for name in views.groups if name not in UNLIKE_VIEWS)]
+        self.groups = [name for name in self.view_groups if name in views.groups]
         self.student_encoder = self.encoder
         self.encoder = frozen_copy(self.student_encoder)
         self.student_head = DINOHead(self.encoder.embed_dim, config)

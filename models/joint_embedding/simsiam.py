@@ -11,12 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import Views, moco_v2_views
+from augment.presets import moco_v2_views
+from augment.recipe import Views
 from models import health, optim
 from models.blocks.heads import mlp
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
 
@@ -45,6 +46,7 @@ class SimSiam(Method):
     """Encoder with two heads and the cosine of prediction and projection both ways."""
 
     Config: ClassVar[type[MethodConfig]] = SimSiamConfig
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
@@ -52,7 +54,6 @@ class SimSiam(Method):
         self, config: SimSiamConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 2)
         self.fixed_prediction_lr = config.fixed_prediction_lr
         self.stop_gradient = config.stop_gradient
         dim = config.projection_dim

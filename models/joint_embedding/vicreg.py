@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from augment.recipe import Views, byol_views
+from augment.presets import byol_views
+from augment.recipe import Views
 from models.blocks.heads import mlp
 from models.collectives import gather
 from models.encoders.factory import EncoderConfig
-from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, check_views
+from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
 _VARIANCE_FLOOR = 1e-4
 _TARGET_STD = 1.0
@@ -46,6 +47,7 @@ class VICReg(Method):
     """Encoder, projection head, and three terms over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = VICRegConfig
+    view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
 
@@ -53,8 +55,6 @@ class VICReg(Method):
         self, config: VICRegConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        for group in UNLIKE_VIEWS:
-            check_views(views, group, 1)
         self.settings = config
         dim = config.projection_dim
         self.projection_head = mlp(

@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from augment.masking import random_mask
-from augment.recipe import Views, mae_views
+from augment.recipe import CropGroup, Views
 from models.blocks.patchify import patchify, unpatchify
 from models.blocks.token_decoder import TokenDecoder
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, Method, MethodConfig, check_views
+from models.method import Batch, Method, MethodConfig, ViewGroups
 
 if TYPE_CHECKING:
     from models.encoders.vit import VisionTransformerEncoder
@@ -64,9 +64,14 @@ class MAE(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = MAEConfig
-    default_views = staticmethod(mae_views)
+    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = True
     encoder: "VisionTransformerEncoder"
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make the single crop and flip of the paper (appendix A.1), colours untouched."""
+        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.2, 1.0))})
 
     def __init__(
         self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -74,7 +79,6 @@ class MAE(Method):
         from models.encoders.vit import VisionTransformerEncoder
 
         super().__init__(config, encoder_config, views, seed)
-        check_views(views, _GROUP, 1)
         if not isinstance(self.encoder, VisionTransformerEncoder):
             raise ValueError(
                 f"encoder.name={encoder_config.name} cannot leave out hidden patches; method.name=mae needs a vision "

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from augment.generator import ViewGenerator
-from augment.recipe import CropGroup, Views, mae_views, simclr_views
+from augment.presets import simclr_views
+from augment.recipe import CropGroup, Views
+from models.masked.mae import MAE
 
 SAMPLES = torch.tensor([11, -5, 2**40, 3, 8])
 EPOCHS = torch.tensor([0, 0, 1, 1, 0])
@@ -58,7 +60,7 @@ def test_crops_and_views_have_the_documented_layout() -> None:
 
 
 def test_without_colour_changes_a_view_is_its_normalised_crop() -> None:
-    generator = ViewGenerator(mae_views(32), seed=0)
+    generator = ViewGenerator(MAE.default_views(32), seed=0)
     made = crops(generator)
     (view,) = generator(made, EPOCHS, SAMPLES).values()
     restored = denormalised(generator.views, view.transpose(0, 1)) * 255
@@ -111,7 +113,7 @@ def test_views_in_bfloat16_are_those_in_float32_within_twice_the_tolerance(
 
 def test_crops_that_no_change_touches_stay_float32_for_methods_that_predict_them() -> None:
     exact, generator = (
-        ViewGenerator(mae_views(32), 0, dtype) for dtype in (torch.float32, torch.bfloat16)
+        ViewGenerator(MAE.default_views(32), 0, dtype) for dtype in (torch.float32, torch.bfloat16)
     )
     made = crops(generator)
     ours, theirs = (g(made, EPOCHS, SAMPLES)["global_crops"] for g in (generator, exact))

@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
 from models.method import Batch, Method
 from models.registry import METHODS, build_method
@@ -170,6 +172,31 @@ def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
     _, encoder_config = build(name)
     with pytest.raises(ValueError, match=rf"views\.groups\.{group}\.count"):
         build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, wrong, 0)
+
+
+def test_it_eats_the_groups_of_its_own_recipe_and_no_other(name: str) -> None:
+    kind = METHODS[name]
+    views = kind.default_views(SIZE)
+    assert set(views.groups) <= set(kind.view_groups)
+    groups = {**views.groups, "global_crop": CropGroup()}
+    more = views.model_copy(update={"groups": groups})
+    _, encoder_config = build(name)
+    with pytest.raises(ValueError, match=rf"unknown key views\.groups\.global_crop: .*{name}"):
+        build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, more, 0)
+
+
+def test_its_views_of_small_images_are_never_blurred_and_patches_of_8_px_fit(name: str) -> None:
+    for size in (32, 64):
+        views = METHODS[name].default_views(size)
+        assert all(group.blur is None for group in views.groups.values())
+        assert all(views.group_size(group) % 8 == 0 for group in views.groups)
+
+
+def test_its_views_survive_yaml(name: str) -> None:
+    views = METHODS[name].default_views(224)
+    text = yaml.safe_dump(views.model_dump(mode="json"), sort_keys=False)
+    again = Views.model_validate(yaml.safe_load(text))
+    assert again == views and list(again.groups) == list(views.groups)
 
 
 def test_forward_leaves_the_batch_as_it_was(name: str) -> None:

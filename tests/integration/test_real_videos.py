@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from augment.generator import ViewGenerator
-from augment.recipe import simclr_views
+from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Clip, Limits

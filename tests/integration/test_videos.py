@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from augment.generator import ViewGenerator
-from augment.recipe import simclr_views
+from augment.presets import simclr_views
 from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview

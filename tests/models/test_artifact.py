@@ -13,7 +13,8 @@ import skimage.data
 import torch
 from torch import nn
 
-from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, simclr_views
+from augment.presets import simclr_views
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
 from models import artifact
 from models.contrastive.simclr import SimCLRConfig
 from models.encoders.factory import EncoderConfig

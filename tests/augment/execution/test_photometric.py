@@ -20,8 +20,11 @@ from augment.ops import (
     Sobel,
     Solarize,
 )
-from augment.recipe import CropGroup, byol_views, moco_v1_views, simclr_views, swav_views
+from augment.presets import byol_views, simclr_views
+from augment.recipe import CropGroup
 from augment.sample import sample_photometric
+from models.clustering.swav import SwAV
+from models.contrastive.instance_discrimination import InstanceDiscrimination
 
 SIDE = 96
 ONE_OP = {
@@ -40,9 +43,9 @@ ONE_OP = {
 }
 RECIPES = {
     "simclr": simclr_views(SIDE).groups["global_crops"],
-    "moco_v1": moco_v1_views(SIDE).groups["global_crops"],
+    "instance_discrimination": InstanceDiscrimination.default_views(SIDE).groups["global_crops"],
     "byol": byol_views(SIDE).groups["global_crops_2"],
-    "swav": swav_views(SIDE).groups["local_crops"],
+    "swav": SwAV.default_views(SIDE).groups["local_crops"],
 }
 
 

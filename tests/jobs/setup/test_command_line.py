@@ -108,6 +108,19 @@ def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[
         (["encoder.name=resnet50"], "encoder.width=16 has no effect on encoder.name=resnet50"),
         (["other_recipe"], "one recipe at most"),
         (["optim=3"], "optim"),
+        (["views=32"], "views 32 must hold keys: did you mean views.size=32"),
+        (
+            ["views.groups.local_crops.count=6"],
+            "unknown key views.groups.local_crops: method.name=simclr takes global_crops",
+        ),
+        (
+            ["views.groups.count=6"],
+            "unknown key views.groups.count: method.name=simclr takes global_crops",
+        ),
+        (
+            ["method.name=dino", "method.temperature=null", "views.groups.local_crop.blur.p=1"],
+            "takes global_crops_1, global_crops_2, local_crops, nearest views.groups.local_crops",
+        ),
         (["seed=[1"], "seed=[1 is no YAML value"),
     ],
 )

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.recipe import deepcluster_views
 from models.clustering.deepcluster import DeepCluster, DeepClusterConfig
 from models.clustering.k_means import pca_whitening
 from models.method import Batch
@@ -22,7 +21,7 @@ def build(num_rows: int = NUM_ROWS, seed: int = 0, **settings: int) -> DeepClust
     config = DeepClusterConfig(
         **{"num_clusters": 3, "pca_dim": 4, "first_rows": NUM_SAMPLES} | settings
     )  # type: ignore[arg-type]
-    method = build_method(config, ENCODERS[0], deepcluster_views(SIZE), seed)
+    method = build_method(config, ENCODERS[0], DeepCluster.default_views(SIZE), seed)
     assert isinstance(method, DeepCluster)
     method.expect_rows(num_rows)
     return method

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.recipe import swav_views
+from augment.ops import ColorJitter
 from models.clustering.swav import SwAV, SwAVConfig, sinkhorn
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
@@ -14,13 +14,22 @@ from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
 def build(**settings: float) -> SwAV:
     config = SwAVConfig(**{"hidden_dim": 32, "projection_dim": 16, "num_prototypes": 6} | settings)  # type: ignore[arg-type]
-    method = build_method(config, ENCODERS[0], swav_views(SIZE), 0)
+    method = build_method(config, ENCODERS[0], SwAV.default_views(SIZE), 0)
     assert isinstance(method, SwAV)
     return method
 
 
 def scores(num_samples: int = 8, num_clusters: int = 4) -> Tensor:
     return torch.rand(num_samples, num_clusters, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_views_are_multi_crop_with_the_papers_scales_and_simclrs_colours() -> None:
+    views = SwAV.default_views(224).groups
+    assert [(group.count, group.size, group.scale) for group in views.values()] == [
+        (2, None, (0.14, 1.0)),
+        (6, 96, (0.05, 0.14)),
+    ]
+    assert {group.color_jitter for group in views.values()} == {ColorJitter()}
 
 
 def test_sinkhorn_equals_the_papers_loop() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from augment.recipe import amdim_views
 from models.contrastive.amdim import AMDIM, AMDIMConfig, local_nce
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.encoders.local_global import LocalGlobalEncoder
@@ -16,7 +15,9 @@ from tests.small_methods import NUM_SAMPLES, SIZE, make_batch
 
 def build(**settings: float) -> AMDIM:
     config = AMDIMConfig(**{"score_dim": 16} | settings)  # type: ignore[arg-type]
-    method = build_method(config, EncoderConfig(name="amdim", width=8), amdim_views(SIZE), 0)
+    method = build_method(
+        config, EncoderConfig(name="amdim", width=8), AMDIM.default_views(SIZE), 0
+    )
     assert isinstance(method, AMDIM)
     return method
 
@@ -110,4 +111,4 @@ def test_sizes_and_encoders_without_such_grids_are_refused() -> None:
     ):
         build_encoder(EncoderConfig(name="amdim"), 48)
     with pytest.raises(ValueError, match=r"encoder\.name=resnet18_small has no feature grids"):
-        build_method(AMDIMConfig(), EncoderConfig(width=8), amdim_views(SIZE), 0)
+        build_method(AMDIMConfig(), EncoderConfig(width=8), AMDIM.default_views(SIZE), 0)

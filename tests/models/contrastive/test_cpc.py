@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from augment.execution.patches import PatchChanges
-from augment.recipe import cpc_views
 from models.contrastive.cpc import CPC, CPCConfig, RowContext, encode_changed
 from models.encoders.factory import EncoderConfig
 from models.registry import build_method
@@ -21,7 +20,7 @@ GRID = 5
 
 def build(encoder: EncoderConfig = PATCHES, size: int = SIZE, **settings: object) -> CPC:
     config = CPCConfig(**{"context_dim": 16} | settings)  # type: ignore[arg-type]
-    method = build_method(config, encoder, cpc_views(size), 0)
+    method = build_method(config, encoder, CPC.default_views(size), 0)
     assert isinstance(method, CPC)
     return method
 

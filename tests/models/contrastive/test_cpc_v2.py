@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from augment.recipe import cpc_v2_views
 from models.contrastive.cpc import encode_changed
 from models.contrastive.cpc_v2 import CPCv2, CPCv2Config
 from models.encoders.factory import EncoderConfig
@@ -22,7 +21,7 @@ def build(**settings: object) -> CPCv2:
         name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2
     )
     config = CPCv2Config(**{"context_dim": 16, "context_layers": 2, "target_dim": 8} | settings)  # type: ignore[arg-type]
-    method = build_method(config, encoder, cpc_v2_views(SIZE), 0)
+    method = build_method(config, encoder, CPCv2.default_views(SIZE), 0)
     assert isinstance(method, CPCv2)
     return method
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from augment import rng
-from augment.recipe import exemplar_views
 from models.contrastive import exemplar
 from models.contrastive.exemplar import Exemplar, ExemplarConfig
 from models.registry import build_method
@@ -18,7 +17,7 @@ NO_ROW = 2**63 - 1
 
 def build(num_rows: int = NUM_ROWS, num_exemplars: int = 11, seed: int = 0) -> Exemplar:
     method = build_method(
-        ExemplarConfig(num_exemplars=num_exemplars), ENCODERS[0], exemplar_views(SIZE), seed
+        ExemplarConfig(num_exemplars=num_exemplars), ENCODERS[0], Exemplar.default_views(SIZE), seed
     )
     assert isinstance(method, Exemplar)
     method.expect_rows(num_rows)

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment import rng
-from augment.recipe import instance_discrimination_views
+from jobs.setup.command_line import parse
+from jobs.training.run_config import complete_pretrain
 from models.contrastive.instance_discrimination import (
     InstanceDiscrimination,
     InstanceDiscriminationConfig,
@@ -21,9 +22,17 @@ from tests.small_methods import ENCODERS, NUM_ROWS, NUM_SAMPLES, SIZE, make_batc
 NAME = "instance_discrimination"
 
 
+def test_the_views_are_those_of_moco_v1s_recipe_but_for_their_number() -> None:
+    words = ["moco_v1_resnet50_imagenet", "source.uri=/a", "out=/b"]
+    (of_moco,) = parse(complete_pretrain, words).views.groups.values()
+    (group,) = InstanceDiscrimination.default_views(224).groups.values()
+    assert group.blur is None and group.color_jitter is not None and group.color_jitter.p == 1.0
+    assert of_moco == group.model_copy(update={"count": 2})
+
+
 def build(num_rows: int = NUM_ROWS, seed: int = 0, **settings: float) -> InstanceDiscrimination:
     config = InstanceDiscriminationConfig(**{"num_noise": 16, "projection_dim": 8} | settings)  # type: ignore[arg-type]
-    method = build_method(config, ENCODERS[0], instance_discrimination_views(SIZE), seed)
+    method = build_method(config, ENCODERS[0], InstanceDiscrimination.default_views(SIZE), seed)
     assert isinstance(method, InstanceDiscrimination)
     method.expect_rows(num_rows)
     return method

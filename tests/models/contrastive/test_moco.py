@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from augment.recipe import moco_v2_views
+from augment.presets import moco_v2_views
 from models.contrastive.moco import MoCo, MoCoConfig
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch

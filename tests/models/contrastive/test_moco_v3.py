@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import byol_views
+from augment.presets import byol_views
 from models.contrastive.moco_v3 import MoCoV3, MoCoV3Config
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch

@@ -8,7 +8,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from augment.recipe import simclr_views
+from augment.presets import simclr_views
 from models.contrastive.simclr import SimCLR, SimCLRConfig
 from models.encoders.factory import EncoderConfig
 from models.losses import nt_xent

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from augment.recipe import amdim_views, cpc_v2_views, yadim_views
 from augment.rng import uniform
+from models.contrastive.amdim import AMDIM
+from models.contrastive.cpc_v2 import CPCv2
 from models.contrastive.yadim import YADIM, YADIMConfig
 from models.encoders.factory import EncoderConfig
 from models.registry import build_method
@@ -18,7 +19,7 @@ PLACES = (SIZE // 8) ** 2
 
 def build(encoder: EncoderConfig = ENCODERS[0], size: int = SIZE, **settings: float) -> YADIM:
     config = YADIMConfig(**{"score_dim": 16} | settings)  # type: ignore[arg-type]
-    method = build_method(config, encoder, yadim_views(size), 0)
+    method = build_method(config, encoder, YADIM.default_views(size), 0)
     assert isinstance(method, YADIM)
     return method
 
@@ -63,12 +64,12 @@ def test_embedding_is_the_mean_of_the_last_map() -> None:
 
 
 def test_views_undergo_what_cpc_v2_and_amdim_change() -> None:
-    changes = set(yadim_views(SIZE).groups["global_crops"].changes())
-    of_cpc = set(cpc_v2_views(SIZE).groups["global_crops"].changes()) | {
+    changes = set(YADIM.default_views(SIZE).groups["global_crops"].changes())
+    of_cpc = set(CPCv2.default_views(SIZE).groups["global_crops"].changes()) | {
         "channel_drop",
         "affine",
     }  # those of patches
-    assert changes == of_cpc | set(amdim_views(SIZE).groups["global_crops"].changes())
+    assert changes == of_cpc | set(AMDIM.default_views(SIZE).groups["global_crops"].changes())
 
 
 def test_a_convolutional_network_of_timm_is_taken_as_it_is() -> None:

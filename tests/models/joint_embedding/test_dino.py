@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from augment.recipe import dino_views
 from models.joint_embedding.dino import DINO, DINOConfig
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
@@ -12,9 +11,18 @@ from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
 def build(**settings: float) -> DINO:
     config = DINOConfig(**{"hidden_dim": 32, "bottleneck_dim": 16, "num_prototypes": 12} | settings)  # type: ignore[arg-type]
-    method = build_method(config, ENCODERS[1], dino_views(SIZE), 0)
+    method = build_method(config, ENCODERS[1], DINO.default_views(SIZE), 0)
     assert isinstance(method, DINO)
     return method
+
+
+def test_views_are_multi_crop_with_the_papers_scales() -> None:
+    views = DINO.default_views(224).groups
+    assert [(group.count, group.size, group.scale) for group in views.values()] == [
+        (1, None, (0.4, 1.0)),
+        (1, None, (0.4, 1.0)),
+        (8, 96, (0.05, 0.4)),
+    ]
 
 
 def test_loss_is_the_cross_entropy_of_all_pairs_of_unlike_views_by_a_loop() -> None:

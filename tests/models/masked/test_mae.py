@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from augment.masking import random_mask
-from augment.recipe import mae_views
+from augment.recipe import CropGroup
 from models.blocks.patchify import patchify, unpatchify
 from models.encoders.factory import EncoderConfig
 from models.encoders.vit import VisionTransformerEncoder
@@ -20,14 +20,14 @@ VIT = EncoderConfig(name="vit_tiny_small", width=8)
 
 def build(encoder: EncoderConfig = VIT, size: int = SIZE, **settings: float | bool) -> MAE:
     config = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2, **settings)  # type: ignore[arg-type]
-    method = build_method(config, encoder, mae_views(size), 0)
+    method = build_method(config, encoder, MAE.default_views(size), 0)
     assert isinstance(method, MAE)
     return method
 
 
 def tiles(count: int, size: int = SIZE) -> Tensor:
     """Disjoint tiles of a photograph, normalised as the views are, (B, 3, size, size)."""
-    views = mae_views(size)
+    views = MAE.default_views(size)
     image = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1).float() / 255
     image = (image - torch.tensor(views.mean).view(3, 1, 1)) / torch.tensor(views.std).view(3, 1, 1)
     cut = image.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1)
@@ -53,6 +53,11 @@ def draw_mask(method: MAE, batch: Batch) -> tuple[Tensor, Tensor]:
         epoch=batch["epoch"],
         sample_id=batch["sample_id"],
     )
+
+
+def test_views_are_cropped_and_flipped_and_keep_their_colours() -> None:
+    (group,) = MAE.default_views(224).groups.values()
+    assert group == CropGroup(count=1, scale=(0.2, 1.0), flip=0.5)
 
 
 def test_encoder_sees_a_quarter_of_the_tokens() -> None:

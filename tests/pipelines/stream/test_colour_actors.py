@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from augment.generator import ViewGenerator
-from augment.recipe import simclr_views
+from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id

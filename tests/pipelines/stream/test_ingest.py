@@ -16,7 +16,8 @@ from PIL import Image
 
 from augment.generator import ViewGenerator
 from augment.picture import Picture
-from augment.recipe import CropGroup, Views, simclr_views
+from augment.presets import simclr_views
+from augment.recipe import CropGroup, Views
 from pipelines import schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id
