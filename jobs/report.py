@@ -84,7 +84,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     ) as session:
         drawn = _pictures(found, session)
     for picture in drawn.values():
-        uris.write_bytes(found.run.path("report", picture.name), picture.png)
+        uris.write_bytes(found.run.path("report", picture.name), picture.data)
     place = found.run.path("report", "index.html")
     uris.write_bytes(place, html.page(f"Afield: {_name(found)}", _sections(found, drawn)))
     return {"pictures": sorted(drawn), "steps": _steps(found), "result": place}
@@ -143,8 +143,8 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
         drawn += _shown(found, found.manifest)
     if found.manifest and found.encoder:
         uri = found.run.path("artifact")
-        drawn.append(pictures.neighbours(config, found.manifest, uri, found.encoder, session))
-    return {picture.name.removesuffix(".png"): picture for picture in drawn if picture}
+        drawn += pictures.alike(config, found.manifest, uri, found.encoder, session)
+    return {picture.name.partition(".")[0]: picture for picture in drawn if picture}
 
 
 def _shown(found: Found, manifest: Manifest) -> list[Picture | None]:
@@ -241,7 +241,9 @@ def _learnt(found: Found, pictures: dict[str, Picture]) -> list[Html]:
         if not found.encoder
         else "There are too few images that can be read."
     )
-    return [*shown, html.section("What it finds alike", _sheet(pictures, "neighbours", missing))]
+    alike = [html.pictures(pictures["atlas"])] if "atlas" in pictures else []
+    alike.append(_sheet(pictures, "neighbours", missing))
+    return [*shown, html.section("What it finds alike", *alike)]
 
 
 def _probes(found: Found) -> list[Html]:

@@ -46,14 +46,14 @@ class Picture:
     """A picture of the report.
 
     Attributes:
-        name: File name.
+        name: File name; ends in .png or .jpg.
         finding: What it shows, computed from what is shown.
-        png: The encoded picture.
+        data: The encoded picture.
     """
 
     name: str
     finding: str
-    png: bytes
+    data: bytes
 
 
 def loss(lines: Lines) -> Picture:

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from mimetypes import guess_type
 from typing import Any
 
 from jobs.reporting.figures import Picture
@@ -113,7 +114,8 @@ def pictures(*shown: Picture, width: int | None = None) -> Html:
     size = f' style="width: {width}px"' if width else ""
     images = [
         f'<img{size} alt="{escape(picture.finding)}" '
-        f'src="data:image/png;base64,{base64.b64encode(picture.png).decode()}">'
+        f'src="data:{guess_type(picture.name)[0]};base64,'
+        f'{base64.b64encode(picture.data).decode()}">'
         for picture in shown
     ]
     return Html(

@@ -1,6 +1,7 @@
-"""Pictures of what a run sees and has learnt: its views, nearest neighbours, MAE's reconstructions."""
+"""Pictures of what a run sees and has learnt: views, atlas, neighbours, reconstructions."""
 
 import io
+import math
 
 import numpy as np
 import torch
@@ -8,13 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from jobs import preview
+from jobs.reporting import contact_sheet
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.reporting.figures import Picture
+from jobs.reporting.sorted_grid import arrange
 from jobs.setup import launch
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from models.artifact import Artifact
+from models.clustering.k_means import k_means
 from models.masked.mae import MAE
 from models.registry import METHODS, build_method
 from pipelines import schema
@@ -27,8 +31,13 @@ from pipelines.stream.plan import Plan
 
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
 NUM_QUERIES = 8
-NUM_NEIGHBOURS = 8
-NUM_EMBEDDED = 500
+NUM_NEIGHBOURS = 7
+MIN_EMBEDDED = 500  # images of EMBEDDED_PX or more; of smaller ones as many as cost the same
+MAX_EMBEDDED = 2000
+EMBEDDED_PX = 224
+ATLAS_COLUMNS = 24
+ATLAS_ASPECT = 12 / 7
+ATLAS_PX = 1152  # width
 PAGE_COLUMNS = 9
 
 
@@ -40,45 +49,91 @@ def views(config: PretrainConfig, drawn: preview.Drawn) -> Picture:
     return Picture("views.png", finding, preview.to_png(sheet))
 
 
-def neighbours(
+def alike(
     config: PretrainConfig,
     manifest: Manifest,
     artifact_uri: str,
     encoder: Artifact,
     session: launch.Session,
-) -> Picture | None:
-    """Show images with those whose embeddings are nearest; None where fewer than two can be read."""
+) -> list[Picture]:
+    """Show what the artifact finds alike: an atlas and nearest neighbours.
+
+    Returns:
+        None of them where fewer than two images can be embedded.
+    """
     embeddings, originals = _embed(config, manifest, artifact_uri, encoder, session)
     if len(embeddings) < 2:
-        return None
+        return []
     unit = functional.normalize(embeddings, dim=1)
-    similarity = unit @ unit.T  # (N, N)
-    pairs = similarity[~torch.eye(len(unit), dtype=torch.bool)]
-    best, nearest = (
-        similarity.clone().fill_diagonal_(-2).topk(min(NUM_NEIGHBOURS, len(unit) - 1), dim=1)
-    )
+    return [atlas(unit, originals), neighbours(unit, originals)]
+
+
+def atlas(unit: Tensor, originals: Tensor) -> Picture:
+    """Show as many of the images as fill a page, similar ones side by side.
+
+    Args:
+        unit: (N, D) float32, embeddings of length 1; the first ones are shown.
+        originals: (N, 3, S, S) uint8, their images.
+    """
+    num_columns = max(1, min(ATLAS_COLUMNS, round(math.sqrt(len(unit) * ATLAS_ASPECT))))
+    num_rows = min(len(unit) // num_columns, round(num_columns / ATLAS_ASPECT) or 1)
+    count = num_columns * num_rows
+    order = arrange(unit[:count], num_columns)
+    grid_of = unit[order].view(num_rows, num_columns, -1)
+    beside = (grid_of[:, 1:] * grid_of[:, :-1]).sum(-1).flatten()
+    below = (grid_of[1:] * grid_of[:-1]).sum(-1).flatten()
     finding = (
-        f"Nearest among {len(unit)} images: median cosine {best[:, 0].median():.2f} to the nearest, "
-        f"{pairs.median():.2f} between any two"
+        f"{count} images placed by their embeddings alone: cosine "
+        f"{torch.cat([beside, below]).mean():.2f} between neighbours, "
+        f"{_between_any(unit):.2f} between any two"
+    )
+    cell_px = min(preview.ORIGINAL_PX, ATLAS_PX // num_columns)
+    images = list(originals[order])
+    sheet = contact_sheet.mosaic(images, num_columns=num_columns, title=finding, cell_px=cell_px)
+    return Picture("atlas.jpg", finding, contact_sheet.to_jpeg(sheet))
+
+
+def neighbours(unit: Tensor, originals: Tensor) -> Picture:
+    """Show typical images with those whose embeddings are nearest.
+
+    Args:
+        unit: (N, D) float32, embeddings of length 1, N >= 2.
+        originals: (N, 3, S, S) uint8, their images.
+    """
+    queries = _typical(unit, min(NUM_QUERIES, len(unit)))
+    similarity = unit[queries] @ unit.T  # (Q, N)
+    similarity[torch.arange(len(queries)), queries] = -2
+    best, nearest = similarity.topk(min(NUM_NEIGHBOURS, len(unit) - 1), dim=1)
+    finding = (
+        f"Nearest among {len(unit):,} images to the most typical of {len(queries)} k-means groups: "
+        f"cosine {best[:, 0].mean():.2f}, any two {_between_any(unit):.2f}"
     )
     rows = []
-    for query in range(min(NUM_QUERIES, len(unit))):
-        near = zip(nearest[query].tolist(), best[query].tolist(), strict=True)
-        rows.append(
-            [
-                Cell(originals[query]),
-                *(Cell(originals[index], f"{cosine:.2f}") for index, cosine in near),
-            ]
-        )
-    headings = [
-        "image",
-        "nearest",
-        "2nd",
-        "3rd",
-        *(f"{rank}th" for rank in range(4, NUM_NEIGHBOURS + 1)),
-    ]
-    sheet = grid(rows, headings=headings[: len(rows[0])], title=finding, breaks={1})
-    return Picture("neighbours.png", finding, preview.to_png(sheet))
+    for query, indices, cosines in zip(queries, nearest, best, strict=True):
+        cells = [Cell(originals[query])]
+        for index, cosine in zip(indices, cosines, strict=True):
+            cells.append(Cell(originals[index], f"{cosine:.2f}"))
+        rows.append(cells)
+    ranks = [f"{rank}th" for rank in range(4, NUM_NEIGHBOURS + 1)]
+    headings = ["image", "nearest", "2nd", "3rd", *ranks][: len(rows[0])]
+    sheet = grid(rows, headings=headings, title=finding, breaks={1})
+    return Picture("neighbours.jpg", finding, contact_sheet.to_jpeg(sheet))
+
+
+def _between_any(unit: Tensor) -> Tensor:
+    """Return the mean cosine between two different embeddings."""
+    count = len(unit)
+    return (unit.sum(0).square().sum() - count) / (count * (count - 1))
+
+
+def _typical(unit: Tensor, num_groups: int) -> Tensor:
+    """Find the image nearest to the centre of each k-means group, of the largest group first."""
+    points = np.ascontiguousarray(unit.numpy())
+    centres, group = k_means(points, num_groups, iterations=20, seed=0)
+    distance = np.square(points - centres[group]).sum(1)
+    by_size = np.argsort(-np.bincount(group, minlength=num_groups), kind="stable")
+    members = [np.flatnonzero(group == index) for index in by_size]
+    return torch.tensor([ids[distance[ids].argmin()] for ids in members])
 
 
 def _embed(
@@ -90,9 +145,12 @@ def _embed(
 ) -> tuple[Tensor, Tensor]:
     """Embed some images of the corpus: (N, D) float32, and their originals (N, 3, S, S) uint8.
 
-    The first of the second epoch, in which the order is another: the report has shown those of the first.
+    The first of the second epoch, in which the order is another: the report has shown those of the
+    first. Images whose embedding is not finite are left out.
     """
-    num_images = min(NUM_EMBEDDED, manifest.num_rows)
+    scale = (EMBEDDED_PX / encoder.image_size) ** 2
+    wanted = round(min(max(scale, 1), MAX_EMBEDDED / MIN_EMBEDDED) * MIN_EMBEDDED)
+    num_images = min(wanted, manifest.num_rows)
     head = FirstSamples.of(
         Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images
     )
@@ -110,7 +168,7 @@ def _embed(
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
     encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)
     columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))
-    valid = columns[schema.VALID]
+    valid = columns[schema.VALID] & np.isfinite(columns[schema.EMBEDDING]).all(axis=1)
     return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(
         columns[ORIGINAL][valid]
     )

@@ -81,7 +81,8 @@ class Page(HTMLParser):
 
     def pictures(self) -> list[bytes]:
         sources = [str(attributes["src"]) for tag, attributes in self.tags if tag == "img"]
-        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        kinds = {source.partition(",")[0] for source in sources}
+        assert kinds <= {"data:image/png;base64", "data:image/jpeg;base64"}
         return [base64.b64decode(source.partition(",")[2]) for source in sources]
 
 
@@ -170,7 +171,7 @@ def made(run: RunDir) -> Page:
     text = Path(run.path("report", "index.html")).read_text()
     assert not re.search(r"https?://|//[a-z]+\.[a-z]|<script|<link|@import|url\(", text)
     page = Page(text)
-    files = {path.read_bytes() for path in Path(run.path("report")).glob("*.png")}
+    files = {path.read_bytes() for path in Path(run.path("report")).glob("*.[pj][np]g")}
     assert set(page.pictures()) == files
     for data in files:
         picture = Image.open(io.BytesIO(data)).convert("RGB")
@@ -187,12 +188,13 @@ def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path
     probes.mkdir()
     (probes / "knn.json").write_text(json.dumps(PROBE))
     result = report(ReportConfig(run=run.uri))
-    assert set(result["pictures"]) == CURVES | {"views", "neighbours"}
+    assert set(result["pictures"]) == CURVES | {"views", "atlas", "neighbours"}
     assert result["result"] == run.path("report", "index.html") and result["steps"] == 30
     page = made(run)
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert "Loss fell from 6.20 to 4.90 in 20 steps" in alts
     assert any(str(alt).startswith("Nearest among 200 images") for alt in alts)
+    assert any(str(alt).startswith("190 images placed by their embeddings") for alt in alts)
     assert "finished" in page.words and "unfinished" not in page.words
     assert all(word in page.words for word in ("62.5%", "60.1% to 64.9%", "25.0%", "1,234"))
     assert (
@@ -213,6 +215,7 @@ def test_mae_run_shows_reconstructions_of_its_checkpoint(
     finish(run, config)
     assert set(report(ReportConfig(run=run.uri))["pictures"]) == CURVES | {
         "views",
+        "atlas",
         "neighbours",
         "reconstruction",
     }
@@ -324,7 +327,7 @@ def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
             {"step": 2, "samples": 200, **times(**given)},
         ]
         picture = figures.stages(log)
-        assert picture is not None and Image.open(io.BytesIO(picture.png)).width > 500
+        assert picture is not None and Image.open(io.BytesIO(picture.data)).width > 500
         line = str(bottleneck(log))
         assert line.lower().startswith(picture.finding.lower())
         return line
@@ -352,4 +355,4 @@ def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
 
 def test_a_rank_that_is_no_number_does_not_stop_the_report() -> None:
     picture = figures.feature_spread(lines(rankme=[5.0, float("nan")]), 64)
-    assert Image.open(io.BytesIO(picture.png)).width > 500
+    assert Image.open(io.BytesIO(picture.data)).width > 500

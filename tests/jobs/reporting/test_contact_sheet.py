@@ -1,12 +1,14 @@
 """jobs.reporting.contact_sheet: every picture lies in its place, whatever sizes and captions it is given."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from jobs.reporting.contact_sheet import Cell, grid
+from jobs.reporting.contact_sheet import Cell, grid, mosaic, to_jpeg
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 
@@ -80,3 +82,17 @@ def test_what_is_no_rgb_picture_is_refused(image: Tensor) -> None:
 def test_a_sheet_without_pictures_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one picture"):
         grid([[Cell(None)], []])
+
+
+def test_a_mosaic_fills_rows_without_gaps() -> None:
+    sheet = mosaic([plain(RED), plain(GREEN), plain(BLUE)], num_columns=2, cell_px=50)
+    red, green, blue = (boxes(sheet, colour) for colour in (RED, GREEN, BLUE))
+    assert red[2] == green[0] and red[1] == green[1]
+    assert blue[1] == red[3] and blue[0] == red[0]
+
+
+def test_a_jpeg_keeps_size_and_colours() -> None:
+    sheet = mosaic([plain(RED)], num_columns=1, cell_px=50)
+    decoded = Image.open(io.BytesIO(to_jpeg(sheet)))
+    assert decoded.format == "JPEG" and decoded.size == sheet.size
+    assert np.abs(np.asarray(decoded)[40, 40] - np.array(RED)).max() <= 4
