@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
-from jobs.setup.sections import ClusterConfig
+from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.corpus.listed_rows import LEFT_OUT
@@ -53,8 +53,21 @@ class ProbeConfig(Frozen):
     weight_decay: float = Field(1e-3, ge=0, description="linear: L2 penalty on the weights")
 
 
-class AdaptConfig(Frozen):
+class AdaptConfig(JobConfig):
     """A probe of an artifact."""
+
+    example: ClassVar[str] = (
+        "artifact=runs/a/artifact train.uri=labelled/train test.uri=labelled/test"
+    )
+    most_used: ClassVar[tuple[str, ...]] = (
+        "artifact",
+        "train.uri",
+        "test.uri",
+        "probe.name",
+        "cluster.num_workers",
+        "cluster.use_gpu",
+    )
+    ignored: ClassVar[tuple[str, ...]] = TRAINING
 
     artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
     train: LabelledConfig

@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from augment.frozen import Frozen
 from jobs.adapt import AdaptConfig, LabelledConfig, ProbeConfig, embed_labelled, judge
 from jobs.export import ExportConfig, export
 from jobs.index import IndexConfig, index
@@ -28,7 +27,7 @@ from jobs.report import ReportConfig, report
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
-from jobs.setup.sections import ClusterConfig, SourceConfig
+from jobs.setup.sections import ClusterConfig, JobConfig, SourceConfig
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines.corpus.manifest import versions
 from pipelines.storage import uris
@@ -43,8 +42,11 @@ FEATURES = (
 )
 
 
-class DemoConfig(Frozen):
+class DemoConfig(JobConfig):
     """A demonstration."""
+
+    example: ClassVar[str] = "out=runs/demo"
+    most_used: ClassVar[tuple[str, ...]] = ("num_steps",)
 
     out: str = Field(
         min_length=1, description="local folder for everything it makes; new, or an earlier demo's"

@@ -6,16 +6,22 @@ Of a video the frame in the middle of each clip is embedded.
 import json
 import math
 import sys
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, RunError, main
 from jobs.setup.inputs import load_artifact, manifest_of
-from jobs.setup.sections import ClusterConfig, PerVideoConfig, SourceConfig
+from jobs.setup.sections import (
+    ORDER,
+    TRAINING,
+    ClusterConfig,
+    JobConfig,
+    PerVideoConfig,
+    SourceConfig,
+)
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
@@ -28,8 +34,19 @@ from pipelines.stream.orders import ManifestOrder
 RECORD = "export.json"
 
 
-class ExportConfig(Frozen):
+class ExportConfig(JobConfig):
     """An export of embeddings."""
+
+    example: ClassVar[str] = "artifact=runs/a/artifact source.uri=photos out=runs/a-embeddings"
+    most_used: ClassVar[tuple[str, ...]] = (
+        "artifact",
+        "source.uri",
+        "out",
+        "dtype",
+        "cluster.num_workers",
+        "cluster.use_gpu",
+    )
+    ignored: ClassVar[tuple[str, ...]] = (*ORDER, *TRAINING)
 
     artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
     source: SourceConfig

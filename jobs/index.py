@@ -2,22 +2,34 @@
 
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import make_manifest
-from jobs.setup.sections import ClusterConfig, PerVideoConfig, SourceConfig
+from jobs.setup.sections import (
+    DECODING,
+    ORDER,
+    TRAINING,
+    WORKERS,
+    ClusterConfig,
+    JobConfig,
+    PerVideoConfig,
+    SourceConfig,
+)
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import check_source
 
 
-class IndexConfig(Frozen):
+class IndexConfig(JobConfig):
     """A listing of a corpus."""
+
+    example: ClassVar[str] = "source.uri=s3://bucket/images out=s3://bucket/manifest"
+    most_used: ClassVar[tuple[str, ...]] = ("source.uri", "out")
+    ignored: ClassVar[tuple[str, ...]] = (*DECODING, *ORDER, *TRAINING, *WORKERS)
 
     source: SourceConfig
     out: str = Field(min_length=1, description="the manifest: a path or s3:// prefix")

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from pydantic import Field
@@ -14,7 +14,15 @@ from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import manifest_of
-from jobs.setup.sections import ClusterConfig, SourceConfig
+from jobs.setup.sections import (
+    DECODING,
+    ORDER,
+    TRAINING,
+    WORKERS,
+    ClusterConfig,
+    JobConfig,
+    SourceConfig,
+)
 from pipelines.corpus.manifest import versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import parquet_source
@@ -50,8 +58,25 @@ class ReencodeConfig(Frozen):
     )
 
 
-class PackConfig(Frozen):
+class PackConfig(JobConfig):
     """A pack."""
+
+    example: ClassVar[str] = (
+        "source.uri=s3://bucket/images out=s3://bucket/packed reencode.max_side=512"
+    )
+    most_used: ClassVar[tuple[str, ...]] = (
+        "source.uri",
+        "out",
+        "shard_mib",
+        "reencode.max_side",
+        "reencode.quality",
+    )
+    ignored: ClassVar[tuple[str, ...]] = (
+        *(key for key in DECODING if key not in ("source.max_pixels", "source.max_bad_fraction")),
+        *ORDER,
+        *TRAINING,
+        *WORKERS,
+    )
 
     source: PackSource
     out: str = Field(

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
-from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.setup.sections import TRAINING, WORKERS
+from jobs.training.run_config import METHOD_HELP, PretrainConfig, complete_pretrain
 from models.masked.mae import MAE
 from models.method import Batch
 from models.registry import METHODS, build_method
@@ -35,8 +36,40 @@ ORIGINAL_PX = 112
 class PreviewConfig(PretrainConfig):
     """A preview: a pretraining recipe, of which steps, optimiser and checkpoints do not matter."""
 
+    example: ClassVar[str] = "simclr_small source.uri=photos out=views.png"
+    most_used: ClassVar[tuple[str, ...]] = (
+        "source.uri",
+        "out",
+        "num_images",
+        "method.name",
+        "views.size",
+        "epoch",
+    )
+    of_another: ClassVar[str] = "pretrain"
+    ignored: ClassVar[tuple[str, ...]] = (
+        "source.max_bad_fraction",
+        "source.verify",
+        "views.compile",
+        "optim",
+        "num_steps",
+        "num_epochs",
+        "global_batch_size",
+        "accumulate",
+        "precision",
+        "deterministic",
+        "checkpoint",
+        "health",
+        "artifact",
+        "log",
+        "debug",
+        *TRAINING,
+        *WORKERS,
+    )
+
     out: str = Field(
-        pattern=r"(?i)\.png$", description="the picture to write: FILE.png, local or s3://"
+        pattern=r"(?i)\.png$",
+        description="the picture to write, local or s3://",
+        examples=["FILE.png"],
     )
     num_images: int = Field(8, ge=1, le=64, description="rows of the sheet")
     epoch: int = Field(0, ge=0, description="pass over the corpus whose draws are shown")
@@ -57,7 +90,9 @@ def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any
     _, completed = complete_pretrain(values)
     kind = METHODS[completed["method"]["name"]].Config
     made = create_model(
-        "PreviewConfig", __base__=PreviewConfig, method=(kind, Field(default_factory=kind))
+        "PreviewConfig",
+        __base__=PreviewConfig,
+        method=(kind, Field(default_factory=kind, description=METHOD_HELP)),
     )
     return made, completed
 

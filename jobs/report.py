@@ -3,12 +3,11 @@
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field, ValidationError
 
-from augment.frozen import Frozen
 from jobs import preview
 from jobs.reporting import figures, pictures
 from jobs.reporting import page as html
@@ -17,7 +16,7 @@ from jobs.reporting.page import Html
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, to_yaml
 from jobs.setup.inputs import load_artifact
-from jobs.setup.sections import ClusterConfig
+from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from jobs.training.bottleneck import bottleneck
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, open_run
@@ -34,8 +33,11 @@ NUM_EXAMPLES = 3  # of each reason for which samples are bad
 KINDS = {"": "pretrained", "untrained_": "untrained", "colour_": "colour statistics"}
 
 
-class ReportConfig(Frozen):
+class ReportConfig(JobConfig):
     """A report of a run."""
+
+    example: ClassVar[str] = "run=runs/a"
+    ignored: ClassVar[tuple[str, ...]] = TRAINING
 
     run: str = Field(
         min_length=1,

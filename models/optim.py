@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from augment.frozen import Frozen
+from augment.frozen import Frozen, other_of
 
 _BASE_BATCH_SIZE = 256  # the batch that published learning rates refer to
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -56,6 +56,11 @@ class OptimConfig(Frozen):
     clip_grad_norm: float | None = Field(
         default=None, gt=0, description="largest norm of the gradient; null: no limit"
     )
+
+    @classmethod
+    def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
+        """Return what a length of the warm-up leaves of the other way to give one."""
+        return other_of(("warmup_fraction", "warmup_steps"), key, values)
 
 
 class ParamGroup(TypedDict):

@@ -3,25 +3,22 @@
 import difflib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from importlib import resources
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from yaml import YAMLError
+from omegaconf import OmegaConf
+from pydantic import ValidationError
 
-from augment.frozen import Frozen
+from jobs.setup import words as given_words
+from jobs.setup.help_page import help_page, is_under, known_keys, shown
+from jobs.setup.sections import JobConfig
+from jobs.setup.words import Given, InputError, recipe_names
 from pipelines.storage.retries import StorageError
 
-Config = TypeVar("Config", bound=Frozen)
+__all__ = ["InputError", "RunError", "main", "parse", "recipe_names", "to_yaml", "validate"]
 
-
-class InputError(ValueError):
-    """What a user can cause and mend; becomes one `error:` line and exit code 2."""
+Config = TypeVar("Config", bound=JobConfig)
+FLAGS = ("--help", "--print-config", "--json")
 
 
 class RunError(RuntimeError):
@@ -34,70 +31,69 @@ Build = Callable[[dict[str, Any]], tuple[type[Config], dict[str, Any]]]
 def parse(build: Build[Config], words: list[str]) -> Config:
     """Merge a recipe and `key=value` words, the later ones winning, and check the result.
 
+    What a word excludes in the recipe is dropped, with a line on stderr; so is, silently, what the
+    recipe says of keys that the job does not use.
+
     Args:
-        build: Gives, for the values so far, the configuration class and the values completed with defaults that depend
-            on other values (a method has keys and views of its own).
+        build: Gives, for the values so far, the configuration class and the values completed with
+            defaults that depend on other values (a method has keys and views of its own).
         words: Command line words: at most one recipe (a path or a shipped name), then `key=value`.
 
     Raises:
-        InputError: unreadable recipe, unknown key (with the nearest known one) or a value out of range.
+        InputError: unreadable recipe, unknown or unused key (with the nearest known one), or a
+            value out of range.
     """
-    return validate(*build(_merge(words)))
+    given = given_words.read(words)
+    kind, values, void = _resolved(build, given)
+    _refuse_unused(kind, values, given)
+    kind.check_given(values)
+    config = validate(kind, values)
+    for word, other in given_words.clashes(kind, given):
+        raise InputError(f"{word} has no effect beside {other}: leave one of them out")
+    if void:
+        print(_takes_the_place(given, void), file=sys.stderr)
+    return config
 
 
-def _merge(words: list[str]) -> dict[str, Any]:
-    recipes = [word for word in words if "=" not in word]
-    if len(recipes) > 1:
-        raise InputError(f"one recipe at most, got {' and '.join(recipes)}")
-    raw = _load(recipes[0]) if recipes else OmegaConf.create()
-    for word in words:
-        if "=" in word:
-            _assign(raw, *word.split("=", 1))
-    values = OmegaConf.to_container(raw, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+def _resolved(
+    build: Build[Config], given: Given
+) -> tuple[type[Config], dict[str, Any], dict[str, list[str]]]:
+    """Drop what the words make void and what the job does not use.
+
+    Returns:
+        The class, its values, and what was void: key of a word to keys of the recipe.
+    """
+    kind, _ = build(given.values)
+    void = given_words.voided(kind, given)
+    left_out = [key for keys in void.values() for key in keys]
+    return *build(given_words.drop(given.values, [*left_out, *kind.ignored])), void
 
 
-def _load(recipe: str) -> DictConfig:
-    path = Path(recipe)
-    if not path.suffix:
-        path = Path(str(resources.files("jobs") / "recipes" / f"{recipe}.yaml"))
-        if not path.exists():
-            near = difflib.get_close_matches(recipe, recipe_names(), n=3, cutoff=0.0)
-            raise InputError(
-                f"no recipe is called {recipe}: shipped ones are {', '.join(near)}, or give a path to a .yaml file"
-            )
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"recipe {recipe} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, DictConfig):
-        raise InputError(f"recipe {recipe} must hold keys and values at its top level")
-    return loaded
+def _refuse_unused(config: type[JobConfig], values: dict[str, Any], given: Given) -> None:
+    """Refuse the words that the job does not use; of another job's command line, say which.
+
+    Raises:
+        InputError: there is one.
+    """
+    ignored = config.ignored
+    unused = [key for key in given_words.leaves(given.words) if is_under(key, ignored)]
+    if unused and config.of_another:
+        print(f"no effect on this job: {', '.join(unused)}", file=sys.stderr)
+    elif unused:
+        near = _nearest(unused[0], config, values)
+        raise InputError(
+            f"{unused[0]} has no effect on this job: leave it out (the nearest key it takes is {near})"
+        )
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in (resources.files("jobs") / "recipes").iterdir()
-    )
-
-
-def _assign(raw: DictConfig, key: str, text: str) -> None:
-    """Set one dotted key; the value is read as YAML, so that numbers, lists and null mean what they look like."""
-    if key.rpartition(".")[2] in ("uri", "out", "artifact", "run", "address", "members"):
-        value: Any = text  # a path may look like YAML
-    else:
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise InputError(
-                f"{key}={text} is no YAML value: {str(error).splitlines()[0]}"
-            ) from error
-    try:
-        OmegaConf.update(raw, key, value, merge=True, force_add=True)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise InputError(f"{key} cannot be set: {str(error).splitlines()[0]}") from error
+def _takes_the_place(given: Given, void: dict[str, list[str]]) -> str:
+    """Say in one line what the words replace beside the same key."""
+    words, recipe = given_words.leaves(given.words), given_words.leaves(given.recipe)
+    said = []
+    for word, keys in void.items():
+        theirs = ", ".join(f"{key}={shown(recipe[key])}" for key in keys)
+        said.append(f"{word}={shown(words[word])} takes the place of the recipe's {theirs}")
+    return "; ".join(said)
 
 
 def validate(config: type[Config], values: dict[str, Any]) -> Config:
@@ -109,74 +105,46 @@ def validate(config: type[Config], values: dict[str, Any]) -> Config:
     try:
         return config.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(config, error.errors()[0])) from None
+        raise InputError(_explain(config, values, error.errors()[0])) from None
 
 
-def _explain(config: type[Frozen], problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+def _explain(config: type[JobConfig], values: dict[str, Any], problem: Any) -> str:
+    # Beside the key, pydantic names the branch of a union that it tried.
+    names = [str(part) for part in problem["loc"]]
+    known = [key.name for key in known_keys(config, values)]
+    while len(names) > 1 and problem["type"] not in ("extra_forbidden", "missing"):
+        if any(is_under(name, (".".join(names),)) for name in known):
+            break
+        names.pop()
+    key = ".".join(names)
     if problem["type"] == "extra_forbidden":
-        known = [name for name, _, _ in keys(config)]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        return (
-            f"unknown key {key}: the nearest known key is {near[0]}"
-            if near
-            else f"unknown key {key}"
-        )
+        return f"unknown key {key}: the nearest known key is {_nearest(key, config, values)}"
     if problem["type"] == "missing":
-        return f"{key} is missing: give {key}=..."
+        inner = [one.name for one in known_keys(config, values) if one.missing]
+        key = next((name for name in inner if is_under(name, (key,))), key)
+        return f"{key} is missing: give {key}=... (--help shows every key)"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key or key in message:
         return message
     return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
 
 
-def keys(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
-    """Yield every leaf key of a configuration class with its field and the name of its type."""
-    for name, field in config.model_fields.items():
-        nested = [
-            kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)
-        ]
-        if nested:
-            yield from keys(nested[0], f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field, _type_name(field.annotation)
+def _nearest(key: str, config: type[JobConfig], values: Mapping[str, Any]) -> str:
+    known = [one.name for one in known_keys(config, values)]
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _type_name(kind: Any) -> str:
-    text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-    return (
-        text.replace("typing.", "")
-        .replace("Literal", "")
-        .replace("NoneType", "null")
-        .replace("None", "null")
-    )
-
-
-def help_text(verb: str, summary: str, config: type[Frozen]) -> str:
-    """Every key with its type, default and description."""
-    lines = [f"python -m jobs.{verb} [RECIPE] key=value ...", "", summary, ""]
-    for name, field, kind in keys(config):
-        default = (
-            "required"
-            if field.is_required()
-            else json.dumps(_jsonable(field.get_default(call_default_factory=True)))
-        )
-        lines.append(f"  {name:32} {field.description or ''} [{kind}; {default}]")
-    flags = "--help  --print-config (as YAML; starts nothing)  --json (one object as the last line of stdout)"
-    return "\n".join([*lines, "", f"  {flags}", f"  recipes: {', '.join(recipe_names())}"])
-
-
-def _jsonable(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-
-def to_yaml(config: Frozen) -> str:
+def to_yaml(config: JobConfig) -> str:
     """Write a configuration as YAML that `parse` reads back to an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    values = given_words.drop(config.model_dump(mode="json"), config.ignored)
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _help(command: str, summary: str, build: Build[Config], words: list[str]) -> str:
+    given = given_words.read(words)
+    kind, values, _ = _resolved(build, given)
+    said = given_words.leaves(given.recipe) | given_words.leaves(given.words)
+    return help_page(command, summary, kind, values, said, given_words.recipes_for(kind))
 
 
 def main(
@@ -199,15 +167,13 @@ def main(
         0 done, 1 failed while running, 2 wrong configuration or input.
     """
     words = sys.argv[1:] if words is None else words
-    flags = {word for word in words if word.startswith("--")}
-    rest = [word for word in words if not word.startswith("--")]
+    flags = {"--help" if word == "-h" else word for word in words if word.startswith("-")}
+    rest = [word for word in words if not word.startswith("-")]
     try:
-        if unknown := flags - {"--help", "--print-config", "--json"}:
-            raise InputError(
-                f"unknown option {sorted(unknown)[0]}: there are --help, --print-config and --json"
-            )
+        if unknown := sorted(flags - set(FLAGS)):
+            raise InputError(f"unknown option {unknown[0]}: there are {', '.join(FLAGS)}")
         if "--help" in flags:
-            print(help_text(verb, summary, build(_merge(rest))[0]))
+            print(_help(f"python -m jobs.{verb}", summary, build, rest))
             return 0
         config = parse(build, rest)
         if "--print-config" in flags:

@@ -1,10 +1,10 @@
 """Configuration sections that several jobs share."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from augment.frozen import Frozen
+from augment.frozen import Frozen, other_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.media.image import Limits
@@ -17,7 +17,58 @@ def _globs(value: object) -> object:
     return None if value in ("", "null") else [glob.strip() for glob in value.split(",")]
 
 
-Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_globs)]
+Globs = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_globs),
+    Field(examples=["GLOB,..."]),
+]
+
+
+class JobConfig(Frozen):
+    """What a job is told.
+
+    Attributes:
+        example: Words of a command line.
+        most_used: Dotted keys that `--help` shows first; the required ones among them.
+        ignored: Dotted keys, or the sections of them, that the job does not use: `--help` leaves
+            them out, the command line refuses them, and in a recipe they are passed over.
+        of_another: The job whose command line it also takes as it is: its keys are then not
+            refused, but said to have no effect.
+    """
+
+    example: ClassVar[str] = ""
+    most_used: ClassVar[tuple[str, ...]] = ()
+    ignored: ClassVar[tuple[str, ...]] = ()
+    of_another: ClassVar[str] = ""
+
+    @classmethod
+    def check_given(cls, values: dict[str, Any]) -> None:
+        """Refuse what a command line must not ask for but a configuration on disk may hold.
+
+        Raises:
+            ValueError: with key, value and remedy.
+        """
+
+
+# What a job ignores of the shared sections.
+DECODING = (
+    "source.max_pixels",
+    "source.max_bytes",
+    "source.max_frames",
+    "source.max_duration_s",
+    "source.decode_timeout_s",
+    "source.allow_truncated",
+    "source.max_bad_fraction",
+    "source.verify",
+)
+ORDER = ("source.interleave",)
+TRAINING = (
+    "cluster.max_failures",
+    "cluster.gpus_per_worker",
+    "cluster.view_actors",
+    "cluster.gpus_per_view_actor",
+)
+WORKERS = ("cluster.num_workers", "cluster.cpus_per_worker", "cluster.use_gpu")
 
 
 class SourceConfig(Frozen):
@@ -109,6 +160,11 @@ class ClipConfig(Frozen):
         False, description="single frames instead of clips, for methods that take images"
     )
 
+    @classmethod
+    def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
+        """Return what a way to space a clip's frames leaves of the other way."""
+        return other_of(("fps", "frame_stride"), key, values)
+
     def sampling(self, manifest: Manifest, seed: int) -> Sampling:
         """How samples are drawn from the videos of a manifest."""
         return Sampling(
@@ -123,8 +179,12 @@ class ClusterConfig(Frozen):
         "auto", description="auto: RAY_ADDRESS when set, else a local Ray; local; or HOST:PORT"
     )
     num_workers: (
-        Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$")]
-    ) = Field(1, description="training processes; MIN..MAX: as many as the cluster has room for")
+        Annotated[int, Field(ge=1)]
+        | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$", examples=["MIN..MAX"])]
+    ) = Field(
+        1,
+        description="training processes, or those that embed; MIN..MAX: as many as there is room for",
+    )
     cpus_per_worker: Literal["auto"] | float = Field(
         "auto", description="logical CPUs a training process holds"
     )

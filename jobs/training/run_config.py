@@ -4,19 +4,21 @@ import hashlib
 import json
 import math
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
-from augment.frozen import Frozen
+from augment.frozen import Frozen, other_of
 from augment.recipe import Views
 from jobs.setup.command_line import InputError
-from jobs.setup.sections import ClipConfig, ClusterConfig, SourceConfig
+from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
 from models.encoders.factory import EncoderConfig
 from models.method import MethodConfig, unknown_group
 from models.optim import OptimConfig
 from models.registry import METHODS
 from pipelines.stream.plan import Plan
+
+_DEFAULT_SIZE = 224  # of views, px
 
 
 class CheckpointConfig(Frozen):
@@ -79,8 +81,24 @@ class LogConfig(Frozen):
     tensorboard: bool = Field(True, description="also write TensorBoard event files")
 
 
-class PretrainConfig(Frozen):
+class PretrainConfig(JobConfig):
     """A pretraining run."""
+
+    example: ClassVar[str] = "simclr_small source.uri=photos out=runs/a num_epochs=20"
+    most_used: ClassVar[tuple[str, ...]] = (
+        "source.uri",
+        "out",
+        "num_epochs",
+        "num_steps",
+        "global_batch_size",
+        "method.name",
+        "encoder.name",
+        "views.size",
+        "optim.name",
+        "optim.lr",
+        "cluster.num_workers",
+        "cluster.use_gpu",
+    )
 
     source: SourceConfig
     out: str = Field(
@@ -135,6 +153,29 @@ class PretrainConfig(Frozen):
                 "in the loss: use accumulate=1 with more workers or a smaller global_batch_size"
             )
         return self
+
+    @classmethod
+    def check_given(cls, values: dict[str, Any]) -> None:
+        """Refuse groups of views that the method does not eat; earlier runs may hold them."""
+        method = METHODS[values["method"]["name"]]
+        groups = values["views"].get("groups")
+        for group in groups if isinstance(groups, dict) else ():
+            if group not in method.view_groups:
+                raise InputError(unknown_group(group, method.view_groups, values["method"]["name"]))
+
+    @classmethod
+    def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
+        """Return the other length of the run, or what the recipe's method has and this one has not."""
+        if key != "method.name":
+            return other_of(("num_steps", "num_epochs"), key, values)
+        method = METHODS[values["method"]["name"]]
+        keys = values["method"].keys() - method.Config.model_fields.keys()
+        groups = (values.get("views") or {}).get("groups") or {}
+        unknown = groups.keys() - method.view_groups.keys()
+        void = [f"method.{name}" for name in keys] + [f"views.groups.{name}" for name in unknown]
+        if values.get("accumulate", 1) != 1 and not method.accumulates:
+            void.append("accumulate")
+        return tuple(void)
 
     def _check_shares(self) -> None:
         sizes = range(self.cluster.min_workers, self.cluster.max_workers + 1)
@@ -191,11 +232,18 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
+METHOD_HELP = (
+    f"the objective: {', '.join(METHODS)}; --help with another method.name shows its keys and views"
+)
+
+
 @cache
 def _pretrain_class(method: str) -> type[PretrainConfig]:
     kind = METHODS[method].Config
     return create_model(
-        "PretrainConfig", __base__=PretrainConfig, method=(kind, Field(default_factory=kind))
+        "PretrainConfig",
+        __base__=PretrainConfig,
+        method=(kind, Field(default_factory=kind, description=METHOD_HELP)),
     )
 
 
@@ -203,19 +251,8 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     """Choose the configuration class of `method.name` and fill in the views of the method's paper.
 
     Raises:
-        InputError: no such method, or a group of views that it does not eat.
+        InputError: no such method.
     """
-    kind, completed = _completed(values)
-    name = completed["method"]["name"]
-    eaten = METHODS[name].view_groups
-    groups = completed["views"].get("groups")
-    for group in groups if isinstance(groups, dict) else ():
-        if group not in eaten:
-            raise InputError(unknown_group(group, eaten, name))
-    return kind, completed
-
-
-def _completed(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:
     method = values.get("method") or {}
     if not isinstance(method, dict):
         raise InputError(f"method {method} must hold keys: did you mean method.name={method}")
@@ -225,7 +262,7 @@ def _completed(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, 
     views = values.get("views") or {}
     if not isinstance(views, dict):
         raise InputError(f"views {views} must hold keys: did you mean views.size={views}")
-    size = views.get("size", 224)
+    size = views.get("size", _DEFAULT_SIZE)
     if isinstance(size, int) and size >= 8:
         views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
     return _pretrain_class(name), {**values, "method": {"name": name, **method}, "views": views}
@@ -242,5 +279,5 @@ def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 def load_pretrain(values: dict[str, Any]) -> PretrainConfig:
     """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a run directory."""
-    kind, complete = _completed(values)
+    kind, complete = complete_pretrain(values)
     return kind.model_validate(complete)

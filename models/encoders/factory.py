@@ -5,7 +5,7 @@ cluster that reads a configuration would pay it.
 """
 
 import difflib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +45,18 @@ class EncoderConfig(Frozen):
     patch_stride: int | None = Field(
         default=None, ge=1, description="from one patch to the next, px; null: half of patch_size"
     )
+
+    @classmethod
+    def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
+        """Return what an encoder by name, or a size of patches, leaves without effect."""
+        name = values.get("name")
+        width = name not in _SMALL and values.get("width", _DEFAULT_WIDTH) != _DEFAULT_WIDTH
+        norm = name != "resnet18_small" and values.get("norm", "batch") != "batch"
+        if key == "name":
+            return (*(("width",) if width else ()), *(("norm",) if norm else ()))
+        stride, side = values.get("patch_stride"), values.get("patch_size")
+        too_long = side is None or (isinstance(stride, int) and stride > side)
+        return ("patch_stride",) if key == "patch_size" and too_long else ()
 
     @field_validator("name")
     @classmethod

@@ -125,9 +125,13 @@ def test_a_folder_without_a_readable_image_is_an_input_error(
 @pytest.mark.parametrize(
     "words", [["num_steps=10"], ["num_epochs=3"], [], ["global_batch_size=255", "optim.lr=1"]]
 )
-def test_a_pretraining_recipe_works_unchanged(words: list[str]) -> None:
+def test_a_pretraining_recipe_works_unchanged(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     made = config("images", "a.png", "simclr_small", *words)
     assert made.views.num_views == 2 and made.num_images == 8
+    unused = ", ".join(word.partition("=")[0] for word in words)
+    assert capsys.readouterr().err == (f"no effect on this job: {unused}\n" if words else "")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,22 @@
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs import preview
+from jobs.adapt import AdaptConfig
+from jobs.demo import DemoConfig
+from jobs.export import ExportConfig
+from jobs.index import IndexConfig
+from jobs.pack import PackConfig
+from jobs.report import ReportConfig
 from jobs.setup import command_line
 from jobs.setup.command_line import InputError, main, parse, recipe_names, to_yaml
+from jobs.setup.help_page import help_page, is_under, known_keys
+from jobs.setup.words import leaves, read, recipes_for
 from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from pipelines.corpus.manifest import Manifest, Part
 from pipelines.stream.plan import Plan
@@ -92,6 +103,13 @@ def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[
         (["method.temperature=0"], "method.temperature"),
         (["num_epochs=2"], "exactly one of num_steps and num_epochs, got both"),
         (["num_steps=null"], "exactly one of num_steps and num_epochs, got neither"),
+        (["clip.fps=3", "clip.frame_stride=2"], "clip.frame_stride has no effect beside clip.fps"),
+        (["optim.warmup_steps=3", "optim.warmup_fraction=0.1"], "has no effect beside"),
+        (["out=/runs/${x}"], "out holds ${...}, which refers to another key"),
+        (["seed=${seeds}"], "seed holds ${...}"),
+        (["views.groups.global_crops.blurr.p=1"], "known key is views.groups.global_crops.blur.p"),
+        (["views.groups.global_crops.scale=[0,1]"], "views.groups.global_crops.scale"),
+        (["cluster.num_workers=-1"], "cluster.num_workers: input should be"),
         (
             ["global_batch_size=100", "cluster.num_workers=3"],
             "does not divide among cluster.num_workers 3",
@@ -105,7 +123,11 @@ def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[
         (["accumulate=2"], "would change the objective of simclr"),
         (["method.name=simclrr"], "method.name simclrr is unknown: choose one of"),
         (["encoder.name=resnet19"], "nearest: resnet18"),
-        (["encoder.name=resnet50"], "encoder.width=16 has no effect on encoder.name=resnet50"),
+        (
+            ["encoder.name=resnet50", "encoder.width=16"],
+            "encoder.width=16 has no effect on encoder.name=resnet50",
+        ),
+        (["--halp"], "unknown option --halp: there are --help"),
         (["other_recipe"], "one recipe at most"),
         (["optim=3"], "optim"),
         (["views=32"], "views 32 must hold keys: did you mean views.size=32"),
@@ -184,3 +206,199 @@ def test_steps_follow_from_epochs_and_corpus() -> None:
     config = parsed("num_steps=null", "num_epochs=2.5", "global_batch_size=64")
     manifest = Manifest("/m", 1, "/data", (Part("a", (600, 400)),))
     assert config.steps(Plan.fresh(manifest, seed=0)) == 2500 // 64
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "void", "kept"),
+    [
+        ("num_epochs: 800", ["num_steps=3"], "num_epochs=800", {"num_steps": 3}),
+        ("num_steps: 7", ["num_epochs=2"], "num_steps=7", {"num_epochs": 2}),
+        ("num_epochs: 800", ["num_steps=null"], None, {"num_epochs": 800}),
+        (
+            "{num_steps: 1, encoder: {width: 16}}",
+            ["encoder.name=convnext_atto"],
+            "encoder.width=16",
+            {"encoder.name": "convnext_atto"},
+        ),
+        (
+            "{num_steps: 1, encoder: {norm: layer, width: 16}}",
+            ["encoder.name=vit_tiny_small"],
+            "encoder.norm=layer",
+            {"encoder.width": 16},
+        ),
+        (
+            "{num_steps: 1, encoder: {patch_size: 16, patch_stride: 12}}",
+            ["encoder.patch_size=8"],
+            "encoder.patch_stride=12",
+            {"encoder.patch_stride": None},
+        ),
+        (
+            "{num_steps: 1, encoder: {patch_size: 16, patch_stride: 12}}",
+            ["encoder.patch_size=null"],
+            "encoder.patch_stride=12",
+            {"encoder.patch_size": None},
+        ),
+        ("{num_steps: 1, clip: {fps: 2}}", ["clip.frame_stride=8"], "clip.fps=2", {}),
+        ("{num_steps: 1, clip: {frame_stride: 8}}", ["clip.fps=2"], "clip.frame_stride=8", {}),
+        (
+            "{num_steps: 1, optim: {warmup_steps: 9}}",
+            ["optim.warmup_fraction=0.2"],
+            "optim.warmup_steps=9",
+            {"optim.warmup_steps": None},
+        ),
+        (
+            "{num_steps: 1, method: {name: simclr, hidden_dim: 8, temperature: 0.3}}",
+            ["method.name=moco", "method.hidden_dim=16"],
+            None,
+            {"method.temperature": 0.3},
+        ),
+        (
+            "{num_steps: 1, method: {name: simclr, mining: hard}}",
+            ["method.name=mae"],
+            "method.mining=hard",
+            {"method.name": "mae"},
+        ),
+        (
+            "{num_steps: 1, method: {name: dino}, views: {groups: {local_crops: {count: 2}}}}",
+            ["method.name=simclr"],
+            "views.groups.local_crops.count=2",
+            {"views.groups.global_crops.count": 2},
+        ),
+        (
+            "{num_steps: 1, accumulate: 2, method: {name: mae}}",
+            ["method.name=simclr"],
+            "accumulate=2",
+            {"accumulate": 1},
+        ),
+    ],
+)
+def test_a_word_replaces_what_it_excludes_in_the_recipe_and_says_so(
+    recipe: str,
+    words: list[str],
+    void: str | None,
+    kept: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe)
+    config = parse(complete_pretrain, [str(file), "source.uri=/data", "out=/out", *words])
+    said = capsys.readouterr().err
+    assert said == (f"{words[0]} takes the place of the recipe's {void}\n" if void else "")
+    values = leaves(config.model_dump(mode="json"))
+    assert kept.items() <= values.items()
+    assert void is None or void not in [f"{key}={value}" for key, value in values.items()]
+
+
+CONFIGS = {
+    "pretrain": complete_pretrain,
+    "preview": preview.complete,
+    "index": lambda values: (IndexConfig, values),
+    "pack": lambda values: (PackConfig, values),
+    "export": lambda values: (ExportConfig, values),
+    "adapt": lambda values: (AdaptConfig, values),
+    "report": lambda values: (ReportConfig, values),
+    "demo": lambda values: (DemoConfig, values),
+}
+
+
+def help_of(verb: str, *words: str, columns: int = 80) -> str:
+    kind, values = CONFIGS[verb](leaves_to_tree(words))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        return help_page("job", "Does it.", kind, values, {}, recipes_for(kind))
+
+
+def leaves_to_tree(words: Iterable[str]) -> dict[str, object]:
+    return read(list(words)).values
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_help_is_in_words_and_fits_the_terminal(verb: str, columns: int) -> None:
+    text = help_of(verb, columns=columns)
+    assert max(map(len, text.splitlines())) <= columns
+    for internal in ("FieldInfo", "Annotated", "Union", "typing", "NoneType", "metadata"):
+        assert internal not in text
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_help_shows_no_key_that_the_job_does_not_use(verb: str) -> None:
+    kind, values = CONFIGS[verb]({})
+    text = help_of(verb, columns=200)
+    assert [key.name for key in known_keys(kind, values) if f" {key.name}=" not in text] == []
+    names = {key.name for key in known_keys(type("Whole", (kind,), {"ignored": ()}), values)}
+    for ignored in kind.ignored:
+        assert any(is_under(name, (ignored,)) for name in names), ignored
+        assert not re.search(rf"^[ *] {ignored}[.=]", text, re.M)
+        if not kind.of_another:
+            with pytest.raises(InputError, match="has no effect on this job: leave it out"):
+                parse(CONFIGS[verb], [f"{next(n for n in names if is_under(n, (ignored,)))}=1"])
+    assert set(kind.most_used) <= names
+    parse(CONFIGS[verb], kind.example.split())
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("pretrain", ["simclr_small", "source.uri=/a", "out=/b", "num_steps=1"]),
+        ("pretrain", ["method.name=dino", "source.uri=/a", "out=/b", "num_steps=1"]),
+        ("preview", ["mae_small", "source.uri=/a", "out=/b.png"]),
+        ("index", ["source.uri=/a", "out=/b"]),
+        ("pack", ["source.uri=/a", "out=/b"]),
+        ("export", ["artifact=/c", "source.uri=/a", "out=/b"]),
+        ("adapt", ["artifact=/c", "train.uri=/a", "test.uri=/b"]),
+        ("report", ["run=/a"]),
+        ("demo", ["out=/a"]),
+    ],
+)
+def test_every_line_of_help_can_be_typed(verb: str, words: list[str]) -> None:
+    text = help_of(verb, *words, columns=200)
+    typed = re.findall(r"^[ *] (\w[\w.]*=\S+)", text, re.M)
+    length = [word for word in typed if re.match(r"num_(steps|epochs)=", word)]
+    parse(CONFIGS[verb], [*words, *(word for word in typed if word not in length)])
+
+
+def test_help_names_the_groups_of_the_chosen_method() -> None:
+    text = help_of("pretrain", "method.name=dino")
+    for group in ("global_crops_1", "global_crops_2", "local_crops"):
+        assert f"views.groups.{group}.count=" in text
+    assert "views.groups.count" not in text
+    assert "views.groups.local_crops" not in help_of("pretrain", "method.name=simclr")
+
+
+def test_help_shows_the_recipe_s_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("pretrain", "", complete_pretrain, _never, ["simclr_small", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "* optim.lr=0.06 " in text and "  optim.momentum=0.9 " in text
+
+
+def test_a_job_lists_the_recipes_that_it_can_take() -> None:
+    assert "Recipes" not in help_of("adapt") and "simclr_small" not in help_of("report")
+    assert "mae_small" in help_of("preview")
+
+
+def test_what_a_recipe_says_of_keys_that_a_job_does_not_use_is_passed_over() -> None:
+    config = parse(preview.complete, ["mae_small", "source.uri=/a", "out=/b.png"])
+    assert config.optim == type(config.optim)()
+    assert "optim" not in yaml.safe_load(to_yaml(config))
+
+
+def test_types_are_said_in_words() -> None:
+    text = help_of("pretrain", columns=200)
+    for key, words in {
+        "num_steps=null": "int >= 1 | null",
+        "cluster.num_workers=1": "int >= 1 | MIN..MAX",
+        "cluster.cpus_per_worker=auto": "auto | number",
+        "views.groups.global_crops.scale=[0.08,1]": "2 numbers > 0 and <= 1",
+        "log.tensorboard=true": "true | false",
+        "optim.momentum=0.9": "number >= 0 and < 1",
+        "encoder.width=64": "int >= 8, a multiple of 4",
+        "source.uri=...": "text, required",
+    }.items():
+        assert re.search(rf" {re.escape(key)}\s+{re.escape(words)}\n", text), key
+
+
+def test_an_empty_command_line_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("index", "", CONFIGS["index"], _never, []) == 2
+    assert capsys.readouterr().err.startswith("error: source.uri is missing: give source.uri=...")

@@ -1,0 +1,211 @@
+"""A recipe and `key=value` words, merged into plain values; what a word makes void is dropped from the recipe."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
+from yaml import YAMLError
+
+from augment.frozen import Frozen
+from jobs.setup.help_page import is_under
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PATHS = (
+    "uri",
+    "out",
+    "artifact",
+    "run",
+    "address",
+    "members",
+)  # may look like YAML, and are not read as such
+
+Values = dict[str, Any]
+
+
+class InputError(ValueError):
+    """What a user can cause and mend; becomes one `error:` line and exit code 2."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command line gives.
+
+    Attributes:
+        recipe: The recipe's values, nested.
+        words: The words' values, nested.
+        raw: Both merged, words winning.
+    """
+
+    recipe: Values
+    words: Values
+    raw: DictConfig
+
+    @property
+    def values(self) -> Values:
+        """Both merged, with references among keys resolved.
+
+        Raises:
+            InputError: a reference leads nowhere.
+        """
+        return _plain(self.raw)
+
+
+def read(words: list[str]) -> Given:
+    """Read at most one recipe, a path or a shipped name, and `key=value` words.
+
+    Raises:
+        InputError: an unreadable recipe, or a word that is none.
+    """
+    recipes = [word for word in words if "=" not in word]
+    if len(recipes) > 1:
+        raise InputError(f"one recipe at most, got {' and '.join(recipes)}")
+    recipe = _load(recipes[0]) if recipes else OmegaConf.create()
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    raw, alone = recipe.copy(), OmegaConf.create()
+    for key, text in pairs:
+        value = _value(key, text)
+        for target in (raw, alone):
+            _set(target, key, value)
+    return Given(_unresolved(recipe), _unresolved(alone), raw)
+
+
+def _unresolved(raw: DictConfig) -> Values:
+    values = OmegaConf.to_container(raw)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _plain(raw: DictConfig) -> Values:
+    try:
+        values = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        raise InputError(
+            f"{key} holds ${{...}}, which refers to another key, and none fits "
+            f"({_first_line(error)}): write the value itself"
+        ) from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _load(recipe: str) -> DictConfig:
+    path = Path(recipe)
+    if not path.suffix:
+        path = RECIPES / f"{recipe}.yaml"
+        if not path.exists():
+            near = difflib.get_close_matches(recipe, recipe_names(), n=3, cutoff=0.0)
+            raise InputError(
+                f"no recipe is called {recipe}: shipped ones are {', '.join(near)}, "
+                "or give a path to a .yaml file"
+            )
+    try:
+        loaded = OmegaConf.load(path)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"recipe {recipe} cannot be read: {_first_line(error)}") from error
+    if not isinstance(loaded, DictConfig):
+        raise InputError(f"recipe {recipe} must hold keys and values at its top level")
+    return loaded
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipes_for(config: type[BaseModel]) -> list[str]:
+    """Return the names of the shipped recipes whose sections a job knows."""
+    return [name for name in recipe_names() if _sections(name) <= config.model_fields.keys()]
+
+
+@cache
+def _sections(recipe: str) -> frozenset[str]:
+    return frozenset(str(key) for key in _load(recipe))
+
+
+def _value(key: str, text: str) -> Any:
+    """Read a value as YAML, so that numbers, lists and null mean what they look like."""
+    if key.rpartition(".")[2] in PATHS:
+        return text
+    try:
+        raw: Any = OmegaConf.from_dotlist([f"value={text}"])
+        return OmegaConf.to_container(raw)["value"]  # type: ignore[index,call-overload]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{key}={text} is no YAML value: {_first_line(error)}") from error
+
+
+def _set(raw: DictConfig, key: str, value: Any) -> None:
+    """Set one dotted key."""
+    try:
+        OmegaConf.update(raw, key, value, merge=True, force_add=True)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise InputError(f"{key} cannot be set: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def leaves(values: Values, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested values to dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def drop(values: Values, keys: Iterable[str]) -> Values:
+    """Return nested values without some dotted keys, nor the sections that this empties."""
+    kept = dict(values)
+    for key in keys:
+        name, _, rest = key.partition(".")
+        if not rest:
+            kept.pop(name, None)
+        elif isinstance(kept.get(name), dict):
+            kept[name] = drop(kept[name], [rest])
+            if not kept[name]:
+                del kept[name]
+    return kept
+
+
+def voided(config: type[Frozen], given: Given) -> dict[str, list[str]]:
+    """Find what the recipe says and the words leave without effect: key of a word to keys of the recipe."""
+    ours, recipes = leaves(given.words), leaves(given.recipe)
+    found: dict[str, list[str]] = {}
+    for key, value in ours.items():
+        if key in recipes and recipes[key] == value:
+            continue
+        below = tuple(_void(config, key, given.values))
+        there = [name for name in recipes if is_under(name, below) and name not in ours]
+        if void := [name for name in there if recipes[name] is not None]:
+            found[key] = void
+    return found
+
+
+def clashes(config: type[Frozen], given: Given) -> Iterator[tuple[str, str]]:
+    """Yield each word that another word leaves without effect, and that one."""
+    ours = {key: value for key, value in leaves(given.words).items() if value is not None}
+    for key in ours:
+        below = tuple(_void(config, key, given.values))
+        yield from ((other, key) for other in ours if other != key and is_under(other, below))
+
+
+def _void(config: type[Frozen], key: str, values: Values) -> Iterator[str]:
+    """Ask the record itself, then the one inside it that holds the key, what a key leaves without effect."""
+    yield from config.voided_by(key, values)
+    name, _, rest = key.partition(".")
+    field = config.model_fields.get(name)
+    inner = values.get(name)
+    if not rest or field is None or not isinstance(inner, dict):
+        return
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, Frozen):
+            yield from (f"{name}.{void}" for void in _void(kind, rest, inner))
