@@ -13,7 +13,8 @@ class Place:
         uri: A file, a folder, or what keys of a bucket begin with.
         kind: `tree`: the file, or all below the folder; `own`: the folder without those in it; `keys`.
         match: Pattern of an own folder's names, which takes matching folders whole; regular expression of keys' paths.
-        root: Characters of a path that the user gave: what is hidden above the source is none of its business.
+        root: Length of the path prefix that the user gave; rules for hidden folders and for this project's own ignore
+            that prefix.
         share, shares: Of an own folder's names this task takes one share of so many.
     """
 

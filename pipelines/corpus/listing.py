@@ -16,6 +16,7 @@ from pipelines.corpus.entry import EVERYTHING, Entry, Place, Selection, is_hidde
 from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
 from pipelines.corpus.local_files import local_entries, local_places
 from pipelines.corpus.object_keys import key_entries, key_places
+from pipelines.corpus.own_outputs import output_in
 from pipelines.storage import uris
 
 ROWS_PER_TABLE = 8192
@@ -72,7 +73,8 @@ def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
     The thousands of shards of a brace pattern are looked at by the tasks.
     """
     if one_of_many and not any(char in pattern for char in MAGIC):
-        return [Place(pattern)]
+        path = uris.filesystem(pattern)[1].rstrip("/")
+        return [Place(pattern, root=len(path) + (not uris.is_local(pattern)))]
     if uris.is_local(pattern) and os.path.lexists(pattern):
         return local_places(pattern)
     fs, path = uris.filesystem(pattern)
@@ -130,11 +132,25 @@ def _remote_entries(place: Place) -> Iterator[Entry]:
     if info["type"] == "file":
         yield _remote_entry(place.uri, info)
         return
-    for folder, _, files in fs.walk(path, maxdepth=1 if place.kind == "own" else None, detail=True):
+    depth = 1 if place.kind == "own" else None
+    for folder, folders, files in fs.walk(path, maxdepth=depth, detail=True):
+        below = place.root and len(folder) >= place.root
+        if below and (reason := _own_output(fs, folder, [*folders, *files])):
+            folders.clear()  # which `walk` then does not go into
+            yield Entry(_uri(place.uri, folder), problem=reason)
+            continue
         problem = "in a hidden folder" if place.root and is_hidden(folder[place.root :]) else None
         for info in files.values():
             if info["name"].rstrip("/") != folder.rstrip("/"):  # the folder's own marker object
                 yield _remote_entry(place.uri, info)._replace(problem=problem)
+
+
+def _own_output(fs: AbstractFileSystem, folder: str, names: list[str]) -> str | None:
+    def names_in(name: str) -> list[str]:
+        found = fs.ls(f"{folder.rstrip('/')}/{name}", detail=False)
+        return [path.rstrip("/").rpartition("/")[2] for path in found]
+
+    return output_in(names, names_in)
 
 
 def _remote_entry(like: str, info: dict[str, Any]) -> Entry:

@@ -5,8 +5,10 @@ import os
 import zlib
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import chain, islice
 
 from pipelines.corpus.entry import Entry, Place, is_hidden
+from pipelines.corpus.own_outputs import MOST_NAMES, output_in
 
 WANTED_PLACES = 64  # folders are opened level by level until there are as many
 SHARE_FILES = 50_000  # a larger folder is listed by several tasks, each with its share of the names
@@ -26,7 +28,7 @@ def local_places(pattern: str) -> list[Place]:
     folders = sorted(filter(os.path.isdir, glob.iglob(head, recursive=True)))
     if tail == "**":
         return [place for folder in folders for place in _split(folder)]
-    return [Place(folder, "own", match=tail) for folder in folders]
+    return [Place(folder, "own", match=tail, root=len(folder)) for folder in folders]
 
 
 def _split(root: str) -> list[Place]:
@@ -37,11 +39,23 @@ def _split(root: str) -> list[Place]:
         below: list[str] = []
         for folder in trees:
             names = list(_scan(folder))
+            if folder != root and _own_output(folder, names):
+                opened.append(Place(folder, root=len(root)))
+                continue
             below += [entry.path for entry in names if _is_walked(entry)]
             shares = max(1, -(-len(names) // SHARE_FILES))
-            opened += [Place(folder, "own", share=share, shares=shares) for share in range(shares)]
+            opened += [
+                Place(folder, "own", root=len(root), share=share, shares=shares)
+                for share in range(shares)
+            ]
         trees = below
-    return opened + [Place(folder) for folder in trees]
+    return opened + [Place(folder, root=len(root)) for folder in trees]
+
+
+def _own_output(folder: str, entries: list[os.DirEntry[str]]) -> str | None:
+    """Tell what this project wrote into a folder, by its first entries; None for any other."""
+    names = [entry.name for entry in entries]
+    return output_in(names, lambda name: os.listdir(os.path.join(folder, name)))
 
 
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -74,7 +88,12 @@ def local_entries(place: Place) -> Iterator[Entry]:
 
 
 def _folder(folder: str, place: Place) -> Iterator[Entry]:
-    for entry in _scan(folder):
+    entries = _scan(folder)
+    first = list(islice(entries, MOST_NAMES + 1))
+    if len(folder) > place.root and (reason := _own_output(folder, first)):
+        yield Entry(folder, problem=reason)
+        return
+    for entry in chain(first, entries):
         if place.match and not fnmatchcase(entry.name, place.match):
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -82,7 +101,7 @@ def _folder(folder: str, place: Place) -> Iterator[Entry]:
                 if place.share == 0:
                     yield Entry(entry.path, problem="hidden folder")
             elif place.match or place.kind == "tree":
-                yield from _folder(entry.path, Place(entry.path))
+                yield from _folder(entry.path, Place(entry.path, root=place.root))
         elif zlib.crc32(os.fsencode(entry.name)) % place.shares == place.share:
             yield _file(entry.path)
 

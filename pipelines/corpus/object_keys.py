@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import glob_translate
 
 from pipelines.corpus.entry import Entry, Place, is_hidden
+from pipelines.corpus.own_outputs import MOST_NAMES, is_sign, output_in
 from pipelines.storage import uris
 
 WANTED_STEMS = (
@@ -100,27 +101,67 @@ def _first(fs: AsyncFileSystem, bucket: str, stem: str, after: str) -> str | Non
 
 
 def key_entries(place: Place) -> Iterator[Entry]:
-    """List a place, a page in memory at a time; a hidden folder is one entry."""
+    """List a place, a page in memory at a time; a hidden folder is one entry, and so is one of this project's own."""
     fs, _ = uris.filesystem(place.uri)
     bucket, _, stem = place.uri.partition("://")[2].partition("/")
     scheme = place.uri.partition("://")[0]
     match = re.compile(place.match).match if place.match else None
-    hidden = ""
+    outputs = _OwnOutputs(fs, bucket)
+    passed_over = ""
     for info in _objects(fs, bucket, stem):
         path = f"{bucket}/{info['Key']}"
         if (match and not match(path)) or (
             path.endswith("/") and not info["Size"]
         ):  # a folder's own marker object
             continue
-        uri = f"{scheme}://{path}"
-        folder = _hidden_folder(path[place.root :])
+        above, relative = path[: place.root], path[place.root :]
+        problem: str | None = "hidden folder"
+        folder = _hidden_folder(relative)
         if folder is None:
-            yield Entry(uri, info["Size"], info["ETag"].strip('"'))
-        elif folder != hidden:
-            yield Entry(
-                f"{uri[: len(uri) - len(path) + place.root]}{folder}", problem="hidden folder"
-            )
-        hidden = folder or hidden
+            folder, problem = outputs.holding(above.removeprefix(f"{bucket}/"), relative)
+        if folder is None:
+            yield Entry(f"{scheme}://{path}", info["Size"], info["ETag"].strip('"'))
+        elif folder != passed_over:
+            passed_over = folder
+            if match or outputs.begins_with(f"{above}{folder}", stem):
+                yield Entry(f"{scheme}://{above}{folder}", problem=problem)
+
+
+class _OwnOutputs:
+    """Finds folders of this project among keys; a folder is asked for where the name of a key gives cause.
+
+    Args:
+        fs: The bucket's.
+        bucket: Its name.
+    """
+
+    def __init__(self, fs: AsyncFileSystem, bucket: str) -> None:
+        self._fs, self._bucket = fs, bucket
+        self._reason = lru_cache(maxsize=1024)(self._look)
+
+    def holding(self, above: str, relative: str) -> tuple[str | None, str | None]:
+        """Find the folder of this project that a key below the source lies in, and what it is."""
+        folders = relative.split("/")
+        for depth in range(1, len(folders)):
+            folder = "/".join(folders[:depth])
+            if is_sign(folders[depth]) and (reason := self._reason(f"{above}{folder}/")):
+                return folder, reason
+        return None, None
+
+    def begins_with(self, folder: str, stem: str) -> bool:
+        """Tell whether the first key of a folder is among those of a stem: of all that list it, one task tells."""
+        prefix = f"{folder.removeprefix(f'{self._bucket}/')}/"
+        first = _first(self._fs, self._bucket, prefix, "")
+        return first is None or first.startswith(stem)
+
+    def _look(self, folder: str) -> str | None:
+        return output_in(self._names(folder), lambda name: self._names(f"{folder}{name}/"))
+
+    def _names(self, folder: str) -> list[str]:
+        page = _page(self._fs, self._bucket, folder, Delimiter="/", MaxKeys=MOST_NAMES + 1)
+        keys = [entry["Key"] for entry in page.get("Contents", [])]
+        keys += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
+        return [key[len(folder) :] for key in keys if len(key) > len(folder)]
 
 
 def _hidden_folder(relative: str) -> str | None:
