@@ -21,8 +21,9 @@ from pipelines.corpus.file_kinds import (
     no_sample,
     sample_in,
 )
-from pipelines.corpus.tar_members import COMPRESSED_SHARD, read_members
+from pipelines.corpus.tar_members import COMPRESSED_SHARD, Member, read_members
 from pipelines.storage import uris
+from pipelines.storage.retries import Refused
 
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
 MESSAGE = pa.field("message", pa.string())  # more of it, for a person
@@ -31,6 +32,7 @@ LOOKED_AT = 1024  # files whose first bytes are read at a time
 LOCAL_THREADS = 4
 REMOTE_THREADS = 64  # a store takes tens of milliseconds to answer, whatever the size
 NESTED = {TAR: "tar in a tar (unpack it)", COMPRESSED: "compressed tar in a tar (unpack it)"}
+REFUSED = "refused by the storage"
 NOT_CHOSEN = "not in source.members"
 _MEDIA = (IMAGE, schema.VIDEO)
 _IDENTITY = (schema.URI, "member", "etag")
@@ -82,6 +84,8 @@ def _look(entry: Entry) -> tuple[Entry, str]:
         return entry, sample_in(uris.read_range(entry.uri, 0, min(HEAD_BYTES, entry.size)))
     except FileNotFoundError:
         return entry._replace(problem="gone while it was listed"), ""
+    except (Refused, PermissionError) as error:
+        return entry._replace(problem=REFUSED, message=str(error)), ""
 
 
 def _name(entry: Entry) -> str:
@@ -114,7 +118,7 @@ def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
     if unfit := _unfit(shard) or (None if shard.size else "zero bytes"):
         yield _row(shard, 0, shard.size, None, TAR, left_out=unfit)
         return
-    for member in read_members(shard.uri, shard.size, any_name=selection.any_name):
+    for member in _members(shard, selection.any_name):
         name, offset, length, what, problem, message = member
         if problem is None and name is not None:
             hidden = "hidden file" if is_hidden(name) else None
@@ -122,6 +126,14 @@ def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
             problem = hidden or chosen or NESTED.get(what)
             problem = problem or _no_media(name, what, length, selection.any_name)
         yield _row(shard, offset, length, name, what, left_out=problem, message=message or None)
+
+
+def _members(shard: Entry, any_name: bool) -> Iterator[Member]:
+    """List the members of a shard, or say that it is refused: the storage has just listed it, so it knows us."""
+    try:
+        yield from read_members(shard.uri, shard.size, any_name=any_name)
+    except (Refused, PermissionError) as error:
+        yield Member(None, 0, shard.size, "", REFUSED, str(error))
 
 
 def _row(

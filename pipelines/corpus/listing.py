@@ -132,6 +132,9 @@ def _remote_entries(place: Place) -> Iterator[Entry]:
     if info["type"] == "file":
         yield _remote_entry(place.uri, info)
         return
+    if uris.is_s3(place.uri):
+        yield from key_entries(Place(f"{place.uri.rstrip('/')}/", "keys", root=place.root))
+        return
     depth = 1 if place.kind == "own" else None
     for folder, folders, files in fs.walk(path, maxdepth=depth, detail=True):
         below = place.root and len(folder) >= place.root

@@ -19,6 +19,7 @@ WANTED_STEMS = (
 MAX_CUTS = 8
 LAST = "\U0010ffff"  # sorts after every character of a key
 REQUESTS = 16  # in flight while cutting
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # reading from the others is merely slower or dearer
 
 
 def key_places(uri: str) -> list[Place]:
@@ -120,7 +121,8 @@ def key_entries(place: Place) -> Iterator[Entry]:
         if folder is None:
             folder, problem = outputs.holding(above.removeprefix(f"{bucket}/"), relative)
         if folder is None:
-            yield Entry(f"{scheme}://{path}", info["Size"], info["ETag"].strip('"'))
+            entry = Entry(f"{scheme}://{path}", info["Size"], info["ETag"].strip('"'))
+            yield entry._replace(problem=_archived(info))
         elif folder != passed_over:
             passed_over = folder
             if match or outputs.begins_with(f"{above}{folder}", stem):
@@ -172,10 +174,24 @@ def _hidden_folder(relative: str) -> str | None:
     )
 
 
+def _archived(info: dict[str, Any]) -> str | None:
+    """Say in which archive an object lies from which it would have to be restored first."""
+    if info.get("StorageClass") not in ARCHIVES:
+        return None
+    restored = info.get("RestoreStatus", {})
+    if restored.get("RestoreExpiryDate") and not restored.get("IsRestoreInProgress"):
+        return None
+    return f"archived ({info['StorageClass']})"
+
+
 def _objects(fs: AsyncFileSystem, bucket: str, stem: str) -> Iterator[dict[str, Any]]:
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     while True:
         page = _page(fs, bucket, stem, **options)
+        if any(info.get("StorageClass") in ARCHIVES for info in page.get("Contents", [])):
+            # Whether it was restored is told only where that is asked for.
+            wanted = {"OptionalObjectAttributes": ["RestoreStatus"]}
+            page = _page(fs, bucket, stem, **options, **wanted)
         yield from page.get("Contents", [])
         if not page.get("IsTruncated"):
             return

@@ -35,6 +35,7 @@ Reason = Literal[
     "crashed",
     "checksum",
     "missing",
+    "refused",  # by the storage, which hands out others; new ones go to the end, for blocks hold an index
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

@@ -48,6 +48,10 @@ _REMEDIES = {
 }
 
 
+# Answers to a request that was understood and whose keys were right.
+_REFUSALS = ("AccessDenied", "InvalidObjectState", "Forbidden", "403")
+
+
 class StorageError(OSError):
     """The storage refuses a request, or failed for longer than it is waited for; one line that names the URI.
 
@@ -63,7 +67,14 @@ class StorageError(OSError):
         self.uri, self.what = uri, what
 
     def __reduce__(self) -> tuple[type["StorageError"], tuple[str, str]]:
-        return StorageError, (self.uri, self.what)
+        return type(self), (self.uri, self.what)
+
+
+class Refused(StorageError):
+    """The storage knows us and refuses this: an object that is somebody else's, or in the archive, or a whole bucket.
+
+    Bad data where others of the same bucket are handed out (`uris.hands_out_others`), else as any `StorageError`.
+    """
 
 
 class Retries:
@@ -189,9 +200,8 @@ def failure(uri: str, error: BaseException) -> StorageError:
     Only the server's code and message are repeated: its whole answer may hold the access key.
     """
     if isinstance(error, StorageError):
-        return (
-            StorageError(uri, error.what) if uri.startswith(error.uri) else error
-        )  # a bucket's becomes the object's
+        # A bucket's becomes the object's.
+        return type(error)(uri, error.what) if uri.startswith(error.uri) else error
     status, code, message = answer(error)
     if is_transient(error):
         what = f"{code}: {message}" if status else _first_line(error)
@@ -206,7 +216,8 @@ def failure(uri: str, error: BaseException) -> StorageError:
         code, "check the credentials" if status in (400, 401, 403) else "check the URI"
     )
     refused = "refused, " if status in (401, 403) else ""
-    return StorageError(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
+    kind = Refused if status == 403 and code in _REFUSALS else StorageError
+    return kind(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
 
 
 def _first_line(error: BaseException) -> str:

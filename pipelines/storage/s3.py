@@ -19,7 +19,7 @@ import botocore.session
 import obstore
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import ClientError
-from fsspec.asyn import sync_wrapper
+from fsspec.asyn import sync, sync_wrapper
 from obstore.store import S3Store
 from s3fs import S3FileSystem
 
@@ -156,6 +156,26 @@ def read_range(fs: PatientS3, path: str, start: int, stop: int) -> bytes:
             raise
         failure = retries.failure(uri, error)
     raise failure from None
+
+
+def neighbours(fs: PatientS3, path: str, count: int) -> list[str]:
+    """List a few objects behind the one at `bucket/key`, and the first ones of its folder and of its bucket."""
+    bucket, _, key = path.partition("/")
+    folder = key.rpartition("/")[0] + "/" if "/" in key else ""
+    found: dict[str, None] = {}
+    for prefix, after in ((folder, key), (folder, ""), ("", "")):
+        options = {"StartAfter": after} if after else {}
+        page = sync(
+            fs.loop,
+            fs._call_s3,
+            "list_objects_v2",
+            Bucket=bucket,
+            Prefix=prefix,
+            MaxKeys=count,
+            **options,
+        )
+        found |= {info["Key"]: None for info in page.get("Contents", []) if info["Size"]}
+    return [f"{bucket}/{other}" for other in found if other != key]
 
 
 @lru_cache(maxsize=32)

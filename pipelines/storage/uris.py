@@ -17,8 +17,9 @@ import pyarrow.fs
 from fsspec import AbstractFileSystem
 
 from pipelines.storage import retries
-from pipelines.storage.retries import StorageError
+from pipelines.storage.retries import Refused, StorageError
 
+NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
 S3_PROTOCOLS = ("s3", "s3a")
 
@@ -148,6 +149,34 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
         return s3.read_range(fs, path, start, stop)
     with _named(uri):
         return bytes(fs.cat_file(path, start=start, end=stop))
+
+
+def hands_out_others(uri: str) -> bool:
+    """Tell, where an object is refused, whether others beside it can be read."""
+    try:
+        return any(_is_readable(other) for other in _neighbours(uri))
+    except (OSError, ValueError):
+        return False
+
+
+def _neighbours(uri: str) -> list[str]:
+    """List a few files beside one, of a bucket also the first ones."""
+    fs, path = filesystem(uri)
+    if is_s3(uri):
+        from pipelines.storage import s3
+
+        paths = s3.neighbours(fs, path, NEIGHBOURS)
+        return [f"{urlsplit(uri).scheme}://{other}" for other in paths]
+    found = (entry for entry in fs.ls(fs._parent(path), detail=True) if entry["type"] == "file")
+    paths = [str(entry["name"]) for entry in found if entry["size"] and entry["name"] != path]
+    return [fs.unstrip_protocol(other) for other in paths[:NEIGHBOURS]]
+
+
+def _is_readable(uri: str) -> bool:
+    try:
+        return bool(read_range(uri, 0, 1))
+    except (Refused, PermissionError, FileNotFoundError):
+        return False
 
 
 @contextmanager

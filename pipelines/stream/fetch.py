@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pipelines import schema
 from pipelines.media.image import BadSample
 from pipelines.storage import uris
+from pipelines.storage.retries import Refused
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
@@ -25,6 +27,7 @@ RUN_BYTES = (
 )  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
 
 Fetched = bytes | BadSample
+_Answer = Fetched | Refused
 
 
 def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
@@ -36,7 +39,8 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
             size of other objects, size and time of a local file. Members of tar shards have no etag of their own.
 
     Returns:
-        For each row its bytes, or what is wrong with the object itself (`missing`, `truncated`, `empty`, `checksum`).
+        For each row its bytes, or what is wrong with the object itself: `missing`, `truncated`, `empty`, `checksum`, or
+        `refused` where others beside it are handed out.
 
     Raises:
         StorageError: the storage refused, or failed for longer than it is waited for. Never counted as bad data.
@@ -48,19 +52,45 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     local = uris.is_local(addresses[0])
     read: _Read = _read_file if local else _read_object
 
-    def bring(run: list[int]) -> list[Fetched]:
+    def bring(run: list[int]) -> list[_Answer]:
         return _bring(
             read, addresses[run[0]], [(offsets[row], lengths[row]) for row in run], etags[run[0]]
         )
 
     runs = _runs(rows, alone=[etag is not None for etag in etags])
-    found: list[Fetched] = [b""] * len(addresses)
+    found: list[_Answer] = [b""] * len(addresses)
     for run, payloads in zip(
         runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True
     ):
         for row, payload in zip(run, payloads, strict=True):
             found[row] = payload
-    return found
+    return _judged(found, addresses)
+
+
+def _judged(found: list[_Answer], addresses: list[str]) -> list[Fetched]:
+    """Take a refusal as a fault of the object where others are handed out now, else as one of the whole bucket.
+
+    Raises:
+        Refused: nothing else of the bucket is handed out.
+    """
+    answering = {
+        _bucket(uri) for uri, data in zip(addresses, found, strict=True) if isinstance(data, bytes)
+    }
+    judged: list[Fetched] = []
+    for uri, data in zip(addresses, found, strict=True):
+        if isinstance(data, Refused):
+            if _bucket(uri) not in answering and not uris.hands_out_others(uri):
+                raise data
+            answering.add(_bucket(uri))
+            judged.append(BadSample("refused", data.what))
+        else:
+            judged.append(data)
+    return judged
+
+
+def _bucket(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _runs(rows: pa.Table, *, alone: list[bool]) -> list[list[int]]:
@@ -93,7 +123,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 def _bring(
     read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | None
-) -> list[Fetched]:
+) -> list[_Answer]:
     """Read ranges of an object, (offset, length) in order of offset, with one request; with an etag, there is only one.
 
     Content that is not what the manifest recorded is read once more, for bytes go wrong on the way.
@@ -107,6 +137,8 @@ def _bring(
         return [
             BadSample("missing", "the object is gone since the manifest was made") for _ in ranges
         ]
+    except Refused as error:
+        return [error] * len(ranges)
     parts = [(data[offset - start : offset - start + length], length) for offset, length in ranges]
     return [_checked(part, length, found, etag) for part, length in parts]
 
@@ -139,6 +171,8 @@ def _read_file(uri: str, offset: int, length: int, etag: str | None) -> tuple[by
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         raise
+    except PermissionError as error:
+        raise Refused(uri, f"refused ({error.strerror}): check its permissions") from error
     except OSError as error:
         raise uris.StorageError(uri, f"{type(error).__name__}: {error.strerror}") from error
 

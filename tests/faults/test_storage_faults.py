@@ -1,7 +1,12 @@
 """Object storage under fault: what passes is ridden out and counted, what does not stops at once; none is bad data."""
 
 import hashlib
+import io
 import os
+import subprocess
+import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
-from pipelines.corpus.listed_rows import sample_id
+from pipelines.corpus import listing
+from pipelines.corpus.entry import Selection
+from pipelines.corpus.listed_rows import REFUSED, rows_of, sample_id
 from pipelines.media.image import BadSample
 from pipelines.storage import retries, uris
 from pipelines.storage.retries import RETRIES, StorageError
 from pipelines.stream.fetch import fetch
+from tests.commands import ROOT
 from tests.faults.s3fault import ECHOED_KEY, FaultProxy, Rule
 from tests.object_store import ObjectStore
 
@@ -239,3 +247,82 @@ def test_keys_with_odd_names_are_read(proxy: FaultProxy) -> None:
     for name in names:
         fs.pipe_file(f"faults/odd/{name}", name.encode())
         assert uris.read_range(f"{BUCKET}/odd/{name}", 0, 1000) == name.encode()
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+def test_one_refused_object_is_a_bad_sample_while_others_are_handed_out(
+    code: str, proxy: FaultProxy
+) -> None:
+    rule = Rule("reply", path="images/05", status=403, code=code)
+    proxy.rules = [rule]
+    found = fetch(rows(list(OBJECTS)))
+    assert [data for data in found if isinstance(data, bytes)] == [
+        data for name, data in OBJECTS.items() if name != "05"
+    ]
+    for problem in (found[5], *fetch(rows(["05"]))):  # alone in its block, its neighbours are asked
+        assert isinstance(problem, BadSample) and problem.reason == "refused"
+        assert code in problem.message and ECHOED_KEY not in problem.message
+
+
+def test_a_bucket_that_lists_and_hands_out_nothing_stops_at_once(proxy: FaultProxy) -> None:
+    proxy.rules = [Rule("reply", method="GET", path="faults/.", status=403, code="AccessDenied")]
+    before = proxy.requests["GET"]
+    with pytest.raises(StorageError, match="images/00: refused, AccessDenied"):
+        fetch(rows(["00"]))
+    assert proxy.requests["GET"] - before < 40
+
+
+def test_an_expired_token_of_one_request_stops_at_once(proxy: FaultProxy) -> None:
+    proxy.rules = [Rule("reply", path="images/05", status=400, code="ExpiredToken")]
+    with pytest.raises(StorageError, match="images/05: ExpiredToken"):
+        fetch(rows(list(OBJECTS)))
+
+
+def test_a_refused_shard_is_left_out_of_a_listing(proxy: FaultProxy) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    for name in ("x.tar", "y.tar"):
+        uris.write_bytes(f"{BUCKET}/shards/{name}", file.getvalue())
+    uris.write_bytes(f"{BUCKET}/shards/nameless", b"\xff\xd8\xff\xe0")
+    proxy.rules = [Rule("reply", path="shards/(x.tar|name)", status=403, code="AccessDenied")]
+    places = listing._places(f"{BUCKET}/shards", one_of_many=False)
+    entries = [entry for place in places for entry in listing._entries(place)]
+    found = {
+        row["uri"].rpartition("/")[2]: row["left_out"]
+        for row in rows_of(entries, Selection(any_name=True))
+    }
+    assert found == {"x.tar": REFUSED, "y.tar": "zero bytes", "nameless": REFUSED}
+
+
+UNPRIVILEGED = """
+import os, sys
+import pyarrow as pa
+from pipelines import schema
+from pipelines.storage import uris
+from pipelines.stream.fetch import fetch
+
+names = ["uri", "offset", "length", "member", "etag"]
+rows = [dict(zip(names, (f"{sys.argv[1]}/{name}", 0, 1, None, ""))) for name in sys.argv[2:]]
+table = pa.Table.from_pylist(rows, schema=schema.MANIFEST)
+if not os.getuid():
+    uris.hands_out_others(rows[0]["uri"]) and fetch(table)  # import what that needs
+    os.setuid(65534)
+print([str(found) for found in fetch(table)])
+"""
+
+
+def test_a_local_file_that_must_not_be_read_is_a_bad_sample_beside_others() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's own, which is closed to others
+        for name in "ab":
+            Path(folder, name).write_bytes(b"x")
+        os.chmod(folder, 0o755)
+        os.chmod(f"{folder}/a", 0)
+        command = [sys.executable, "-c", UNPRIVILEGED, folder]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        for names in (["a", "b"], ["a"]):
+            done = subprocess.run([*command, *names], env=env, capture_output=True, text=True)
+            assert "refused: refused (Permission denied)" in done.stdout, done.stderr
+        os.unlink(f"{folder}/b")
+        alone = subprocess.run([*command, "a"], env=env, capture_output=True, text=True)
+        assert alone.returncode and "Refused" in alone.stderr

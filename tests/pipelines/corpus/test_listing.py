@@ -307,3 +307,29 @@ def test_a_flat_prefix_is_cut_by_what_its_names_begin_with(
         f"{source}/{name}" for name in names if "img_01" in name
     )
     assert samples(source) == sorted(f"{source}/{name}" for name in [*names, "flatter/z.jpg"])
+
+
+def test_archived_objects_are_left_out_until_they_are_restored(
+    monkeypatch: pytest.MonkeyPatch, flat_bucket: Callable[[str, list[str]], str]
+) -> None:
+    page = object_keys._page
+    classes = {"a.jpg": "STANDARD", "b.jpg": "GLACIER", "c.jpg": "DEEP_ARCHIVE", "d.jpg": "GLACIER"}
+    classes["e.jpg"] = "GLACIER_IR"
+
+    def archiving(*args: object, **options: object) -> dict[str, object]:
+        """What Amazon's listings say beside what the suite's server says."""
+        attributes = options.pop("OptionalObjectAttributes", [])
+        answer = page(*args, **options)  # type: ignore[arg-type]
+        for info in answer.get("Contents", []):
+            info["StorageClass"] = classes[info["Key"]]
+            if attributes and info["Key"] == "d.jpg":
+                info["RestoreStatus"] = {"IsRestoreInProgress": False, "RestoreExpiryDate": "soon"}
+        return answer
+
+    monkeypatch.setattr(object_keys, "_page", archiving)
+    source = flat_bucket("archive", list(classes))
+    assert [name[-5:] for name in samples(source)] == ["a.jpg", "d.jpg", "e.jpg"]
+    assert left_out(source, f"{source}/") == {
+        "b.jpg": "archived (GLACIER)",
+        "c.jpg": "archived (DEEP_ARCHIVE)",
+    }
