@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
@@ -26,7 +25,7 @@ from jobs.setup import launch
 from jobs.training.planned_data import PlannedData
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from jobs.training.run_dir import RunDir
-from pipelines import schema
+from pipelines import ray_internals, schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.stream.plan import Plan
 
@@ -42,7 +41,7 @@ class Controller:
 
     def __init__(self, data: PlannedData) -> None:
         self._data = data
-        get_or_create_autoscaling_coordinator()  # an actor that the stream waits for, running since before there is one
+        ray_internals.start_autoscaling_coordinator()
 
     def shards(self) -> list[dict[str, Any]]:
         """The iterators of one training worker."""

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
-from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
@@ -138,16 +138,8 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
 
 def _list_labelled(key: str, uri: str) -> tuple[pa.Table, list[str]]:
     """List a labelled set: manifest rows, and the folder that each image lies in."""
-    try:
+    with as_one_line(source_key=key):
         table = pa.concat_tables(list_source(uri))
-    except ValueError as error:
-        raise InputError(str(error).replace("source.uri", key)) from None
-    except RayTaskError as error:
-        raise (
-            InputError(str(error.cause).replace("source.uri", key))
-            if isinstance(error.cause, ValueError)
-            else error
-        ) from None
     table = (
         table.filter(table[LEFT_OUT.name].is_null())
         .select(schema.MANIFEST.names)

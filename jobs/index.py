@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from jobs.setup import launch
-from jobs.setup.command_line import InputError, main
+from jobs.setup.command_line import main
+from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import (
     DECODING,
@@ -65,10 +66,8 @@ def index(config: IndexConfig) -> dict[str, Any]:
 def _before(out: str, source: str) -> Manifest | None:
     """Open the version there is; refused before anything starts where it is of another source."""
     before = open_manifest(out) if versions(out) else None
-    try:
+    with as_one_line():
         check_source(before, source)
-    except ValueError as error:
-        raise InputError(str(error)) from None
     return before
 
 

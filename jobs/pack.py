@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import ray
 from pydantic import Field
-from ray.exceptions import RayTaskError
 
 from augment.frozen import Frozen
 from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
+from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import (
     DECODING,
@@ -168,14 +168,8 @@ def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
     if not uris.exists(work.plan):
         with tempfile.TemporaryDirectory(prefix="afield-pack-") as folder:
             order = HashOrder(f"{folder}/order")
-            try:
+            with as_one_line():
                 rows_in = _collect(config, source, work, order)
-            except ValueError as error:
-                raise InputError(str(error)) from None
-            except RayTaskError as error:
-                raise (
-                    InputError(str(error.cause)) if isinstance(error.cause, ValueError) else error
-                ) from None
             scale = 1.0
             if work.reencoding:
                 task = ray.remote(measure).options(max_retries=MAX_RETRIES)

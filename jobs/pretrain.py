@@ -10,7 +10,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from jobs.setup import launch
-from jobs.setup.command_line import InputError, RunError, main
+from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
@@ -218,9 +218,7 @@ def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> No
             for line in ray.get(monitor.take.remote()):
                 progress.show(line)
             if lasting := ray.get(monitor.failure.remote()):
-                raise RunError(
-                    lasting
-                )  # not waiting for Ray Train, which would start the workers again
+                raise lasting  # not waiting for Ray Train, which would start the workers again
     if failure:
         raise failure[0]
 

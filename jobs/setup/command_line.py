@@ -9,22 +9,18 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from jobs.setup import failures
 from jobs.setup import words as given_words
+from jobs.setup.failures import InputError, RunError
 from jobs.setup.help_page import help_page, is_under, known_keys, shown
 from jobs.setup.sections import JobConfig
-from jobs.setup.words import Given, InputError, recipe_names
+from jobs.setup.words import Given, recipe_names
 from pipelines.storage.retries import StorageError
 
 __all__ = ["InputError", "RunError", "main", "parse", "recipe_names", "to_yaml", "validate"]
 
 Config = TypeVar("Config", bound=JobConfig)
 FLAGS = ("--help", "--print-config", "--json")
-
-
-class RunError(RuntimeError):
-    """A job cannot go on, and trying again at once would not help; becomes one `error:` line and exit code 1."""
-
-
 Build = Callable[[dict[str, Any]], tuple[type[Config], dict[str, Any]]]
 
 
@@ -180,18 +176,15 @@ def main(
             print(to_yaml(config), end="")
             return 0
         result = run(config)
-    except (
-        InputError,
-        StorageError,
-    ) as error:  # storage that fails later than the start is a RunError
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 1
+    except Exception as error:
+        failure = failures.failure_of(error)
+        if failure is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
+        return 2 if isinstance(failure, InputError) or isinstance(error, StorageError) else 1
     line = result.pop("result", "")
     print(json.dumps(result) if "--json" in flags else line, flush=True)
     return int(result.get("exit_code", 0))

@@ -1,44 +1,123 @@
-"""Finds, under what Ray wraps around it, the failure that starting again would not mend."""
+"""The one rule for errors: what a user or a machine can mend is one line with an exit code, wherever it was raised.
 
+A task, an actor, a training worker or Train's controller wraps what it raises; here it is found again under that.
+Whatever else is raised is a fault of this program and keeps its traceback.
+"""
+
+import errno
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.setup.command_line import RunError
+from ray.exceptions import OutOfDiskError, RayError
+
+from pipelines import ray_internals
+from pipelines.ray_internals import first_line
 from pipelines.storage.retries import StorageError
 
-BEHIND = (
-    "cause",
-    "_base_exc",
-    "controller_failure",
-)  # where Ray, and Train's workers and controller, keep it
+
+class InputError(ValueError):
+    """What a user can cause and mend; becomes one `error:` line and exit code 2."""
 
 
-def lasting(error: BaseException) -> str | None:
-    """Give the line of a failure that starting again would not mend; None for any other."""
-    left, seen = [error], set[int]()
-    while left:
-        one = left.pop()
-        if isinstance(one, RunError | StorageError):
-            return str(getattr(one, "cause", None) or one)  # Ray makes its own class of the two
-        seen.add(id(one))
-        behind = [one.__cause__, *(getattr(one, name, None) for name in BEHIND)]
-        behind += getattr(one, "worker_failures", {}).values()
-        left += [
-            other for other in behind if isinstance(other, BaseException) and id(other) not in seen
-        ]
+class RunError(RuntimeError):
+    """A job cannot go on, and trying again at once would not help; becomes one `error:` line and exit code 1."""
+
+
+Failure = InputError | RunError
+
+_OURS = re.compile(r"(?:^|/)(?:augment|models|pipelines|jobs)/[\w/]+\.py$")
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EROFS: "choose another place, or mount it writable",
+    errno.EACCES: "check its owner and permissions",
+}
+_LAST_LINE = re.compile(r"(?:\w+\.)*(\w+): (.+)")
+_ERRNO = re.compile(r"\[Errno (\d+)\] (.+)")
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """Find what a user or a machine can mend in an exception, under whatever Ray wraps around it.
+
+    Returns:
+        An `InputError` for wrong input, a `RunError` for what failed while running and would fail again at once; None
+        for a fault of this program.
+    """
+    for one in ray_internals.chain(error):
+        if (found := _mendable(one)) is not None:
+            return found
     return None
 
 
+def _mendable(error: BaseException) -> Failure | None:
+    cause = getattr(error, "cause", None)
+    inner = cause if isinstance(cause, BaseException) else error  # Ray wraps what a task raised
+    message = first_line(str(inner))
+    if isinstance(inner, InputError):
+        return InputError(message)
+    if isinstance(inner, RunError | StorageError):
+        return RunError(message)
+    if isinstance(inner, OutOfDiskError):
+        return RunError(f"Ray's disk is full: {message}")
+    if isinstance(inner, OSError) and inner.errno in _REMEDIES:
+        return RunError(_refused(inner.errno, str(inner.strerror), inner.filename))
+    if isinstance(inner, ValueError) and _is_ours(error):
+        return InputError(message)
+    if getattr(error, "actor_init_failed", False):
+        return _of_constructor(str(error))
+    return None
+
+
+def _refused(code: int, what: str, filename: object) -> str:
+    """Say what the machine refused."""
+    named = isinstance(filename, str) and filename == first_line(filename)
+    return f"{f'{filename}: ' if named else ''}{what}: {_REMEDIES[code]}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether this project raised an error on purpose; a library's says nothing to a user."""
+    text = ray_internals.remote_text(error)
+    if text is None:
+        text = "".join(traceback.format_tb(error.__traceback__))
+    return _was_raised_here(text)
+
+
+def _was_raised_here(text: str) -> bool:
+    file = ray_internals.raised_in(text)
+    return file is not None and bool(_OURS.search(file.rpartition("site-packages/")[2]))
+
+
+def _of_constructor(text: str) -> Failure | None:
+    """Read what an actor's constructor raised from all that Ray keeps of it, the text."""
+    found = _LAST_LINE.match(text.strip().splitlines()[-1])
+    if found is None:
+        return None
+    kind, message = found.groups()
+    if kind == "InputError" or (kind == "ValueError" and _was_raised_here(text)):
+        return InputError(message)
+    refused = _ERRNO.match(message)
+    if refused and int(refused[1]) in _REMEDIES:
+        return RunError(_refused(int(refused[1]), refused[2], None))
+    return RunError(message) if kind in ("RunError", "StorageError") else None
+
+
 @contextmanager
-def as_one_line() -> Iterator[None]:
-    """Turn a lasting failure into a `RunError`."""
+def as_one_line(source_key: str = "source.uri") -> Iterator[None]:
+    """Turn what a user or a machine can mend into an `InputError` or a `RunError`.
+
+    Args:
+        source_key: What the command line calls the source, for messages of the listing.
+    """
     try:
         yield
-    except RunError:
-        raise
     except Exception as error:
-        if (line := lasting(error)) is None:
+        found = failure_of(error)
+        plain = isinstance(error, InputError | RunError) and not isinstance(error, RayError)
+        if found is None or (plain and source_key == "source.uri"):
             raise
+        line = str(found).replace("source.uri", source_key)
     else:
         return
-    raise RunError(line)
+    raise type(found)(line)  # outside the handler: the chain of Ray's wrappers says nothing more

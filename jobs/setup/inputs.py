@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
-from ray.exceptions import RayTaskError
 
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.sections import SourceConfig
 from models import artifact
 from models.artifact import Artifact
@@ -51,15 +50,9 @@ def make_manifest(source: SourceConfig | str, out: str, per_video: int | None = 
     uri = uris.absolute(source.uri)
     listed = open_manifest(out).selection if versions(out) else EVERYTHING
     selection = _selection(source, per_video, listed)
-    try:
+    with as_one_line():
         tables = _with_progress(list_source(uri, selection))
         manifest = write_manifest(out, uri, tables, selection)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    except RayTaskError as error:
-        if isinstance(error.cause, ValueError):
-            raise InputError(str(error.cause)) from None
-        raise
     left = told(manifest.left_out)
     print(
         f"indexed {manifest.num_rows} samples of {uri}{f'; left out: {left}' if left else ''}",

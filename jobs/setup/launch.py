@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.data
 
 from augment.recipe import Placement
 from jobs.setup import failures
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
+from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
 from pipelines.storage import retries, uris
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB_MARKER = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in the entrypoint of a submitted job
 
 # Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information shows them.
 WORKER_ENV = {
@@ -82,7 +83,7 @@ class Session:
 
 def in_submitted_job() -> bool:
     """Tell whether this process is the entrypoint of `ray job submit`."""
-    return JOB_MARKER in os.environ
+    return SUBMITTED_JOB_VARIABLE in os.environ
 
 
 def absolute_out(out: str) -> str:
@@ -142,6 +143,8 @@ def session(
     started = not ray.is_initialized()
     if started:
         _own = _start(cluster)
+    # Ray's wrapper of what a task raised loses it on the way to the driver.
+    ray.data.DataContext.get_current().raise_original_map_exception = True
     try:
         with failures.as_one_line():
             yield _check(cluster, train=train, own=_own, paths=paths, placement=placement)

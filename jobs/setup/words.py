@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from yaml import YAMLError
 
 from augment.frozen import Frozen
+from jobs.setup.failures import InputError
 from jobs.setup.help_page import is_under
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -26,10 +27,6 @@ PATHS = (
 )  # may look like YAML, and are not read as such
 
 Values = dict[str, Any]
-
-
-class InputError(ValueError):
-    """What a user can cause and mend; becomes one `error:` line and exit code 2."""
 
 
 @dataclass(frozen=True)

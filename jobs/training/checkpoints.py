@@ -3,8 +3,6 @@
 checkpoints/step-000000120/state.pt                  method, optimiser and step
 checkpoints/step-000000120/contents.json             the ledger of what they have seen, and the size of state.pt
 checkpoints/checkpoint_manager_snapshot.json         Ray Train's own: which checkpoints are committed
-
-The snapshot's format is private to Ray. This file alone knows it, and tests hold it against real runs.
 """
 
 import json
@@ -12,16 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
+from pipelines import ray_internals
 from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger
 
 FOLDER = "checkpoints"
 STATE = "state.pt"
 _CONTENTS = "contents.json"
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
 _PREFIX = "step-"
 
 
@@ -49,9 +46,8 @@ def committed(folder: str) -> str | None:
     Train writes its snapshot at each commit and reads it at start, so what it does not name is an orphan: a checkpoint
     that was uploaded and never committed.
     """
-    snapshot = _snapshot(folder)
-    latest = snapshot.get("latest_checkpoint_result") if snapshot else None
-    return str(latest["checkpoint_dir_name"]) if latest else None
+    snapshot = ray_internals.read_snapshot(folder)
+    return snapshot.latest if snapshot else None
 
 
 def ledger(folder: str) -> Ledger:
@@ -70,33 +66,18 @@ def mend(folder: str) -> None:
     A machine that dies while it writes can leave a snapshot cut in two, or one that names a checkpoint whose files did
     not all arrive. Train would refuse to start. Nothing is deleted: the snapshot is pointed at another checkpoint.
     """
-    names = [name for name in uris.list_names(folder) if name.startswith(_PREFIX)]
-    if _SNAPSHOT not in uris.list_names(folder):
+    if not ray_internals.has_snapshot(folder):
         return
-    snapshot = _snapshot(folder)
-    latest = committed(folder)
-    found = snapshot is not None and {
-        _name(result) for result in snapshot["checkpoint_results"]
-    } <= set(names)
+    names = [name for name in uris.list_names(folder) if name.startswith(_PREFIX)]
+    snapshot = ray_internals.read_snapshot(folder)
+    latest = snapshot.latest if snapshot else None
+    found = snapshot is not None and set(snapshot.names) <= set(names)
     if found and (latest is None or _is_whole(uris.join(folder, latest))):
         return
     whole = next((name for name in reversed(names) if _is_whole(uris.join(folder, name))), None)
-    was = f"checkpoint {latest}" if latest else f"{_SNAPSHOT} of {folder}"
+    was = f"checkpoint {latest}" if latest else f"{ray_internals.SNAPSHOT} of {folder}"
     print(f"{was} is torn: going on from {whole or 'the beginning'}", file=sys.stderr)
-    uris.write_bytes(uris.join(folder, _SNAPSHOT), json.dumps(_snapshot_of(whole)).encode())
-
-
-def _snapshot(folder: str) -> dict[str, Any] | None:
-    """Train's snapshot, None where there is none or it is cut short."""
-    try:
-        values: dict[str, Any] = json.loads(uris.read_bytes(uris.join(folder, _SNAPSHOT)))
-    except (FileNotFoundError, ValueError):
-        return None
-    return values
-
-
-def _name(result: dict[str, Any]) -> str:
-    return str(result["checkpoint_dir_name"])
+    ray_internals.write_snapshot(folder, whole, {"step": step_of(whole)} if whole else {})
 
 
 def _is_whole(checkpoint: str) -> bool:
@@ -105,24 +86,3 @@ def _is_whole(checkpoint: str) -> bool:
         return bool(uris.size(uris.join(checkpoint, STATE)) == contents["bytes"])
     except (FileNotFoundError, ValueError, KeyError):
         return False
-
-
-def _snapshot_of(name: str | None) -> dict[str, Any]:
-    """A snapshot as Train writes it, with one committed checkpoint or none."""
-    results = (
-        [{"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step_of(name)}}]
-        if name
-        else []
-    )
-    return {
-        "ray_version": ray.__version__,
-        "checkpoint_results": results,
-        "checkpoint_report_indices": [0] * len(results),
-        "latest_checkpoint_result": results[0] if results else None,
-        "pending_training_results": [],
-        "pending_validation_specs": [],
-        "current_report_index": len(results),
-        "validated_checkpoint_dir_names": [],
-        "timed_out_validation_checkpoint_dir_names": [],
-        "failed_validation_checkpoint_dir_names": [],
-    }

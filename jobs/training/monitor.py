@@ -13,7 +13,7 @@ from ray.train import UserCallback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.setup.failures import lasting
+from jobs.setup.failures import Failure, failure_of
 
 
 class Monitor:
@@ -23,7 +23,7 @@ class Monitor:
         self._lines: list[dict[str, Any]] = []
         self._stop = False
         self._stopped_at: int | None = None
-        self._failure: str | None = None
+        self._failure: Failure | None = None
 
     def log(self, line: dict[str, Any] | None) -> bool:
         """Take a line, None for a mere heartbeat; tell whether to stop."""
@@ -43,11 +43,11 @@ class Monitor:
         """Step at which the workers stopped on request, None if they did not."""
         return self._stopped_at
 
-    def fail(self, line: str) -> None:
+    def fail(self, failure: Failure) -> None:
         """Note a failure that starting the workers again would not mend; the first one counts."""
-        self._failure = self._failure or line
+        self._failure = self._failure or failure
 
-    def failure(self) -> str | None:
+    def failure(self) -> Failure | None:
         """What failed for good, None so far."""
         return self._failure
 
@@ -67,8 +67,8 @@ class TellMonitor(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Look at what each worker raised, before Ray Train decides."""
         for error in worker_exceptions.values():
-            if line := lasting(error):
-                ray.get(self._monitor.fail.remote(line))
+            if failure := failure_of(error):
+                ray.get(self._monitor.fail.remote(failure))
 
 
 @contextmanager

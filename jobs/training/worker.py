@@ -13,6 +13,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from augment.generator import ViewGenerator
+from jobs.setup import failures
 from jobs.training import checkpoints
 from jobs.training.audit import SampleAudit
 from jobs.training.control import Control
@@ -36,9 +37,9 @@ def train_worker(job: dict[str, Any]) -> None:
         job: `config` (as `model_dump`), `num_steps`, `num_rows` (ever stored in the manifest), `threads`,
             `photometric_done`, `run`, `manifest` (its URI), `ledger`, and `monitor`, the driver's actor.
     """
-    if (
-        ray.get(job["monitor"].failure.remote()) is None
-    ):  # else Ray Train has started this for nothing
+    if ray.get(job["monitor"].failure.remote()) is not None:
+        return  # Ray Train has started this for nothing
+    with failures.as_one_line():  # here, where a traceback tells our errors from a library's
         _train(job)
 
 

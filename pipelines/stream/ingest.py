@@ -16,7 +16,7 @@ import ray.data
 import torch
 
 from augment.picture import Picture
-from pipelines import schema
+from pipelines import ray_internals, schema
 from pipelines.media.clips import Sampling
 from pipelines.media.decoder import Decoder
 from pipelines.media.image import REASONS, BadSample, Clip, Limits, Reduce
@@ -128,11 +128,7 @@ def _planned(items: np.ndarray) -> ray.data.Dataset:
     blocks: ray.data.Dataset = ray.data.from_blocks([plan]).repartition(
         target_num_rows_per_block=1, strict=True
     )
-    # `repartition` takes no resources, and its one task lives as long as the stream: it must not hold a whole CPU. Nor
-    # must Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
-    operator: Any = blocks._logical_plan.dag
-    operator.ray_remote_args["num_cpus"] = PLANNER_CPUS
-    object.__setattr__(operator, "compute", ray.data.TaskPoolStrategy(size=1))
+    ray_internals.hold_little(blocks, PLANNER_CPUS)
     return blocks
 
 

@@ -1,16 +1,12 @@
 import os
-import pickle
 
 import pytest
-from ray.train import ControllerError
 
 from jobs.setup import launch
-from jobs.setup.command_line import InputError, RunError
-from jobs.setup.failures import as_one_line, lasting
+from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
 from pipelines.storage import retries
-from pipelines.storage.retries import StorageError
 
 
 def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,19 +26,6 @@ def test_patience_of_the_configuration_reaches_every_process(
     assert {retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE} <= set(launch.FORWARDED) & set(
         os.environ
     )
-
-
-def test_a_lasting_failure_is_found_under_its_wrappings() -> None:
-    refused = StorageError("s3://bucket/a", "refused")
-    wrapped = RuntimeError("a worker failed")
-    wrapped.__cause__ = ValueError("in between")
-    wrapped.__cause__.__cause__ = refused
-    assert lasting(wrapped) == "s3://bucket/a: refused" and lasting(ValueError("other")) is None
-    assert lasting(pickle.loads(pickle.dumps(ControllerError(refused)))) == "s3://bucket/a: refused"
-    with pytest.raises(RunError, match="s3://bucket/a: refused"), as_one_line():
-        raise wrapped
-    with pytest.raises(ValueError, match="other"), as_one_line():
-        raise ValueError("other")
 
 
 @pytest.mark.parametrize("most", [2, 3, 8, 16])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
 from jobs.training import checkpoints
+from pipelines import ray_internals
 from pipelines.stream.ledger import Ledger
 
 
@@ -29,36 +29,29 @@ def ledger(step: int) -> Ledger:
 
 
 def snapshot(folder: Path, *steps: int) -> None:
-    results = [
-        {"version": 0, "checkpoint_dir_name": checkpoints.name_of(s), "metrics": {"step": s}}
-        for s in steps
-    ]
-    values = checkpoints._snapshot_of(None) | {
-        "checkpoint_results": results,
-        "checkpoint_report_indices": list(range(len(steps))),
-        "latest_checkpoint_result": results[-1],
-    }
-    (folder / "checkpoint_manager_snapshot.json").write_text(json.dumps(values))
+    """Record checkpoints as Train does: the last one is the one to restore."""
+    last = checkpoints.name_of(steps[-1])
+    ray_internals.write_snapshot(str(folder), last, {"step": steps[-1]})
+    path = folder / ray_internals.SNAPSHOT
+    values = json.loads(path.read_text())
+    results = [{"checkpoint_dir_name": checkpoints.name_of(s), "metrics": {}} for s in steps]
+    path.write_text(json.dumps(values | {"checkpoint_results": results}))
 
 
 def mended(folder: Path, capsys: pytest.CaptureFixture[str]) -> str | None:
-    """What Train would restore after mending; the snapshot must be one that Train's own model accepts."""
+    """Return what Train would restore after mending; nothing may have been deleted."""
     checkpoints.mend(str(folder))
-    text = (folder / "checkpoint_manager_snapshot.json").read_text()
-    state = _CheckpointManagerState.model_validate_json(text)
-    for result in state.checkpoint_results:
-        assert (folder / result.checkpoint_dir_name / "state.pt").exists()
+    snapshot = ray_internals.read_snapshot(str(folder))
+    assert snapshot is not None
+    for name in snapshot.names:
+        assert (folder / name / "state.pt").exists()
     assert sorted(path.name for path in folder.glob("step-*")) == [
         checkpoints.name_of(s) for s in (10, 20, 30)
     ]
-    name = (
-        state.latest_checkpoint_result.checkpoint_dir_name
-        if state.latest_checkpoint_result
-        else None
-    )
-    assert checkpoints.committed(str(folder)) == name
-    assert ("is torn" in capsys.readouterr().err) == (name != checkpoints.name_of(20))
-    return name
+    assert checkpoints.committed(str(folder)) == snapshot.latest
+    torn = snapshot.latest != checkpoints.name_of(20)
+    assert ("is torn" in capsys.readouterr().err) == torn
+    return snapshot.latest
 
 
 def test_an_orphan_is_not_restored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +62,7 @@ def test_an_orphan_is_not_restored(folder: Path, capsys: pytest.CaptureFixture[s
 def test_a_torn_snapshot_gives_way_to_the_newest_whole_checkpoint(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = folder / "checkpoint_manager_snapshot.json"
+    path = folder / ray_internals.SNAPSHOT
     path.write_text(path.read_text()[:50])
     assert checkpoints.committed(str(folder)) is None
     assert mended(folder, capsys) == checkpoints.name_of(30)

@@ -3,6 +3,7 @@
 import pytest
 import ray.data
 
+from pipelines import ray_internals
 from pipelines.embeddings.embed import BLOCK_ROWS, Encoders, embed
 
 
@@ -12,4 +13,4 @@ def test_ray_takes_actors_with_a_gpu_each() -> None:
     stream = embed(
         ray.data.range(2 * BLOCK_ROWS), encoders, num_actors=1
     )  # Ray refuses here what it will not run
-    assert stream._logical_plan.dag.ray_remote_args["num_gpus"] == 1
+    assert ray_internals.last_operator(stream).ray_remote_args["num_gpus"] == 1

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.presets import simclr_views
 from augment.recipe import CropGroup, Views
-from pipelines import schema
+from pipelines import ray_internals, schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.image import Limits, decode, decode_jpeg
@@ -236,17 +235,15 @@ def test_many_items_are_planned_lazily_and_stay_in_order(
     many = np.stack([np.arange(0, 800, 4), np.arange(4, 804, 4)], axis=1)
     assert len(many) > ingest.FEW_ITEMS
     stream = ingest.dataset(made, many)
-    planner: Any = stream._logical_plan.dag.input_dependencies[0]
-    assert type(planner).__name__ == "StreamingRepartition"
+    planner = ray_internals.last_operator(stream).input_dependencies[0]
     assert planner.ray_remote_args == {
         "num_cpus": ingest.PLANNER_CPUS
     }  # one CPU left is enough for both operators
-    assert planner.compute.size == 1  # else Ray keeps a quarter of the CPUs for more of its tasks
     assert (
         type(planner.input_dependencies[0]).__name__ == "FromBlocks"
     )  # made without a task of a whole CPU
     # Ray's coordinator holds the function too: opening it there must not import what only the tasks need.
-    held = pickle.dumps(stream._logical_plan.dag.fn)  # type: ignore[attr-defined]
+    held = pickle.dumps(ray_internals.last_operator(stream).fn)
     script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], input=held, check=True)
     blocks = list(stream.iter_batches(batch_size=None))

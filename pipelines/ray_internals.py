@@ -1,0 +1,139 @@
+"""Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere else.
+
+Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it before a run starts.
+A streaming repartition takes no resources. Exceptions hide what a task raised. `tests/pipelines/test_ray_internals.py`
+holds each of these against the installed Ray.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+from ray.exceptions import RayTaskError
+
+from pipelines.storage import uris
+
+SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray job submit`
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+# Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
+_BEHIND = ("cause", "_base_exc", "controller_failure")
+_FRAME = re.compile(r'^\s*File "([^"]+)", line \d+, in .+\n\s*(.*)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What Ray Train has recorded of a run's checkpoints.
+
+    Attributes:
+        latest: Name of the checkpoint that it would restore; None where there is none.
+        names: Names of all committed checkpoints that it keeps.
+    """
+
+    latest: str | None
+    names: tuple[str, ...]
+
+
+def has_snapshot(folder: str) -> bool:
+    """Tell whether Ray Train has begun to record checkpoints in a folder."""
+    return SNAPSHOT in uris.list_names(folder)
+
+
+def read_snapshot(folder: str) -> Snapshot | None:
+    """Read Ray Train's record of a folder of checkpoints; None where there is none or it is cut short."""
+    try:
+        values = json.loads(uris.read_bytes(uris.join(folder, SNAPSHOT)))
+    except (FileNotFoundError, ValueError):
+        return None
+    latest = values.get("latest_checkpoint_result")
+    return Snapshot(
+        str(latest["checkpoint_dir_name"]) if latest else None,
+        tuple(str(result["checkpoint_dir_name"]) for result in values["checkpoint_results"]),
+    )
+
+
+def write_snapshot(folder: str, name: str | None, metrics: Mapping[str, Any]) -> None:
+    """Make Ray Train restore one checkpoint of a folder, or none."""
+    result = {"version": 0, "checkpoint_dir_name": name, "metrics": dict(metrics)}
+    results = [result] if name else []
+    values = {
+        "ray_version": ray.__version__,
+        "checkpoint_results": results,
+        "checkpoint_report_indices": [0] * len(results),
+        "latest_checkpoint_result": results[0] if results else None,
+        "pending_training_results": [],
+        "pending_validation_specs": [],
+        "current_report_index": len(results),
+        "validated_checkpoint_dir_names": [],
+        "timed_out_validation_checkpoint_dir_names": [],
+        "failed_validation_checkpoint_dir_names": [],
+    }
+    uris.write_bytes(uris.join(folder, SNAPSHOT), json.dumps(values).encode())
+
+
+def last_operator(dataset: ray.data.Dataset) -> Any:
+    """Return the operator that a dataset was made with last."""
+    return dataset._logical_plan.dag
+
+
+def hold_little(repartitioned: ray.data.Dataset, num_cpus: float) -> None:
+    """Let a streaming repartition run as one task of few CPUs.
+
+    `repartition` takes no resources, and its task lives as long as the stream: it must not hold a whole CPU. Nor must
+    Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
+    """
+    operator = last_operator(repartitioned)
+    operator.ray_remote_args["num_cpus"] = num_cpus
+    object.__setattr__(operator, "compute", ray.data.TaskPoolStrategy(size=1))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that it was raised from, through whatever Ray wraps around it."""
+    left = [error]
+    seen = set[int]()
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        behind = [one.__cause__, *(getattr(one, name, None) for name in _BEHIND)]
+        behind += getattr(one, "worker_failures", {}).values()
+        left += [other for other in behind if isinstance(other, BaseException)]
+
+
+def remote_text(error: BaseException) -> str | None:
+    """Return the traceback that an exception brought from another process; None for one of this process."""
+    if isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False):
+        return str(error)  # of what a constructor raised Ray keeps nothing else
+    text = getattr(error, "_traceback_str", None)
+    return text if isinstance(text, str) else None
+
+
+def first_line(text: str) -> str:
+    """Return a message without what Ray Data appends to it, which is advice on its own retries."""
+    return text.partition("\n")[0]
+
+
+def raised_in(text: str) -> str | None:
+    """Return the file whose `raise` statement ends a traceback; None where C code raised, or nothing is known."""
+    frames = _FRAME.findall(text)
+    if not frames:
+        return None
+    file, statement = frames[-1]
+    return file if statement.startswith("raise ") else None
+
+
+def draining_nodes() -> set[str]:
+    """Return the ids of the nodes that are about to go: the autoscaler's, or a preemption notice."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def start_autoscaling_coordinator() -> None:
+    """Start the actor that every stream waits for, as Ray Train's controller does before there is a stream."""
+    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+
+    get_or_create_autoscaling_coordinator()
