@@ -16,12 +16,11 @@ from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.monitor import Monitor, StepProgress, TellMonitor, stop_signals
 from jobs.training.planned_data import PlannedData, resolve
-from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_config import PretrainConfig, build, complete_pretrain
 from jobs.training.run_dir import MANIFEST, RunDir
 from jobs.training.worker import train_worker
 from models import artifact
 from models.optim import peak_lr
-from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
 from pipelines.stream.plan import Plan
@@ -39,7 +38,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         InputError: the input or the cluster cannot do it; nothing was started or changed.
     """
     config, run = _located(config)
-    _check_method(config)
+    build(config)
     launch.check_reachable("source.uri", config.source.uri)
     resumed = run.check(config)
     paths = (run.uri, config.source.uri)
@@ -83,13 +82,6 @@ def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     )
     out = launch.absolute_out(config.out)
     return config.model_copy(update={"source": source, "out": out}), RunDir(out)
-
-
-def _check_method(config: PretrainConfig) -> None:
-    try:
-        build_method(config.method, config.encoder, config.views, config.seed)
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def _check_rows(config: PretrainConfig, manifest: Manifest) -> None:

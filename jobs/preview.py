@@ -3,7 +3,7 @@
 import io
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,10 +19,9 @@ from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
-from jobs.training.run_config import METHOD_HELP, PretrainConfig, complete_pretrain
-from models.masked.mae import MAE
+from jobs.training.run_config import METHOD_HELP, PretrainConfig, build, complete_pretrain
 from models.method import Batch
-from models.registry import METHODS, build_method
+from models.registry import METHODS
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
@@ -104,6 +103,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         InputError: the source holds no image that can be read, or the recipe cannot be built.
     """
     source, out = launch.user_uri("source.uri", config.source.uri), launch.absolute_out(config.out)
+    method = build(config).eval()
     with launch.session(config.cluster, train=False, paths=(source,)):
         if not any(char in source for char in "*?[{") and (problem := uris.reachable(source)):
             raise InputError(f"source.uri {problem}")
@@ -120,9 +120,9 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     if drawn.num_bad:
         print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
-    uris.write_bytes(
-        out, to_png(contact_sheet(config, drawn, title=title, parameters=config.parameters))
-    )
+    shown = method.show(drawn.batch)
+    sheet = contact_sheet(drawn, shown, title=title, parameters=config.parameters)
+    uris.write_bytes(out, to_png(sheet))
     return {"images": len(drawn.names), "unreadable": drawn.num_bad, "result": out}
 
 
@@ -224,18 +224,18 @@ def _head(
 
 
 def contact_sheet(
-    config: PretrainConfig,
     drawn: Drawn,
+    shown: Mapping[str, Tensor] | None = None,
     *,
     title: str = "",
     page_columns: int = 0,
     parameters: bool = False,
 ) -> Image.Image:
-    """Lay the views out, for MAE with what its encoder is left to see.
+    """Lay the views out, and beside them what the method makes of them.
 
     Args:
-        config: The run's configuration.
-        drawn: What to show.
+        drawn: The images and their views.
+        shown: What `Method.show` gave for them.
         title: A line above.
         page_columns: Show rows side by side while they fit into so many columns.
         parameters: Write below each view what was drawn for it.
@@ -247,9 +247,9 @@ def contact_sheet(
             word if crops.shape[1] == 1 else f"{word} {view + 1}" for view in range(crops.shape[1])
         ]
         columns += list(crops.transpose(0, 1))
-    if (masked := masked_views(config, drawn)) is not None:
-        headings.append("what is visible")
-        columns.append(masked)
+    for heading, images in (shown or {}).items():
+        headings.append(heading)
+        columns.append(to_uint8(images))
     captions = [[name, *[""] * (len(columns) - 1)] for name in drawn.names]
     if parameters:
         for line, *said in zip(captions, *drawn.captions.values(), strict=True):
@@ -266,18 +266,6 @@ def contact_sheet(
         breaks={1},
         blocks=max(1, page_columns // len(columns)),
     )
-
-
-def masked_views(config: PretrainConfig, drawn: Drawn) -> Tensor | None:
-    """What MAE's encoder sees, (B, 3, S, S) uint8; None for other methods."""
-    if not issubclass(METHODS[config.method.name], MAE):
-        return None
-    try:
-        method = build_method(config.method, config.encoder, config.views, config.seed)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    assert isinstance(method, MAE)
-    return to_uint8(method.reconstruct(drawn.batch)[1])
 
 
 def to_uint8(images: Tensor) -> Tensor:

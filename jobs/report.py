@@ -151,15 +151,14 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
 
 def _shown(found: Found, manifest: Manifest) -> list[Picture | None]:
     """Draw what needs the corpus; a run is worth a report also when its images have gone since."""
+    drawn: list[Picture | None] = []
     try:
         samples = preview.draw(found.config, manifest, num_images=pictures.NUM_VIEWED, epoch=0)
+        drawn.append(pictures.views(found.config, samples))
+        drawn.append(pictures.shown(found.config, found.run, samples))
     except InputError as error:
-        print(f"the report has no views: {error}", file=sys.stderr)
-        return []
-    return [
-        pictures.views(found.config, samples),
-        pictures.reconstruction(found.config, found.run, samples),
-    ]
+        print(f"the report lacks pictures of the views: {error}", file=sys.stderr)
+    return drawn
 
 
 def _name(found: Found) -> str:
@@ -234,8 +233,8 @@ def _sheet(pictures: dict[str, Picture], name: str, missing: str) -> Html:
 
 def _learnt(found: Found, pictures: dict[str, Picture]) -> list[Html]:
     shown = (
-        [html.section("What it paints", html.pictures(pictures["reconstruction"]))]
-        if "reconstruction" in pictures
+        [html.section("What it makes of its views", html.pictures(pictures["shown"]))]
+        if "shown" in pictures
         else []
     )
     missing = (

@@ -116,6 +116,23 @@ class Method(nn.Module):
         head = self._modules.get("projection_head")
         return None if head is None else head(embedding)
 
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Draw what the objective makes of a batch, for people; the views themselves are known.
+
+        `preview` draws it untrained (`progress` is 0) and `report` at the newest checkpoint.
+
+        Returns:
+            Heading -> (B, 3, H, W) RGB in [0, 1]; empty where there is nothing to see.
+        """
+        return {}
+
+    def to_rgb(self, images: Tensor) -> Tensor:
+        """Undo the normalisation of views (..., 3, H, W): RGB in [0, 1]."""
+        mean, std = (
+            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+        )
+        return (images * std + mean).clamp(0, 1)
+
     def after_step(self, step: int, num_steps: int) -> None:
         """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`.
 

@@ -44,6 +44,10 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+DEFAULT = "simclr"
+"""What is pretrained with where no method is named."""
+
+
 def build_method(
     method_config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
 ) -> Method:

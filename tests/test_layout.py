@@ -4,6 +4,8 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+from models.registry import METHODS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("augment", "models", "pipelines", "jobs")
 MOST_MODULES = 14
@@ -24,6 +26,19 @@ def test_every_file_directly_in_jobs_is_a_command() -> None:
     for path in commands:
         last = ast.parse((ROOT / path).read_text()).body[-1]
         assert isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'", path
+
+
+def test_no_job_names_a_method() -> None:
+    families = {kind.__module__ for kind in METHODS.values()}
+    for path in (ROOT / "jobs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported = {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+                assert not imported & families, f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                assert not {name.name for name in node.names} & families, f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Constant):
+                assert node.value not in list(METHODS), f"{path}:{node.lineno} {node.value!r}"
 
 
 def test_no_folder_is_too_large_to_read() -> None:

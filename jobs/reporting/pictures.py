@@ -1,4 +1,4 @@
-"""Pictures of what a run sees and has learnt: views, atlas, neighbours, reconstructions."""
+"""Pictures of what a run sees and has learnt: views, atlas, neighbours, and what its method shows."""
 
 import io
 import math
@@ -15,12 +15,10 @@ from jobs.reporting.figures import Picture
 from jobs.reporting.sorted_grid import arrange
 from jobs.setup import launch
 from jobs.training import checkpoints
-from jobs.training.run_config import PretrainConfig
+from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir
 from models.artifact import Artifact
 from models.clustering.k_means import k_means
-from models.masked.mae import MAE
-from models.registry import METHODS, build_method
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed
@@ -45,7 +43,7 @@ def views(config: PretrainConfig, drawn: preview.Drawn) -> Picture:
     """Show the first images of the first epoch with the views that training makes of them."""
     each = f"{config.views.num_views} views of {config.views.size} px"
     finding = f"{each} of each of {len(drawn.names)} images, first epoch"
-    sheet = preview.contact_sheet(config, drawn, title=finding, page_columns=PAGE_COLUMNS)
+    sheet = preview.contact_sheet(drawn, title=finding, page_columns=PAGE_COLUMNS)
     return Picture("views.png", finding, preview.to_png(sheet))
 
 
@@ -174,25 +172,23 @@ def _embed(
     )
 
 
-def reconstruction(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture | None:
-    """Show what the newest checkpoint's MAE paints where patches are hidden; None for other methods or none saved."""
+def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture | None:
+    """Show what the newest checkpoint's method makes of the first view of each image.
+
+    Returns:
+        None where there is no checkpoint, or nothing to see.
+    """
     name = checkpoints.committed(run.path(checkpoints.FOLDER))
-    if name is None or not issubclass(METHODS[config.method.name], MAE):
+    if name is None or not (method := build(config).eval()).show(drawn.batch):
         return None
-    method = build_method(config.method, config.encoder, config.views, config.seed)
-    assert isinstance(method, MAE)
     data = uris.read_bytes(run.path(checkpoints.FOLDER, name, checkpoints.STATE))
-    method.load_state_dict(
-        torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)["method"]
-    )
-    method.eval()
-    triple = method.reconstruct(drawn.batch)
-    error = (triple[0] - triple[2]).abs().mean() / method.mask_ratio  # visible patches have none
-    finding = (
-        f"At step {checkpoints.step_of(name):,}: {method.mask_ratio:.0%} of the pixels hidden, "
-        f"painted with a mean error of {error:.1%} of white"
-    )
-    rows = [list(map(Cell, images)) for images in zip(*map(preview.to_uint8, triple), strict=True)]
-    headings = ["image", "visible", "painted"]
-    sheet = grid(rows, headings=headings, title=finding, blocks=PAGE_COLUMNS // len(headings))
-    return Picture("reconstruction.png", finding, preview.to_png(sheet))
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    method.load_state_dict(state["method"])
+    view = next(iter(drawn.views.values()))[:, 0]
+    columns = {"view": view}
+    columns |= {head: preview.to_uint8(made) for head, made in method.show(drawn.batch).items()}
+    finding = f"At step {checkpoints.step_of(name):,}, what {config.method.name} makes of a view"
+    rows = [list(map(Cell, images)) for images in zip(*columns.values(), strict=True)]
+    blocks = max(1, PAGE_COLUMNS // len(columns))
+    sheet = grid(rows, headings=list(columns), title=finding, blocks=blocks)
+    return Picture("shown.png", finding, preview.to_png(sheet))

@@ -13,9 +13,9 @@ from augment.recipe import Views
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
 from models.encoders.factory import EncoderConfig
-from models.method import MethodConfig, unknown_group
+from models.method import Method, MethodConfig, unknown_group
 from models.optim import OptimConfig
-from models.registry import METHODS
+from models.registry import DEFAULT, METHODS, build_method
 from pipelines.stream.plan import Plan
 
 _DEFAULT_SIZE = 224  # of views, px
@@ -256,7 +256,7 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     method = values.get("method") or {}
     if not isinstance(method, dict):
         raise InputError(f"method {method} must hold keys: did you mean method.name={method}")
-    name = method.get("name", "simclr")
+    name = method.get("name", DEFAULT)
     if name not in METHODS:
         raise InputError(f"method.name {name} is unknown: choose one of {', '.join(METHODS)}")
     views = values.get("views") or {}
@@ -266,6 +266,18 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     if isinstance(size, int) and size >= 8:
         views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
     return _pretrain_class(name), {**values, "method": {"name": name, **method}, "views": views}
+
+
+def build(config: PretrainConfig) -> Method:
+    """Build the method of a run, untrained.
+
+    Raises:
+        InputError: its encoder, views or settings do not suit it.
+    """
+    try:
+        return build_method(config.method, config.encoder, config.views, config.seed)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jobs.training import checkpoints
 from jobs.training.health_watch import Look
-from jobs.training.run_config import PretrainConfig
+from jobs.training.run_config import PretrainConfig, build
 from models import collectives, optim
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method
-from models.registry import build_method
 from pipelines.stream.ledger import Ledger
 
 
@@ -28,7 +27,7 @@ class TrainState:
         self.config = config
         self.device = device
         self._plan = plan
-        method = build_method(config.method, config.encoder, config.views, config.seed)
+        method = build(config)
         if collectives.world_size() > 1:
             convert_sync_batch_norm(method)
         self.method: Method = method.to(device).to(memory_format=torch.channels_last)

@@ -117,15 +117,12 @@ class MAE(Method):
         }
 
     @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Paint the hidden patches, for a person to look at.
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Draw the images with hidden patches grey and, once something is learnt, painted.
 
-        Predictions of normalised patches are given the mean and deviation of the true patch: brightness and contrast of
-        a hidden patch are therefore the image's own, its structure is the model's.
-
-        Returns:
-            The image, the image with hidden patches grey, and the image with hidden patches predicted; (B, 3, S, S)
-            each, RGB in [0, 1].
+        Predictions of normalised patches are given the mean and deviation of the true patch:
+        brightness and contrast of a hidden patch are therefore the image's own, its structure is
+        the model's.
         """
         images = batch["views"][_GROUP][0]
         mask, _, prediction = self._predict(images, batch)
@@ -133,13 +130,11 @@ class MAE(Method):
         truth = target * deviation + mean  # (B, N, 3 * patch_size^2)
         hidden = mask.unsqueeze(-1)
         painted = torch.where(hidden, prediction.float() * deviation + mean, truth)
-        original, reconstruction = (
-            self._to_rgb(unpatchify(patches, self.grid, self.patch_size))
-            for patches in (truth, painted)
-        )
         covered = unpatchify(hidden.expand_as(truth), self.grid, self.patch_size)
-        masked = torch.where(covered, torch.full_like(original, _GREY), original)
-        return original, masked, reconstruction
+        shown = {"visible": self.to_rgb(images.float()).masked_fill(covered, _GREY)}
+        if self.progress > 0:
+            shown["painted"] = self.to_rgb(unpatchify(painted, self.grid, self.patch_size))
+        return shown
 
     def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Mask (B, N) bool, visible tokens (B, K, D) and predicted patches (B, N, 3 * patch_size^2)."""
@@ -162,9 +157,3 @@ class MAE(Method):
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         deviation = (variance + _VARIANCE_FLOOR).sqrt()
         return (patches - mean) / deviation, mean, deviation
-
-    def _to_rgb(self, images: Tensor) -> Tensor:
-        mean, std = (
-            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
-        )
-        return (images * std + mean).clamp(0, 1)

@@ -199,6 +199,16 @@ def test_its_views_survive_yaml(name: str) -> None:
     assert again == views and list(again.groups) == list(views.groups)
 
 
+def test_what_it_shows_is_rgb_in_0_to_1_a_picture_a_sample(name: str) -> None:
+    method, _ = build(name)
+    for progress in (0, 1):
+        method.after_step(progress, 2)
+        for heading, images in method.show(make_batch(name)).items():
+            assert heading and images.ndim == 4 and images.shape[:2] == (NUM_SAMPLES, 3)
+            assert images.is_floating_point() and not images.requires_grad
+            assert images.min() >= 0 and images.max() <= 1
+
+
 def test_forward_leaves_the_batch_as_it_was(name: str) -> None:
     method, _ = build(name)
     batch = make_batch(name)

@@ -167,7 +167,7 @@ def test_masked_autoencoding_runs_and_reports(image_folder: Path, tmp_path: Path
     result = pretrain(made)
     assert result["steps"] == 3 and 0 < result["loss"] < 10
     report(ReportConfig(run=f"{tmp_path}/run"))
-    assert (tmp_path / "run" / "report" / "reconstruction.png").stat().st_size > 0
+    assert (tmp_path / "run" / "report" / "shown.png").stat().st_size > 0
 
 
 def test_export_embeds_every_sample_once_over_several_parts(

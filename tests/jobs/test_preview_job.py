@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from augment.generator import ViewGenerator
-from jobs.preview import PreviewConfig, complete, draw, masked_views, preview
+from jobs.preview import PreviewConfig, complete, contact_sheet, draw, preview
+from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, parse
 from jobs.setup.inputs import make_manifest
+from jobs.training.run_config import build
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.image import decode
 from pipelines.stream.plan import Plan
@@ -92,12 +94,24 @@ def test_sheet_of_a_folder_has_a_row_an_image_and_a_column_a_view(
     assert sizes[4][0] == sizes[2][0] and sizes[4][1] > 1.5 * sizes[2][1]
 
 
-def test_mae_shows_three_quarters_of_the_patches_hidden(manifest: Manifest, tmp_path: Path) -> None:
+def test_what_a_method_shows_of_its_views_stands_beside_them(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     wanted = config(manifest.uri, tmp_path / "mae.png", *SMALL, *MAE)
-    masked = masked_views(wanted, draw(wanted, manifest, num_images=4, epoch=0))
-    assert masked is not None
-    hidden = (masked.float() - 127.5).abs().amax(dim=1) <= 1
-    assert hidden.float().mean() == pytest.approx(0.75, abs=0.02)
+    drawn = draw(wanted, manifest, num_images=4, epoch=0)
+    shown = build(wanted).eval().show(drawn.batch)
+    assert set(shown) == {"visible"}  # an untrained decoder paints nothing worth a look
+    wide, narrow = contact_sheet(drawn, shown), contact_sheet(drawn)
+    assert wide.height == narrow.height and wide.width > narrow.width + 112
+
+
+def test_a_method_that_cannot_be_built_is_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "session", lambda *_, **__: pytest.fail("Ray was started"))
+    wanted = config("images", tmp_path / "a.png", "encoder.width=8", "views.size=32", *MAE)
+    with pytest.raises(InputError, match=r"encoder\.name=resnet18_small"):
+        preview(wanted)
 
 
 def test_unreadable_images_are_left_out_and_counted(

@@ -133,6 +133,7 @@ def log(run: RunDir, losses: tuple[float, ...] = (6.2, 5.5, 4.9)) -> None:
 def finish(run: RunDir, config: PretrainConfig) -> None:
     """Write what a finished run leaves: checkpoint, Train's note of it, artifact."""
     method = build_method(config.method, config.encoder, config.views, config.seed)
+    method.after_step(30, 30)
     folder = Path(run.path(checkpoints.FOLDER, checkpoints.name_of(30)))
     folder.mkdir(parents=True)
     torch.save({"step": 30, "method": method.state_dict(), "optimizer": {}}, folder / "state.pt")
@@ -207,7 +208,7 @@ def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path
     )
 
 
-def test_mae_run_shows_reconstructions_of_its_checkpoint(
+def test_a_run_shows_what_the_method_of_its_checkpoint_makes_of_its_views(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     run, config = begin(tmp_path / "run", manifest.uri, "mae")
@@ -217,11 +218,13 @@ def test_mae_run_shows_reconstructions_of_its_checkpoint(
         "views",
         "atlas",
         "neighbours",
-        "reconstruction",
+        "shown",
     }
     page = made(run)
     found = [str(attributes["alt"]) for tag, attributes in page.tags if tag == "img"]
-    assert any(alt.startswith("At step 30: 75% of the pixels hidden") for alt in found)
+    assert "At step 30, what mae makes of a view" in found
+    sheet = Image.open(run.path("report", "shown.png"))
+    assert sheet.width > 9 * 112  # three times a view, what is visible of it, and what is painted
 
 
 def test_unfinished_run_says_what_is_missing(manifest: Manifest, tmp_path: Path) -> None:

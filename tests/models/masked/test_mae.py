@@ -162,7 +162,7 @@ def test_an_encoder_that_cannot_drop_tokens_is_refused_by_name() -> None:
         build(EncoderConfig(name="resnet18_small", width=8))
 
 
-def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_the_image(
+def test_what_is_shown_keeps_visible_patches_and_a_perfect_prediction_restores_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for norm_pixels in (True, False):
@@ -171,7 +171,10 @@ def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_
         images = batch["views"]["global_crops"][0]
         _, mask = draw_mask(method, batch)
         hidden = unpatchify(mask.unsqueeze(-1).expand(-1, -1, 48), (8, 8), 4)
-        original, masked, painted = method.reconstruct(batch)
+        original = method.to_rgb(images)
+        assert set(method.show(batch)) == {"visible"}  # nothing is learnt yet
+        method.after_step(1, 2)
+        masked, painted = method.show(batch).values()
         expected = (
             torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[:, :SIZE, :SIZE] / 255
         )
@@ -185,7 +188,7 @@ def test_reconstruction_keeps_visible_patches_and_a_perfect_prediction_restores_
         monkeypatch.setattr(
             method, "_predict", lambda *_, mask=mask, target=target: (mask, None, target)
         )
-        torch.testing.assert_close(method.reconstruct(batch)[2], original, rtol=0, atol=1e-5)
+        torch.testing.assert_close(method.show(batch)["painted"], original, rtol=0, atol=1e-5)
 
 
 def test_loss_is_float32_under_autocast() -> None:
