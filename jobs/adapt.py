@@ -11,15 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.frozen import Frozen
-from jobs.setup import launch
+from jobs.setup import labelled_sets, launch
 from jobs.setup.command_line import InputError, main
-from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
-from pipelines.corpus.listed_rows import LEFT_OUT
-from pipelines.corpus.listing import list_source
 from pipelines.embeddings import embed
 from pipelines.media.image import Limits
 from pipelines.stream import ingest, shapes
@@ -86,6 +83,7 @@ class Labelled:
         is_test: (N,) bool.
         num_classes: Classes of the training images.
         digest: The artifact's.
+        account: What was judged and what was left out, for the result.
     """
 
     features: dict[str, Tensor]
@@ -93,6 +91,7 @@ class Labelled:
     is_test: Tensor
     num_classes: int
     digest: str
+    account: dict[str, Any]
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
@@ -104,82 +103,53 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     """Embed both sets in one pass, with all kinds of features.
 
     Raises:
-        InputError: a set is missing or empty, their classes do not fit, or there is no artifact.
+        InputError: a set is missing or empty, their classes do not fit, the test images are those
+            of training, or there is no artifact.
     """
-    places = {
-        name: launch.user_uri(f"{name}.uri", getattr(config, name).uri)
-        for name in ("train", "test")
-    }
+    train_uri = launch.user_uri("train.uri", config.train.uri)
+    test_uri = launch.user_uri("test.uri", config.test.uri)
     uri = launch.user_uri("artifact", config.artifact)
-    for name, place in places.items():
-        launch.check_reachable(f"{name}.uri", place)
-    with launch.session(config.cluster, train=False, paths=(uri, *places.values())) as session:
+    launch.check_reachable("train.uri", train_uri)
+    launch.check_reachable("test.uri", test_uri)
+    labelled_sets.check_places(train_uri, test_uri)
+    paths = (uri, train_uri, test_uri)
+    with launch.session(config.cluster, train=False, paths=paths) as session:
         encoder = load_artifact(uri)
-        (train, train_names), (test, test_names) = (
-            _list_labelled(f"{key}.uri", uri) for key, uri in places.items()
-        )
-        classes = sorted(set(train_names))
-        if extra := sorted(set(test_names) - set(classes)):
-            raise InputError(
-                f"test.uri {places['test']} has a class that train.uri has not: {extra[0]}"
-            )
-        if len(classes) < 2:
-            raise InputError(
-                f"train.uri {places['train']} has {len(classes)} class folder: a probe needs at least two"
-            )
+        sets = labelled_sets.read_sets(train_uri, test_uri)
         encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
-        features, row = _embed(
-            pa.concat_tables([train, test]), encoders, encoder.image_size, session.num_workers
-        )
-    labels = np.array([classes.index(name) for name in train_names + test_names])
-    is_test = torch.from_numpy(row >= len(train_names))
-    return Labelled(features, torch.from_numpy(labels[row]), is_test, len(classes), encoder.digest)
-
-
-def _list_labelled(key: str, uri: str) -> tuple[pa.Table, list[str]]:
-    """List a labelled set: manifest rows, and the folder that each image lies in."""
-    with as_one_line(source_key=key):
-        table = pa.concat_tables(list_source(uri))
-    table = (
-        table.filter(table[LEFT_OUT.name].is_null())
-        .select(schema.MANIFEST.names)
-        .sort_by([(schema.URI, "ascending"), (schema.OFFSET, "ascending")])
+        rows = pa.concat_tables([sets.train.rows, sets.test.rows])
+        columns = _embed(rows, encoders, encoder.image_size, session.num_workers)
+    judged = sets.judged(columns[schema.VALID], columns[schema.CONTENT])
+    return Labelled(
+        features={name: torch.from_numpy(columns[name][judged.rows]) for name in COLUMNS},
+        labels=torch.from_numpy(judged.labels[judged.rows]),
+        is_test=torch.from_numpy(judged.is_test[judged.rows]),
+        num_classes=len(sets.classes),
+        digest=encoder.digest,
+        account=judged.account,
     )
-    if not table.num_rows:
-        raise InputError(
-            f"{key} {uri} holds no images: give a folder with a folder of images per class"
-        )
-    names = [
-        member or path
-        for member, path in zip(
-            table["member"].to_pylist(), table[schema.URI].to_pylist(), strict=True
-        )
-    ]
-    return table, [name.rpartition("/")[0].rpartition("/")[2] for name in names]
 
 
 def _embed(
     table: pa.Table, encoders: embed.Encoders, size: int, num_actors: int
-) -> tuple[dict[str, Tensor], np.ndarray]:
-    """Features of every kind (N, D) of the readable images, and the row (N,) of each in the table."""
+) -> dict[str, np.ndarray]:
+    """Return features of every kind, and the keys of the rows, for all rows of a table in order."""
     work = ingest.Ingest(
-        Listed(table), shapes.Centre(size), embed.BLOCK_ROWS, Limits(), quarantine=None, run="adapt"
+        Listed(table),
+        shapes.Centre(size),
+        embed.BLOCK_ROWS,
+        Limits(),
+        quarantine=None,
+        run="adapt",
+        content=True,
     )
     stream = embed.embed(
         ingest.dataset(work, work.items(0, table.num_rows)), encoders, num_actors=num_actors
     )
     batches = list(stream.iter_batches(batch_size=None))
-    valid = np.concatenate([batch[schema.VALID] for batch in batches])
-    row = np.concatenate([batch[schema.POSITION] for batch in batches])[valid]
-    if not valid.all():
-        print(
-            f"{(~valid).sum()} of {len(valid)} labelled images cannot be read and are left out",
-            file=sys.stderr,
-        )
-    return {
-        name: torch.from_numpy(np.concatenate([b[name] for b in batches])[valid])
-        for name in COLUMNS
-    }, row
+    order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
+    wanted = (*COLUMNS, schema.VALID, schema.CONTENT)
+    return {name: np.concatenate([batch[name] for batch in batches])[order] for name in wanted}
 
 
 def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
@@ -207,8 +177,9 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
         low, high = bootstrap_interval(correct)
         result |= {f"{prefix}top1": float(correct.mean()), f"{prefix}ci95": [low, high]}
         lines.append(f"{name} {correct.mean():.1%} [{low:.1%}, {high:.1%}]")
+    line = f"{probe.name} top-1 of {labelled.account['num_classes']} classes: {', '.join(lines)}"
     counts = {"num_train": num_train, "num_test": num_test, "artifact_digest": labelled.digest}
-    return result | counts | {"result": f"{probe.name} top-1: {', '.join(lines)}"}
+    return result | counts | labelled.account | {"result": line}
 
 
 def _predict(

@@ -25,6 +25,7 @@ FETCH_S, DECODE_S, CROP_S = (
     "crop_s",
 )  # float32, a row's share of its block's seconds
 RETRIES = "retries"  # float32, a row's share of the storage requests that were tried again
+CONTENT = "content"  # int64 hash of a file's bytes, where asked for; 0 for what could not be read
 READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
 EMBEDDING = "embedding"

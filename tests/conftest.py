@@ -116,6 +116,25 @@ def photographs() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained encoder for images of 16 px, as an artifact."""
+    from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+    from models import artifact
+    from models.encoders.factory import EncoderConfig, build_encoder
+
+    uri = str(tmp_path_factory.mktemp("artifact"))
+    config = EncoderConfig(name="resnet18_small", width=8)
+    artifact.save(
+        uri,
+        build_encoder(config, 16),
+        config={"encoder": config.model_dump(), "seed": 0},
+        preprocess={"image_size": 16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        provenance={},
+    )
+    return uri
+
+
+@pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray]) -> Path:
     """200 crops of 40 to 120 px, a folder a photograph: 160 JPEG and 40 PNG files. Copy it before changing it."""
     root = tmp_path_factory.mktemp("images")

@@ -16,6 +16,7 @@ class Place:
         root: Length of the path prefix that the user gave; rules for hidden folders and for this project's own ignore
             that prefix.
         share, shares: Of an own folder's names this task takes one share of so many.
+        follow: Whether links to folders are followed.
     """
 
     uri: str
@@ -24,6 +25,7 @@ class Place:
     root: int = 0
     share: int = 0
     shares: int = 1
+    follow: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Selection:
         per_video: Samples of each video, one a clip; 0 leaves videos out.
         members: Globs of the members of tar shards that are taken, in which `*` crosses folders; empty: all.
         any_name: Whether a file whose name does not tell what it holds is told by its first bytes.
+        follow_links: Whether links to local folders are followed; else they are left out.
     """
 
     per_video: int = 1
     members: tuple[str, ...] = ()
     any_name: bool = False
+    follow_links: bool = False
 
     def takes(self, member: str) -> bool:
         """Tell whether a member of a shard is one of those wanted."""

@@ -41,7 +41,9 @@ def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Tabl
     uri = uris.absolute(uri)
     patterns = list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
     places = [
-        place for pattern in patterns for place in _places(pattern, one_of_many=len(patterns) > 1)
+        place
+        for pattern in patterns
+        for place in _places(pattern, one_of_many=len(patterns) > 1, follow=selection.follow_links)
     ]
     num_rows = 0
     if places:
@@ -67,19 +69,22 @@ def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def _places(pattern: str, *, one_of_many: bool) -> list[Place]:
+def _places(pattern: str, *, one_of_many: bool, follow: bool = False) -> list[Place]:
     """Cut one pattern into places that can be listed at the same time: files, folders, and ranges of keys.
 
     The thousands of shards of a brace pattern are looked at by the tasks.
     """
     if one_of_many and not any(char in pattern for char in MAGIC):
         path = uris.filesystem(pattern)[1].rstrip("/")
-        return [Place(pattern, root=len(path) + (not uris.is_local(pattern)))]
+        root = len(path) + (not uris.is_local(pattern))
+        return [Place(pattern, root=root, follow=follow)]
     if uris.is_local(pattern) and os.path.lexists(pattern):
-        return local_places(pattern)
+        return local_places(pattern, follow=follow)
     fs, path = uris.filesystem(pattern)
     if any(char in path for char in MAGIC) and not fs.exists(path):
-        return local_places(pattern) if uris.is_local(pattern) else _glob(fs, pattern, path)
+        if uris.is_local(pattern):
+            return local_places(pattern, follow=follow)
+        return _glob(fs, pattern, path)
     if problem := uris.reachable(pattern):
         raise ValueError(f"source.uri {problem}")
     if not fs.isdir(path):

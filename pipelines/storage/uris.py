@@ -277,6 +277,23 @@ def list_names(uri: str) -> list[str]:
     return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
 
 
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders in a folder, links to folders among them, sorted; none where there is no such folder."""
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        if not os.path.isdir(path):
+            return []
+        with os.scandir(path) as found:
+            return sorted(entry.name for entry in found if entry.is_dir())
+    try:
+        with _named(uri):
+            entries = fs.ls(path, detail=True, refresh=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
+    return sorted(str(name).rstrip("/").rpartition("/")[2] for name in folders)
+
+
 def reachable(uri: str) -> str | None:
     """Probe a URI with one cheap request.
 

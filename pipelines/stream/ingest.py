@@ -22,7 +22,7 @@ from pipelines.media.decoder import Decoder
 from pipelines.media.image import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
-from pipelines.stream.payload import Payload, payloads
+from pipelines.stream.payload import Payload, content_of, payloads
 from pipelines.stream.sealed import seal
 from pipelines.stream.shapes import Columns, Shape
 
@@ -53,6 +53,7 @@ class Ingest:
         sampling: What is taken of videos; the default is the frame in the middle.
         decoder: Module of the process that decodes what may do harm.
         verify: Whether content is checked against the manifest's etag.
+        content: Whether a column of hashes of the files' bytes is added.
     """
 
     order: Order
@@ -64,10 +65,11 @@ class Ingest:
     sampling: Sampling = MIDDLE_FRAME
     decoder: str = "pipelines.media.decoder_process"
     verify: bool = False
+    content: bool = False
 
     def block_bytes(self) -> int:
         """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
-        keys = 8 + 8 + 8 + 8 + 1 + 1 + stage_times.row_bytes()
+        keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
         return self.block_rows * (
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
         )
@@ -181,11 +183,14 @@ def _block(
     columns = ingest.shape.empty(rows.num_rows)
     filler = ingest.shape.filler(columns, epoch, sample_id)
     reason = np.zeros(rows.num_rows, np.uint8)
+    content = np.zeros(rows.num_rows, np.int64)
     decoder = _decoder(ingest.limits, ingest.decoder)
 
     for index, (payload, clip) in enumerate(zip(found, ingest.sampling.clips(rows), strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
+            if ingest.content:
+                content[index] = content_of(payload)
             with clock.time("decode"):
                 reduce = partial(filler.reduction, index)
                 picture = _decoded(
@@ -212,6 +217,8 @@ def _block(
         columns = {name: column[neighbour] for name, column in columns.items()}
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
+    if ingest.content:
+        keys[schema.CONTENT] = content
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
 
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pipelines.media.image import Limits, decode, decode_jpeg
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
+from pipelines.stream.payload import Part, content_of
 from pipelines.stream.shapes import Centre, Crops
 
 
@@ -260,6 +261,26 @@ class Cycled:
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         wanted = pa.array(np.arange(start, stop) % self.table.num_rows)
         yield keyed(self.table.take(wanted).append_column(schema.ROW, wanted), epoch=0, start=start)
+
+
+def test_files_of_the_same_bytes_have_the_same_content_wherever_they_lie(
+    files: list[Path], tmp_path: Path
+) -> None:
+    copy, broken, gone = tmp_path / "copy.jpg", tmp_path / "broken.jpg", tmp_path / "gone.jpg"
+    copy.write_bytes(files[1].read_bytes())
+    broken.write_bytes(b"no picture")
+    order = listed([*files[:4], copy, broken, gone])
+    asked = replace(work(order, None, Centre(16)), content=True)
+    (block,) = run_items(items((0, 7)), ingest=asked)
+    content = block[schema.CONTENT].tolist()
+    assert content[4] == content[1] and len(set(content)) == 6 and content[6] == 0
+    (whole,) = run_items(items((0, 7)), ingest=replace(asked, block_rows=7))
+    assert (
+        sum(column.nbytes for column in whole.values())
+        == replace(asked, block_rows=7).block_bytes()
+    )
+    assert content_of(Part(order.table.slice(1, 1))) == content_of(Part(order.table.slice(4, 1)))
+    assert content_of(Part(order.table.slice(1, 1))) != content_of(Part(order.table.slice(2, 1)))
 
 
 def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
