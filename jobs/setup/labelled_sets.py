@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,13 @@ from jobs.setup.failures import InputError, as_one_line
 from pipelines import schema
 from pipelines.corpus import labels
 from pipelines.corpus.labels import LabelledRows
+from pipelines.corpus.left_out import most_frequent, told
 from pipelines.storage import uris
 
 LEAKED = "also in train.uri"
 UNKNOWN = "of a class that train.uri has not"
 NAMES_SHOWN = 8  # of classes, in a line for people
 NAMES_KEPT = 1000  # of classes, for programs
-REASONS_KEPT = 20
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class LabelledSets:
     def _account(self) -> dict[str, Any]:
         sets = {"train": self.train, "test": self.test}
         return {
-            "left_out": {name: _top(one.left_out) for name, one in sets.items()},
+            "left_out": {name: most_frequent(one.left_out) for name, one in sets.items()},
             "empty_classes": {name: one.empty[:NAMES_KEPT] for name, one in sets.items()},
             "test_only_classes": self.unknown[:NAMES_KEPT],
         }
@@ -162,7 +161,7 @@ def _read(key: str, uri: str) -> LabelledRows:
     with as_one_line(source_key=key):
         found = labels.read_class_folders(uri)
     if not found.classes:
-        why = ", ".join(f"{count} x {reason}" for reason, count in _top(found.left_out).items())
+        why = told(found.left_out)
         raise InputError(
             f"{key} {uri} holds no images in class folders{f' ({why})' if why else ''}: "
             "give a folder with a folder of images per class"
@@ -179,8 +178,7 @@ def _tell(sets: LabelledSets) -> None:
     """Say on stderr what is judged and what is not."""
     for key, one in (("train.uri", sets.train), ("test.uri", sets.test)):
         if one.left_out:
-            why = ", ".join(f"{count} {reason}" for reason, count in _top(one.left_out).items())
-            _say(f"{key}: {one.left_out.total()} left out: {why}")
+            _say(f"{key}: {one.left_out.total()} left out: {told(one.left_out)}")
         if one.empty:
             _say(f"{key}: class folders without an image ({len(one.empty)}): {_shown(one.empty)}")
     if sets.unknown:
@@ -201,10 +199,3 @@ def _say(line: str) -> None:
 def _shown(names: list[str]) -> str:
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
-
-
-def _top(counts: Counter[str]) -> dict[str, int]:
-    """Keep the most frequent reasons, and the sum of the others."""
-    kept = dict(counts.most_common(REASONS_KEPT))
-    others = counts.total() - sum(kept.values())
-    return kept | ({"other reasons": others} if others else {})

@@ -14,6 +14,7 @@ from jobs.setup.labelled_sets import LabelledSets
 from pipelines import schema
 from pipelines.corpus import labels
 from pipelines.corpus.labels import LabelledRows
+from pipelines.corpus.left_out import MOST_REASONS
 
 
 def rows(*classes: str, first: int = 0) -> LabelledRows:
@@ -126,7 +127,7 @@ def test_lists_of_names_and_reasons_are_bounded(
     assert account["num_classes"] == 5000
     assert len(account["classes"]) == labelled_sets.NAMES_KEPT
     assert sum(account["left_out"]["train"].values()) == 5000
-    assert len(account["left_out"]["train"]) == labelled_sets.REASONS_KEPT + 1
+    assert len(account["left_out"]["train"]) == MOST_REASONS + 1
     assert max(map(len, capsys.readouterr().err.splitlines())) < 1000
 
 
