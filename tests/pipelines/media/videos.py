@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 
 def frame(number: int) -> np.ndarray:
@@ -55,7 +56,8 @@ def video(
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         stream.codec_context.gop_size = gop
-        stream.codec_context.time_base = Fraction(1, 1000)
+        unit = Fraction(1, rate) if codec == "mpeg2video" else Fraction(1, 1000)
+        stream.codec_context.time_base = unit
         if codec == "libx264":
             stream.options = {"crf": "10", "bf": "2", "sc_threshold": "0"}
         if rotation:
@@ -80,4 +82,52 @@ def sound() -> bytes:
         samples.sample_rate = 16000
         container.mux(stream.encode(samples))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def picture() -> bytes:
+    """A stream of one JPEG picture, as a cover is kept."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        cover = av.VideoFrame.from_ndarray(frame(200), format="rgb24")
+        cover = cover.reformat(format="yuvj420p")
+        cover.pts = 0
+        container.mux(stream.encode(cover))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def remuxed(
+    files: Sequence[bytes],
+    kind: str,
+    *,
+    last_ms: int = 0,
+    roles: Sequence[Disposition] = (),
+    **options: str,
+) -> bytes:
+    """Put the video streams of files side by side into another container.
+
+    Args:
+        files: The files.
+        kind: Container.
+        last_ms: How long the last frame of each stays on display; 0: as it did.
+        roles: What each stream is to a player.
+        options: Of the container's muxer.
+    """
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=kind, container_options=options) as target:
+        sources = [av.open(io.BytesIO(file)) for file in files]
+        videos = [source.streams.video[0] for source in sources]
+        streams = [target.add_stream_from_template(video) for video in videos]
+        for stream, role in zip(streams, roles, strict=False):
+            stream.disposition = role
+        for source, stream in zip(sources, streams, strict=True):
+            packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+            if last_ms:
+                packets[-1].duration = round(last_ms / 1000 / packets[-1].time_base)
+            for packet in packets:
+                packet.stream = stream
+                target.mux(packet)
     return buffer.getvalue()
