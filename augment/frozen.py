@@ -28,3 +28,10 @@ class Frozen(BaseModel):
             values: All that is given for this record, defaults left out.
         """
         return ()
+
+    def idle(self) -> dict[str, str]:
+        """Return the keys that have no effect beside the value of another: key to that other key.
+
+        The command line may not set them; a recipe may, as another word may bring them into use.
+        """
+        return {}

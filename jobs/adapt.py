@@ -49,6 +49,11 @@ class ProbeConfig(Frozen):
     )
     weight_decay: float = Field(1e-3, ge=0, description="linear: L2 penalty on the weights")
 
+    def idle(self) -> dict[str, str]:
+        """Return the keys of the other probe."""
+        other = ("k", "temperature") if self.name == "linear" else ("weight_decay",)
+        return dict.fromkeys(other, "name")
+
 
 class AdaptConfig(JobConfig):
     """A probe of an artifact."""

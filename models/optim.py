@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from augment.frozen import Frozen, other_of
 
 _BASE_BATCH_SIZE = 256  # the batch that published learning rates refer to
+_TRUST = ("trust_coefficient", "trust_clip")
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TOKENS = ("cls_token", "reg_token", "dist_token", "mask_token", "pos_embed")
 
@@ -61,6 +62,11 @@ class OptimConfig(Frozen):
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
         """Return what a length of the warm-up leaves of the other way to give one."""
         return other_of(("warmup_fraction", "warmup_steps"), key, values)
+
+    def idle(self) -> dict[str, str]:
+        """Return what the optimiser has no use for."""
+        own = {"adamw": ("betas",), "sgd": ("momentum",), "lars": ("momentum", *_TRUST)}[self.name]
+        return dict.fromkeys({"betas", "momentum", *_TRUST} - set(own), "name")
 
 
 class ParamGroup(TypedDict):

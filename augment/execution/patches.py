@@ -44,6 +44,10 @@ class PatchChanges(Frozen):
         description="warp: displacements drawn from [-e, e] at 3 x 3 knots, in sides",
     )
 
+    def idle(self) -> dict[str, str]:
+        """Return what a warp that never happens has no use for."""
+        return {} if self.warp else dict.fromkeys(("degrees", "shear", "elastic"), "warp")
+
 
 def sample_patches(
     changes: PatchChanges,

@@ -46,6 +46,8 @@ def parse(build: Build[Config], words: list[str]) -> Config:
     config = validate(kind, values)
     for word, other in given_words.clashes(kind, given):
         raise InputError(f"{word} has no effect beside {other}: leave one of them out")
+    for word, other in given_words.idle(config, given):
+        raise InputError(f"{word} has no effect with {other}: leave it out")
     if void:
         print(_takes_the_place(given, void), file=sys.stderr)
     return config

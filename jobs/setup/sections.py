@@ -165,6 +165,11 @@ class ClipConfig(Frozen):
         """Return what a way to space a clip's frames leaves of the other way."""
         return other_of(("fps", "frame_stride"), key, values)
 
+    def idle(self) -> dict[str, str]:
+        """Return what single frames leave of a clip."""
+        clip = ("num_frames", "frame_stride", "fps")
+        return dict.fromkeys(clip, "as_frames") if self.as_frames else {}
+
     def sampling(self, manifest: Manifest, seed: int) -> Sampling:
         """How samples are drawn from the videos of a manifest."""
         return Sampling(

@@ -14,7 +14,8 @@ from yaml import YAMLError
 
 from augment.frozen import Frozen
 from jobs.setup.failures import InputError
-from jobs.setup.help_page import is_under
+from jobs.setup.help_page import is_under, shown
+from jobs.setup.sections import JobConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PATHS = (
@@ -193,6 +194,47 @@ def clashes(config: type[Frozen], given: Given) -> Iterator[tuple[str, str]]:
     for key in ours:
         below = tuple(_void(config, key, given.values))
         yield from ((other, key) for other in ours if other != key and is_under(other, below))
+
+
+def idle(config: JobConfig, given: Given) -> Iterator[tuple[str, str]]:
+    """Yield each word that has no effect, and the `key=value` that leaves it without one.
+
+    A word that repeats the default or the recipe asks for nothing, and is let pass.
+    """
+    recipe = leaves(given.recipe)
+    changes = {key for key, value in leaves(given.words).items() if recipe.get(key) != value}
+    ours = [word for word in changes if not is_under(word, config.ignored)]
+    for key, other in idle_keys(config):
+        if not _is_default(config, key):
+            behind = f"{other}={shown(_reach(config, other))}"
+            yield from ((word, behind) for word in ours if is_under(word, (key,)))
+
+
+def idle_keys(config: Frozen) -> Iterator[tuple[str, str]]:
+    """Yield the idle keys of a record and of those in it, each with the key behind it."""
+    yield from config.idle().items()
+    for name in type(config).model_fields:
+        held = getattr(config, name)
+        members = held.items() if isinstance(held, dict) else [("", held)]
+        for member, record in members:
+            if isinstance(record, Frozen):
+                place = f"{name}.{member}." if member else f"{name}."
+                yield from ((place + key, place + other) for key, other in idle_keys(record))
+
+
+def _reach(config: Frozen, key: str) -> Any:
+    """Return the value of a dotted key."""
+    value: Any = config
+    for name in key.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    return value
+
+
+def _is_default(config: Frozen, key: str) -> bool:
+    place, _, name = key.rpartition(".")
+    record = _reach(config, place) if place else config
+    field = type(record).model_fields[name]
+    return bool(getattr(record, name) == field.get_default(call_default_factory=True))
 
 
 def _void(config: type[Frozen], key: str, values: Values) -> Iterator[str]:

@@ -177,6 +177,15 @@ class PretrainConfig(JobConfig):
             void.append("accumulate")
         return tuple(void)
 
+    def idle(self) -> dict[str, str]:
+        """Return what the place where colours change has no use for."""
+        placement, unused = self.views.placement, list[str]()
+        if placement in ("worker", "decode"):
+            unused += ["cluster.view_actors", "cluster.gpus_per_view_actor"]
+        if placement == "decode":
+            unused.append("views.compile")
+        return dict.fromkeys(unused, "views.placement")
+
     def _check_shares(self) -> None:
         sizes = range(self.cluster.min_workers, self.cluster.max_workers + 1)
         for share in (workers * self.accumulate for workers in sizes):

@@ -67,6 +67,10 @@ class SwAVConfig(MethodConfig):
     )
     projection_dim: int = Field(default=128, ge=2, description="features in which prototypes live")
 
+    def idle(self) -> dict[str, str]:
+        """Return what says when a queue begins, where there is none."""
+        return {} if self.queue_size else {"queue_start_fraction": "queue_size"}
+
 
 class SwAV(Method):
     """Encoder, projection head, prototypes, and the prediction of one view's balanced assignment from another's."""

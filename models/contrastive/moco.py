@@ -53,6 +53,10 @@ class MoCoConfig(MethodConfig):
         default=128, ge=2, description="features in which the views are compared"
     )
 
+    def idle(self) -> dict[str, str]:
+        """Return what v1's head has no use for."""
+        return {"hidden_dim": "head"} if self.head == "linear" else {}
+
 
 class MoCo(Method):
     """Encoder and head, their teacher, and InfoNCE against a queue of the teacher's keys."""

@@ -78,6 +78,16 @@ class SimCLRConfig(MethodConfig):
         default=128, ge=2, description="features in which the views are compared"
     )
 
+    def idle(self) -> dict[str, str]:
+        """Return what the chosen loss has no use for."""
+        used = {
+            "contrastive": ("margin",),
+            "lifted_structured": ("margin",),
+            "triplet": ("margin", "mining"),
+            "n_pairs": (),
+        }.get(self.loss, ("temperature",))
+        return dict.fromkeys({"temperature", "margin", "mining"} - set(used), "loss")
+
 
 class SimCLR(Method):
     """Encoder, projection head and a contrastive loss over the views of all workers."""

@@ -73,6 +73,13 @@ class DINOConfig(MethodConfig):
     )
     bottleneck_dim: int = Field(default=256, ge=2, description="features in which prototypes live")
 
+    def idle(self) -> dict[str, str]:
+        """Return what a temperature that does not change has no use for."""
+        if not self.teacher_warmup_fraction:
+            return {"first_teacher_temperature": "teacher_warmup_fraction"}
+        still = self.first_teacher_temperature == self.teacher_temperature
+        return {"teacher_warmup_fraction": "first_teacher_temperature"} if still else {}
+
 
 class DINOHead(nn.Module):
     """Three layers with GELU, and prototypes of unit length (the authors' weight norm with its scale fixed at 1).

@@ -16,7 +16,7 @@ from jobs.report import ReportConfig
 from jobs.setup import command_line
 from jobs.setup.command_line import InputError, main, parse, recipe_names, to_yaml
 from jobs.setup.help_page import help_page, is_under, known_keys
-from jobs.setup.words import leaves, read, recipes_for
+from jobs.setup.words import idle_keys, leaves, read, recipes_for
 from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from pipelines.corpus.manifest import Manifest, Part
 from pipelines.stream.plan import Plan
@@ -103,6 +103,19 @@ def test_help_shows_the_keys_of_the_chosen_method(capsys: pytest.CaptureFixture[
         (["method.temperature=0"], "method.temperature"),
         (["num_epochs=2"], "exactly one of num_steps and num_epochs, got both"),
         (["num_steps=null"], "exactly one of num_steps and num_epochs, got neither"),
+        (["method.margin=0.5"], "method.margin has no effect with method.loss=nt_xent"),
+        (["method.loss=triplet", "method.temperature=1"], "no effect with method.loss=triplet"),
+        (["optim.betas=[0.5,0.9]"], "optim.betas has no effect with optim.name=sgd: leave it out"),
+        (["optim.name=adamw", "optim.momentum=0.5"], "no effect with optim.name=adamw"),
+        (["clip.as_frames=true", "clip.num_frames=8"], "no effect with clip.as_frames=true"),
+        (
+            ["views.placement=decode", "cluster.view_actors=2"],
+            "cluster.view_actors has no effect with views.placement=decode",
+        ),
+        (
+            ["method.name=cpc", "method.patches.shear=20"],
+            "method.patches.shear has no effect with method.patches.warp=0",
+        ),
         (["clip.fps=3", "clip.frame_stride=2"], "clip.frame_stride has no effect beside clip.fps"),
         (["optim.warmup_steps=3", "optim.warmup_fraction=0.1"], "has no effect beside"),
         (["out=/runs/${x}"], "out holds ${...}, which refers to another key"),
@@ -156,6 +169,31 @@ def test_wrong_words_exit_2_with_one_clear_line(
     assert message in captured.err
 
 
+def test_a_recipe_may_hold_what_a_word_leaves_without_effect() -> None:
+    parsed("method.loss=triplet", "optim.name=adamw")  # its temperature stays for other losses
+
+
+def test_every_key_that_is_said_to_be_idle_exists_and_so_does_the_one_behind_it() -> None:
+    words = {
+        "simclr": ["method.loss=triplet", "views.placement=decode", "clip.as_frames=true"],
+        "moco": ["method.head=linear", "optim.name=adamw"],
+        "swav": ["optim.name=sgd"],
+        "dino": ["method.teacher_warmup_fraction=0"],
+        "cpc_v2": ["method.patches.warp=0"],
+    }
+    found = set()
+    for name, chosen in words.items():
+        config = parse(
+            complete_pretrain,
+            [f"method.name={name}", "source.uri=/a", "out=/b", "num_steps=1", *chosen],
+        )
+        known = {key.name for key in known_keys(type(config), config.model_dump())}
+        for key, other in idle_keys(config):
+            assert {key, other} <= known
+            found.add(key)
+    assert {"method.temperature", "optim.betas", "clip.fps", "method.hidden_dim"} <= found
+
+
 def test_an_unknown_recipe_names_the_shipped_ones() -> None:
     with pytest.raises(InputError, match="simclr_small"):
         parse(complete_pretrain, ["simclr_smal", "source.uri=/a", "out=/b"])
@@ -178,7 +216,7 @@ def test_json_prints_one_object_as_the_last_line(capsys: pytest.CaptureFixture[s
 def test_fingerprint_ignores_cluster_placement_and_cadence() -> None:
     same = parsed(
         "cluster.num_workers=2",
-        "views.placement=decode",
+        "views.placement=worker",
         "views.compile=true",
         "checkpoint.keep=5",
         "log.every_steps=1",
