@@ -149,7 +149,7 @@ def _embed(
         content=True,
     )
     stream = embed.embed(
-        ingest.dataset(work, work.items(0, table.num_rows)), encoders, num_actors=num_actors
+        ingest.dataset(work, [(0, table.num_rows)]), encoders, num_actors=num_actors
     )
     batches = list(stream.iter_batches(batch_size=None))
     order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))

@@ -8,7 +8,6 @@ import math
 import sys
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from jobs.setup import launch
@@ -140,7 +139,7 @@ def _write(
     encoders = embed.Encoders(
         uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker
     )
-    images = ingest.dataset(work, np.array(missing))
+    images = ingest.dataset(work, missing)
     embeddings = embed.embed(
         images, encoders, block_rows=block_rows, num_actors=session.num_workers
     )

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field, create_model, model_validator
@@ -176,9 +175,7 @@ def draw(
         run="preview",
         sampling=config.clip.sampling(manifest, config.seed),
     )
-    columns = joined(
-        ingest.dataset(work, np.array([[0, num_images]])).iter_batches(batch_size=None)
-    )
+    columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))
     valid = columns.pop(schema.VALID)
     if not valid.any():
         raise InputError(

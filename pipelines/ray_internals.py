@@ -13,6 +13,11 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES,
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    BackpressurePolicy,
+)
 from ray.exceptions import RayTaskError
 
 from pipelines.storage import uris
@@ -21,6 +26,7 @@ SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray j
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 # Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
 _BEHIND = ("cause", "_base_exc", "controller_failure")
+PLAN_AHEAD = 64  # blocks; each becomes a task of some seconds
 _FRAME = re.compile(r'^\s*File "([^"]+)", line \d+, in .+\n\s*(.*)$', re.MULTILINE)
 
 
@@ -88,6 +94,26 @@ def hold_little(repartitioned: ray.data.Dataset, num_cpus: float) -> None:
     operator = last_operator(repartitioned)
     operator.ray_remote_args["num_cpus"] = num_cpus
     object.__setattr__(operator, "compute", ray.data.TaskPoolStrategy(size=1))
+
+
+class _PlanAhead(BackpressurePolicy):
+    """Lets a streaming repartition run only `PLAN_AHEAD` blocks ahead of the operator behind it.
+
+    Ray limits what waits between two operators by its bytes. A plan item has 16 of them, and what Ray
+    keeps of each block takes 26 KiB of the coordinator: a long plan would fill its memory.
+    """
+
+    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
+        """Return a byte for each block that may still be read: no block is smaller."""
+        if not op.name.startswith("StreamingRepartition"):
+            return None
+        return max(0, PLAN_AHEAD - int(self._topology[op].total_enqueued_output_blocks()))
+
+
+def plan_little_ahead(dataset: ray.data.Dataset) -> None:
+    """Bound how many blocks of a streaming repartition wait in a dataset."""
+    policies = [*ENABLED_BACKPRESSURE_POLICIES, _PlanAhead]
+    dataset.context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

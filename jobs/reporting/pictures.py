@@ -162,7 +162,7 @@ def _embed(
         run="report",
         sampling=config.clip.sampling(manifest, config.seed),
     )
-    images = ingest.dataset(work, np.array([[0, num_images]]))
+    images = ingest.dataset(work, [(0, num_images)])
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
     encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)
     columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))

@@ -52,7 +52,7 @@ class PlannedData(DataConfig):
             verify=config.source.verify == "etag",
         )
         stop = self._num_steps * config.global_batch_size
-        stream = ingest.dataset(work, work.items(self._run.ledger().position, stop))
+        stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
         if self._placement == "actor":
             assert self._view_actors is not None
             stream = colour_actors.change_colours(

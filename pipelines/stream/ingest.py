@@ -4,7 +4,7 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice, tee
@@ -30,7 +30,7 @@ BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of imag
 TASK_BYTES = (
     256 << 20
 )  # blocks come in order: what later tasks have made waits in the object store for earlier ones
-MAX_ITEMS = 1 << 20  # 16 MB of plan; a longer run has longer items
+CUT_ITEMS = 1 << 14  # plan items cut together
 FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to start
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
@@ -74,26 +74,25 @@ class Ingest:
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
         )
 
-    def items(self, start: int, stop: int) -> np.ndarray:
-        """Cut positions [start, stop) into plan items of whole blocks, (n, 2): where each begins and ends."""
+    def item_rows(self) -> int:
+        """Return the rows of a plan item: whole blocks, as many as one task makes."""
         blocks = max(1, min(BLOCKS_PER_TASK, TASK_BYTES // self.block_bytes()))
-        rows = max(blocks, -(-(stop - start) // (MAX_ITEMS * self.block_rows))) * self.block_rows
-        starts = np.arange(start, stop, rows)
-        return np.stack([starts, np.minimum(starts + rows, stop)], axis=1)
+        return blocks * self.block_rows
 
 
-def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
-    """Build the lazy stream of blocks for plan items, in order.
+def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Dataset:
+    """Build the lazy stream of blocks for ranges of positions, in order.
 
     Args:
         ingest: The work.
-        items: (n, 2) half-open ranges of plan positions, one task each; at least one.
+        ranges: Half-open ranges of positions, at least one. Each is cut into plan items of
+            `ingest.item_rows()` rows, one task each.
 
     Returns:
         A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those of `stats`,
         `block_rows` rows a block.
     """
-    plan = _planned(items)
+    plan = _planned(ranges, ingest.item_rows())
     context = plan.context
     context.execution_options.preserve_order = True
     context.execution_no_progress_timeout_s = (
@@ -115,23 +114,44 @@ def dataset(ingest: Ingest, items: np.ndarray) -> ray.data.Dataset:
         )
 
 
-def _planned(items: np.ndarray) -> ray.data.Dataset:
-    """One block an item, so one task an item; many of them are cut lazily, a little ahead of the decode tasks.
+def _planned(ranges: Sequence[tuple[int, int]], rows: int) -> ray.data.Dataset:
+    """Stream one block an item, so one task an item, a little ahead of the decode tasks.
 
     Few large items would not do: as blocks come in order, the stream would advance one task at a time.
     """
-    plan = pa.table({"start": items[:, 0], "stop": items[:, 1]})
-    # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may have left no room.
-    if len(items) <= FEW_ITEMS:
+    plan = pa.table({"start": [start for start, _ in ranges], "stop": [stop for _, stop in ranges]})
+    # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may have
+    # left no room.
+    if sum(-(-(stop - start) // rows) for start, stop in ranges) <= FEW_ITEMS:
+        items = pa.Table.from_batches(_cut(plan, rows=rows))
         few: ray.data.Dataset = ray.data.from_blocks(
-            [plan.slice(index, 1) for index in range(len(items))]
+            [items.slice(index, 1) for index in range(len(items))]
         )
         return few
-    blocks: ray.data.Dataset = ray.data.from_blocks([plan]).repartition(
-        target_num_rows_per_block=1, strict=True
+    cut = ray.data.from_blocks([plan]).map_batches(
+        seal(partial(_cut_tables, rows=rows)),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=PLANNER_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=1),
     )
-    ray_internals.hold_little(blocks, PLANNER_CPUS)
-    return blocks
+    many: ray.data.Dataset = cut.repartition(target_num_rows_per_block=1, strict=True)
+    ray_internals.hold_little(many, PLANNER_CPUS)
+    ray_internals.plan_little_ahead(many)
+    return many
+
+
+def _cut_tables(ranges: pa.Table, *, rows: int) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]) for batch in _cut(ranges, rows=rows))
+
+
+def _cut(ranges: pa.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut ranges of positions into plan items, `CUT_ITEMS` together at most."""
+    for start, stop in zip(ranges["start"].to_pylist(), ranges["stop"].to_pylist(), strict=True):
+        for first in range(start, stop, CUT_ITEMS * rows):
+            starts = np.arange(first, min(stop, first + CUT_ITEMS * rows), rows)
+            stops = np.minimum(starts + rows, stop)
+            yield pa.RecordBatch.from_arrays([pa.array(starts), pa.array(stops)], ["start", "stop"])
 
 
 def _task(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:

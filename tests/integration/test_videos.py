@@ -115,9 +115,7 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
     work = ingest.Ingest(
         Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling
     )
-    batches = list(
-        ingest.dataset(work, np.array([[0, 51], [51, 102]])).iter_batches(batch_size=None)
-    )
+    batches = list(ingest.dataset(work, [(0, 51), (51, 102)]).iter_batches(batch_size=None))
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     clips = columns["global_crops"]
     assert clips.shape == (102, 2, 5, 3, 16, 16) and clips.dtype == np.uint8

@@ -2,11 +2,15 @@
 
 import ast
 import json
+import time
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 import ray.data
+from ray.data._internal.execution.backpressure_policy import BackpressurePolicy
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
@@ -101,3 +105,35 @@ def test_what_a_training_worker_raised_is_behind_trains_wrapper() -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_a_cluster_where_nobody_leaves_has_no_draining_nodes() -> None:
     assert ray_internals.draining_nodes() == set()
+
+
+class Recorder(BackpressurePolicy):
+    """Notes how many blocks wait behind the operator that plans."""
+
+    most = 0
+
+    def max_task_output_bytes_to_read(self, op: Any) -> int | None:
+        if op.name.startswith("StreamingRepartition"):
+            waiting = self._topology[op].total_enqueued_output_blocks()
+            Recorder.most = max(Recorder.most, waiting)
+        return None
+
+
+def test_a_plan_runs_only_a_little_ahead(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_internals, "PLAN_AHEAD", 8)
+    monkeypatch.setattr(
+        ray_internals,
+        "ENABLED_BACKPRESSURE_POLICIES",
+        [*ray_internals.ENABLED_BACKPRESSURE_POLICIES, Recorder],
+    )
+    items = ray.data.from_blocks([pa.table({"x": range(400)})])
+    items = items.repartition(target_num_rows_per_block=1, strict=True)
+    ray_internals.hold_little(items, 0.01)
+    ray_internals.plan_little_ahead(items)
+    slow = items.map_batches(lambda batch: time.sleep(0.05) or batch, batch_size=None, num_cpus=0.9)
+    for index, _ in enumerate(slow.iter_batches(batch_size=None, prefetch_batches=0)):
+        if index == 60:
+            break
+    assert 0 < Recorder.most <= 8 + 4  # what was on its way when the limit was reached

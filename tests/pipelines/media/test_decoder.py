@@ -125,7 +125,7 @@ def test_a_stream_goes_on_past_samples_that_hang_and_crash(tmp_path: Path) -> No
     work = Ingest(
         listed(files), Centre(16), 4, limits, quarantine=folder, run="test", decoder=MODULE
     )
-    batches = list(ingest.dataset(work, np.array([[0, 4], [4, 8]])).iter_batches(batch_size=None))
+    batches = list(ingest.dataset(work, [(0, 4), (4, 8)]).iter_batches(batch_size=None))
     valid = np.concatenate([batch[schema.VALID] for batch in batches])
     assert valid.tolist() == [True, False, True, False, True, False, True, True]
     reasons = {os.path.basename(row["uri"]): row["reason"] for row in quarantine.read(folder)}

@@ -54,7 +54,7 @@ def order(image_folder: Path, tmp_path: Path) -> Listed:
 def stream(order: Listed, generator: ViewGenerator, *, photometric: bool) -> ray.data.Dataset:
     shape = Crops(generator, photometric=photometric)
     work = Ingest(order, shape, ROWS, Limits(), quarantine=None, run="test")
-    return ingest.dataset(work, np.array([[0, 8], [8, 12], [12, 22]]))
+    return ingest.dataset(work, [(0, 8), (8, 12), (12, 22)])
 
 
 def blocks(dataset: ray.data.Dataset) -> list[dict[str, np.ndarray]]:

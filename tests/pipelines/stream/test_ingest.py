@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -216,33 +217,34 @@ def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> 
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 32), (224, 1)])
-def test_plan_items_are_whole_blocks_of_bounded_bytes(size: int, blocks: int) -> None:
+@pytest.mark.parametrize("stop", [96 + 100_000, 10**12])
+def test_plan_items_are_whole_blocks_of_bounded_bytes_however_long_the_run(
+    size: int, blocks: int, stop: int
+) -> None:
     made = Ingest(Listed(pa.table({})), Centre(size), 1024, Limits(), quarantine=None, run="test")
-    ranges = made.items(96, 96 + 100_000)
-    assert ranges[0, 0] == 96 and ranges[-1, 1] == 96 + 100_000
-    assert np.array_equal(ranges[1:, 0], ranges[:-1, 1])
-    assert set((ranges[:-1, 1] - ranges[:-1, 0]).tolist()) == {1024 * blocks}
-
-
-def test_a_long_run_has_no_more_items_than_fit_in_memory() -> None:
-    made = Ingest(Listed(pa.table({})), Centre(224), 256, Limits(), quarantine=None, run="test")
-    assert len(made.items(0, 10**12)) <= ingest.MAX_ITEMS
+    assert made.item_rows() == 1024 * blocks
+    cut = ingest._cut(items((96, stop)), rows=made.item_rows())
+    pieces = [batch.to_pydict() for batch in islice(cut, 3)]
+    assert all(len(piece["start"]) <= ingest.CUT_ITEMS for piece in pieces)
+    starts = np.concatenate([piece["start"] for piece in pieces])
+    stops = np.concatenate([piece["stop"] for piece in pieces])
+    assert starts[0] == 96 and np.array_equal(starts[1:], stops[:-1])
+    assert set((stops - starts)[:-1].tolist()) == {1024 * blocks}
+    assert stops[-1] == stop or len(starts) == 3 * ingest.CUT_ITEMS
 
 
 def test_many_items_are_planned_lazily_and_stay_in_order(
     ray_session: None, files: list[Path]
 ) -> None:
     made = work(Cycled(listed(files).table), None, Centre(8), block_rows=4)
-    many = np.stack([np.arange(0, 800, 4), np.arange(4, 804, 4)], axis=1)
+    many = [(start, start + 4) for start in range(0, 800, 4)]
     assert len(many) > ingest.FEW_ITEMS
     stream = ingest.dataset(made, many)
     planner = ray_internals.last_operator(stream).input_dependencies[0]
-    assert planner.ray_remote_args == {
-        "num_cpus": ingest.PLANNER_CPUS
-    }  # one CPU left is enough for both operators
-    assert (
-        type(planner.input_dependencies[0]).__name__ == "FromBlocks"
-    )  # made without a task of a whole CPU
+    cutter = planner.input_dependencies[0]
+    for operator in (planner, cutter):  # one CPU left is enough for all three operators
+        assert operator.ray_remote_args["num_cpus"] == ingest.PLANNER_CPUS
+    assert type(cutter.input_dependencies[0]).__name__ == "FromBlocks"  # no task of a whole CPU
     # Ray's coordinator holds the function too: opening it there must not import what only the tasks need.
     held = pickle.dumps(ray_internals.last_operator(stream).fn)
     script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
