@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import schema
-from pipelines.corpus.spill import NUM_BUCKETS, Spill, bucket_of
+from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 
 PART, ROW_GROUP, ROW = "part", "row_group", "row"
 POSITION = pa.schema(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.corpus.spill import NUM_BUCKETS, Spill, bucket_of
+from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 from pipelines.storage import uris
 
 TAR_BLOCK = 512

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus import manifest_writer as manifests
-from pipelines.corpus import spill
+from pipelines.storage import spill
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
