@@ -13,6 +13,7 @@ from jobs.setup.sections import SourceConfig
 from models import artifact
 from models.artifact import Artifact
 from pipelines.corpus.entry import EVERYTHING, Selection
+from pipelines.corpus.freshness import changes_since
 from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
@@ -76,13 +77,13 @@ def _selection(source: SourceConfig, per_video: int | None, listed: Selection) -
 
 def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Pass tables on and say on stderr how far the listing is, every few seconds."""
-    start = told = time.monotonic()
+    start = said = time.monotonic()
     files = 0
     for table in tables:
         files += table.num_rows
         now = time.monotonic()
-        if now - told >= PROGRESS_S:
-            told = now
+        if now - said >= PROGRESS_S:
+            said = now
             print(f"listed {files:,} files  {files / (now - start):,.0f} files/s", file=sys.stderr)
         yield table
 
@@ -103,7 +104,23 @@ def manifest_of(
         return make_manifest(source, fallback, per_video)
     manifest = open_manifest(place)
     _check_selection(manifest, source, per_video)
+    if place == fallback:
+        _tell_changes(manifest)
     return manifest
+
+
+def _tell_changes(manifest: Manifest) -> None:
+    """Say in one line that a source changed since it was listed, and how to take that in."""
+    try:
+        changed = changes_since(manifest)
+    except OSError:  # whoever reads from the source next says what is wrong with it
+        return
+    if changed:
+        print(
+            f"{manifest.source} changed since it was listed ({changed}): to take that in, "
+            f"{_command(manifest)}, then this command line again",
+            file=sys.stderr,
+        )
 
 
 def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | None) -> None:

@@ -1,8 +1,11 @@
 """What a listing works on, a place, and what it finds there: entries, before anybody knows whether they are samples."""
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
+
+MAGIC = "*?["  # of globs
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class Entry(NamedTuple):
     etag: str = ""
     problem: str | None = None
     message: str | None = None
+
+
+def root_of(source: str) -> str:
+    """Return the folder or file in which all of a source lies: what comes before the first pattern in its URI."""
+    pattern = re.search(r"[*?\[{]", source)
+    return source[: pattern.start()].rpartition("/")[0] if pattern else source.rstrip("/")
 
 
 def is_hidden(path: str) -> bool:

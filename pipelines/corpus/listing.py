@@ -12,7 +12,7 @@ import ray.data
 from braceexpand import braceexpand
 from fsspec import AbstractFileSystem
 
-from pipelines.corpus.entry import EVERYTHING, Entry, Place, Selection, is_hidden
+from pipelines.corpus.entry import EVERYTHING, MAGIC, Entry, Place, Selection, is_hidden
 from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
 from pipelines.corpus.local_files import local_entries, local_places
 from pipelines.corpus.object_keys import key_entries, key_places
@@ -22,7 +22,6 @@ from pipelines.storage import uris
 ROWS_PER_TABLE = 8192
 BLOCK_BYTES = 4 << 20  # of a listing: small, so that progress shows
 MAX_TASKS = 512
-MAGIC = "*?["
 
 
 def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Table]:

@@ -43,7 +43,7 @@ def _split(root: str, follow: bool) -> list[Place]:
         below: list[str] = []
         for folder in trees:
             names = list(_scan(folder))
-            if folder != root and _own_output(folder, names):
+            if folder != root and own_output(folder, names):
                 opened.append(Place(folder, root=len(root), follow=follow))
                 continue
             below += [
@@ -60,7 +60,7 @@ def _split(root: str, follow: bool) -> list[Place]:
     return opened + [Place(folder, root=len(root), follow=follow) for folder in trees]
 
 
-def _own_output(folder: str, entries: list[os.DirEntry[str]]) -> str | None:
+def own_output(folder: str, entries: list[os.DirEntry[str]]) -> str | None:
     """Tell what this project wrote into a folder, by its first entries; None for any other."""
     names = [entry.name for entry in entries]
     return output_in(names, lambda name: os.listdir(os.path.join(folder, name)))
@@ -107,7 +107,7 @@ def local_entries(place: Place) -> Iterator[Entry]:
 def _folder(folder: str, place: Place) -> Iterator[Entry]:
     entries = _scan(folder)
     first = list(islice(entries, MOST_NAMES + 1))
-    if len(folder) > place.root and (reason := _own_output(folder, first)):
+    if len(folder) > place.root and (reason := own_output(folder, first)):
         yield Entry(folder, problem=reason)
         return
     for entry in chain(first, entries):

@@ -63,6 +63,7 @@ class Manifest:
         left_out_table: Path of the files that are no samples below the manifest, None where there are none.
         media: Samples by what they are: image, video.
         selection: What of the source is a sample.
+        listed: When the listing began, in ISO format.
     """
 
     uri: str
@@ -75,6 +76,7 @@ class Manifest:
     left_out_table: str | None = None
     media: dict[str, int] = field(default_factory=dict)
     selection: Selection = EVERYTHING
+    listed: str = ""
 
     @property
     def per_video(self) -> int:
@@ -100,9 +102,18 @@ class Manifest:
         ends = np.cumsum(np.concatenate([part.stored_rows for part in self.parts]))
         return np.split(ends, np.cumsum([len(part.row_groups) for part in self.parts])[:-1])
 
-    def read_row_group(self, part: int, row_group: int) -> pa.Table:
-        """Read the live rows of one row group in stored order, columns of `schema.MANIFEST` and `schema.ROW`."""
-        table = _parquet(uris.join(self.uri, self.parts[part].path)).read_row_group(row_group)
+    def read_row_group(
+        self, part: int, row_group: int, columns: list[str] | None = None
+    ) -> pa.Table:
+        """Read the live rows of one row group in stored order.
+
+        Args:
+            part: Its part.
+            row_group: Its number in the part.
+            columns: Of `schema.MANIFEST`, by default all; `schema.ROW` comes with them.
+        """
+        file = _parquet(uris.join(self.uri, self.parts[part].path))
+        table = file.read_row_group(row_group, columns=columns)
         last = int(self._row_ends[part][row_group])
         table = table.append_column(schema.ROW, pa.array(np.arange(last - table.num_rows, last)))
         return self._alive(table, part, row_group)
@@ -212,6 +223,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         Selection(
             record["per_video"], tuple(record.get("members", ())), record.get("any_name", False)
         ),
+        record.get("listed", record["created"]),
     )
 
 

@@ -58,6 +58,7 @@ def write_manifest(
     before = open_manifest(uri) if versions(uri) else None
     check_source(before, source)
     version = before.version + 1 if before else 1
+    listed = datetime.now(UTC).isoformat()
     attempt = f"{version:06d}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="afield-index-") as folder:
         changes = Changes(folder)
@@ -94,6 +95,7 @@ def write_manifest(
         left,
         media,
         selection,
+        listed,
     )
     _commit(manifest)
     return manifest
@@ -223,6 +225,7 @@ def _commit(manifest: Manifest) -> None:
         "version": manifest.version,
         "source": manifest.source,
         "num_rows": manifest.num_rows,
+        "listed": manifest.listed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "left_out": manifest.left_out,
         "media": manifest.media,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
 
@@ -99,6 +100,29 @@ def _first(fs: AsyncFileSystem, bucket: str, stem: str, after: str) -> str | Non
     options = {"StartAfter": after} if after else {}
     contents = _page(fs, bucket, stem, MaxKeys=1, **options).get("Contents", [])
     return contents[0]["Key"] if contents else None
+
+
+def folders_in(uri: str) -> list[str]:
+    """List the folders directly in a folder of a bucket, the first thousand."""
+    fs, bucket, stem = _stem(uri)
+    page = _page(fs, bucket, stem, Delimiter="/")
+    return [entry["Prefix"][len(stem) : -1] for entry in page.get("CommonPrefixes", [])]
+
+
+def page_behind(uri: str, after: str) -> list[tuple[str, int, datetime]]:
+    """List the first thousand keys of a folder that sort after another: URI, bytes and when each was written."""
+    fs, bucket, stem = _stem(uri)
+    start = f"{uri.partition('://')[0]}://{bucket}/"
+    options = {"StartAfter": after.removeprefix(start)} if after else {}
+    found = _page(fs, bucket, stem, **options).get("Contents", [])
+    return [(f"{start}{info['Key']}", info["Size"], info["LastModified"]) for info in found]
+
+
+def _stem(uri: str) -> tuple[AsyncFileSystem, str, str]:
+    """Return what the keys of a folder begin with, and their bucket."""
+    fs, path = uris.filesystem(uri)
+    bucket, _, key = path.partition("/")
+    return fs, bucket, f"{key}/" if key else ""
 
 
 def key_entries(place: Place) -> Iterator[Entry]:

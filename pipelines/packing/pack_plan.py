@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 from pipelines.storage import uris
+from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 
 TAR_BLOCK = 512
 ROWS_IN = b"rows_in"  # in the plan's metadata: rows of the source, those without bytes included

@@ -15,12 +15,11 @@ import pytest
 
 from pipelines import schema
 from pipelines.corpus import manifest_writer as manifests
-from pipelines.storage import spill
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
-from pipelines.storage import uris
+from pipelines.storage import spill, uris
 from tests.commands import ROOT
 from tests.object_store import ObjectStore
 
