@@ -1,8 +1,9 @@
-"""The whole chain on photographs that need no download: corpus, index, preview, pretrain, adapt, export, report.
+"""Run every job in a row on photographs that need no download.
 
-The corpus is `jobs.setup.demo_corpus`'s. Its pixels are the wheel's, its labels are used by the probes alone, and the
-closing table says how sure each figure is: the pretrained encoder beside the same encoder untrained and beside plain
-statistics of the pixels. Minutes on two CPU cores.
+Corpus, index, preview, pretrain, adapt, export, report: minutes on two CPU cores. The corpus is
+crops of photographs inside scikit-image's wheel (`jobs.setup.demo_corpus`). Only the probes use its
+labels. The closing table gives each figure with its interval: the pretrained encoder, the same
+encoder untrained, and plain statistics of the pixels.
 """
 
 import json
