@@ -66,6 +66,7 @@ class Method(nn.Module):
 
     Attributes:
         Config: The class of `config`.
+        small: A configuration at which a step takes a moment, for the tests.
         view_groups: The groups of views that it eats; any other is refused.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
         encoder: What ships.
@@ -74,6 +75,7 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    small: ClassVar[MethodConfig]
     view_groups: ClassVar[ViewGroups]
     accumulates: ClassVar[bool]
     encoder: Encoder

@@ -2,7 +2,6 @@
 
 import copy
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,26 +22,6 @@ ENCODERS = (
     EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2),
     EncoderConfig(name="amdim", width=8),
 )
-# Only where the paper's heads would make the tests slow, or its averages move too much in a few steps.
-SMALL: dict[str, dict[str, Any]] = {
-    "simclr": {"hidden_dim": 64, "projection_dim": 32},
-    "moco": {"hidden_dim": 64, "projection_dim": 32, "queue_size": 30},
-    "moco_v3": {"hidden_dim": 64, "projection_dim": 32, "projection_layers": 2},
-    "instance_discrimination": {"num_noise": 16, "projection_dim": 32},
-    "exemplar": {"num_exemplars": 11},
-    "cpc": {"context_dim": 16, "context_layers": 2},
-    "cpc_v2": {"context_dim": 16, "context_layers": 2, "target_dim": 32},
-    "amdim": {"score_dim": 32},
-    "yadim": {"score_dim": 32},
-    "byol": {"hidden_dim": 64, "projection_dim": 32},
-    "simsiam": {"projection_dim": 32, "prediction_dim": 16},
-    "barlow_twins": {"projection_dim": 32},
-    "vicreg": {"projection_dim": 32},
-    "deepcluster": {"num_clusters": 3, "pca_dim": 4, "first_rows": 6},
-    "swav": {"hidden_dim": 64, "projection_dim": 32, "num_prototypes": 10, "queue_size": 18},
-    "dino": {"hidden_dim": 64, "bottleneck_dim": 16, "num_prototypes": 20, "center_momentum": 0.99},
-    "mae": {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2},
-}
 
 
 def photographs() -> list[np.ndarray]:
@@ -58,14 +37,10 @@ def photographs() -> list[np.ndarray]:
 def build(name: str, seed: int = 0) -> tuple[Method, EncoderConfig]:
     """The method on the first of the small encoders that it accepts."""
     kind = METHODS[name]
-    views, config, refusals = (
-        kind.default_views(SIZE),
-        kind.Config(name=name, **SMALL.get(name, {})),
-        [],
-    )
+    views, refusals = kind.default_views(SIZE), []
     for encoder_config in ENCODERS:
         try:
-            method = build_method(config, encoder_config, views, seed)
+            method = build_method(kind.small, encoder_config, views, seed)
             method.expect_rows(NUM_ROWS)
             return method, encoder_config
         except ValueError as error:

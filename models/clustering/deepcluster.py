@@ -70,6 +70,7 @@ class DeepCluster(Method):
     """Encoder, classifier, the features of the last pass, and the clusters they fell into."""
 
     Config: ClassVar[type[MethodConfig]] = DeepClusterConfig
+    small: ClassVar[MethodConfig] = DeepClusterConfig(num_clusters=3, pca_dim=4, first_rows=6)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     mean: Tensor

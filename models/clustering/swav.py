@@ -76,6 +76,9 @@ class SwAV(Method):
     """Encoder, projection head, prototypes, and the prediction of one view's balanced assignment from another's."""
 
     Config: ClassVar[type[MethodConfig]] = SwAVConfig
+    small: ClassVar[MethodConfig] = SwAVConfig(
+        hidden_dim=64, projection_dim=32, num_prototypes=10, queue_size=18
+    )
     view_groups: ClassVar[ViewGroups] = {_GROUP: _NUM_GLOBAL, _LOCAL: None}
     accumulates: ClassVar[bool] = False
 

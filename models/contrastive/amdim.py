@@ -68,6 +68,7 @@ class AMDIM(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = AMDIMConfig
+    small: ClassVar[MethodConfig] = AMDIMConfig(score_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
     encoder: LocalGlobalEncoder

@@ -69,6 +69,7 @@ class CPC(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = CPCConfig
+    small: ClassVar[MethodConfig] = CPCConfig(context_dim=16, context_layers=2)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder

@@ -76,6 +76,7 @@ class CPCv2(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = CPCv2Config
+    small: ClassVar[MethodConfig] = CPCv2Config(context_dim=16, context_layers=2, target_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     encoder: PatchGridEncoder

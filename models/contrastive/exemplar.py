@@ -46,6 +46,7 @@ class Exemplar(Method):
     """Encoder, a weight vector for each exemplar, and the classification of its distorted views."""
 
     Config: ClassVar[type[MethodConfig]] = ExemplarConfig
+    small: ClassVar[MethodConfig] = ExemplarConfig(num_exemplars=11)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
     exemplar: Tensor

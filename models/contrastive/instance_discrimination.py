@@ -76,6 +76,7 @@ class InstanceDiscrimination(Method):
     """Encoder, linear head, bank of all samples, and the telling of each view's entry from noise."""
 
     Config: ClassVar[type[MethodConfig]] = InstanceDiscriminationConfig
+    small: ClassVar[MethodConfig] = InstanceDiscriminationConfig(num_noise=16, projection_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = False
     log_z: Tensor

@@ -62,6 +62,7 @@ class MoCo(Method):
     """Encoder and head, their teacher, and InfoNCE against a queue of the teacher's keys."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoConfig
+    small: ClassVar[MethodConfig] = MoCoConfig(hidden_dim=64, projection_dim=32, queue_size=30)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False

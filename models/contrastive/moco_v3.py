@@ -52,6 +52,9 @@ class MoCoV3(Method):
     """Encoder with two heads, a teacher with one, and InfoNCE both ways over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoV3Config
+    small: ClassVar[MethodConfig] = MoCoV3Config(
+        hidden_dim=64, projection_dim=32, projection_layers=2
+    )
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False

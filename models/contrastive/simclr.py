@@ -93,6 +93,7 @@ class SimCLR(Method):
     """Encoder, projection head and a contrastive loss over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = SimCLRConfig
+    small: ClassVar[MethodConfig] = SimCLRConfig(hidden_dim=64, projection_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(simclr_views)
     accumulates: ClassVar[bool] = False

@@ -47,6 +47,7 @@ class YADIM(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = YADIMConfig
+    small: ClassVar[MethodConfig] = YADIMConfig(score_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     accumulates: ClassVar[bool] = False
 

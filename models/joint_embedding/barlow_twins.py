@@ -41,6 +41,7 @@ class BarlowTwins(Method):
     """Encoder, projection head, and the cross-correlation of two views over all workers."""
 
     Config: ClassVar[type[MethodConfig]] = BarlowTwinsConfig
+    small: ClassVar[MethodConfig] = BarlowTwinsConfig(projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False

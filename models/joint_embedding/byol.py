@@ -45,6 +45,7 @@ class BYOL(Method):
     """Encoder with two heads, a teacher with one, and the distance of prediction and target both ways."""
 
     Config: ClassVar[type[MethodConfig]] = BYOLConfig
+    small: ClassVar[MethodConfig] = BYOLConfig(hidden_dim=64, projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads

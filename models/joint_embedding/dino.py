@@ -119,6 +119,9 @@ class DINO(Method):
     """A student and a teacher, each an encoder and a head, and the cross entropy of their outputs between views."""
 
     Config: ClassVar[type[MethodConfig]] = DINOConfig
+    small: ClassVar[MethodConfig] = DINOConfig(
+        hidden_dim=64, bottleneck_dim=16, num_prototypes=20, center_momentum=0.99
+    )
     view_groups: ClassVar[ViewGroups] = {**dict.fromkeys(UNLIKE_VIEWS, 1), _LOCAL: None}
     accumulates: ClassVar[bool] = False
     center: Tensor

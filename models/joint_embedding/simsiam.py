@@ -46,6 +46,7 @@ class SimSiam(Method):
     """Encoder with two heads and the cosine of prediction and projection both ways."""
 
     Config: ClassVar[type[MethodConfig]] = SimSiamConfig
+    small: ClassVar[MethodConfig] = SimSiamConfig(projection_dim=32, prediction_dim=16)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False  # batch norm in the heads

@@ -47,6 +47,7 @@ class VICReg(Method):
     """Encoder, projection head, and three terms over the views of all workers."""
 
     Config: ClassVar[type[MethodConfig]] = VICRegConfig
+    small: ClassVar[MethodConfig] = VICRegConfig(projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False

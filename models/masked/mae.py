@@ -64,6 +64,7 @@ class MAE(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = MAEConfig
+    small: ClassVar[MethodConfig] = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = True
     encoder: "VisionTransformerEncoder"

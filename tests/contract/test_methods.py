@@ -14,7 +14,7 @@ from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
 from models.method import Batch, Method
 from models.registry import METHODS, build_method
-from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, SMALL, build, make_batch
+from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, build, make_batch
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
@@ -171,7 +171,7 @@ def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
     )
     _, encoder_config = build(name)
     with pytest.raises(ValueError, match=rf"views\.groups\.{group}\.count"):
-        build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, wrong, 0)
+        build_method(kind.small, encoder_config, wrong, 0)
 
 
 def test_it_eats_the_groups_of_its_own_recipe_and_no_other(name: str) -> None:
@@ -182,7 +182,7 @@ def test_it_eats_the_groups_of_its_own_recipe_and_no_other(name: str) -> None:
     more = views.model_copy(update={"groups": groups})
     _, encoder_config = build(name)
     with pytest.raises(ValueError, match=rf"unknown key views\.groups\.global_crop: .*{name}"):
-        build_method(kind.Config(name=name, **SMALL.get(name, {})), encoder_config, more, 0)
+        build_method(kind.small, encoder_config, more, 0)
 
 
 def test_its_views_of_small_images_are_never_blurred_and_patches_of_8_px_fit(name: str) -> None:
@@ -226,6 +226,7 @@ def test_invalid_samples_have_no_part_in_an_accumulating_loss(name: str) -> None
     method, _ = build(name)
     if not method.accumulates:
         pytest.skip("the loss is no mean over samples")
+    keep_batch_norm_still(method)  # it is the encoder's, and sees the whole micro-batch
     batch = make_batch(name)
     batch["valid"][4:] = False
     masked, alone = gradients(method, batch), gradients(method, first_rows(batch, 4))
@@ -233,12 +234,17 @@ def test_invalid_samples_have_no_part_in_an_accumulating_loss(name: str) -> None
         torch.testing.assert_close(gradient, alone[key], rtol=1e-4, atol=1e-6, msg=key)
 
 
-def step_without_batch_norm(name: str, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of a step, and the state after it, with batch norm that mixes no samples."""
-    method, _ = build(name)
+def keep_batch_norm_still(method: Method) -> None:
+    """Let batch norm use its running statistics, which mix no samples."""
     for part in method.modules():
         if isinstance(part, _BatchNorm):
             part.eval()
+
+
+def step_without_batch_norm(name: str, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients of a step, and the state after it, with batch norm that mixes no samples."""
+    method, _ = build(name)
+    keep_batch_norm_still(method)
     method.after_step(1, 2)
     found = {
         key: gradient for key, gradient in gradients(method, batch).items() if gradient is not None

@@ -9,14 +9,12 @@ from models.batch_norm import convert_sync_batch_norm
 from models.registry import METHODS, build_method
 from tests.distributed.test_methods_of_two import my_batch
 from tests.distributed.two_processes import TwoProcesses
-from tests.small_methods import ENCODERS, NUM_ROWS, SIZE, SMALL
+from tests.small_methods import ENCODERS, NUM_ROWS, SIZE
 
 
 def train_from_an_empty_bank(name: str) -> dict[str, Tensor]:
     kind = METHODS[name]
-    method = build_method(
-        kind.Config(name=name, **SMALL[name]), ENCODERS[0], kind.default_views(SIZE), 0
-    )
+    method = build_method(kind.small, ENCODERS[0], kind.default_views(SIZE), 0)
     network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
     method.expect_rows(NUM_ROWS)
     for step in range(2):
