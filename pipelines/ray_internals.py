@@ -1,8 +1,9 @@
 """Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere else.
 
 Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it before a run starts.
-A streaming repartition takes no resources. Exceptions hide what a task raised. `tests/pipelines/test_ray_internals.py`
-holds each of these against the installed Ray.
+A streaming repartition takes no resources. Exceptions hide what a task raised. Joining a head that is dead or wants
+another token is tried for minutes. `tests/pipelines/test_ray_internals.py` holds each of these against the installed
+Ray, `tests/jobs/setup/test_joining.py` the last.
 """
 
 import json
@@ -13,6 +14,9 @@ from typing import Any
 
 import ray
 import ray.data
+from ray._private import services
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
@@ -24,6 +28,8 @@ from pipelines.storage import uris
 
 SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray job submit`
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+# Asked of a head before joining it: the cheapest question that its token check guards.
+QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 # Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
 _BEHIND = ("cause", "_base_exc", "controller_failure")
 PLAN_AHEAD = 64  # blocks; each becomes a task of some seconds
@@ -163,3 +169,65 @@ def start_autoscaling_coordinator() -> None:
     from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 
     get_or_create_autoscaling_coordinator()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the head of a cluster cannot be joined.
+
+    Attributes:
+        kind: `dead` (nobody listens), `silent` (accepts and says nothing), `other` (something that
+            is no head of a Ray cluster), `no_token` (it wants one and none was sent) or
+            `wrong_token`.
+        detail: What the connection said.
+    """
+
+    kind: str
+    detail: str
+
+
+def head_address(address: str) -> str:
+    """Return HOST:PORT of the cluster that `auto` or an address means.
+
+    Raises:
+        ConnectionError: no cluster runs on this machine, where `auto` looks for one.
+    """
+    found: str | None = services.canonicalize_bootstrap_address(address)
+    return found or address
+
+
+def ask_head(address: str, timeout_s: float) -> Refusal | None:
+    """Ask the head of a cluster for its name, as joining it will; None where it answers.
+
+    Joining itself would try a dead address for minutes, and tells a wrong token from a dead head
+    by warnings only.
+    """
+    import grpc  # in the driver alone
+    from ray._private.grpc_utils import init_grpc_channel
+
+    if is_token_auth_enabled() and not _has_token():
+        return Refusal("no_token", "RAY_AUTH_MODE is token and there is no token")
+    channel = init_grpc_channel(address)
+    try:
+        channel.unary_unary(QUESTION)(b"", timeout=timeout_s)
+    except grpc.RpcError as error:
+        return _refusal(error.code().name, str(error.details()))
+    finally:
+        channel.close()
+    return None
+
+
+def _has_token() -> bool:
+    """Tell whether this process has a token to send, in its environment or the home folder."""
+    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def _refusal(code: str, said: str) -> Refusal:
+    detail = said.rpartition(": ")[2].strip("]")
+    if code == "UNAUTHENTICATED":
+        return Refusal("wrong_token" if is_token_auth_enabled() else "no_token", detail)
+    if code == "DEADLINE_EXCEEDED":
+        return Refusal("silent", detail)
+    if code == "UNAVAILABLE" and "HTTP/2" not in said:
+        return Refusal("dead", detail)
+    return Refusal("other", detail)

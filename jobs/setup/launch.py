@@ -16,6 +16,7 @@ import ray.data
 from augment.recipe import Placement
 from jobs.setup import failures
 from jobs.setup.command_line import InputError
+from jobs.setup.joining import join
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
 from pipelines.storage import retries, uris
@@ -194,18 +195,7 @@ def _start(cluster: ClusterConfig) -> bool:
         not in_submitted_job() and (ROOT / "pyproject.toml").exists()
     ):  # else the nodes have the package installed
         runtime_env["working_dir"] = str(ROOT)
-    try:
-        ray.init(
-            address=address,
-            runtime_env=runtime_env,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(
-            f"cluster.address {address} cannot be joined ({first}): check that Ray runs there"
-        ) from error
+    join(address, runtime_env)
     return False
 
 
