@@ -21,7 +21,7 @@ from benchmarks.view_contestants import (
     simclr_group,
     torchvision_chain,
 )
-from pipelines.media.image import Clip, Limits
+from pipelines.media.contract import Clip, Limits
 from pipelines.media.video import decode_clip
 from pipelines.stream.shapes import Clips, Crops
 

@@ -24,8 +24,8 @@ from augment.generator import ViewGenerator
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
+from pipelines.media.contract import Limits
 from pipelines.media.decoder import Decoder
-from pipelines.media.image import Limits
 from pipelines.storage import uris
 from pipelines.stream import fetch
 from pipelines.stream.plan import Plan

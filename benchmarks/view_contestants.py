@@ -18,8 +18,8 @@ from augment.execution.kornia_ops import blur_taps
 from augment.generator import ViewGenerator
 from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views
 from benchmarks.dali_view import dali_view
+from pipelines.media.contract import Limits
 from pipelines.media.decoder import Decoder
-from pipelines.media.image import Limits
 from pipelines.stream.shapes import Crops
 
 Contestant = Callable[[Sequence[bytes]], Any]

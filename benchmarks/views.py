@@ -31,7 +31,7 @@ from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
 from jobs.setup.launch import WORKER_ENV
 from pipelines.corpus.file_kinds import media_of
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

@@ -18,7 +18,7 @@ from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.embeddings import embed
-from pipelines.media.image import Limits
+from pipelines.media.contract import Limits
 from pipelines.stream import ingest, shapes
 from pipelines.stream.orders import Listed
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from augment.frozen import Frozen, other_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
-from pipelines.media.image import Limits
+from pipelines.media.contract import Limits
 
 
 def _globs(value: object) -> object:

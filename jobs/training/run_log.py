@@ -18,7 +18,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from models import collectives, health
 from pipelines import schema
-from pipelines.media.image import REASONS
+from pipelines.media.contract import REASONS
 from pipelines.storage import uris
 from pipelines.storage.retries import RETRIES
 from pipelines.stream import quarantine

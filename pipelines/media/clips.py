@@ -8,7 +8,7 @@ import torch
 
 from augment import rng
 from pipelines import schema
-from pipelines.media.image import Clip
+from pipelines.media.contract import Clip
 
 
 @dataclass(frozen=True)

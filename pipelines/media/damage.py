@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 
 _MAGIC = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"\0\0\0\1"),

@@ -1,4 +1,4 @@
-"""Decodes what hostile files may do harm to in a supervised child process: everything but ordinary JPEG.
+"""Decode in a supervised child process what may do harm there: everything but ordinary JPEG.
 
 A child that hangs or crashes costs its sample one retry in a new child and then the sample, never the run.
 """
@@ -16,10 +16,16 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from augment.picture import Picture
+from pipelines.media.contract import BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder_process import Message, body_of, receive, send
-from pipelines.media.image import BadSample, Clip, Limits, Reduce, decode_jpeg
+from pipelines.media.jpeg import decode_pixels, read_header
 
 TRIES = 2
+# Pixels times scans of a JPEG that is decoded in this process, which nothing supervises: at some
+# 100 million a second, a tenth of the time limit and at most seconds. A photograph of 24 million
+# pixels in ten scans is within it.
+_WORK_PER_S = 10_000_000
+_MOST_WORK = 256_000_000
 _PIPE_BYTES = 1 << 20  # Linux's default of 64 KiB means sixteen times the process switches
 _F_SETPIPE_SZ = 1031
 # The allocator's settings of Ray's workers would have the child keep the memory of the largest image it ever saw.
@@ -55,19 +61,23 @@ class Decoder:
         self._child: subprocess.Popen[bytes] | None = None
 
     def image(self, data: bytes, reduce: Reduce | None = None) -> Picture:
-        """Decode a still image, JPEG in this process and, as `reduce` allows, to fewer pixels.
+        """Decode a still image, ordinary JPEG in this process, and JPEG as `reduce` allows to fewer pixels.
 
         Raises:
             BadSample: it cannot be used.
         """
         limits = self._limits
-        picture = decode_jpeg(
-            data,
-            max_pixels=limits.max_pixels,
-            allow_truncated=limits.allow_truncated,
-            reduce=reduce,
-        )
-        return self._ask({}, data) if picture is None else picture
+        header = read_header(data, limits.max_pixels)
+        if header is None:
+            return Picture.whole(self._ask({}, data))
+        reduction = header.reduction(reduce)
+        if header.work > min(_MOST_WORK, _WORK_PER_S * limits.timeout_s):
+            pixels = self._ask({"reduction": reduction}, data)
+            if pixels.shape[0] == header.height:  # by Pillow, or not reduced
+                return Picture.whole(pixels)
+            return Picture(pixels, header.height, header.width, reduction)
+        picture = decode_pixels(data, header, reduction, allow_truncated=limits.allow_truncated)
+        return Picture.whole(self._ask({}, data)) if picture is None else picture
 
     def clip(self, source: bytes | File, clip: Clip) -> Picture:
         """Decode a clip of a video.
@@ -79,8 +89,9 @@ class Decoder:
         if isinstance(source, bytes):
             if not source:
                 raise BadSample("empty", "zero bytes")
-            return self._ask({"clip": asdict(clip)}, source)
-        return self._ask({"clip": asdict(clip), "bytes": source.size}, b"", source.read)
+            return Picture.whole(self._ask({"clip": asdict(clip)}, source))
+        request = {"clip": asdict(clip), "bytes": source.size}
+        return Picture.whole(self._ask(request, b"", source.read))
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -91,7 +102,7 @@ class Decoder:
 
     def _ask(
         self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None
-    ) -> Picture:
+    ) -> np.ndarray:
         for _ in range(TRIES):
             child = self._child or self._start()
             try:
@@ -102,7 +113,7 @@ class Decoder:
                 self.close()
                 raise
             if isinstance(answer, np.ndarray):
-                return Picture.whole(answer)
+                return answer
             if answer is not None:
                 raise answer
             problem = self._obituary(child)

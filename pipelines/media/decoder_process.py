@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipelines.media.image import BadSample, Clip, Limits, decode
+from pipelines.media.contract import BadSample, Clip, Limits
+from pipelines.media.image import decode
 
 # Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page, the composite, RGB.
 BASE_BYTES = 1 << 30
@@ -93,7 +94,10 @@ def _answer(
     if "clip" not in request:
         data = body.tobytes()
         return decode_image(
-            data, max_pixels=limits.max_pixels, allow_truncated=limits.allow_truncated
+            data,
+            max_pixels=limits.max_pixels,
+            allow_truncated=limits.allow_truncated,
+            reduction=request.get("reduction", 1),
         )
     from pipelines.media.video import (
         decode_clip,

@@ -8,7 +8,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pipelines.media.image import BadSample, Clip, Limits
+from pipelines.media.contract import BadSample, Clip, Limits
 
 _DEFAULT_RATE = Fraction(25)
 # Streams that are pictures about something else: a cover, a storyboard.

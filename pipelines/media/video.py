@@ -16,8 +16,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from pipelines.media.contract import BadSample, Clip, Limits, check_pixels
 from pipelines.media.damage import Seekable, diagnosis, is_cut
-from pipelines.media.image import BadSample, Clip, Limits, check_pixels
 from pipelines.media.timeline import Ends, Timeline, video_stream
 
 # Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg open other files.

@@ -19,7 +19,7 @@ from pipelines.corpus.file_kinds import TAR, kind_of, media_of
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.corpus.listing import entries
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.packing.pack_plan import SAMPLES
 from pipelines.storage import uris
 from pipelines.stream import quarantine

@@ -20,8 +20,8 @@ from pipelines.corpus.file_kinds import HEAD_BYTES, kind_of_bytes, media_of
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.listing import look_up
+from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
-from pipelines.media.image import BadSample, Limits
 from pipelines.packing.pack_plan import PackPlan
 from pipelines.storage import uris
 from pipelines.stream import quarantine

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.storage import uris
 from pipelines.storage.retries import Refused
 

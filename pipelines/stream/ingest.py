@@ -18,8 +18,8 @@ import torch
 from augment.picture import Picture
 from pipelines import ray_internals, schema
 from pipelines.media.clips import Sampling
+from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder import Decoder
-from pipelines.media.image import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads

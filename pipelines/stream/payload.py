@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.manifest_writer import cut_by_bytes
-from pipelines.media.image import BadSample, Limits
+from pipelines.media.contract import BadSample, Limits
 from pipelines.stream.fetch import fetch
 from pipelines.stream.stage_times import Stopwatch
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.left_out import most_frequent
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.storage import uris
 
 NUM_TOP_REASONS = 4

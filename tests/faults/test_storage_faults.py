@@ -18,7 +18,7 @@ from pipelines import schema
 from pipelines.corpus import listing
 from pipelines.corpus.entry import Selection
 from pipelines.corpus.listed_rows import REFUSED, rows_of, sample_id
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.storage import retries, uris
 from pipelines.storage.retries import RETRIES, StorageError
 from pipelines.stream.fetch import fetch

@@ -14,7 +14,7 @@ from augment.generator import ViewGenerator
 from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.media.clips import Sampling
-from pipelines.media.image import Clip, Limits
+from pipelines.media.contract import Clip, Limits
 from pipelines.media.video import decode_clip
 from pipelines.stream import ingest, shapes
 from pipelines.stream.ingest import Ingest, run_items

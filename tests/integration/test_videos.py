@@ -18,7 +18,7 @@ from jobs.setup.inputs import make_manifest, manifest_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines import schema
 from pipelines.media.clips import Sampling
-from pipelines.media.image import Limits
+from pipelines.media.contract import Limits
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.plan import Plan
 from tests.pipelines.media.videos import sound, video

@@ -25,7 +25,7 @@ from jobs.training.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.stream import quarantine
 
 CURVES = {"loss", "feature_std", "throughput", "stages"}

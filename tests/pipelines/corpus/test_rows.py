@@ -13,7 +13,7 @@ from pipelines.corpus import manifest_writer as manifests
 from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.corpus.manifest_writer import write_manifest
-from pipelines.media.image import Limits
+from pipelines.media.contract import Limits
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.ledger import Ledger, Span
 from pipelines.stream.orders import Listed, ManifestOrder, Order

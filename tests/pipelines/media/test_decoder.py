@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from pipelines import schema
+from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.decoder import Decoder
-from pipelines.media.image import BadSample, Clip, Limits, decode
+from pipelines.media.image import decode
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.ingest import Ingest
 from pipelines.stream.payload import Part

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from augment.execution.geometry import crop_resize, reduction_for
-from pipelines.media.image import REASONS, BadSample, decode, decode_jpeg
+from pipelines.media.contract import REASONS, BadSample
+from pipelines.media.image import decode
+from pipelines.media.jpeg import decode_jpeg
 from tests.shared_data import shared_data
 
 LIMIT = 1_000_000

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.damage import is_cut
-from pipelines.media.image import BadSample, Clip, Limits
 from pipelines.media.timeline import Timeline, video_stream
 from pipelines.media.video import decode_clip
 from tests.pipelines.media.videos import number_of, picture, remuxed, video

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.media.image import BadSample, Clip, Limits
+from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.video import Decoded, decode_clip
 from tests.pipelines.media.videos import frame, number_of, sound, video
 

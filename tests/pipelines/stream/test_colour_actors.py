@@ -17,7 +17,7 @@ from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id
-from pipelines.media.image import Limits
+from pipelines.media.contract import Limits
 from pipelines.stream import colour_actors, ingest
 from pipelines.stream.colour_actors import ActorPool
 from pipelines.stream.ingest import Ingest

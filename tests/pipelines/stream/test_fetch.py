@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
-from pipelines.media.image import BadSample
+from pipelines.media.contract import BadSample
 from pipelines.stream import fetch as fetching
 from pipelines.stream.fetch import GAP_BYTES, RUN_BYTES, fetch
 

@@ -21,7 +21,9 @@ from augment.recipe import CropGroup, Views
 from pipelines import ray_internals, schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id
-from pipelines.media.image import Limits, decode, decode_jpeg
+from pipelines.media.contract import Limits
+from pipelines.media.image import decode
+from pipelines.media.jpeg import decode_jpeg
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
