@@ -5,6 +5,7 @@ cluster that reads a configuration would pay it.
 """
 
 import difflib
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 
 _TORCHVISION = "torchvision:"
+_ON_HUB = re.compile(r"^(hf[-_]hub:)?timm/")  # timm's models as they are named there
 _SMALL = ("resnet18_small", "vit_tiny_small", "amdim")
 _DEFAULT_WIDTH = 64
 
@@ -63,6 +65,7 @@ class EncoderConfig(Frozen):
     def _known(cls, name: str) -> str:
         if name in _SMALL:
             return name
+        name = _ON_HUB.sub("", name)
         from models.encoders.library import is_timm_name, timm_names, torchvision_names
 
         if name.startswith(_TORCHVISION):

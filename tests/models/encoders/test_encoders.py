@@ -75,6 +75,13 @@ def test_unknown_name_is_refused_with_the_nearest_ones(name: str, nearest: str) 
         EncoderConfig(name=name)
 
 
+@pytest.mark.parametrize("prefix", ["timm/", "hf-hub:timm/", "hf_hub:timm/"])
+@pytest.mark.parametrize("tag", ["", ".augreg_in21k"])
+def test_a_name_as_timm_s_hub_writes_it_is_the_architecture(prefix: str, tag: str) -> None:
+    plain = EncoderConfig(name=f"vit_tiny_patch16_224{tag}")
+    assert EncoderConfig(name=f"{prefix}vit_tiny_patch16_224{tag}") == plain
+
+
 def test_names_that_would_be_fetched_from_a_hub_are_refused() -> None:
     with pytest.raises(ValueError, match="not known"):
         EncoderConfig(name="hf-hub:someone/something")
