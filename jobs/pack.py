@@ -27,7 +27,8 @@ from pipelines.corpus.manifest import versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import parquet_source
 from pipelines.packing.pack_plan import HashOrder, PackPlan, samples_of, write_plan
-from pipelines.packing.shards import MAX_RETRIES, Pack, Reencoding, measure, write_shards
+from pipelines.packing.shards import Pack, Reencoding, measure, write_shards
+from pipelines.ray_tasks import MAX_RETRIES
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 

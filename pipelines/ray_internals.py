@@ -1,15 +1,17 @@
 """Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere else.
 
 Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it before a run starts.
-A streaming repartition takes no resources. Exceptions hide what a task raised. Joining a head that is dead or wants
-another token is tried for minutes. `tests/pipelines/test_ray_internals.py` holds each of these against the installed
-Ray, `tests/jobs/setup/test_joining.py` the last.
+A streaming repartition takes no resources. Exceptions hide what a task raised. Pools of actors are handed
+references where values would do. Joining a head that is dead or wants another token is tried for minutes.
+`tests/pipelines/test_ray_internals.py` and `tests/pipelines/test_ray_tasks.py` hold each of these against the
+installed Ray, `tests/jobs/setup/test_joining.py` the last.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import ray
@@ -120,6 +122,43 @@ def plan_little_ahead(dataset: ray.data.Dataset) -> None:
     """Bound how many blocks of a streaming repartition wait in a dataset."""
     policies = [*ENABLED_BACKPRESSURE_POLICIES, _PlanAhead]
     dataset.context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
+
+
+class _ActorLocations:
+    """Ray Data's record of where actors are, found by its name in whatever process asks."""
+
+    @property
+    def update_actor_location(self) -> Any:
+        """The remote method that an actor calls when it starts."""
+        tracker = ray.get_actor("ActorLocationTracker", namespace="ActorLocationTracker")
+        return tracker.update_actor_location
+
+
+def hand_actors_values() -> dict[str, Any]:
+    """Let pools of actors get values where Ray Data hands them references to objects and actors.
+
+    Ray cannot promise to start an actor again whose constructor was given references, and says so in red for each
+    pool (ray-project/ray issues 53727 and 57733). All three that Ray Data hands out are small.
+
+    Given to `map_batches` as `ray_remote_args_fn`, it is called before an actor starts, in the process that starts it.
+
+    Returns:
+        No further options.
+    """
+    from ray.data._internal.execution.node_trackers import get_or_create_actor_location_tracker
+    from ray.data._internal.execution.operators import actor_pool_map_operator as pools
+
+    def locations() -> _ActorLocations:
+        get_or_create_actor_location_tracker()
+        return _ActorLocations()
+
+    operator = pools.ActorPoolMapOperator
+    if not isinstance(vars(operator).get("_map_transformer_ref"), property):
+        pools.get_or_create_actor_location_tracker = locations
+        handed = {"_map_transformer_ref": "_map_transformer", "_data_context_ref": "data_context"}
+        for reference, value in handed.items():
+            setattr(operator, reference, property(attrgetter(value)))
+    return {}
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -10,10 +10,18 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import OutOfDiskError, RayError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 
 from pipelines import ray_internals
 from pipelines.ray_internals import first_line
+from pipelines.ray_tasks import MAX_RETRIES
 from pipelines.storage.retries import StorageError
 
 
@@ -34,6 +42,7 @@ _REMEDIES = {
     errno.EROFS: "choose another place, or mount it writable",
     errno.EACCES: "check its owner and permissions",
 }
+_DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 _LAST_LINE = re.compile(r"(?:\w+\.)*(\w+): (.+)")
 _ERRNO = re.compile(r"\[Errno (\d+)\] (.+)")
 
@@ -67,6 +76,21 @@ def _mendable(error: BaseException) -> Failure | None:
         return InputError(message)
     if getattr(error, "actor_init_failed", False):
         return _of_constructor(str(error))
+    return None
+
+
+def crash_of(error: BaseException) -> RunError | None:
+    """Find a process that died, and whose work was given up, in an exception; None where none did.
+
+    Not among what `failure_of` finds: training starts its workers again where one has died.
+    """
+    for one in ray_internals.chain(error):
+        if isinstance(one, _DEATHS):
+            return RunError(
+                f"the same work killed its process {MAX_RETRIES + 1} times ({type(one).__name__}): most "
+                "often for want of memory; Ray's logs (/tmp/ray/session_latest/logs) say more. What is "
+                "written stays: the same command goes on from there"
+            )
     return None
 
 
@@ -104,16 +128,18 @@ def _of_constructor(text: str) -> Failure | None:
 
 
 @contextmanager
-def as_one_line(source_key: str = "source.uri") -> Iterator[None]:
+def as_one_line(source_key: str = "source.uri", *, crashes: bool = False) -> Iterator[None]:
     """Turn what a user or a machine can mend into an `InputError` or a `RunError`.
 
     Args:
         source_key: What the command line calls the source, for messages of the listing.
+        crashes: Whether a process that died is one of those; in a training worker it is not, as
+            the worker is started again.
     """
     try:
         yield
     except Exception as error:
-        found = failure_of(error)
+        found = failure_of(error) or (crash_of(error) if crashes else None)
         plain = isinstance(error, InputError | RunError) and not isinstance(error, RayError)
         if found is None or (plain and source_key == "source.uri"):
             raise

@@ -147,7 +147,7 @@ def session(
     # Ray's wrapper of what a task raised loses it on the way to the driver.
     ray.data.DataContext.get_current().raise_original_map_exception = True
     try:
-        with failures.as_one_line():
+        with failures.as_one_line(crashes=True):
             yield _check(cluster, train=train, own=_own, paths=paths, placement=placement)
     finally:
         if started:

@@ -17,6 +17,7 @@ from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
 from pipelines.corpus.local_files import local_entries, local_places
 from pipelines.corpus.object_keys import key_entries, key_places
 from pipelines.corpus.own_outputs import output_in
+from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 
 ROWS_PER_TABLE = 8192
@@ -59,12 +60,10 @@ def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
     )
     dataset.context.execution_no_progress_timeout_s = -1  # a prefix may take hours to list
     dataset.context.target_max_block_size = BLOCK_BYTES
-    listed = dataset.map_batches(
-        partial(_list_places, selection=selection), batch_size=None, batch_format="pyarrow"
-    )
-    listed = listed.map_batches(
-        partial(per_clip, per_video=selection.per_video), batch_size=None, batch_format="pyarrow"
-    )
+    list_places = partial(_list_places, selection=selection)
+    cut_clips = partial(per_clip, per_video=selection.per_video)
+    listed = map_in_tasks(dataset, list_places, batch_size=None, batch_format="pyarrow")
+    listed = map_in_tasks(listed, cut_clips, batch_size=None, batch_format="pyarrow")
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 

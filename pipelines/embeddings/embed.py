@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import ray.data
@@ -12,6 +12,7 @@ from torch import Tensor
 from models import artifact
 from models.probes import colour_statistics
 from pipelines import schema
+from pipelines.ray_tasks import map_in_actors
 from pipelines.storage import uris
 
 BLOCK_ROWS = 256
@@ -86,13 +87,12 @@ def embed(
         block_rows: Rows of every block but the last.
         num_actors: Size of the pool; fixed, as a growing one starts too late to matter.
     """
-    resources: dict[str, Any] = (
-        {"num_cpus": 1, "num_gpus": 1} if encoders.use_gpu else {"num_cpus": 1}
-    )
-    return images.map_batches(
+    return map_in_actors(
+        images,
         Embed,
-        fn_constructor_args=(encoders,),
+        encoders,
+        size=num_actors,
         batch_size=block_rows,  # Ray insists on a number where there are GPUs
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        **resources,
+        num_cpus=1,
+        num_gpus=1 if encoders.use_gpu else None,
     )

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from pipelines import schema
+from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.stream.orders import ManifestOrder
 
@@ -87,9 +88,8 @@ def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Itera
     Yields:
         So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in reading.
     """
-    written = embeddings.map_batches(
-        partial(write_part, sink=sink), batch_size=sink.part_rows, num_cpus=0.1
-    )
+    write = partial(write_part, sink=sink)
+    written = map_in_tasks(embeddings, write, batch_size=sink.part_rows, num_cpus=0.1)
     totals = dict.fromkeys(("rows", "quarantined", "retries"), 0.0)
     for batch in written.iter_batches(batch_size=None):
         totals = {name: total + float(batch[name].sum()) for name, total in totals.items()}

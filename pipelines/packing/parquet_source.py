@@ -21,6 +21,7 @@ from pipelines.corpus.listed_rows import sample_id
 from pipelines.corpus.listing import entries
 from pipelines.media.contract import BadSample
 from pipelines.packing.pack_plan import SAMPLES
+from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 
@@ -79,9 +80,8 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
     if missing:
         dataset = ray.data.from_items(missing, override_num_blocks=min(len(missing), MAX_TASKS))
         dataset.context.execution_no_progress_timeout_s = -1
-        staged = dataset.map_batches(
-            partial(_stage_batch, staging=staging), batch_size=1, batch_format="pyarrow"
-        )
+        copy = partial(_stage_batch, staging=staging)
+        staged = map_in_tasks(dataset, copy, batch_size=1, batch_format="pyarrow")
         for _ in staged.iter_batches(batch_size=None):
             pass
     for item in items:

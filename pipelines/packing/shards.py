@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,12 +22,12 @@ from pipelines.corpus.listing import look_up
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
 from pipelines.packing.pack_plan import PackPlan
+from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
 
 FETCH_BYTES = 16 << 20  # read at a time by one task
-MAX_RETRIES = 3
 MAX_TASKS = 4096  # each costs the planner about 3 ms before the first shard
 _ORIGIN = (
     ("sample_id", pa.int64()),
@@ -115,15 +114,8 @@ def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, int]]:
     items = [{"shard": number} for number in shards]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS))
     dataset.context.execution_no_progress_timeout_s = -1  # a shard may take minutes
-    with warnings.catch_warnings():
-        # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
-        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
-        written = dataset.map_batches(
-            partial(_write_batch, pack=pack),
-            batch_size=1,
-            batch_format="pyarrow",
-            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
-        )
+    write = partial(_write_batch, pack=pack)
+    written = map_in_tasks(dataset, write, batch_size=1, batch_format="pyarrow")
     for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         yield from batch.to_pylist()

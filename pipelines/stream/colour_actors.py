@@ -4,7 +4,6 @@ A block goes in and the same block comes out, its crops coloured: sizes, order a
 """
 
 import time
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 
 from augment.generator import ViewGenerator
 from pipelines import schema
-from pipelines.stream.ingest import MAX_RETRIES
+from pipelines.ray_tasks import map_in_actors
 from pipelines.stream.shapes import Columns
 
 # What Ray counts for an actor, not what it may use: with one CPU left beside training, decoding needs 0.91 of it.
@@ -80,16 +79,14 @@ def change_colours(
         pool: The actors.
         block_rows: Rows of every block but the last.
     """
-    with warnings.catch_warnings():
-        # Ray's default gives a block that kills its actor to the next one, for ever; nothing else sets this in 2.60.
-        warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        return blocks.map_batches(
-            ColourActor,
-            fn_constructor_args=(generator, pool.gpus),
-            batch_size=block_rows,  # Ray insists on a number where there are GPUs
-            batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=pool.num_actors),
-            num_cpus=ACTOR_CPUS,
-            num_gpus=pool.gpus or None,
-            max_task_retries=MAX_RETRIES,
-        )
+    return map_in_actors(
+        blocks,
+        ColourActor,
+        generator,
+        pool.gpus,
+        size=pool.num_actors,
+        batch_size=block_rows,  # Ray insists on a number where there are GPUs
+        batch_format="numpy",
+        num_cpus=ACTOR_CPUS,
+        num_gpus=pool.gpus or None,
+    )

@@ -3,7 +3,6 @@
 One block is one rank's micro-batch and blocks come in plan order, so Ray deals global batch s to the ranks of step s.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -20,6 +19,7 @@ from pipelines import ray_internals, schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder import Decoder
+from pipelines.ray_tasks import map_in_tasks
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
@@ -34,7 +34,6 @@ CUT_ITEMS = 1 << 14  # plan items cut together
 FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to start
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
-MAX_RETRIES = 3
 
 MIDDLE_FRAME = Sampling()
 
@@ -102,16 +101,13 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
     context.raise_original_map_exception = (
         True  # Ray's wrapper of a storage failure loses it on the way to the driver
     )
-    with warnings.catch_warnings():
-        # Ray's default retries a crash for ever, and nothing else sets this in 2.60.
-        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
-        return plan.map_batches(
-            seal(partial(_task, ingest=ingest)),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=DECODE_CPUS,
-            ray_remote_args_fn=lambda: {"max_retries": MAX_RETRIES},
-        )
+    return map_in_tasks(
+        plan,
+        seal(partial(_task, ingest=ingest)),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=DECODE_CPUS,
+    )
 
 
 def _planned(ranges: Sequence[tuple[int, int]], rows: int) -> ray.data.Dataset:
@@ -128,7 +124,8 @@ def _planned(ranges: Sequence[tuple[int, int]], rows: int) -> ray.data.Dataset:
             [items.slice(index, 1) for index in range(len(items))]
         )
         return few
-    cut = ray.data.from_blocks([plan]).map_batches(
+    cut = map_in_tasks(
+        ray.data.from_blocks([plan]),
         seal(partial(_cut_tables, rows=rows)),
         batch_size=None,
         batch_format="pyarrow",
