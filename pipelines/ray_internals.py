@@ -198,9 +198,16 @@ def raised_in(text: str) -> str | None:
     return file if statement.startswith("raise ") else None
 
 
-def draining_nodes() -> set[str]:
-    """Return the ids of the nodes that are about to go: the autoscaler's, or a preemption notice."""
-    return set(ray._private.state.state.get_draining_nodes())
+def nodes_leaving() -> frozenset[str]:
+    """Return the ids of nodes of this training worker's group that are about to be taken away.
+
+    Ray Train tells every worker, some seconds after the notice came. Its public
+    `ray.train.get_preemption_info` asks all workers at once, which is a barrier.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    info = get_train_context().preemption_context.preemption_info
+    return frozenset(info.preempted_node_ids) if info else frozenset()
 
 
 def start_autoscaling_coordinator() -> None:

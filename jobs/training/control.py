@@ -8,8 +8,10 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from jobs.training.monitor import answer
 from jobs.training.run_config import PretrainConfig
 from models import collectives
+from pipelines import ray_internals
 
 
 class Verdict:
@@ -23,13 +25,15 @@ class Verdict:
 class Control:
     """Rank 0's clock and the driver's wish to stop, agreed on by all ranks.
 
-    The verdict of a step travels beside the next one on a gloo group, so that no GPU is waited for.
+    A checkpoint is due every so many seconds, and at once where a node of the workers is about to be
+    taken away. The verdict of a step travels beside the next one on a gloo group, so that no GPU is waited for.
     """
 
     def __init__(self, config: PretrainConfig, monitor: Any) -> None:
         self._every_s = config.checkpoint.every_s
         self._monitor = monitor
         self._saved = time.monotonic()
+        self._leaving = frozenset[str]()
         self._answer: Any = None
         self._several = collectives.world_size() > 1
         self._group: Any = dist.new_group(backend="gloo") if self._several else None
@@ -48,18 +52,21 @@ class Control:
 
     def _decide(self, before: Verdict) -> int:
         now = time.monotonic()
-        due = now - self._saved >= self._every_s and not before.stop
+        leaving = ray_internals.nodes_leaving()
+        due = now - self._saved >= self._every_s or bool(leaving - self._leaving)
+        due = due and not before.stop
         if due:
             self._saved = now
+            self._leaving = leaving
         return int(due) | 2 * int(self._stop_wanted())
 
     def _stop_wanted(self) -> bool:
         """Ask the driver without waiting: the answer to an earlier question counts."""
         if self._answer is None:
-            self._answer = self._monitor.log.remote(None)
+            self._answer = self._monitor.stop_wanted.remote()
         ready, _ = ray.wait([self._answer], timeout=0)
         if not ready:
             return False
-        wanted = bool(ray.get(self._answer))
+        wanted = answer(self._answer, False)
         self._answer = None
         return wanted

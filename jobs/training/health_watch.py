@@ -8,7 +8,6 @@ point one way as well. Measured on CIFAR-10 with SimSiam, as a share of an even 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -17,15 +16,14 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.recipe import Views
-from jobs.training.run_config import HealthConfig, PretrainConfig
-from jobs.training.run_dir import RunDir
+from jobs.training.run_config import HealthConfig
 from jobs.training.run_log import PretrainingError, RunLog
+from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from models.method import Method
 from pipelines import schema
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
-from pipelines.stream.ledger import Ledger
 from pipelines.stream.plan import Plan
 
 EMBEDDED_AT_A_TIME = 128
@@ -51,13 +49,14 @@ class Health:
     """Looks at the encoder every so many steps: rank 0 does, and all ranks learn what it saw.
 
     Args:
-        config: The run's configuration.
-        job: As in `train_worker`.
+        job: What is trained.
         rolled_back: Whether the run went back for a collapse before, which it does once.
     """
 
-    def __init__(self, config: PretrainConfig, job: dict[str, Any], *, rolled_back: bool) -> None:
-        self._config, self._job, self._rolled_back = config, job, rolled_back
+    def __init__(self, job: TrainingJob, *, rolled_back: bool) -> None:
+        self._job = job
+        self._config = job.config
+        self._rolled_back = rolled_back
         self._images: tuple[Tensor, Tensor] | None = None  # read at the first look
 
     def look(self, method: Method, step: int, *, saving: bool, autocast: bool) -> Look | None:
@@ -72,7 +71,7 @@ class Health:
         Returns:
             The same on every rank; None where nothing was looked at.
         """
-        settings, final = self._config.health, step == self._job["num_steps"]
+        settings, final = self._config.health, step == self._job.num_steps
         if (
             step % settings.every_steps
             and not final
@@ -100,12 +99,12 @@ class Health:
         )
         if wanted == "warn":
             if collectives.rank() == 0:
-                self._job["monitor"].log.remote({"warning": line})
+                self._job.monitor.log.remote({"warning": line})
             return False
-        log.close(stopped_at=None)
+        log.close()
         if wanted == "rollback" and not self._rolled_back:
             if collectives.rank() == 0:
-                RunDir(self._job["run"]).write_rollback(look.step, line)
+                self._job.run.write_rollback(look.step, line)
             return True
         again = " once more, at half the learning rate" if self._rolled_back else ""
         raise PretrainingError(
@@ -116,7 +115,7 @@ class Health:
     def _measure(self, method: Method, autocast: bool) -> dict[str, float]:
         device = next(method.parameters()).device
         if self._images is None:
-            self._images = read_images(self._config, self._job)
+            self._images = read_images(self._job)
         with _evaluating(method), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             centre, view = (_embed(method, images, device) for images in self._images)
             projection = method.project(centre)
@@ -143,13 +142,14 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     return None
 
 
-def read_images(config: PretrainConfig, job: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
     """Read the images of all looks of a run, in this process.
 
     Returns:
         The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S) float32, normalised.
     """
-    plan = Plan.open(job["manifest"], Ledger.from_dict(job["ledger"]), config.seed)
+    config = job.config
+    plan = Plan.open(job.manifest, job.ledger, config.seed)
     count = min(config.health.num_samples, plan.manifests[0].num_rows)
     name, views = _one_view(config.views)
     generator = ViewGenerator(views, config.seed)

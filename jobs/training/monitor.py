@@ -1,143 +1,126 @@
-"""What a driver sees of its training workers while they run, and how it asks them to stop."""
+"""What a driver sees of its training workers while they run, and how it asks them for something."""
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train import UserCallback
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.setup.failures import Failure, failure_of
+from jobs.setup.failures import Failure, RunError, failure_of
+from jobs.training.run_dir import RunDir
+from pipelines.ray_internals import first_line
+
+Answer = TypeVar("Answer")
+
+
+class TooManyFailures(RunError):
+    """The workers failed again and again for a fault of this program, or lost one another."""
 
 
 class Monitor:
-    """An actor that carries log lines from rank 0 to the driver and the wish to stop the other way."""
+    """An actor that carries log lines from rank 0 to the driver, and the driver's wishes the other way.
+
+    Ray starts it again where its process is lost. What it then has forgotten is told to it again,
+    or was a line of the log on its way to the terminal.
+    """
 
     def __init__(self) -> None:
         self._lines: list[dict[str, Any]] = []
         self._stop = False
-        self._stopped_at: int | None = None
         self._failure: Failure | None = None
+        self._tracebacks: dict[int, str] = {}
 
-    def log(self, line: dict[str, Any] | None) -> bool:
-        """Take a line, None for a mere heartbeat; tell whether to stop."""
-        if line is not None:
-            self._lines.append(line)
-        return self._stop
-
-    def stop(self) -> None:
-        """Ask the workers to checkpoint and end."""
-        self._stop = True
-
-    def end(self, stopped_at: int | None) -> None:
-        """Note at which step the workers stopped because they were asked to."""
-        self._stopped_at = stopped_at
-
-    def stopped_at(self) -> int | None:
-        """Step at which the workers stopped on request, None if they did not."""
-        return self._stopped_at
-
-    def fail(self, failure: Failure) -> None:
-        """Note a failure that starting the workers again would not mend; the first one counts."""
-        self._failure = self._failure or failure
-
-    def failure(self) -> Failure | None:
-        """What failed for good, None so far."""
-        return self._failure
+    def log(self, line: dict[str, Any]) -> None:
+        """Take a line."""
+        self._lines.append(line)
 
     def take(self) -> list[dict[str, Any]]:
         """Hand over the lines since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
+    def stop(self) -> None:
+        """Ask the workers to checkpoint and end."""
+        self._stop = True
 
-class TellMonitor(UserCallback):
-    """Tells the driver's monitor of a lasting failure of any worker, wherever it came up: in the loop, its data, or an
-    upload in the background. The driver then stops the run, which Ray Train would start again."""
+    def stop_wanted(self) -> bool:
+        """Tell whether the workers should stop."""
+        return self._stop
 
-    def __init__(self, monitor: Any) -> None:
-        self._monitor = monitor
+    def keep(self, attempt: int, traceback: str) -> None:
+        """Keep what a worker raised; of one attempt the first counts, the rest follows from it."""
+        self._tracebacks.setdefault(attempt, traceback)
+
+    def traceback(self) -> str | None:
+        """Return what is kept of the last attempt that raised."""
+        return self._tracebacks[max(self._tracebacks)] if self._tracebacks else None
+
+    def fail(self, failure: Failure) -> None:
+        """Note a failure that starting the workers again would not mend; the first one counts."""
+        self._failure = self._failure or failure
+
+    def failure(self) -> Failure | None:
+        """Return what failed for good, None so far."""
+        return self._failure
+
+
+def start_monitor() -> Any:
+    """Start a monitor beside the driver, so that the loss of any other node leaves it alone."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kind = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Monitor)
+    return kind.options(scheduling_strategy=here).remote()
+
+
+def answer(reference: Any, otherwise: Answer) -> Answer:
+    """Wait for a monitor's answer; give another one where it cannot be reached just now."""
+    try:
+        found: Answer = ray.get(reference)
+    except RayActorError:
+        return otherwise
+    return found
+
+
+class FailureRule(UserCallback):
+    """Decides in Train's controller which failure of a worker ends the run; Train itself always goes on.
+
+    One that a user or a machine must mend ends it at once, wherever it came up: in the loop, its
+    data, or an upload in the background. Any other ends it once there were too many in a row
+    without a new checkpoint between them. The loss of a node that was announced does not count.
+
+    Args:
+        monitor: The driver's, which stops the run.
+        run: The run directory.
+        max_failures: Failures in a row that are forgiven; -1: any number.
+    """
+
+    def __init__(self, monitor: Any, run: RunDir, max_failures: int) -> None:
+        self._monitor, self._run, self._max = monitor, run, max_failures
+        self._failures = 0
+        self._step = run.committed_step()
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Look at what each worker raised, before Ray Train decides."""
-        for error in worker_exceptions.values():
-            if failure := failure_of(error):
-                ray.get(self._monitor.fail.remote(failure))
+        errors = list(worker_exceptions.values())
+        found = [failure_of(error) for error in errors]
+        failure = next(filter(None, found), None) or self._too_many(errors)
+        if failure is not None:
+            ray.get(self._monitor.fail.remote(failure))
+        else:
+            self._monitor.log.remote({"waiting": "starting the training workers again"})
 
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event; a second signal interrupts at once."""
-    wanted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield wanted  # signals reach the main thread only; whoever owns it decides
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if wanted.is_set():
-            raise KeyboardInterrupt
-        wanted.set()
-        print("stopping: waiting for a checkpoint (again to stop at once)", file=sys.stderr)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield wanted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def step_line(line: dict[str, Any], num_steps: int) -> str:
-    """Format one log line with fixed columns."""
-    return (
-        f"step {line['step']:>{len(str(num_steps))}}/{num_steps}  loss {line['loss']:.4f}  lr {line['lr']:.1e}  "
-        f"std {line['feature_std']:.3f}  rank {line['rankme']:.0f}  img/s {line['images_per_s']:,.0f}  "
-        f"wait {line['wait_fraction']:.0%}  mem {line['memory_gib']:.1f} GiB"
-    )
-
-
-class StepProgress:
-    """Prints log lines to stderr, and a live bar where stderr is a terminal.
-
-    Args:
-        num_steps: Optimiser steps of the whole run.
-        done: Steps done before.
-    """
-
-    def __init__(self, num_steps: int, done: int) -> None:
-        columns = (
-            TextColumn("pretraining"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+    def _too_many(self, errors: list[Exception]) -> Failure | None:
+        if any(isinstance(error, RayActorError) and error.preempted for error in errors):
+            return None
+        step = self._run.committed_step()
+        if step > self._step:
+            self._step = step
+            self._failures = 0
+        self._failures += 1
+        if self._max < 0 or self._failures <= self._max:
+            return None
+        last = f"{type(errors[0]).__name__}: {first_line(str(errors[0]))}"
+        return TooManyFailures(
+            f"{self._failures} failures in a row without a new checkpoint, more than "
+            f"cluster.max_failures={self._max}; the last was {last}"
         )
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("steps", total=num_steps, completed=done)
-        self._num_steps = num_steps
-
-    def __enter__(self) -> "StepProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, line: dict[str, Any]) -> None:
-        """Show one log line, a warning, or that workers have started (again)."""
-        if "warning" in line:
-            self._bar.console.print(f"warning: {line['warning']}")
-            return
-        if "started_at" in line:
-            self._bar.console.print(
-                f"attempt {line['attempt']}: {line['workers']} workers go on from step {line['started_at']}"
-            )
-            return
-        self._bar.console.print(step_line(line, self._num_steps))
-        self._bar.update(self._task, completed=line["step"])

@@ -9,13 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
 import torch
 from torch import Tensor
 
 from jobs.setup.command_line import RunError
-from jobs.training.run_config import PretrainConfig
-from jobs.training.run_dir import RunDir
+from jobs.training.monitor import answer
+from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from pipelines import schema
 from pipelines.media.contract import REASONS
@@ -37,19 +36,16 @@ class RunLog:
     """Sums up the steps between two log lines over all ranks; rank 0 writes.
 
     Args:
-        config: The run's configuration.
-        job: As in `train_worker`.
+        job: What is trained.
         step: Steps done before.
         attempt: Number of this start of the workers.
     """
 
-    def __init__(
-        self, config: PretrainConfig, job: dict[str, Any], step: int, attempt: int
-    ) -> None:
+    def __init__(self, job: TrainingJob, step: int, attempt: int) -> None:
         self.last_line: dict[str, Any] = {}
-        self._config = config
-        self._run = RunDir(job["run"])
-        self._monitor = job["monitor"]
+        self._config = job.config
+        self._run = job.run
+        self._monitor = job.monitor
         self._logged_step = step
         self._started = time.monotonic()
         self._attempt = attempt
@@ -63,7 +59,7 @@ class RunLog:
         self._first = collectives.rank() == 0
         if self._first:
             self._open()
-            self._monitor.log.remote(
+            self._told = self._monitor.log.remote(
                 {"started_at": step, "attempt": self._attempt, "workers": collectives.world_size()}
             )
 
@@ -80,6 +76,8 @@ class RunLog:
     def timed(self, batches: Iterator[Item]) -> Iterator[Item]:
         """Pass batches on, counting the time waited for them; the first one's is start-up, not waiting."""
         first = True
+        if self._first:
+            self._monitor.log.remote({"waiting": "reading the first batch"})
         while True:
             before = time.monotonic()
             try:
@@ -165,7 +163,7 @@ class RunLog:
             self._write(line)
         self.last_line = line
         if problem := self._problem(line, misplaced, infinite):
-            self.close(stopped_at=None)
+            self.close()
             raise PretrainingError(problem)
 
     def _reduce(self, grad_norm: Tensor) -> dict[str, float]:
@@ -212,7 +210,7 @@ class RunLog:
         return _not_finite(infinite) if infinite else None
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._monitor.log.remote(line)
+        self._told = self._monitor.log.remote(line)
         self._lines.append(line)
         if self._board:
             for name, value in line.items():
@@ -238,8 +236,8 @@ class RunLog:
             )
         self._part, self._lines, self._flushed = self._part + 1, [], time.monotonic()
 
-    def close(self, *, stopped_at: int | None) -> None:
-        """Write what is left, and tell the driver at which step the run was stopped, if it was."""
+    def close(self) -> None:
+        """Write what is left."""
         if not self._first:
             return
         self.flush()
@@ -249,7 +247,7 @@ class RunLog:
             for file in Path(self._folder.name).iterdir():
                 uris.write_bytes(self._run.path("tensorboard", file.name), file.read_bytes())
         self._folder.cleanup()
-        ray.get(self._monitor.end.remote(stopped_at))
+        answer(self._told, None)  # a call that is on its way would end with this process
 
 
 def _not_finite(steps: int) -> str:

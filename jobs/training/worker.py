@@ -3,6 +3,7 @@
 import copy
 import os
 import tempfile
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,53 +15,61 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from jobs.setup import failures
+from jobs.setup.failures import InputError, RunError
 from jobs.training import checkpoints
 from jobs.training.audit import SampleAudit
 from jobs.training.control import Control
 from jobs.training.health_watch import Health
-from jobs.training.run_config import PretrainConfig, load_pretrain
-from jobs.training.run_dir import RunDir, environment
+from jobs.training.monitor import answer
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import environment
 from jobs.training.run_log import RunLog
 from jobs.training.state import TrainState
+from jobs.training.training_job import TrainingJob
 from models import artifact, collectives
 from models.method import Batch
 from pipelines import schema
-from pipelines.stream.ledger import Ledger
 
 ROLLBACK_LR_SCALE = 0.5
 
 
-def train_worker(job: dict[str, Any]) -> None:
-    """Train from the last committed checkpoint to the last step.
+def train_worker(loop_config: dict[str, TrainingJob]) -> None:
+    """Train from the last committed checkpoint to the last step, then write the artifact.
 
     Args:
-        job: `config` (as `model_dump`), `num_steps`, `num_rows` (ever stored in the manifest), `threads`,
-            `photometric_done`, `run`, `manifest` (its URI), `ledger`, and `monitor`, the driver's actor.
+        loop_config: The job, as "job": Ray Train insists on a dictionary.
     """
-    if ray.get(job["monitor"].failure.remote()) is not None:
+    job = loop_config["job"]
+    if answer(job.monitor.failure.remote(), None) is not None:
         return  # Ray Train has started this for nothing
-    with failures.as_one_line():  # here, where a traceback tells our errors from a library's
-        _train(job)
+    attempt = broadcast_from_rank_zero(job.run.claim_attempt() if collectives.rank() == 0 else None)
+    try:
+        with failures.as_one_line():  # here, where a traceback tells our errors from a library's
+            _train(job, attempt)
+    except (RunError, InputError):
+        raise
+    except Exception:
+        answer(job.monitor.keep.remote(attempt, traceback.format_exc()), None)
+        raise
 
 
-def _train(job: dict[str, Any]) -> None:
-    config, run = load_pretrain(job["config"]), RunDir(job["run"])
-    _set_up_torch(config, job["threads"])
-    rolled_back = run.rollback() is not None
+def _train(job: TrainingJob, attempt: int) -> None:
+    config = job.config
+    _set_up_torch(config, job.threads)
+    rolled_back = job.run.rollback() is not None
     lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
-    state = TrainState(
-        config, ray.train.torch.get_device(), Ledger.from_dict(job["ledger"]), lr_scale
-    )
+    if collectives.rank() == 0:
+        job.monitor.log.remote({"waiting": "building the network"})
+    state = TrainState(config, ray.train.torch.get_device(), job.ledger, lr_scale)
     state.restore(ray.train.get_checkpoint())
-    state.method.expect_rows(job["num_rows"])
+    state.method.expect_rows(job.num_rows)
     views = ViewGenerator(
         config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
     )
-    attempt = broadcast_from_rank_zero(run.claim_attempt() if collectives.rank() == 0 else None)
-    log = RunLog(config, job, state.step, attempt)
-    audit = SampleAudit(run, attempt, collectives.rank(), enabled=config.debug.log_samples)
-    control = Control(config, job["monitor"])
-    health = Health(config, job, rolled_back=rolled_back)
+    log = RunLog(job, state.step, attempt)
+    audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
+    control = Control(config, job.monitor)
+    health = Health(job, rolled_back=rolled_back)
 
     def save(*, wait: bool) -> None:
         log.check()
@@ -70,16 +79,16 @@ def _train(job: dict[str, Any]) -> None:
 
     begun_at = state.step
     batches = log.timed(_batches(config, state))
-    while state.step < job["num_steps"]:
-        lr = state.set_lr(job["num_steps"])
+    while state.step < job.num_steps:
+        lr = state.set_lr(job.num_steps)
         for last in _micro_batches(config.accumulate):
             columns, position = next(batches)
-            batch = _method_batch(columns, views, photometric_done=job["photometric_done"])
+            batch = _method_batch(columns, views, photometric_done=job.photometric_done)
             outputs = state.backward(batch, synchronise=last)
             log.saw(columns, position, outputs)
             audit.saw(state.step + 1, columns)
-        grad_norm = state.update(job["num_steps"])
-        final = state.step == job["num_steps"]
+        grad_norm = state.update(job.num_steps)
+        final = state.step == job.num_steps
         verdict = control.exchange()
         saving = verdict.checkpoint or verdict.stop or final
         look = health.look(state.method, state.step, saving=saving, autocast=state.autocast)
@@ -88,18 +97,16 @@ def _train(job: dict[str, Any]) -> None:
             return
         state.keep_best(look)
         if verdict.stop and not final:
-            log.close(stopped_at=state.step)
             save(wait=True)
+            log.close()
             return
         if verdict.checkpoint and not final:
             save(wait=False)
+    if state.step > begun_at:  # Ray Train would delete a step that is saved twice two times
+        save(wait=True)  # before anything that may fail: from here on nothing is trained again
     if collectives.rank() == 0:
         write_artifact(state, job, log.last_line)
-    log.close(stopped_at=None)
-    if (
-        state.step > begun_at
-    ):  # a step is saved once: Ray Train would delete it twice, and fail the second time
-        save(wait=True)
+    log.close()
 
 
 def _set_up_torch(config: PretrainConfig, threads: int) -> None:
@@ -157,16 +164,16 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
     )
 
 
-def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, Any]) -> str:
+def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any]) -> str:
     """Write the encoder with what made it; returns the digest."""
-    config, run = state.config, RunDir(job["run"])
+    config = state.config
     dump = config.model_dump(mode="json")
     encoder, step = state.method.encoder, state.step
     if state.best is not None and config.artifact.select == "best_health":
         encoder, step = copy.deepcopy(encoder), state.best["step"]
         encoder.load_state_dict(state.best["encoder"])
     return artifact.save(
-        run.path("artifact"),
+        job.run.path("artifact"),
         encoder,
         config={
             name: dump[name]
@@ -180,8 +187,9 @@ def write_artifact(state: TrainState, job: dict[str, Any], metrics: dict[str, An
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,
-            "manifest_version": job["ledger"]["spans"][-1]["version"],
+            "manifest_version": job.ledger.spans[-1].version,
             "num_steps": step,
+            "trained_steps": state.step,
             "samples_seen": step * config.global_batch_size,
             "metrics": metrics,
             "packages": environment()["packages"],

@@ -54,7 +54,7 @@ class Killer:
             workers = self.world_sizes[start % len(self.world_sizes)]
             process = self._start(workers)
             self._note(f"start {start}: {workers} workers")
-            if self._trouble(process, chance, timeout_s):
+            if self._trouble(process, workers, chance, timeout_s):
                 return
             start += 1
 
@@ -69,12 +69,12 @@ class Killer:
         )
 
     def _trouble(
-        self, process: subprocess.Popen[str], chance: random.Random, timeout_s: float
+        self, process: subprocess.Popen[str], workers: int, chance: random.Random, timeout_s: float
     ) -> bool:
         """Kill parts of one start until it ends; True where it ended well."""
         deadline = time.monotonic() + timeout_s
         try:
-            commands.read_until(process, "workers go on from step")
+            commands.read_until(process, f" on {workers} worker")
             while self.kills > 0 and process.poll() is None:
                 time.sleep(chance.uniform(0.5, 8))
                 victim = chance.choice(self.victims)

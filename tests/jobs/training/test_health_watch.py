@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -17,6 +16,7 @@ from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pret
 from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
 from jobs.training.state import TrainState
+from jobs.training.training_job import TrainingJob
 from jobs.training.worker import write_artifact
 from models import artifact
 from models.method import Method
@@ -57,11 +57,33 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_watch, "broadcast_from_rank_zero", lambda value: value)
 
 
-def make(config: PretrainConfig, manifest: Manifest, **job: Any) -> tuple[Health, Method]:
-    ledger = Plan.fresh(manifest, config.seed).ledger.as_dict()
-    whole = {"manifest": manifest.uri, "ledger": ledger, "num_steps": 100, "run": config.out, **job}
+class Silent:
+    """Stands in for the driver's monitor."""
+
+    class log:
+        @staticmethod
+        def remote(line: object) -> ray.ObjectRef[None]:
+            return ray.put(None)
+
+
+def make_job(config: PretrainConfig, manifest: Manifest | None = None) -> TrainingJob:
+    ledger = Plan.fresh(manifest, config.seed).ledger if manifest else Ledger(0, ())
+    return TrainingJob(
+        config=config,
+        num_steps=100,
+        num_rows=manifest.num_stored if manifest else 0,
+        epoch_samples=manifest.num_rows if manifest else 0,
+        threads=1,
+        photometric_done=True,
+        manifest=manifest.uri if manifest else "none",
+        ledger=ledger,
+        monitor=Silent,
+    )
+
+
+def make(config: PretrainConfig, manifest: Manifest) -> tuple[Health, Method]:
     method = build_method(config.method, config.encoder, config.views, config.seed)
-    return Health(config, whole, rolled_back=False), method
+    return Health(make_job(config, manifest), rolled_back=False), method
 
 
 @pytest.mark.usefixtures("alone")
@@ -156,7 +178,7 @@ def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(
     resumed = state()
     resumed.best = torch.load(tmp_path / "state.pt", weights_only=True)["best"]
     for one in (first, resumed):
-        write_artifact(one, {"run": made.out, "ledger": ledger.as_dict()}, {})
+        write_artifact(one, make_job(made, manifest), {})
         shipped = artifact.load(f"{made.out}/artifact")
         assert (
             next(shipped.encoder.parameters()).mean().item() == 2.0
@@ -167,23 +189,12 @@ def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(
     )  # training goes on with its own
 
 
-class Silent:
-    """Stands in for the driver's monitor."""
-
-    class log:
-        @staticmethod
-        def remote(line: object) -> ray.ObjectRef[None]:
-            return ray.put(None)
-
-    end = log
-
-
 @pytest.mark.usefixtures("ray_session")
 def test_weights_after_a_gradient_that_is_no_number_are_not_called_committed(
     tmp_path: Path,
 ) -> None:
     made = config("images", str(tmp_path / "run"), "log.every_steps=10", "log.tensorboard=false")
-    log = RunLog(made, {"run": made.out, "monitor": Silent}, step=0, attempt=0)
+    log = RunLog(make_job(made), step=0, attempt=0)
     log.step(1, 0.1, torch.tensor(1.0), {}, final=False)
     log.check()
     log.step(2, 0.1, torch.tensor(float("nan")), {}, final=False)
@@ -196,20 +207,19 @@ def test_a_run_goes_back_once_and_the_log_is_closed_before_it_ends(tmp_path: Pat
     made = config(
         "images", str(tmp_path / "run"), "log.tensorboard=false", "health.on_collapse=rollback"
     )
-    job = {"run": made.out, "monitor": Silent, "num_steps": 100}
+    job = make_job(made)
     collapsed = Look(60, {"health_step": 60}, "no spread")
-    log = RunLog(made, job, step=0, attempt=0)
-    first = Health(made, job, rolled_back=False)
+    log = RunLog(job, step=0, attempt=0)
+    first = Health(job, rolled_back=False)
     assert not first.goes_back(None, log) and not first.goes_back(Look(60, {}, None), log)
     assert first.goes_back(collapsed, log)
     assert RunDir(made.out).rollback() == {
         "step": 60,
         "reason": "the encoder collapsed by step 60: no spread",
     }
+    again = Health(job, rolled_back=True)
     with pytest.raises(PretrainingError, match="no spread once more, at half the learning rate"):
-        Health(made, job, rolled_back=True).goes_back(
-            collapsed, RunLog(made, job, step=0, attempt=1)
-        )
+        again.goes_back(collapsed, RunLog(job, step=0, attempt=1))
 
 
 @pytest.mark.slow

@@ -1,0 +1,241 @@
+"""Trains: starts the workers through Ray Train, shows what they log, and passes signals on."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.setup.launch import Session
+from jobs.training import checkpoints
+from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
+from jobs.training.planned_data import PlannedData, resolve
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir
+from jobs.training.training_job import TrainingJob
+from jobs.training.worker import train_worker
+from pipelines.storage import uris
+from pipelines.stream.plan import Plan
+
+POLL_S = 0.5
+PATIENCE_S = 2.0  # what takes longer is named
+NARROWEST = 80
+# In which order the columns of a step line go where they do not fit; number and loss stay.
+LEAST_WANTED = ("mem", "rank", "lr", "std", "wait", "img/s")
+
+
+def fit(config: PretrainConfig, plan: Plan, num_steps: int, session: Session) -> bool:
+    """Train to the last step and write the artifact; False where a signal stopped it before."""
+    run = RunDir(config.out)
+    placement = resolve(config.views.placement, session)
+    job = TrainingJob(
+        config=config,
+        num_steps=num_steps,
+        num_rows=plan.manifest.num_stored,
+        epoch_samples=plan.manifest.num_rows,
+        threads=session.threads_per_worker,
+        photometric_done=placement != "worker",
+        manifest=plan.manifest.uri,
+        ledger=plan.ledger,
+        monitor=start_monitor(),
+    )
+    data = PlannedData(
+        config, plan, run, num_steps, placement=placement, view_actors=session.view_actors
+    )
+    _watch(_trainer(job, data, session), job.monitor, num_steps, run.committed_step())
+    return run.committed_step() >= num_steps
+
+
+def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrainer:
+    filesystem, path = uris.arrow_filesystem(job.run.uri)
+    resources = {"CPU": session.cpus_per_worker}
+    if session.use_gpu:
+        resources["GPU"] = session.gpus_per_worker
+    rule = FailureRule(job.monitor, job.run, job.config.cluster.max_failures)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=session.scaling,
+            use_gpu=session.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=checkpoints.FOLDER,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=job.config.checkpoint.keep),
+            callbacks=[rule],  # type: ignore[list-item]  # the annotation is of Train V1
+            failure_config=FailureConfig(max_failures=-1),  # `rule` counts
+        ),
+        datasets={"train": lambda: ray.data.range(1)},
+        dataset_config=data,
+    )
+
+
+def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> None:
+    """Run `fit` beside the main thread, which shows progress and passes signals on.
+
+    On the main thread `fit` would answer SIGINT itself, without a checkpoint.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="fit", daemon=True)
+    with StepProgress(num_steps, done) as progress, stop_signals() as wanted:
+        progress.waits("starting the training workers")
+        thread.start()
+        running = True
+        while running:
+            thread.join(POLL_S)
+            running = thread.is_alive()
+            if wanted.is_set():
+                monitor.stop.remote()  # each time: a monitor that was started again has forgotten
+            lines: list[dict[str, Any]] = answer(monitor.take.remote(), [])
+            for line in lines:
+                progress.show(line)
+            progress.tick()
+            if failure := answer(monitor.failure.remote(), None):
+                _tell(monitor, failure)
+                raise failure  # not waiting for Ray Train, which would start the workers again
+    if raised:
+        raise raised[0]
+
+
+def _tell(monitor: Any, failure: Exception) -> None:
+    """Print what the workers raised where one line does not say enough to mend it."""
+    if not isinstance(failure, TooManyFailures):
+        return
+    if traceback := answer(monitor.traceback.remote(), None):
+        print(traceback, file=sys.stderr)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event; a second signal interrupts at once."""
+    wanted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wanted  # signals reach the main thread only; whoever owns it decides
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if wanted.is_set():
+            raise KeyboardInterrupt
+        wanted.set()
+        print("stopping: waiting for a checkpoint (again to stop at once)", file=sys.stderr)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wanted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def step_line(line: dict[str, Any], num_steps: int, width: int | None = None) -> str:
+    """Format one log line with fixed columns.
+
+    Args:
+        line: What was logged.
+        num_steps: Optimiser steps of the whole run.
+        width: Characters that fit; columns go in the order of `LEAST_WANTED` until they do. None:
+            no limit.
+    """
+    head = f"step {line['step']:>{len(str(num_steps))}}/{num_steps}  loss {line['loss']:.4f}"
+    columns = {
+        "lr": f"lr {line['lr']:.1e}",
+        "std": f"std {line['feature_std']:.3f}",
+        "rank": f"rank {line['rankme']:.0f}",
+        "img/s": f"img/s {line['images_per_s']:,.0f}",
+        "wait": f"wait {line['wait_fraction']:.0%}",
+        "mem": f"mem {line['memory_gib']:.1f} GiB",
+    }
+    for unwanted in (*LEAST_WANTED, None):
+        text = "  ".join([head, *columns.values()])
+        if unwanted is None or width is None or len(text) <= width:
+            break
+        del columns[unwanted]
+    return text
+
+
+class StepProgress:
+    """Prints log lines to stderr, and a live bar where stderr is a terminal.
+
+    Args:
+        num_steps: Optimiser steps of the whole run.
+        done: Steps done before.
+    """
+
+    def __init__(self, num_steps: int, done: int) -> None:
+        columns = (
+            TextColumn("pretraining"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("steps", total=num_steps, completed=done)
+        self._num_steps = num_steps
+        self._started = False
+        self._waiting: str | None = None
+        self._since = 0.0
+
+    def __enter__(self) -> "StepProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def waits(self, what: str | None) -> None:
+        """Note what is being waited for from now on, None for nothing."""
+        self._waiting = what
+        self._since = time.monotonic()
+
+    def tick(self) -> None:
+        """Say what is being waited for, once it takes longer than a moment."""
+        if self._waiting and time.monotonic() - self._since >= PATIENCE_S:
+            self._print(f"{self._waiting} ...")
+            self._waiting = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Show one log line, a warning, that workers have started, or take note of what they wait for."""
+        if "warning" in line:
+            self._print(f"warning: {line['warning']}")
+        elif "waiting" in line:
+            self.waits(line["waiting"])
+        elif "started_at" in line:
+            self._print(_started(line["started_at"], line["workers"], again=self._started))
+            self._started = True
+        else:
+            self.waits(None)
+            console = self._bar.console
+            width = max(NARROWEST, console.width) if console.is_terminal else None
+            self._print(step_line(line, self._num_steps, width))
+            self._bar.update(self._task, completed=line["step"])
+
+    def _print(self, text: str) -> None:
+        self._bar.console.print(text, markup=False)
+
+
+def _started(step: int, num_workers: int, *, again: bool) -> str:
+    """Say that workers have started."""
+    where = f"on {num_workers} worker{'' if num_workers == 1 else 's'}"
+    if step:
+        return f"going on from step {step} {where}"
+    return f"beginning again {where}" if again else f"training {where}"

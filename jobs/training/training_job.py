@@ -1,0 +1,40 @@
+"""What the driver hands to every training worker."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir
+from pipelines.stream.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One start of a run, as its workers need to know it.
+
+    Attributes:
+        config: The run's configuration, its URIs absolute.
+        num_steps: Optimiser steps of the whole run.
+        num_rows: Rows ever stored in the manifest.
+        epoch_samples: Samples of an epoch now.
+        threads: Compute threads of a worker.
+        photometric_done: Whether colours were changed before the stream reaches the workers.
+        manifest: URI of the manifest.
+        ledger: What is read of it, from which position on.
+        monitor: The driver's `Monitor`, an actor.
+    """
+
+    config: PretrainConfig
+    num_steps: int
+    num_rows: int
+    epoch_samples: int
+    threads: int
+    photometric_done: bool
+    manifest: str
+    ledger: Ledger
+    monitor: Any
+
+    @property
+    def run(self) -> RunDir:
+        """The run directory."""
+        return RunDir(self.config.out)
