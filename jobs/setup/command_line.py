@@ -44,6 +44,8 @@ def parse(build: Build[Config], words: list[str]) -> Config:
     _refuse_unused(kind, values, given)
     kind.check_given(values)
     config = validate(kind, values)
+    if note := kind.note(values):
+        print(note, file=sys.stderr)
     for word, other in given_words.clashes(kind, given):
         raise InputError(f"{word} has no effect beside {other}: leave one of them out")
     for word, other in given_words.idle(config, given):

@@ -49,6 +49,11 @@ class JobConfig(Frozen):
             ValueError: with key, value and remedy.
         """
 
+    @classmethod
+    def note(cls, values: dict[str, Any]) -> str | None:
+        """Say in one line what a command line asks for in vain, though it may; None for nothing."""
+        return None
+
 
 # What a job ignores of the shared sections.
 DECODING = (

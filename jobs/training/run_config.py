@@ -12,7 +12,7 @@ from augment.frozen import Frozen, other_of
 from augment.recipe import Views
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
-from models.encoders.factory import EncoderConfig
+from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import OptimConfig
 from models.registry import DEFAULT, METHODS, build_method
@@ -164,6 +164,11 @@ class PretrainConfig(JobConfig):
                 raise InputError(unknown_group(group, method.view_groups, values["method"]["name"]))
 
     @classmethod
+    def note(cls, values: dict[str, Any]) -> str | None:
+        """Say that weights which the encoder's name asks for are not loaded."""
+        return weights_left_out((values.get("encoder") or {}).get("name", ""))
+
+    @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
         """Return the other length of the run, or what the recipe's method has and this one has not."""
         if key != "method.name":
@@ -210,6 +215,8 @@ class PretrainConfig(JobConfig):
         for how in ("placement", "compile"):
             whole["views"].pop(how)
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
+        if whole["encoder"]["pooling"] == "auto":  # as before it was a setting
+            del whole["encoder"]["pooling"]
         whole["source"] = {"uri": whole["source"]["uri"]}
         names = (
             "method",

@@ -86,11 +86,7 @@ class AMDIM(Method):
         self, config: AMDIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        if not isinstance(self.encoder, LocalGlobalEncoder):
-            raise ValueError(
-                f"encoder.name={encoder_config.name} has no feature grids of known receptive fields; "
-                "method.name=amdim needs encoder.name=amdim, method.name=yadim takes any convolutional one"
-            )
+        self.encoder.require("scales", by="method.name=amdim")
         self.clip, self.cost = config.clip, config.cost
         local, whole = self.encoder.local_dim, self.encoder.embed_dim
         self.heads = nn.ModuleList(
@@ -107,7 +103,7 @@ class AMDIM(Method):
             embedding: Global feature of the first view (B, D), detached; rows of invalid samples included.
         """
         images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
-        maps = self.encoder.feature_maps(images.flatten(0, 1))
+        maps = self.encoder.scales(images.flatten(0, 1))
         with torch.autocast(
             images.device.type, enabled=False
         ):  # scores reach into the hundreds before they are cut

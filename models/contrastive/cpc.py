@@ -19,7 +19,6 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from augment.execution.patches import PatchChanges, change_patches
 from augment.ops import Greyscale
@@ -91,12 +90,12 @@ class CPC(Method):
         self, config: CPCConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
+        check_patch_encoder(self.encoder, by=f"method.name={config.name}")
         self.patches = config.patches
         dim = self.encoder.embed_dim
         self.context = RowContext(dim, config.context_dim, config.context_layers)
         self.prediction = RowPrediction(
-            dim, dim, self.encoder.grid, config.skip_rows, config.num_rows
+            dim, dim, self.encoder.grid[0], config.skip_rows, config.num_rows
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -106,19 +105,19 @@ class CPC(Method):
             loss: InfoNCE, nats; mean over the predictions of an image and over the global batch's valid samples.
                 Candidates are all patches of all valid images: N of them give log N at chance.
             info_nce_bound: log N - loss, nats.
-            embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
+            embedding: Of the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
         features = encode_changed(
             self.encoder, images, self.patches, batch, self.seed
-        )  # (B, G, G, D)
+        )  # (B, R, C, D)
         candidates, bias = global_candidates(features, batch["valid"])
         per_sample = self.prediction(self.context(features), features, candidates, bias)
         loss = global_mean(per_sample, batch["valid"])
         return {
             "loss": loss,
             "info_nce_bound": info_nce_bound(loss, (bias == 0).sum()),
-            "embedding": features.detach().mean(dim=(1, 2)),
+            "embedding": self.encoder.pool(features.detach().permute(0, 3, 1, 2)),
         }
 
 
@@ -228,18 +227,16 @@ def encode_changed(
     return encoder.encode(change_patches(encoder.cut(images), changes, **keys))
 
 
-def check_patch_encoder(encoder: Encoder, config: EncoderConfig, size: int, method: str) -> None:
+def check_patch_encoder(encoder: Encoder, by: str) -> None:
     """Refuse an encoder of whole images, and one with batch norm anywhere.
 
     Raises:
         ValueError: with the setting that helps.
     """
-    if not isinstance(encoder, PatchGridEncoder):
+    encoder.require("patches", by)
+    if encoder.mixes_images:
         raise ValueError(
-            f"encoder.patch_size must be set for method.name={method}: {max(8, size // 4)} for views.size={size}"
-        )
-    if any(isinstance(part, _BatchNorm) for part in encoder.modules()):
-        raise ValueError(
-            f"encoder.name={config.name} has batch norm, by which patches know of each other; method.name={method} "
-            "needs encoder.norm=layer or none (resnet18_small), or a network without, such as resnetv2_50x1_bit"
+            f"encoder.name={encoder.name} has batch norm, by which patches know of each other; "
+            f"{by} needs encoder.norm=layer or none (resnet18_small), "
+            "or a network without, such as resnetv2_50x1_bit"
         )

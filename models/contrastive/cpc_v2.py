@@ -93,10 +93,11 @@ class CPCv2(Method):
         self, config: CPCv2Config, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        check_patch_encoder(self.encoder, encoder_config, views.size, config.name)
+        check_patch_encoder(self.encoder, by=f"method.name={config.name}")
         self.patches = config.patches
         self.turns = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}[config.num_directions]
-        dim, grid = self.encoder.embed_dim, self.encoder.grid
+        dim = self.encoder.embed_dim
+        grid, _ = self.encoder.grid  # as many columns as rows
         self.target = nn.Linear(
             dim, config.target_dim, bias=False
         )  # a constant has no part in the softmax
@@ -116,13 +117,13 @@ class CPCv2(Method):
             loss: InfoNCE, nats; mean over the directions, the predictions of an image and the global batch's valid
                 samples. Candidates are all patches of all valid images: N of them give log N at chance.
             info_nce_bound: log N - loss, nats.
-            embedding: Mean over the patches' features (B, D), detached; rows of invalid samples included.
+            embedding: Of the patches' features (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
         features = encode_changed(
             self.encoder, images, self.patches, batch, self.seed
-        )  # (B, G, G, D)
-        targets = self.target(features)  # (B, G, G, T)
+        )  # (B, R, C, D)
+        targets = self.target(features)  # (B, R, C, T)
         candidates, bias = global_candidates(targets, batch["valid"])
         per_direction = []
         for turns, context, prediction in zip(
@@ -135,5 +136,5 @@ class CPCv2(Method):
         return {
             "loss": loss,
             "info_nce_bound": info_nce_bound(loss, (bias == 0).sum()),
-            "embedding": features.detach().mean(dim=(1, 2)),
+            "embedding": self.encoder.pool(features.detach().permute(0, 3, 1, 2)),
         }

@@ -62,10 +62,6 @@ class MoCoV3(Method):
     def __init__(
         self, config: MoCoV3Config, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
-        from models.encoders.vit import (
-            VisionTransformerEncoder,
-        )  # here, as timm takes seconds to import
-
         super().__init__(config, encoder_config, views, seed)
         self.temperature = config.temperature
         self.momentum = config.momentum
@@ -74,13 +70,11 @@ class MoCoV3(Method):
             [self.encoder.embed_dim, *[hidden] * (config.projection_layers - 1), out],
             last_norm=True,
         )
-        transformer = self.encoder if isinstance(self.encoder, VisionTransformerEncoder) else None
+        transformer = self.encoder.supports("tokens")
         # As the authors: a norm at the end of a transformer's prediction head, none at the end of a ResNet's.
-        self.prediction_head = mlp(
-            [out, hidden, out], last_norm=transformer is not None, last_bias=False
-        )
-        if transformer is not None and config.freeze_patch_embed:
-            transformer.vit.patch_embed.requires_grad_(False)
+        self.prediction_head = mlp([out, hidden, out], last_norm=transformer, last_bias=False)
+        if transformer and config.freeze_patch_embed:
+            self.encoder.freeze_patch_embedding()
         self.teacher = frozen_copy(self._student())
 
     def _student(self) -> nn.Sequential:

@@ -3,11 +3,12 @@
 CPC and AMDIM taken apart and put together from the simplest of each: the views undergo the changes of both, colour
 jitter, grey, dropped channels, rotation and shear, and the scores are AMDIM's, but between the last feature map of one
 view and the last feature map of the other only. No scale, no context network and no receptive field needs to be laid
-out for it, so it takes any convolutional encoder; nothing of the loss tells it to keep detail.
+out for it, so it takes any encoder with a feature map, made for convolutional ones: in a transformer each place has
+seen the whole image. Nothing of the loss tells it to keep detail.
 
 A place of one view's map, drawn anew every step, must find every place of the other view's map among those of all other
 images. The maps are S/8 px wide in `resnet18_small`, 4 x 4 at 32 px, and S/32 in a usual ResNet. What ships is the
-encoder, whose embedding is the mean of that map.
+encoder, whose embedding is made of that map, its mean by default.
 """
 
 from typing import ClassVar, Literal
@@ -43,7 +44,7 @@ class YADIM(Method):
     """An encoder, a head on its last feature map, and NCE between the maps of two views.
 
     Raises:
-        ValueError: the encoder has no feature map whose mean is its embedding.
+        ValueError: the encoder has no feature map of which its embedding is made.
     """
 
     Config: ClassVar[type[MethodConfig]] = YADIMConfig
@@ -63,13 +64,9 @@ class YADIM(Method):
         self, config: YADIMConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        if not self._has_map(views.size):
-            raise ValueError(
-                f"encoder.name={encoder_config.name} has no last feature map whose mean is its embedding; "
-                "method.name=yadim needs resnet18_small or a convolutional network of timm such as resnet50"
-            )
+        self.encoder.require("trainable_maps", by="method.name=yadim")
         self.clip, self.cost = config.clip, config.cost
-        self.head = ScoreHead(self.encoder.embed_dim, config.score_dim)
+        self.head = ScoreHead(self.encoder.map_dim, config.score_dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Find the other view's map from a place of this view's.
@@ -78,10 +75,10 @@ class YADIM(Method):
             loss: NCE, nats, mean of the two directions, and the cost of the scores; mean over the global batch's valid
                 samples.
             score_cost: The part of it that is the cost, of this worker's samples.
-            embedding: Mean of the first view's map (B, D), detached; rows of invalid samples included.
+            embedding: Of the first view's map (B, D), detached; rows of invalid samples included.
         """
         images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
-        features = self._feature_map(images.flatten(0, 1))  # (2B, D, h, w)
+        features = self.encoder.maps(images.flatten(0, 1))  # (2B, D, h, w)
         with torch.autocast(
             images.device.type, enabled=False
         ):  # scores reach into the hundreds before they are cut
@@ -95,31 +92,5 @@ class YADIM(Method):
         return {
             "loss": loss,
             "score_cost": cost.detach().where(valid, 0.0).sum() / valid.sum().clamp(min=1),
-            "embedding": features[: len(valid)].detach().mean(dim=(2, 3)),
+            "embedding": self.encoder.pool(features[: len(valid)].detach()),
         }
-
-    def _feature_map(self, images: Tensor) -> Tensor:
-        if feature_map := getattr(self.encoder, "feature_map", None):
-            of_ours: Tensor = feature_map(images)
-            return of_ours
-        features: Tensor = self.encoder.get_submodule("network").forward_features(images)  # type: ignore[operator]
-        return features
-
-    @torch.no_grad()
-    def _has_map(self, size: int) -> bool:
-        """Whether the mean of the map is the embedding, tried on noise."""
-        self.encoder.eval()  # batch norm would keep what it sees
-        try:
-            noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-            mean = self._feature_map(noise).mean(dim=(2, 3))
-            embedding: Tensor = self.encoder(noise)
-            return mean.shape == embedding.shape and torch.allclose(
-                mean, embedding, rtol=1e-3, atol=1e-4
-            )
-        except (
-            AttributeError,
-            IndexError,
-        ):  # no `network`, no `forward_features`, or tokens in place of a map
-            return False
-        finally:
-            self.encoder.train()

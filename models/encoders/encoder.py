@@ -1,13 +1,213 @@
-"""What every encoder is to the methods, the probes and the artifact."""
+"""What every encoder is to the methods, the probes and the artifact.
 
-from torch import nn
+A method sees of its encoder what stands here and no more: it asks for what it needs with `require`
+when it is built, and takes `maps`, `tokens` or the embedding. Which network gives them is of no
+interest to it.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Feature = Literal["maps", "trainable_maps", "tokens", "patches", "scales"]
+"""What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
+is made of, so that a loss on them trains all of it."""
+Pooling = Literal["auto", "class", "mean", "max", "gem"]
+"""How places become one embedding; "auto": the encoder's own way."""
+
+_LACKING: dict[Feature, tuple[str, str]] = {
+    "maps": (
+        "gives no feature maps",
+        "take resnet18_small, vit_tiny_small or a network of timm",
+    ),
+    "trainable_maps": (
+        "embeds by more than its feature maps, and a loss on the maps would not train the rest",
+        "set encoder.pooling=mean, or take resnet18_small",
+    ),
+    "tokens": (
+        "gives no patch tokens and cannot leave out hidden patches",
+        "take a vision transformer such as vit_tiny_small or vit_base_patch16_224",
+    ),
+    "patches": (
+        "does not encode patches one by one",
+        "set encoder.patch_size, to a quarter of views.size and at least 8",
+    ),
+    "scales": (
+        "has no feature grids of known receptive fields",
+        "take encoder.name=amdim, or method.name=yadim with any encoder",
+    ),
+}
+
+
+class Tokens(NamedTuple):
+    """What a transformer makes of images, after its last norm.
+
+    Attributes:
+        cls: Class token (B, D), None where the network has none.
+        registers: Register and distillation tokens (B, R, D); R is 0 where there are none.
+        patches: (B, N, D) in raster order; with `keep`, (B, K, D) in its order.
+    """
+
+    cls: Tensor | None
+    registers: Tensor
+    patches: Tensor
 
 
 class Encoder(nn.Module):
-    """A network from normalised images (B, 3, S, S) to one embedding per image (B, D).
+    """A network from normalised images (B, 3, H, W) to one embedding per image (B, D).
 
     Attributes:
+        name: As the configuration calls it; for messages.
         embed_dim: D, the length of an embedding.
+        pooling: How `forward` makes an embedding of the maps or tokens.
+        poolings: What `pooling` may be.
+        grid: With tokens or patches: their rows and columns in an image of the size that the
+            encoder was built for. With tokens, an image of H x W px has H // patch_size rows and
+            W // patch_size columns.
+        patch_size: With tokens or patches: side of one, pixels.
     """
 
+    name: str = "encoder"
     embed_dim: int
+    pooling: Pooling = "auto"
+    grid: tuple[int, int]
+    patch_size: int
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """What `pooling` may be."""
+        return ("auto",)
+
+    @property
+    def map_dim(self) -> int:
+        """Channels of the feature maps, where it gives some."""
+        return self.embed_dim
+
+    @property
+    def num_patches(self) -> int:
+        """N, tokens or patches of an image of the size that the encoder was built for."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether an image's embedding depends on the others of its batch, by batch norm."""
+        return any(isinstance(part, _BatchNorm) for part in self.modules())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as (B, D)."""
+        raise NotImplementedError
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) as feature maps (B, map_dim, h, w), in one pass.
+
+        Where `supports("maps")`; `pool` makes the embedding of them.
+        """
+        raise NotImplementedError
+
+    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
+        """Encode images (B, 3, H, W) as tokens, where `supports("tokens")`.
+
+        Args:
+            images: Normalised; H and W are multiples of `patch_size`.
+            keep: (B, K) int64, the patches to encode, in raster order; all where None. The others
+                cost nothing beyond the patch embedding.
+        """
+        raise NotImplementedError
+
+    def freeze_patch_embedding(self) -> None:
+        """Leave what makes tokens of pixels at its random values, where `supports("tokens")`."""
+        raise NotImplementedError
+
+    def pool(self, features: Tensor | Tokens, pooling: Pooling | None = None) -> Tensor:
+        """Make the embedding (B, D) of what `maps` or `tokens` gave.
+
+        Args:
+            features: Maps (B, map_dim, h, w) or tokens, of all patches or of those kept.
+            pooling: Another one than the encoder's own setting, for probes that compare them.
+
+        Raises:
+            ValueError: the encoder cannot do this pooling.
+        """
+        how = self.pooling if pooling is None else pooling
+        self.check_pooling(how)
+        if how == "auto":
+            return self._pool_auto(features)
+        if how == "class":
+            assert isinstance(features, Tokens) and features.cls is not None, "maps hold no token"
+            return features.cls
+        if isinstance(features, Tokens):
+            return _POOL[how](features.patches, (1,))
+        return _POOL[how](features, (2, 3))
+
+    def _pool_auto(self, features: Tensor | Tokens) -> Tensor:
+        return self.pool(features, "mean")
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this."""
+        return False
+
+    def require(self, feature: Feature, by: str) -> None:
+        """Refuse to go on with an encoder that does not give what somebody needs.
+
+        Args:
+            feature: What is needed.
+            by: Who needs it, as key and value: method.name=mae.
+
+        Raises:
+            ValueError: with what it lacks and which encoders have it.
+        """
+        if self.supports(feature):
+            return
+        if feature == "trainable_maps" and not self.supports("maps"):
+            feature = "maps"
+        lack, remedy = _LACKING[feature]
+        raise ValueError(f"encoder.name={self.name} {lack}; {by} needs that: {remedy}")
+
+    def use_pooling(self, pooling: Pooling) -> None:
+        """Choose how `forward` makes embeddings.
+
+        Raises:
+            ValueError: the encoder cannot do this pooling.
+        """
+        self.check_pooling(pooling)
+        self.pooling = pooling
+
+    def check_pooling(self, pooling: Pooling) -> None:
+        """Refuse a pooling that the encoder cannot do.
+
+        Raises:
+            ValueError: with those that it can.
+        """
+        if pooling not in self.poolings:
+            why = ", which has no class token" if pooling == "class" else ""
+            raise ValueError(
+                f"encoder.pooling={pooling} cannot be done by encoder.name={self.name}{why}: "
+                f"choose one of {', '.join(self.poolings)}"
+            )
+
+
+_GEM_POWER = 3
+_GEM_FLOOR = 1e-6
+
+
+def _mean(places: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return places.mean(dim=dims)
+
+
+def _max(places: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return places.amax(dim=dims)
+
+
+def _gem(places: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Average the third powers of what is positive (generalised mean, arXiv:1711.02512)."""
+    powers = places.float().clamp(min=_GEM_FLOOR).pow(_GEM_POWER)
+    return powers.mean(dim=dims).pow(1 / _GEM_POWER).to(places.dtype)
+
+
+_POOL: dict[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = {
+    "mean": _mean,
+    "max": _max,
+    "gem": _gem,
+}

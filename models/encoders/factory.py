@@ -5,18 +5,39 @@ cluster that reads a configuration would pay it.
 """
 
 import difflib
-import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from augment.frozen import Frozen
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Pooling
 
 _TORCHVISION = "torchvision:"
-_ON_HUB = re.compile(r"^(hf[-_]hub:)?timm/")  # timm's models as they are named there
 _SMALL = ("resnet18_small", "vit_tiny_small", "amdim")
 _DEFAULT_WIDTH = 64
+_HUB_PREFIXES = ("hf-hub:timm/", "hf_hub:timm/", "timm/")
+
+
+def architecture(name: str) -> str:
+    """Reduce a name under which timm's weights are published to that of their network.
+
+    Args:
+        name: Such as "timm/vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/resnet50.a1_in1k" or
+            "resnet50.a1_in1k"; any other name is returned as it is.
+    """
+    if name.startswith(_TORCHVISION):
+        return name
+    for prefix in _HUB_PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.partition(".")[0]
+
+
+def weights_left_out(name: str) -> str | None:
+    """Say in a line that a name asks for weights, which are not loaded; None where it does not."""
+    network = architecture(name)
+    if network == name:
+        return None
+    return f"encoder.name={name}: no weights are loaded, {network} starts from random ones"
 
 
 class EncoderConfig(Frozen):
@@ -24,8 +45,8 @@ class EncoderConfig(Frozen):
 
     name: str = Field(
         default="resnet18_small",
-        description="resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of two), a timm "
-        "name, or torchvision:NAME",
+        description="resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of two), "
+        "a timm name (hub prefix and weights tag are dropped), or torchvision:NAME",
     )
     width: int = Field(
         default=_DEFAULT_WIDTH,
@@ -47,6 +68,11 @@ class EncoderConfig(Frozen):
     patch_stride: int | None = Field(
         default=None, ge=1, description="from one patch to the next, px; null: half of patch_size"
     )
+    pooling: Pooling = Field(
+        default="auto",
+        description="how an image's places become its embedding: mean, max or gem (mean of third powers) of the "
+        "feature map or patch tokens, class (a transformer's class token); auto: the encoder's own way",
+    )
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
@@ -65,14 +91,12 @@ class EncoderConfig(Frozen):
     def _known(cls, name: str) -> str:
         if name in _SMALL:
             return name
-        name = _ON_HUB.sub("", name)
-        from models.encoders.library import is_timm_name, timm_names, torchvision_names
+        from models.encoders.library import timm_names, torchvision_names
 
         if name.startswith(_TORCHVISION):
             known = [_TORCHVISION + candidate for candidate in torchvision_names()]
-        elif is_timm_name(name):
-            return name
         else:
+            name = architecture(name)
             known = [*_SMALL, *timm_names()]
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(_SMALL)
@@ -110,12 +134,21 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         The encoder in training mode, on the CPU.
 
     Raises:
-        ValueError: the image size does not suit the encoder.
+        ValueError: the image size does not suit the encoder, or it cannot do the pooling.
     """
+    encoder = _build(config, image_size)
+    encoder.name = config.name
+    encoder.use_pooling(config.pooling)
+    return encoder
+
+
+def _build(config: EncoderConfig, image_size: int) -> Encoder:
     if config.patch_size is not None:
         from models.encoders.patch_grid import PatchGridEncoder
 
-        of_patch = config.model_copy(update={"patch_size": None, "patch_stride": None})
+        of_patch = config.model_copy(
+            update={"patch_size": None, "patch_stride": None, "pooling": "auto"}
+        )
         stride = config.patch_stride or config.patch_size // 2
         return PatchGridEncoder(
             build_encoder(of_patch, config.patch_size), image_size, config.patch_size, stride

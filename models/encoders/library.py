@@ -1,5 +1,6 @@
 """Encoders of timm and torchvision, with random weights and without their classifiers."""
 
+from functools import cached_property
 from typing import Any
 
 import timm
@@ -9,21 +10,34 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models._api import get_model, list_models
 
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Feature, Pooling
 from models.encoders.vit import VisionTransformerEncoder
 
 _TIMM_VIT_MODULES = ("vision_transformer", "deit")
 _TORCHVISION_CLASSIFIERS = ("fc", "classifier", "heads", "head")
 # In training these return a tuple with auxiliary class scores.
 _TORCHVISION_EXCLUDED = {"googlenet", "inception_v3"}
+# What networks raise that have no maps, or have them under other names.
+_NO_MAPS = (
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    AssertionError,
+    TypeError,
+    IndexError,
+)
 
 
-class PooledEncoder(Encoder):
+class LibraryEncoder(Encoder):
     """Any network whose output, once flattened, is the embedding.
+
+    With a pooling other than auto the embedding is made of the feature maps; what the network has
+    beyond them is then frozen, as no gradient reaches it.
 
     Args:
         network: Takes (B, 3, S, S); returns (B, D) or (B, D, 1, 1).
-        image_size: Side of the images, pixels; the embedding's length is found by embedding one blank image.
+        image_size: Side of the images, pixels; the embedding's length is found by embedding one
+            blank image.
         name: The encoder's name, for messages.
 
     Raises:
@@ -33,34 +47,129 @@ class PooledEncoder(Encoder):
     def __init__(self, network: nn.Module, image_size: int, name: str) -> None:
         super().__init__()
         self.network = network
-        self.embed_dim = self._probe_embed_dim(image_size, name)
+        self.image_size = image_size
+        self.name = name
+        self.embed_dim = self._find_embed_dim()
 
-    def _probe_embed_dim(self, image_size: int, name: str) -> int:
-        self.eval()  # batch norm would refuse one value per channel, and would keep it
+    def _find_embed_dim(self) -> int:
         try:
-            with torch.no_grad():
-                return int(self(torch.zeros(1, 3, image_size, image_size)).shape[1])
+            return int(self._try(self.forward, self._blank()).shape[1])
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"encoder.name={name} cannot take images of {image_size} px ({error}); change views.size"
+                f"encoder.name={self.name} cannot take images of {self.image_size} px ({error}); "
+                "change views.size"
             ) from error
-        finally:
-            self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) as (B, D)."""
+        if self.pooling != "auto":
+            return self.pool(self.maps(images))
         features: Tensor = self.network(images)
         return features.flatten(1)  # (B, D)
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """Those over the places of the map, where the network has one."""
+        return ("auto", "mean", "max", "gem") if self.supports("maps") else ("auto",)
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this: maps, and whether the embedding is made of them."""
+        if feature == "trainable_maps":
+            return self.supports("maps") and (self.pooling != "auto" or self._averages_its_maps)
+        return feature == "maps" and self.map_dim > 0
+
+    def use_pooling(self, pooling: Pooling) -> None:
+        """Choose how `forward` makes embeddings, once, before anything is trained."""
+        super().use_pooling(pooling)
+        if pooling != "auto":
+            self.embed_dim = self.map_dim
+            self._freeze_beyond_maps()
+
+    @cached_property
+    def map_dim(self) -> int:
+        """Channels of the feature maps; 0 where the network gives none."""
+        try:
+            maps = self._try(self.maps, self._blank())
+        except _NO_MAPS:
+            return 0
+        return maps.shape[1] if maps.ndim == 4 else 0
+
+    @cached_property
+    def _averages_its_maps(self) -> bool:
+        """Whether the network's own embedding is the mean of its maps, tried on noise."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(1, 3, self.image_size, self.image_size, generator=generator)
+        mean = self._try(self.maps, noise).mean(dim=(2, 3))
+        embedding = self._try(self.forward, noise)
+        return mean.shape == embedding.shape and torch.allclose(
+            mean, embedding, rtol=1e-3, atol=1e-4
+        )
+
+    def _freeze_beyond_maps(self) -> None:
+        """Freeze what the maps do not depend on: data-parallel training waits for its gradient."""
+        parameters = [each for each in self.network.parameters() if each.requires_grad]
+        training = self.training
+        self.eval()
+        with torch.enable_grad():
+            total = self.maps(self._blank()).sum()
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        self.train(training)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
+
+    def _blank(self) -> Tensor:
+        device = next(self.network.parameters()).device
+        return torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+
+    @torch.no_grad()
+    def _try(self, function: Any, images: Tensor) -> Tensor:
+        """Call in evaluation mode: batch norm would refuse one value per channel, and keep it."""
+        training = self.training
+        self.eval()
+        try:
+            result: Tensor = function(images)
+            return result
+        finally:
+            self.train(training)
+
+
+class TimmEncoder(LibraryEncoder):
+    """A network of timm other than its plain vision transformer."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images as the network's features before pooling; tokens as the grid they make."""
+        network: Any = self.network
+        if self._has_tokens:
+            last: list[Tensor] = network.forward_intermediates(
+                images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+            )
+            return last[-1]
+        features: Tensor = network.forward_features(images)
+        channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if channels_last else features
+
+    @cached_property
+    def _has_tokens(self) -> bool:
+        network: Any = self.network
+        return self._try(network.forward_features, self._blank()).ndim == 3
+
+
+class TorchvisionEncoder(LibraryEncoder):
+    """A network of torchvision whose classifier was replaced by the identity."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images by what comes before the average pooling."""
+        features = images
+        for name, part in self.network.named_children():
+            if name == "avgpool":
+                return features
+            features = part(features)
+        raise NotImplementedError(f"{self.name} has no pooling of a name of its own")
 
 
 def timm_names() -> list[str]:
     """Architectures of timm, without pretrained tags."""
     return timm.list_models()
-
-
-def is_timm_name(name: str) -> bool:
-    """Whether timm knows the architecture; a pretrained tag after a dot is allowed and has no effect."""
-    return bool(timm.is_model(name))
 
 
 def timm_encoder(name: str, image_size: int) -> Encoder:
@@ -69,7 +178,7 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
     Raises:
         ValueError: the image size does not suit the network.
     """
-    if timm.models.is_model_in_modules(name.partition(".")[0], _TIMM_VIT_MODULES):
+    if timm.models.is_model_in_modules(name, _TIMM_VIT_MODULES):
         vit = timm.create_model(
             name,
             pretrained=False,
@@ -86,7 +195,7 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
     size: dict[str, Any] = (
         {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     )
-    return PooledEncoder(
+    return TimmEncoder(
         timm.create_model(name, pretrained=False, num_classes=0, **size), image_size, name
     )
 
@@ -113,4 +222,4 @@ def torchvision_encoder(name: str, image_size: int) -> Encoder:
     network = get_model(name, weights=None, **size)
     classifier = next(part for part in _TORCHVISION_CLASSIFIERS if hasattr(network, part))
     setattr(network, classifier, nn.Identity())
-    return PooledEncoder(network, image_size, f"torchvision:{name}")
+    return TorchvisionEncoder(network, image_size, f"torchvision:{name}")

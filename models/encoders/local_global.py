@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Feature, Tokens
 
 _DEPTH = 3  # convolutions of a stage
 _SMALLEST = 16
@@ -20,7 +20,7 @@ class LocalGlobalEncoder(Encoder):
         width: Channels w of the first stage; local features have 4w, the embedding 8w.
 
     Attributes:
-        local_dim: 4w.
+        local_dim: 4w, channels of both grids of local features.
 
     Raises:
         ValueError: the grids do not come out at 7 and 5 for this size.
@@ -33,7 +33,8 @@ class LocalGlobalEncoder(Encoder):
             raise ValueError(
                 f"views.size must be 16, 32, 64, 128 or 256 for encoder.name=amdim, got {image_size}"
             )
-        self.local_dim, self.embed_dim = 4 * width, 8 * width
+        self.local_dim = 4 * width
+        self.embed_dim = 8 * width
         stages = [_stage(3, width, kernel=3, stride=1)]  # S - 2
         channels = width
         for kernel in [4] * halvings + [2]:  # to half: 30, 14 and at last 7
@@ -50,15 +51,36 @@ class LocalGlobalEncoder(Encoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def feature_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode images (B, 3, S, S) as maps (B, 4w, 7, 7), (B, 4w, 5, 5) and (B, 8w, 1, 1)."""
+    @property
+    def map_dim(self) -> int:
+        """Channels of the feature maps: 4w."""
+        return self.local_dim
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this: maps, and grids at three scales."""
+        return feature in ("maps", "scales")
+
+    def scales(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode images (B, 3, S, S) as maps (B, 4w, 7, 7), (B, 4w, 5, 5) and (B, 8w, 1, 1).
+
+        The last one, flattened, is the embedding.
+        """
         of_7 = self.to_7(images)
         of_5 = self.to_5(of_7)
         return of_7, of_5, self.to_1(of_5)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, S, S) as the last local features (B, 4w, 5, 5)."""
+        of_5: Tensor = self.to_5(self.to_7(images))
+        return of_5
+
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, S, S) as (B, 8w): the global features."""
-        return self.feature_maps(images)[-1].flatten(1)
+        return self.pool(self.maps(images))
+
+    def _pool_auto(self, features: Tensor | Tokens) -> Tensor:
+        embedding: Tensor = self.to_1(features).flatten(1)
+        return embedding
 
 
 class _Pointwise(nn.Module):

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Feature, Pooling
 
 
 class PatchGridEncoder(Encoder):
-    """Encodes every patch of a grid by itself; the embedding of an image is the mean over its patches.
+    """Encodes every patch of a grid by itself; the embedding is the mean over the patches.
 
     So a whole image is embedded by what was trained, on what it was trained on: patches of one size, padded at their
     own borders. CPC evaluates its features pooled alike.
@@ -17,8 +17,7 @@ class PatchGridEncoder(Encoder):
         patch_size: Side p of a patch, pixels.
         stride: From one patch to the next, pixels; half of `patch_size` overlaps them by half.
 
-    Attributes:
-        grid: Patches along each side: 7 where a patch has a quarter of the image's side and overlaps by half.
+    The grid is 7 x 7 where a patch has a quarter of the image's side and overlaps by half.
 
     Raises:
         ValueError: the patches do not cover the image to its border.
@@ -36,21 +35,35 @@ class PatchGridEncoder(Encoder):
         self.patch_encoder = patch_encoder
         self.patch_size = patch_size
         self.stride = stride
-        self.grid = (image_size - patch_size) // stride + 1
+        side = (image_size - patch_size) // stride + 1
+        self.grid = (side, side)
         self.embed_dim = patch_encoder.embed_dim
 
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """Those over the patches; a patch is embedded by its encoder's own pooling."""
+        return ("auto", "mean", "max", "gem")
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this: patches, whose embeddings make the map."""
+        return feature in ("maps", "trainable_maps", "patches")
+
     def cut(self, images: Tensor) -> Tensor:
-        """Cut images (B, 3, S, S) into patches (B, G, G, 3, p, p), row by row."""
+        """Cut images (B, 3, H, W) into patches (B, h, w, 3, p, p), row by row."""
         patches = images.unfold(2, self.patch_size, self.stride).unfold(
             3, self.patch_size, self.stride
         )
         return patches.permute(0, 2, 3, 1, 4, 5)
 
     def encode(self, patches: Tensor) -> Tensor:
-        """Encode patches (B, G, G, 3, p, p), all as one batch, as (B, G, G, D)."""
+        """Encode patches (B, h, w, 3, p, p), all as one batch, as (B, h, w, D)."""
         features: Tensor = self.patch_encoder(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
         return features
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) as one embedding a patch (B, D, h, w)."""
+        return self.encode(self.cut(images)).permute(0, 3, 1, 2)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, 3, S, S) as (B, D)."""
-        return self.encode(self.cut(images)).mean(dim=(1, 2))
+        """Embed images (B, 3, H, W) as (B, D)."""
+        return self.pool(self.maps(images))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Feature, Pooling
 
 _BLOCKS_PER_STAGE = 2
 _WIDTH_FACTORS = (1, 2, 4, 8)
@@ -17,7 +17,7 @@ _WIDTH_FACTORS = (1, 2, 4, 8)
 class ResNetSmall(Encoder):
     """ResNet-18 that keeps the resolution of a small image: 3x3 stem of stride 1 and no max-pool.
 
-    The feature map is S/8 px wide at the end (4 x 4 for 32 px); the embedding is its spatial mean.
+    The feature map is S/8 px wide at the end (4 x 4 for 32 px); by itself the embedding is its mean.
 
     Args:
         width: Channels w of the first stage; the stages have w, 2w, 4w and 8w. 64 is the usual ResNet-18, 16 trains
@@ -53,14 +53,23 @@ class ResNetSmall(Encoder):
                     (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5,
                 )
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, S, S) as the map (B, 8 * width, S/8, S/8) whose mean is the embedding."""
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """Those over the places of the map."""
+        return ("auto", "mean", "max", "gem")
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this: maps, of which the embedding is made."""
+        return feature in ("maps", "trainable_maps")
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) as the last stage's map (B, 8 * width, H/8, W/8)."""
         features: Tensor = self.stages(self.stem(images))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, 3, S, S) as (B, 8 * width)."""
-        return self.feature_map(images).mean(dim=(2, 3))  # (B, D)
+        """Embed images (B, 3, H, W) as (B, 8 * width)."""
+        return self.pool(self.maps(images))
 
 
 class ChannelScale(nn.Module):

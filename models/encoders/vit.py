@@ -5,27 +5,27 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.blocks.positions import sincos_positions
-from models.encoders.encoder import Encoder
+from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
 
 
 class VisionTransformerEncoder(Encoder):
     """A timm VisionTransformer that can also encode a subset of its patches.
 
-    Positions are the fixed 2-D sines and cosines of MAE and MoCo v3 (arXiv:2111.06377, arXiv:2104.02057), for every
-    method: small corpora do not teach them, and an encoder is then the same network under every objective.
+    Positions are the fixed 2-D sines and cosines of MAE and MoCo v3 (arXiv:2111.06377,
+    arXiv:2104.02057), for every method: small corpora do not teach them, and an encoder is then the
+    same network under every objective.
 
-    The embedding is the mean of the patch tokens after the last layer norm, not the class token: no objective here
-    trains a class token directly, so under MAE it carries whatever attention left in it, while the patch tokens are
-    what the decoder reads. Where the network has a class token it takes part in attention and is dropped at the end.
+    By itself (`pooling` auto) it embeds by the mean of the patch tokens after the last layer norm,
+    not by the class token: few objectives train a class token directly, so under MAE it carries
+    whatever attention left in it, while the patch tokens are what the decoder reads. Where the
+    network has a class token it takes part in attention and is dropped at the end.
 
-    Images of another size than the encoder was built for, a multiple of the patch size, get interpolated positions.
+    Images of another size than the encoder was built for, a multiple of the patch size, get
+    interpolated positions.
 
     Args:
-        vit: The network, without classifier, with its last layer norm before pooling (`fc_norm=False`).
-
-    Attributes:
-        patch_size: Side of a patch, pixels.
-        num_patches: N, patches of an image.
+        vit: The network, without classifier, with its last layer norm before pooling
+            (`fc_norm=False`).
     """
 
     def __init__(self, vit: VisionTransformer) -> None:
@@ -33,45 +33,59 @@ class VisionTransformerEncoder(Encoder):
         self.vit = vit
         vit.attn_pool = None  # type: ignore[assignment]  # unused parameters would stop data-parallel training
         self.embed_dim = vit.embed_dim
-        self.patch_size: int = vit.patch_embed.patch_size[0]
-        self.num_patches: int = vit.patch_embed.num_patches
+        self.patch_size = vit.patch_embed.patch_size[0]
+        self.grid = vit.patch_embed.grid_size
         self._fix_positions()
 
     def _fix_positions(self) -> None:
         if self.vit.pos_embed is None:
             return
-        positions = torch.zeros_like(
-            self.vit.pos_embed
-        )  # (1, P + N, D); prefix tokens have no place in the image
-        positions[0, -self.num_patches :] = sincos_positions(
-            self.vit.patch_embed.grid_size, self.embed_dim
-        )
+        # (1, P + N, D); prefix tokens have no place in the image
+        positions = torch.zeros_like(self.vit.pos_embed)
+        positions[0, -self.num_patches :] = sincos_positions(self.grid, self.embed_dim)
         self.vit.pos_embed = nn.Parameter(positions, requires_grad=False)
 
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """Those over the patch tokens, and the class token where there is one."""
+        over_patches: tuple[Pooling, ...] = ("auto", "mean", "max", "gem")
+        return (*over_patches, "class") if self.vit.has_class_token else over_patches
+
+    def supports(self, feature: Feature) -> bool:
+        """Tell whether the encoder gives this: tokens and maps; the class token is in no map."""
+        if feature == "trainable_maps":
+            return self.pooling != "class"
+        return feature in ("maps", "tokens")
+
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, 3, S, S) as (B, D)."""
-        return self.patch_tokens(images).mean(dim=1)
+        """Embed images (B, 3, H, W) as (B, D)."""
+        return self.pool(self.tokens(images))
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, S, S) as layer-normalised patch tokens (B, N, D), in raster order."""
-        tokens: Tensor = self.vit.forward_features(images)  # (B, P + N, D)
-        return tokens[:, self.vit.num_prefix_tokens :]
+    def maps(self, images: Tensor) -> Tensor:
+        """Encode images as the grid of their patch tokens (B, D, h, w)."""
+        grid = [side // self.patch_size for side in images.shape[2:]]
+        maps: Tensor = self.tokens(images).patches.transpose(1, 2).unflatten(2, grid)
+        return maps
 
-    def visible_tokens(self, images: Tensor, keep: Tensor) -> Tensor:
-        """Encode only the patches in `keep`; the others cost nothing beyond the patch embedding.
-
-        Args:
-            images: (B, 3, S, S) float, normalised.
-            keep: (B, K) int64 indices of the visible patches in raster order.
-
-        Returns:
-            Layer-normalised tokens of the visible patches (B, K, D), in the order of `keep`.
-        """
+    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
+        """Encode images (B, 3, H, W), or only the patches at `keep` (B, K), as tokens."""
         vit, num_prefix = self.vit, self.vit.num_prefix_tokens
-        # timm's own step, private as it is: it alone knows where class, register and distillation tokens stand.
-        tokens = vit._pos_embed(vit.patch_embed(images))  # (B, P + N, D)
-        index = keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])  # (B, K, D)
-        visible = tokens[:, num_prefix:].gather(1, index)  # (B, K, D)
-        tokens = torch.cat([tokens[:, :num_prefix], visible], dim=1)  # (B, P + K, D)
-        encoded: Tensor = vit.norm(vit.blocks(vit.norm_pre(tokens)))
-        return encoded[:, num_prefix:]  # (B, K, D)
+        if keep is None:
+            encoded: Tensor = vit.forward_features(images)  # (B, P + N, D)
+        else:
+            # timm's own step, private as it is: it alone knows where the prefix tokens stand.
+            tokens = vit._pos_embed(vit.patch_embed(images))  # (B, P + N, D)
+            index = keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])  # (B, K, D)
+            visible = tokens[:, num_prefix:].gather(1, index)  # (B, K, D)
+            tokens = torch.cat([tokens[:, :num_prefix], visible], dim=1)  # (B, P + K, D)
+            encoded = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+        num_class = int(vit.has_class_token)
+        return Tokens(
+            cls=encoded[:, 0] if num_class else None,
+            registers=encoded[:, num_class:num_prefix],
+            patches=encoded[:, num_prefix:],
+        )
+
+    def freeze_patch_embedding(self) -> None:
+        """Leave the patch embedding at its random values."""
+        self.vit.patch_embed.requires_grad_(False)

@@ -6,7 +6,7 @@ the encoder makes it cheap. It cheats where the loss also counts visible patches
 texture where the targets are raw pixels: hence each patch is normalised by its own mean and deviation.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,11 +17,9 @@ from augment.recipe import CropGroup, Views
 from models.blocks.patchify import patchify, unpatchify
 from models.blocks.token_decoder import TokenDecoder
 from models.collectives import global_mean
+from models.encoders.encoder import Tokens
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
-
-if TYPE_CHECKING:
-    from models.encoders.vit import VisionTransformerEncoder
 
 _GROUP = "global_crops"
 _VARIANCE_FLOOR = 1e-6
@@ -60,14 +58,13 @@ class MAE(Method):
     """ViT encoder on the visible patches, decoder, and squared error on the hidden ones.
 
     Raises:
-        ValueError: the encoder is no vision transformer.
+        ValueError: the encoder gives no patch tokens.
     """
 
     Config: ClassVar[type[MethodConfig]] = MAEConfig
     small: ClassVar[MethodConfig] = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
     accumulates: ClassVar[bool] = True
-    encoder: "VisionTransformerEncoder"
 
     @staticmethod
     def default_views(size: int) -> Views:
@@ -77,17 +74,11 @@ class MAE(Method):
     def __init__(
         self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
-        from models.encoders.vit import VisionTransformerEncoder
-
         super().__init__(config, encoder_config, views, seed)
-        if not isinstance(self.encoder, VisionTransformerEncoder):
-            raise ValueError(
-                f"encoder.name={encoder_config.name} cannot leave out hidden patches; method.name=mae needs a vision "
-                "transformer such as vit_tiny_small or vit_base_patch16_224"
-            )
+        self.encoder.require("tokens", by="method.name=mae")
         self.mask_ratio = config.mask_ratio
         self.norm_pixels = config.norm_pixels
-        self.grid: tuple[int, int] = self.encoder.vit.patch_embed.grid_size
+        self.grid = self.encoder.grid
         self.patch_size = self.encoder.patch_size
         self.decoder = TokenDecoder(
             self.encoder.embed_dim,
@@ -105,7 +96,7 @@ class MAE(Method):
             loss: Squared error per pixel of the hidden patches, mean over the valid samples of all workers, scaled so
                 that the average over workers is that mean. With `norm_pixels` in units of each patch's variance, where
                 predicting every patch's mean gives about 1; else in units of the normalised image.
-            embedding: Mean of the visible patches' tokens (B, D), detached; rows of invalid samples included.
+            embedding: Of the visible patches (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
         mask, visible, prediction = self._predict(images, batch)
@@ -114,7 +105,7 @@ class MAE(Method):
         per_sample = (error * mask).sum(dim=1) / mask.sum(dim=1)  # (B,)
         return {
             "loss": global_mean(per_sample, batch["valid"]),
-            "embedding": visible.detach().mean(dim=1),
+            "embedding": self.encoder.pool(visible).detach(),
         }
 
     @torch.no_grad()
@@ -137,8 +128,8 @@ class MAE(Method):
             shown["painted"] = self.to_rgb(unpatchify(painted, self.grid, self.patch_size))
         return shown
 
-    def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask (B, N) bool, visible tokens (B, K, D) and predicted patches (B, N, 3 * patch_size^2)."""
+    def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tokens, Tensor]:
+        """Predict all patches; the mask (B, N) bool, visible tokens and (B, N, 3 * patch_size^2)."""
         keep, mask = random_mask(
             self.encoder.num_patches,
             self.mask_ratio,
@@ -146,8 +137,8 @@ class MAE(Method):
             epoch=batch["epoch"],
             sample_id=batch["sample_id"],
         )
-        visible = self.encoder.visible_tokens(images, keep)
-        return mask, visible, self.decoder(visible, keep)
+        visible = self.encoder.tokens(images, keep)
+        return mask, visible, self.decoder(visible.patches, keep)
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Target patches (B, N, 3 * patch_size^2) float32, and what was subtracted and divided out, (B, N, 1) each."""

@@ -61,7 +61,7 @@ def test_knowing_nothing_costs_the_log_of_the_candidates_of_three_tasks() -> Non
 def test_exchanging_the_views_changes_nothing_but_the_drawn_places() -> None:
     method, batch = build(), make_batch("amdim")
     method.eval()
-    of_7, _, of_1 = method.encoder.feature_maps(batch["views"]["global_crops"].flatten(0, 1))
+    of_7, _, of_1 = method.encoder.scales(batch["views"]["global_crops"].flatten(0, 1))
     local, whole = (
         method.heads[0](of_7).unflatten(0, (2, -1)),
         method.heads[2](of_1).unflatten(0, (2, -1))[:, :, 0],
@@ -94,7 +94,7 @@ def test_a_place_sees_a_known_square_of_the_image_and_the_last_one_everything(
     encoder = build_encoder(EncoderConfig(name="amdim", width=8), size).eval()
     assert isinstance(encoder, LocalGlobalEncoder)
     images = torch.randn(4, 3, size, size, requires_grad=True)
-    maps = encoder.feature_maps(images)
+    maps = encoder.scales(images)
     assert [features.shape[1:] for features in maps] == [(32, 7, 7), (32, 5, 5), (64, 1, 1)]
     for features, place, side in ((maps[0], 3, of_7), (maps[1], 2, of_5), (maps[2], 0, size)):
         (gradient,) = torch.autograd.grad(

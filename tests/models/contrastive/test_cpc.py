@@ -110,7 +110,7 @@ def test_no_batch_norm_is_anywhere(norm: str) -> None:
     [
         (
             EncoderConfig(name="resnet18_small", width=8),
-            r"encoder\.patch_size must be set .* 8 for views\.size=16",
+            r"does not encode patches.*method\.name=cpc needs that: set encoder\.patch_size",
         ),
         (
             EncoderConfig(name="resnet18_small", width=8, patch_size=8),

@@ -27,7 +27,7 @@ def build(encoder: EncoderConfig = ENCODERS[0], size: int = SIZE, **settings: fl
 def test_loss_is_each_place_of_the_other_last_map_from_one_drawn_place_by_a_loop() -> None:
     method, batch = build(cost=0.1, clip=5.0), make_batch("yadim")
     batch["valid"][4] = False
-    features = method.encoder.feature_map(batch["views"]["global_crops"].flatten(0, 1))  # type: ignore[operator]
+    features = method.encoder.maps(batch["views"]["global_crops"].flatten(0, 1))
     places = method.head(features).unflatten(0, (2, -1)).detach()
     total = []
     for view in (0, 1):
@@ -72,16 +72,39 @@ def test_views_undergo_what_cpc_v2_and_amdim_change() -> None:
     assert changes == of_cpc | set(AMDIM.default_views(SIZE).groups["global_crops"].changes())
 
 
-def test_a_convolutional_network_of_timm_is_taken_as_it_is() -> None:
-    method = build(EncoderConfig(name="resnet10t"), 64)
+@pytest.mark.parametrize(
+    ("name", "embed_dim"),
+    [("resnet10t", 512), ("torchvision:resnet18", 512), ("vit_tiny_patch16_224", 192)],
+)
+def test_any_encoder_that_embeds_by_its_map_is_taken_as_it_is(name: str, embed_dim: int) -> None:
+    method = build(EncoderConfig(name=name), 64)
     images = torch.randn(2, 2, 3, 64, 64)
     batch = make_batch("yadim")
     small = {key: value[:2] for key, value in batch.items() if key != "views"}
     out = method({"views": {"global_crops": images}, **small})  # type: ignore[typeddict-item]
-    assert out["embedding"].shape == (2, 512) and out["loss"].isfinite()
+    assert out["embedding"].shape == (2, embed_dim) and out["loss"].isfinite()
+    out["loss"].backward()
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_small", "torchvision:resnet18", "amdim"])
-def test_an_encoder_without_such_a_map_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"encoder\.name={name} has no last feature map"):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("convnext_atto", r"embeds by more than its feature maps.*set encoder\.pooling=mean"),
+        ("amdim", r"embeds by more than its feature maps.*take resnet18_small"),
+        ("torchvision:densenet121", "gives no feature maps"),
+    ],
+)
+def test_an_encoder_of_which_the_maps_would_train_only_a_part_is_refused(
+    name: str, remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"encoder\.name={name} {remedy}"):
         build(EncoderConfig(name=name), 32)
+
+
+def test_with_a_pooling_over_the_map_the_rest_of_a_network_stands_by_frozen() -> None:
+    encoder = build(EncoderConfig(name="convnext_atto", pooling="mean"), 64).encoder
+    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
+    assert frozen == {"network.head.norm.weight", "network.head.norm.bias"}
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoder(images), encoder.maps(images).mean(dim=(2, 3)))

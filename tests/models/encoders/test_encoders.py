@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoders.encoder import Encoder
-from models.encoders.factory import EncoderConfig, build_encoder
+from models.encoders.factory import EncoderConfig, build_encoder, weights_left_out
 from models.encoders.resnet_small import ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder
 
@@ -75,11 +75,36 @@ def test_unknown_name_is_refused_with_the_nearest_ones(name: str, nearest: str) 
         EncoderConfig(name=name)
 
 
-@pytest.mark.parametrize("prefix", ["timm/", "hf-hub:timm/", "hf_hub:timm/"])
-@pytest.mark.parametrize("tag", ["", ".augreg_in21k"])
-def test_a_name_as_timm_s_hub_writes_it_is_the_architecture(prefix: str, tag: str) -> None:
-    plain = EncoderConfig(name=f"vit_tiny_patch16_224{tag}")
-    assert EncoderConfig(name=f"{prefix}vit_tiny_patch16_224{tag}") == plain
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224"),
+        ("hf-hub:timm/resnet50.a1_in1k", "resnet50"),
+        ("hf_hub:timm/convnext_atto.d2_in1k", "convnext_atto"),
+        ("timm/resnet50", "resnet50"),
+        ("resnet10t.c3_in1k", "resnet10t"),
+    ],
+)
+def test_a_name_under_which_weights_are_published_is_that_of_their_network_and_said_so(
+    name: str, network: str
+) -> None:
+    assert EncoderConfig(name=name) == EncoderConfig(name=network)
+    assert weights_left_out(name) == (
+        f"encoder.name={name}: no weights are loaded, {network} starts from random ones"
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet18_small", "resnet50", "torchvision:resnet18"])
+def test_a_plain_name_asks_for_no_weights(name: str) -> None:
+    assert EncoderConfig(name=name).name == name
+    assert weights_left_out(name) is None
+
+
+def test_a_published_name_of_an_unknown_network_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"vit_tinny_patch16_224 is not known.*vit_tiny_patch16_224"
+    ):
+        EncoderConfig(name="timm/vit_tinny_patch16_224.augreg_in21k")
 
 
 def test_names_that_would_be_fetched_from_a_hub_are_refused() -> None:

@@ -9,7 +9,6 @@ from augment.masking import random_mask
 from augment.recipe import CropGroup
 from models.blocks.patchify import patchify, unpatchify
 from models.encoders.factory import EncoderConfig
-from models.encoders.vit import VisionTransformerEncoder
 from models.masked.mae import MAE, MAEConfig
 from models.method import Batch
 from models.registry import build_method
@@ -131,9 +130,9 @@ def test_visible_tokens_with_nothing_hidden_are_the_patch_tokens() -> None:
         images = tiles(2, size)
         keep = torch.arange(encoder.num_patches).expand(2, -1)
         torch.testing.assert_close(
-            encoder.visible_tokens(images, keep), encoder.patch_tokens(images)
+            encoder.tokens(images, keep).patches, encoder.tokens(images).patches
         )
-        torch.testing.assert_close(encoder(images), encoder.patch_tokens(images).mean(dim=1))
+        torch.testing.assert_close(encoder(images), encoder.tokens(images).patches.mean(dim=1))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_visible_tokens_with_nothing_hidden_are_the_patch_tokens() -> None:
 )
 def test_timm_transformers_train_at_the_size_of_the_views(name: str) -> None:
     method = build(EncoderConfig(name=name), 64)
-    assert isinstance(method.encoder, VisionTransformerEncoder)
+    assert method.encoder.supports("tokens")
     assert method.encoder.num_patches == (64 // method.encoder.patch_size) ** 2
     out = method(make_batch(tiles(2, 64)))
     out["loss"].backward()
@@ -157,7 +156,8 @@ def test_timm_transformers_train_at_the_size_of_the_views(name: str) -> None:
 
 def test_an_encoder_that_cannot_drop_tokens_is_refused_by_name() -> None:
     with pytest.raises(
-        ValueError, match=r"encoder\.name=resnet18_small cannot leave out hidden patches"
+        ValueError,
+        match=r"encoder\.name=resnet18_small gives no patch tokens.*method\.name=mae needs that",
     ):
         build(EncoderConfig(name="resnet18_small", width=8))
 
