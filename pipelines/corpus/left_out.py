@@ -15,6 +15,7 @@ from pipelines.corpus.listed_rows import LEFT_OUT, MESSAGE
 NO_EPOCH = -1  # the index comes before any epoch
 MOST_REASONS = 20  # of a list that people read, or that a version of a manifest holds
 MOST_COUNTED = 2000  # while a corpus is listed: every odd suffix makes a reason of its own
+ROW_GROUP_ROWS = 1 << 15
 OTHERS = "others"
 _KEPT = (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH, schema.MEMBER)
 
@@ -50,6 +51,7 @@ class LeftOut:
         self.counts: Counter[str] = Counter()
         self._run, self._time = run, datetime.now(UTC)
         self._writer = pq.ParquetWriter(path, schema.QUARANTINE)
+        self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> "LeftOut":
         return self
@@ -60,6 +62,7 @@ class LeftOut:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        self._flush()
         self._writer.close()
 
     def add(self, listed: pa.Table) -> None:
@@ -78,4 +81,11 @@ class LeftOut:
             name: pa.repeat(pa.scalar(value, schema.QUARANTINE.field(name).type), rows.num_rows)
             for name, value in constant.items()
         }
-        self._writer.write_table(pa.table(columns, schema=schema.QUARANTINE))
+        self._waiting.append(pa.table(columns, schema=schema.QUARANTINE))
+        if sum(table.num_rows for table in self._waiting) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+        self._waiting = []

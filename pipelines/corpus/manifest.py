@@ -22,6 +22,7 @@ from pipelines import schema
 from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Diff
 from pipelines.corpus.entry import EVERYTHING, Selection
 from pipelines.storage import uris
+from pipelines.storage.parquet_files import open_parquet
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,9 @@ class Manifest:
     def read_left_out(self) -> Iterator[pa.Table]:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
         if self.left_out_table:
-            for batch in _parquet(uris.join(self.uri, self.left_out_table)).iter_batches():
-                yield quarantined(pa.Table.from_batches([batch]))
+            file = open_parquet(uris.join(self.uri, self.left_out_table))
+            for row_group in range(file.num_row_groups):
+                yield quarantined(file.read_row_group(row_group))
 
 
 def quarantined(table: pa.Table) -> pa.Table:
@@ -175,8 +177,7 @@ def quarantined(table: pa.Table) -> pa.Table:
 
 @lru_cache(maxsize=8)
 def _parquet(uri: str) -> pq.ParquetFile:
-    fs, path = uris.arrow_filesystem(uri)
-    return pq.ParquetFile(fs.open_input_file(path))
+    return open_parquet(uri)
 
 
 @lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ import tarfile
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipelines.corpus.file_kinds import (
 from pipelines.storage import uris
 
 READ_AHEAD = 4 << 20  # bytes a request: shards hold hundreds of members in as many
+LARGE_MEMBER = 1 << 20  # the next header behind one is fetched by itself
 COMPRESSED_SHARD = "compressed tar (unpack it to .tar)"
 DAMAGED, BEHIND = "damaged tar", "data behind the end of a tar"
 REPLACED = "replaced by a later member of its name"
@@ -113,6 +114,7 @@ def _all_members(uri: str, size: int, any_name: bool) -> Iterator[Member]:
                     for member in tar:
                         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
                         end = member.offset_data + member.size
+                        _read_ahead(file, member.size)
                         if not member.isdir():
                             yield _member(member, size, file, any_name)
                     _check_end(tar.offset, file)
@@ -126,6 +128,12 @@ def _all_members(uri: str, size: int, any_name: bool) -> Iterator[Member]:
                 left = size - begin
                 yield Member(None, begin, left, "", BEHIND, f"{left:,} bytes that are no tar")
                 return
+
+
+def _read_ahead(file: Any, size: int) -> None:
+    """Fetch many members with one request where they are small, and only headers where they are large."""
+    if cache := getattr(file, "cache", None):  # local files have none
+        cache.blocksize = READ_AHEAD if size < LARGE_MEMBER else tarfile.RECORDSIZE
 
 
 def _member(member: tarfile.TarInfo, size: int, file: IO[bytes], any_name: bool) -> Member:

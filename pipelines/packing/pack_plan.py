@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
+from pipelines.storage.parquet_files import open_parquet
 from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 
 TAR_BLOCK = 512
@@ -113,8 +114,7 @@ class PackPlan:
     """
 
     def __init__(self, uri: str) -> None:
-        fs, path = uris.arrow_filesystem(uri)
-        self._file = pq.ParquetFile(fs.open_input_file(path))
+        self._file = open_parquet(uri)
         self.num_shards: int = self._file.num_row_groups
         self.num_rows: int = self._file.metadata.num_rows
         self.rows_in = int(self._file.schema_arrow.metadata[ROWS_IN])

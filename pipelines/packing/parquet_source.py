@@ -23,6 +23,7 @@ from pipelines.media.contract import BadSample
 from pipelines.packing.pack_plan import SAMPLES
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
+from pipelines.storage.parquet_files import open_parquet, read_table
 from pipelines.stream import quarantine
 
 COLUMNS = ("bytes", "image")  # looked for where the user names none
@@ -85,9 +86,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         for _ in staged.iter_batches(batch_size=None):
             pass
     for item in items:
-        fs, path = uris.arrow_filesystem(uris.join(staging.folder, f"{item['name']}.parquet"))
-        with fs.open_input_file(path) as file:
-            yield pq.read_table(file)
+        yield read_table(uris.join(staging.folder, f"{item['name']}.parquet"))
 
 
 def num_rows(uri: str) -> int:
@@ -100,9 +99,8 @@ def num_rows(uri: str) -> int:
 
 
 def _open(uri: str) -> pq.ParquetFile:
-    fs, path = uris.arrow_filesystem(uri)
     try:
-        return pq.ParquetFile(fs.open_input_file(path))
+        return open_parquet(uri)
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"source.uri: {uri} is no Parquet file: {str(error).splitlines()[0]}"

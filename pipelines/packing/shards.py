@@ -24,6 +24,7 @@ from pipelines.media.decoder import Decoder
 from pipelines.packing.pack_plan import PackPlan
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
+from pipelines.storage.parquet_files import read_table
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
 
@@ -96,13 +97,7 @@ class Pack:
     def listed(self, num_shards: int) -> Iterator[pa.Table]:
         """Yield the samples of all finished shards as a listing would find them."""
         for number in range(num_shards):
-            yield _read(self.done(number)).select(LISTED.names)
-
-
-def _read(uri: str) -> pa.Table:
-    fs, path = uris.arrow_filesystem(uri)
-    with fs.open_input_file(path) as file:
-        return pq.read_table(file)
+            yield read_table(self.done(number)).select(LISTED.names)
 
 
 def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, int]]:

@@ -96,7 +96,10 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Open a URI for libraries that want pyarrow's filesystems (Ray Train's storage, Parquet)."""
+    """Open a URI for libraries that want pyarrow's filesystems, as Ray Train for its storage.
+
+    What it opens is read far ahead: Parquet is opened by `parquet_files`.
+    """
     fs, path = filesystem(uri)
     if is_local(uri):
         return pyarrow.fs.LocalFileSystem(), path
@@ -129,8 +132,10 @@ def size(uri: str) -> int:
 def read_bytes(uri: str) -> bytes:
     """Read a whole small file."""
     fs, path = filesystem(uri)
+    # Else s3fs asks for the size first, to read a large one in pieces.
+    at_once = {"max_concurrency": 1} if is_s3(uri) else {}
     with _named(uri):
-        return bytes(fs.cat_file(path))
+        return bytes(fs.cat_file(path, **at_once))
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:

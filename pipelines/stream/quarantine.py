@@ -15,6 +15,7 @@ from pipelines import schema
 from pipelines.corpus.left_out import most_frequent
 from pipelines.media.contract import BadSample
 from pipelines.storage import uris
+from pipelines.storage.parquet_files import read_table
 
 NUM_TOP_REASONS = 4
 MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
@@ -43,12 +44,8 @@ def read(folder: str) -> list[dict[str, Any]]:
     """Read all parts, each sample once per epoch, ordered by URI."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     for name in uris.list_names(folder):
-        fs, path = uris.arrow_filesystem(uris.join(folder, name))
-        with fs.open_input_file(path) as file:
-            rows |= {
-                (row[schema.EPOCH], row[schema.SAMPLE_ID]): row
-                for row in pq.read_table(file).to_pylist()
-            }
+        part = read_table(uris.join(folder, name)).to_pylist()
+        rows |= {(row[schema.EPOCH], row[schema.SAMPLE_ID]): row for row in part}
     return sorted(rows.values(), key=lambda row: (row[schema.URI], row[schema.EPOCH]))
 
 

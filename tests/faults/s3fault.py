@@ -95,6 +95,7 @@ class FaultProxy:
         rules: What goes wrong.
         endpoint: URL to use instead of the server's.
         requests: Requests by method.
+        sent: Bytes of the bodies of answers, by method of the request.
     """
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
@@ -105,6 +106,7 @@ class FaultProxy:
         self._ready = threading.Event()
         self.rules: list[Rule] = []
         self.requests: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.endpoint = ""
 
     def __enter__(self) -> "FaultProxy":
@@ -156,7 +158,7 @@ class FaultProxy:
                     continue
                 if not upstream:
                     upstream.append(await asyncio.open_connection(*self._upstream, limit=BUFFER))
-                if not await _relay(request, reader, writer, *upstream[0], rule):
+                if not await _relay(request, reader, writer, *upstream[0], rule, self.sent):
                     return
         except (Reset, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             _reset(writer)
@@ -228,6 +230,7 @@ async def _relay(
     up_reader: asyncio.StreamReader,
     up_writer: asyncio.StreamWriter,
     rule: Rule | None,
+    sent: Counter[str],
 ) -> bool:
     """Pass a request on and its answer back; tells whether the connection can go on."""
 
@@ -249,7 +252,7 @@ async def _relay(
             await asyncio.sleep(rule.seconds)
         writer.write(answer.raw)
         if not bodiless:
-            await _pass_body(up_reader, writer, answer, rule)
+            sent[request.words[0]] += await _pass_body(up_reader, writer, answer, rule)
         await writer.drain()
         closing = "close" in answer.headers.get("connection", "") + request.headers.get(
             "connection", ""
@@ -273,7 +276,8 @@ async def _answer(up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 async def _pass_body(
     up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Head, rule: Rule | None
-) -> None:
+) -> int:
+    """Pass a body on; returns its bytes on the wire."""
     action, done = rule.action if rule else "", 0
     async for data in _body(up_reader, answer):
         cut = rule.after - done if rule else 0
@@ -285,6 +289,7 @@ async def _pass_body(
             await writer.drain()
             if rule and action == "slow":
                 await asyncio.sleep(len(piece) / rule.rate)
+    return done
 
 
 async def _spoil(writer: asyncio.StreamWriter, data: bytes, cut: int, rule: Rule) -> bytes:
