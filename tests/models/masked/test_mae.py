@@ -135,6 +135,15 @@ def test_visible_tokens_with_nothing_hidden_are_the_patch_tokens() -> None:
         torch.testing.assert_close(encoder(images), encoder.tokens(images).patches.mean(dim=1))
 
 
+def test_embedding_is_pooled_of_what_was_visible_as_the_encoder_pools() -> None:
+    method = build(EncoderConfig(name="vit_tiny_patch16_224", pooling="class"), 64)
+    batch = make_batch(tiles(2, 64))
+    keep, _ = draw_mask(method, batch)
+    visible = method.encoder.tokens(batch["views"]["global_crops"][0], keep)
+    assert visible.cls is not None
+    torch.testing.assert_close(method(batch)["embedding"], visible.cls.detach())
+
+
 @pytest.mark.parametrize(
     "name",
     [
