@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from augment.generator import ViewGenerator
@@ -18,9 +18,8 @@ from jobs.setup import launch
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
-from jobs.training.run_config import METHOD_HELP, PretrainConfig, build, complete_pretrain
+from jobs.training.run_config import PretrainConfig, build, complete_pretrain, for_method
 from models.method import Batch
-from models.registry import METHODS
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
@@ -86,13 +85,7 @@ class PreviewConfig(PretrainConfig):
 def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any]]:
     """Choose the configuration class of `method.name` and complete the views, as for pretraining."""
     _, completed = complete_pretrain(values)
-    kind = METHODS[completed["method"]["name"]].Config
-    made = create_model(
-        "PreviewConfig",
-        __base__=PreviewConfig,
-        method=(kind, Field(default_factory=kind, description=METHOD_HELP)),
-    )
-    return made, completed
+    return for_method(PreviewConfig, completed["method"]["name"]), completed
 
 
 def preview(config: PreviewConfig) -> dict[str, Any]:

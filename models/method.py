@@ -68,6 +68,8 @@ class Method(nn.Module):
         Config: The class of `config`.
         small: A configuration at which a step takes a moment, for the tests.
         view_groups: The groups of views that it eats; any other is refused.
+        adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
+            `param_groups` gives the discriminator's parameters to the second optimiser.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
         encoder: What ships.
         progress: Fraction of the run's steps made, a float32 scalar in the state dict; `after_step` keeps it. What
@@ -77,6 +79,7 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]]
     small: ClassVar[MethodConfig]
     view_groups: ClassVar[ViewGroups]
+    adversarial: ClassVar[bool] = False
     accumulates: ClassVar[bool]
     encoder: Encoder
     progress: Tensor
@@ -109,7 +112,10 @@ class Method(nn.Module):
 
         Returns:
             "loss" (float32 scalar to minimise), further float scalars to log, and "embedding" (B, D): the encoder's
-            detached output, row i of sample i, for the health metrics.
+            detached output, row i of sample i, for the health metrics. An adversarial method also
+            returns "discriminator_loss". One backward pass minimises their sum, so neither may
+            reach the other's parameters: in "loss" the discriminator is called with its parameters
+            detached (`torch.func.functional_call`), in "discriminator_loss" what it judges is.
         """
         raise NotImplementedError
 
@@ -145,6 +151,12 @@ class Method(nn.Module):
     def param_groups(self) -> list[optim.ParamGroup]:
         """Split the trainable parameters into named optimiser groups, with and without weight decay."""
         return optim.param_groups(self)
+
+
+def total_loss(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return what one backward pass minimises, of what `Method.forward` returned."""
+    loss = outputs["loss"]
+    return loss + outputs["discriminator_loss"] if "discriminator_loss" in outputs else loss
 
 
 def check_views(views: Views, groups: ViewGroups, method: str) -> None:

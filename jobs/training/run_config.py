@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
@@ -14,10 +14,11 @@ from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
 from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
-from models.optim import OptimConfig
+from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, build_method
 from pipelines.stream.plan import Plan
 
+Run = TypeVar("Run", bound="PretrainConfig")
 _DEFAULT_SIZE = 224  # of views, px
 
 
@@ -180,6 +181,8 @@ class PretrainConfig(JobConfig):
         void = [f"method.{name}" for name in keys] + [f"views.groups.{name}" for name in unknown]
         if values.get("accumulate", 1) != 1 and not method.accumulates:
             void.append("accumulate")
+        if not method.adversarial:
+            void.append("optim.discriminator")
         return tuple(void)
 
     def idle(self) -> dict[str, str]:
@@ -254,13 +257,19 @@ METHOD_HELP = (
 
 
 @cache
-def _pretrain_class(method: str) -> type[PretrainConfig]:
-    kind = METHODS[method].Config
-    return create_model(
-        "PretrainConfig",
-        __base__=PretrainConfig,
-        method=(kind, Field(default_factory=kind, description=METHOD_HELP)),
-    )
+def for_method(base: type[Run], name: str) -> type[Run]:
+    """Make the configuration class of a run with a method's own keys.
+
+    Args:
+        base: Of what kind of run.
+        name: The method.
+    """
+    kind = METHODS[name]
+    config = Field(default_factory=kind.Config, description=METHOD_HELP)
+    fields: dict[str, Any] = {"method": (kind.Config, config)}
+    if kind.adversarial:
+        fields["optim"] = (AdversarialOptimConfig, AdversarialOptimConfig())
+    return create_model(base.__name__, __base__=base, **fields)
 
 
 def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dict[str, Any]]:
@@ -281,7 +290,11 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     size = views.get("size", _DEFAULT_SIZE)
     if isinstance(size, int) and size >= 8:
         views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
-    return _pretrain_class(name), {**values, "method": {"name": name, **method}, "views": views}
+    return for_method(PretrainConfig, name), {
+        **values,
+        "method": {"name": name, **method},
+        "views": views,
+    }
 
 
 def build(config: PretrainConfig) -> Method:

@@ -12,14 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from jobs.training import checkpoints
 from jobs.training.health_watch import Look
 from jobs.training.run_config import PretrainConfig, build
-from models import collectives, optim
+from models import collectives
 from models.batch_norm import convert_sync_batch_norm
-from models.method import Batch, Method
+from models.method import Batch, Method, total_loss
+from models.optim import Optimizers
 from pipelines.stream.ledger import Ledger
 
 
 class TrainState:
-    """Everything a checkpoint holds: the method, the optimiser, the step and the ledger of what they have seen."""
+    """Everything a checkpoint holds: the method, the optimisers, the step and the ledger of what they have seen."""
 
     def __init__(
         self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0
@@ -42,9 +43,12 @@ class TrainState:
                 broadcast_buffers=False,
                 find_unused_parameters=config.deterministic,
             )
-        self.peak_lr = lr_scale * optim.peak_lr(config.optim, config.global_batch_size)
-        self.optimizer = optim.build_optimizer(
-            self.method.param_groups(), config.optim, self.peak_lr
+        self.optimizers = Optimizers(
+            self.method,
+            self.method.param_groups(),
+            config.optim,
+            config.global_batch_size,
+            lr_scale,
         )
         self.step = 0
         self.best: dict[str, Any] | None = (
@@ -62,13 +66,17 @@ class TrainState:
                 Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True
             )
         self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.optimizers.load_state_dict(saved)
         self.step, self.best = saved["step"], saved["best"]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain values."""
-        method, optimizer = self.method.state_dict(), self.optimizer.state_dict()
-        return {"step": self.step, "method": method, "optimizer": optimizer, "best": self.best}
+        return {
+            "step": self.step,
+            "method": self.method.state_dict(),
+            "best": self.best,
+            **self.optimizers.state_dict(),
+        }
 
     def keep_best(self, look: Look | None) -> None:
         """Keep the encoder of the healthiest look, where it is to ship; rank 0 alone writes it."""
@@ -88,10 +96,7 @@ class TrainState:
 
     def set_lr(self, num_steps: int) -> float:
         """Set the coming step's learning rate, which is returned, and weight decay."""
-        schedule = self.config.optim
-        return optim.set_schedule(
-            self.optimizer, schedule, step=self.step, num_steps=num_steps, peak=self.peak_lr
-        )
+        return self.optimizers.set_schedule(self.step, num_steps)
 
     def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
         """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""
@@ -99,17 +104,12 @@ class TrainState:
             self.model.require_backward_grad_sync = synchronise
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             outputs: dict[str, Tensor] = self.model(batch)
-        (outputs["loss"] / self.config.accumulate).backward()
+        (total_loss(outputs) / self.config.accumulate).backward()
         return outputs
 
     def update(self, num_steps: int) -> Tensor:
-        """Take the optimiser's step; returns the norm of the gradient before clipping."""
-        limit = self.config.optim.clip_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.method.parameters(), float("inf") if limit is None else limit
-        )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """Take the optimisers' step; returns the norm of the gradient before clipping."""
+        norm = self.optimizers.step()
         self.step += 1
         self.method.after_step(self.step, num_steps)
         return norm

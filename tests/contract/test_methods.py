@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
-from models.method import Batch, Method
+from models.method import Batch, Method, total_loss
 from models.registry import METHODS, build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, build, make_batch
 
@@ -35,7 +35,7 @@ def first_rows(batch: Batch, count: int) -> Batch:
 
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor | None]:
     method.zero_grad()
-    method(batch)["loss"].backward()
+    total_loss(method(batch)).backward()
     return {
         key: parameter.grad
         for key, parameter in method.named_parameters()
@@ -55,7 +55,8 @@ def test_loss_is_a_finite_float32_scalar_and_embedding_is_one_detached_row_a_sam
     )
     assert out["embedding"].shape == (NUM_SAMPLES, method.encoder.embed_dim)
     assert not out["embedding"].requires_grad
-    scalars = {key: value for key, value in out.items() if key not in ("loss", "embedding")}
+    trained = ("loss", "discriminator_loss", "embedding")
+    scalars = {key: value for key, value in out.items() if key not in trained}
     assert all(value.shape == () and not value.requires_grad for value in scalars.values())
 
 
@@ -112,7 +113,7 @@ def train(method: Method, optimizer: torch.optim.Optimizer, steps: range, name: 
     losses = []
     for step in steps:
         optimizer.zero_grad()
-        loss = method(make_batch(name, epoch=step))["loss"]
+        loss = total_loss(method(make_batch(name, epoch=step)))
         loss.backward()
         optimizer.step()
         method.after_step(step + 1, 4)
@@ -160,6 +161,9 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
     grouped = [id(parameter) for group in method.param_groups() for parameter in group["params"]]
     trainable = [id(parameter) for parameter in method.parameters() if parameter.requires_grad]
     assert sorted(grouped) == sorted(trainable)
+    roles = {group.get("optimizer", "main") for group in method.param_groups()}
+    assert roles == ({"main", "discriminator"} if method.adversarial else {"main"})
+    assert method.adversarial == ("discriminator_loss" in method(make_batch(name)))
 
 
 def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:

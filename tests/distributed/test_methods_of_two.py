@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.batch_norm import convert_sync_batch_norm
 from models.collectives import rank, world_size
-from models.method import Batch
+from models.method import Batch, total_loss
 from models.registry import METHODS
 from tests.distributed.two_processes import TwoProcesses
 from tests.small_methods import NUM_SAMPLES, build, make_batch
@@ -37,7 +37,7 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
     )  # small: a step multiplies the first one's rounding
     for step in range(2):
         optimizer.zero_grad()
-        network(my_batch(name, epoch=step, dtype=torch.float64))["loss"].backward()
+        total_loss(network(my_batch(name, epoch=step, dtype=torch.float64))).backward()
         optimizer.step()
         method.after_step(step + 1, 4)
     gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
@@ -65,8 +65,15 @@ def my_batch(name: str, epoch: int, dtype: torch.dtype) -> Batch:
 def test_two_workers_train_as_one_process_with_the_joined_batch(
     name: str, two_processes: TwoProcesses
 ) -> None:
-    expected = train_once(name)
-    first, second = two_processes(train_once, name)
+    assert_as_one(train_once(name), *two_processes(train_once, name))
+
+
+def assert_as_one(
+    expected: dict[str, dict[str, Tensor]],
+    first: dict[str, dict[str, Tensor]],
+    second: dict[str, dict[str, Tensor]],
+) -> None:
+    """Fail where either worker's gradients or state differ from those of one process."""
     for worker in (first, second):
         assert worker["gradients"].keys() == expected["gradients"].keys()
         for key, gradient in worker["gradients"].items():

@@ -1,0 +1,111 @@
+"""What a checkpoint holds, and one step of it: a method with a discriminator has two optimisers."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray.train
+import torch
+from torch import Tensor
+
+from jobs.setup.command_line import InputError, parse
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
+from jobs.training.state import TrainState
+from pipelines.stream.ledger import Ledger
+from tests.adversarial import NAME, registered
+from tests.small_methods import SIZE, make_batch
+
+WORDS = [
+    *(f"method.name={NAME}", "source.uri=/data", "out=/out", "num_steps=10"),
+    *("encoder.width=8", f"views.size={SIZE}", "global_batch_size=12"),
+    *("optim.name=sgd", "optim.lr=0.5", "optim.lr_scaling=none", "optim.warmup_fraction=0"),
+    *("optim.discriminator.name=sgd", "optim.discriminator.lr=0.01"),
+]
+
+
+@pytest.fixture(autouse=True)
+def adversarial() -> Iterator[None]:
+    with registered():
+        yield
+
+
+def config(*words: str) -> PretrainConfig:
+    return parse(complete_pretrain, [*WORDS, *words])
+
+
+def begin(config: PretrainConfig) -> TrainState:
+    return TrainState(config, torch.device("cpu"), Ledger(0, ()))
+
+
+def take_step(state: TrainState) -> Tensor:
+    state.set_lr(10)
+    state.backward(make_batch(NAME), synchronise=True)
+    return state.update(10)
+
+
+def changes(state: TrainState, before: dict[str, Tensor]) -> dict[str, float]:
+    """How far each part's parameters moved, in all."""
+    moved = dict.fromkeys(("encoder", "generator", "discriminator"), 0.0)
+    for name, value in state.method.named_parameters():
+        moved[name.split(".")[0]] += float((value - before[name]).detach().square().sum())
+    return {name: value**0.5 for name, value in moved.items()}
+
+
+def moved_by_a_step(*words: str) -> dict[str, float]:
+    state = begin(config(*words))
+    before = {name: value.detach().clone() for name, value in state.method.named_parameters()}
+    take_step(state)
+    return changes(state, before)
+
+
+def test_each_optimiser_has_its_own_learning_rate() -> None:
+    both, slower = moved_by_a_step(), moved_by_a_step("optim.discriminator.lr=0.005")
+    assert slower["discriminator"] == pytest.approx(both["discriminator"] / 2, rel=1e-3)
+    assert slower["encoder"] == both["encoder"] and slower["generator"] == both["generator"]
+
+
+def test_each_optimiser_clips_its_own_gradient() -> None:
+    clipped = moved_by_a_step("optim.clip_grad_norm=0.001")
+    assert clipped["encoder"] < 0.0006  # 0.5 * 0.001
+    assert clipped["discriminator"] == moved_by_a_step()["discriminator"]
+    clipped = moved_by_a_step("optim.discriminator.clip_grad_norm=0.001")
+    assert clipped["discriminator"] == pytest.approx(1e-5, rel=1e-2)  # 0.01 * 0.001
+
+
+def test_the_norm_that_is_returned_is_of_all_gradients() -> None:
+    state = begin(config())
+    state.set_lr(10)
+    state.backward(make_batch(NAME), synchronise=True)
+    gradients = [value.grad for value in state.method.parameters() if value.grad is not None]
+    expected = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()
+    assert float(state.update(10)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_resumed_run_goes_on_exactly_with_both_optimisers(tmp_path: Path) -> None:
+    wanted = config("optim.discriminator.name=adamw")
+    straight = begin(wanted)
+    take_step(straight)
+    checkpoints.write(str(tmp_path), copy.deepcopy(straight.state_dict()), straight.ledger())
+    resumed = begin(wanted)
+    resumed.restore(ray.train.Checkpoint.from_directory(tmp_path))
+    assert resumed.step == 1
+    take_step(straight)
+    take_step(resumed)
+    for name, value in straight.method.state_dict().items():
+        assert torch.equal(resumed.method.state_dict()[name], value), name
+
+
+def test_a_method_without_a_discriminator_keeps_one_optimiser_under_its_old_name() -> None:
+    words = [word for word in WORDS if "discriminator" not in word and NAME not in word]
+    state = begin(parse(complete_pretrain, words))
+    assert set(state.state_dict()) == {"step", "method", "optimizer", "best"}
+    with pytest.raises(InputError, match=r"unknown key optim\.discriminator"):
+        parse(complete_pretrain, [*words, "optim.discriminator.lr=0.1"])
+
+
+def test_a_config_with_two_optimisers_survives_the_way_to_a_worker() -> None:
+    wanted = config("optim.discriminator.momentum=0.5")
+    assert load_pretrain(wanted.model_dump(mode="json")) == wanted
+    assert wanted.fingerprint() != config().fingerprint()
