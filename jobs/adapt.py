@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.frozen import Frozen
-from jobs.setup import labelled_sets, launch
+from jobs.setup import labelled_sets, launch, run_artifact
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
@@ -113,7 +113,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     """
     train_uri = launch.user_uri("train.uri", config.train.uri)
     test_uri = launch.user_uri("test.uri", config.test.uri)
-    uri = launch.user_uri("artifact", config.artifact)
+    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     launch.check_reachable("train.uri", train_uri)
     launch.check_reachable("test.uri", test_uri)
     labelled_sets.check_places(train_uri, test_uri)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from jobs.setup import launch
+from jobs.setup import launch, run_artifact
 from jobs.setup.command_line import InputError, RunError, main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.sections import (
@@ -62,7 +62,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """Write the embeddings of every sample of a source that are not there yet."""
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
-    uri = launch.user_uri("artifact", config.artifact)
+    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
         encoder = load_artifact(uri)
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)

@@ -19,17 +19,17 @@ from pipelines.stream.ledger import Ledger
 FOLDER = "checkpoints"
 STATE = "state.pt"
 _CONTENTS = "contents.json"
-_PREFIX = "step-"
+PREFIX = "step-"
 
 
 def name_of(step: int) -> str:
     """Directory name of the checkpoint after an optimiser step."""
-    return f"{_PREFIX}{step:09d}"
+    return f"{PREFIX}{step:09d}"
 
 
 def step_of(name: str) -> int:
     """Optimiser step of a checkpoint's directory name."""
-    return int(name.removeprefix(_PREFIX))
+    return int(name.removeprefix(PREFIX))
 
 
 def write(folder: str, state: dict[str, Any], ledger: Ledger) -> None:
@@ -53,11 +53,18 @@ def committed(folder: str) -> str | None:
 def ledger(folder: str) -> Ledger:
     """What the weights of the committed checkpoint have seen; nothing where there is none."""
     name = committed(folder)
-    if name is None:
-        return Ledger(0, ())
-    return Ledger.from_dict(
-        json.loads(uris.read_bytes(uris.join(folder, name, _CONTENTS)))["ledger"]
-    )
+    return ledger_of(uris.join(folder, name)) if name else Ledger(0, ())
+
+
+def ledger_of(checkpoint: str) -> Ledger:
+    """Read what the weights of a checkpoint have seen."""
+    return Ledger.from_dict(json.loads(uris.read_bytes(uris.join(checkpoint, _CONTENTS)))["ledger"])
+
+
+def whole_steps(folder: str) -> list[int]:
+    """Return the steps of the checkpoints of which all files are there, ascending."""
+    names = [name for name in uris.list_names(folder) if name.startswith(PREFIX)]
+    return sorted(step_of(name) for name in names if _is_whole(uris.join(folder, name)))
 
 
 def mend(folder: str) -> None:
@@ -68,7 +75,7 @@ def mend(folder: str) -> None:
     """
     if not ray_internals.has_snapshot(folder):
         return
-    names = [name for name in uris.list_names(folder) if name.startswith(_PREFIX)]
+    names = [name for name in uris.list_names(folder) if name.startswith(PREFIX)]
     snapshot = ray_internals.read_snapshot(folder)
     latest = snapshot.latest if snapshot else None
     found = snapshot is not None and set(snapshot.names) <= set(names)

@@ -1,6 +1,5 @@
 """The training loop that runs in every Ray Train worker."""
 
-import copy
 import os
 import tempfile
 import traceback
@@ -14,7 +13,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from augment.generator import ViewGenerator
-from jobs.setup import failures
+from jobs.setup import failures, run_artifact
 from jobs.setup.failures import InputError, RunError
 from jobs.training import checkpoints
 from jobs.training.audit import SampleAudit
@@ -22,11 +21,10 @@ from jobs.training.control import Control
 from jobs.training.health_watch import Health
 from jobs.training.monitor import answer
 from jobs.training.run_config import PretrainConfig
-from jobs.training.run_dir import environment
 from jobs.training.run_log import RunLog
 from jobs.training.state import TrainState
 from jobs.training.training_job import TrainingJob
-from models import artifact, collectives
+from models import collectives
 from models.method import Batch
 from pipelines import schema
 
@@ -165,33 +163,15 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
 
 
 def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any]) -> str:
-    """Write the encoder with what made it; returns the digest."""
+    """Write the encoder that ships with what made it; returns the digest."""
     config = state.config
-    dump = config.model_dump(mode="json")
-    encoder, step = state.method.encoder, state.step
-    if state.best is not None and config.artifact.select == "best_health":
-        encoder, step = copy.deepcopy(encoder), state.best["step"]
-        encoder.load_state_dict(state.best["encoder"])
-    return artifact.save(
-        job.run.path("artifact"),
+    encoder, step = run_artifact.best_or_last(state.method.encoder, state.step, state.best, config)
+    return run_artifact.write(
+        job.run.path(run_artifact.FOLDER),
+        config,
         encoder,
-        config={
-            name: dump[name]
-            for name in ("method", "encoder", "views", "optim", "seed", "global_batch_size")
-        },
-        preprocess={
-            "image_size": config.views.size,
-            "mean": config.views.mean,
-            "std": config.views.std,
-        },
-        provenance={
-            "fingerprint": config.fingerprint(),
-            "source": config.source.uri,
-            "manifest_version": job.ledger.spans[-1].version,
-            "num_steps": step,
-            "trained_steps": state.step,
-            "samples_seen": step * config.global_batch_size,
-            "metrics": metrics,
-            "packages": environment()["packages"],
-        },
+        step=step,
+        trained_steps=state.step,
+        manifest_version=job.ledger.spans[-1].version,
+        metrics=metrics,
     )

@@ -8,6 +8,7 @@ import yaml
 
 from jobs import preview
 from jobs.adapt import AdaptConfig
+from jobs.artifact import ArtifactConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
@@ -359,6 +360,7 @@ CONFIGS = {
     "preview": preview.complete,
     "index": lambda values: (IndexConfig, values),
     "pack": lambda values: (PackConfig, values),
+    "artifact": lambda values: (ArtifactConfig, values),
     "export": lambda values: (ExportConfig, values),
     "adapt": lambda values: (AdaptConfig, values),
     "report": lambda values: (ReportConfig, values),
@@ -410,6 +412,7 @@ def test_help_shows_no_key_that_the_job_does_not_use(verb: str) -> None:
         ("preview", ["mae_small", "source.uri=/a", "out=/b.png"]),
         ("index", ["source.uri=/a", "out=/b"]),
         ("pack", ["source.uri=/a", "out=/b"]),
+        ("artifact", ["run=/a", "out=/b"]),
         ("export", ["artifact=/c", "source.uri=/a", "out=/b"]),
         ("adapt", ["artifact=/c", "train.uri=/a", "test.uri=/b"]),
         ("report", ["run=/a"]),

@@ -1,0 +1,155 @@
+"""The artifact of a run: written from the weights of a step, and found where a job is given the run."""
+
+import copy
+import io
+import math
+import sys
+from typing import Any
+
+import torch
+
+from jobs.setup.command_line import InputError
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_dir import RunDir, environment
+from models import artifact
+from models.encoders.encoder import Encoder
+from models.registry import build_method
+from pipelines.storage import uris
+
+FOLDER = "artifact"
+DESCRIPTION = "artifact.json"
+
+
+def write(
+    uri: str,
+    config: PretrainConfig,
+    encoder: Encoder,
+    *,
+    step: int,
+    trained_steps: int,
+    manifest_version: int,
+    metrics: dict[str, Any],
+) -> str:
+    """Write an encoder with what made it; returns the digest.
+
+    Args:
+        uri: Folder of the artifact.
+        config: Of the run.
+        encoder: With the weights of the step.
+        step: Optimiser steps they have seen.
+        trained_steps: Optimiser steps of the run so far, more where the healthiest ship.
+        manifest_version: The corpus they have seen.
+        metrics: The log's line of the step; a figure that is not finite becomes null.
+    """
+    dump = config.model_dump(mode="json")
+    kept = ("method", "encoder", "views", "optim", "seed", "global_batch_size")
+    views = config.views
+    return artifact.save(
+        uri,
+        encoder,
+        config={name: dump[name] for name in kept},
+        preprocess={"image_size": views.size, "mean": views.mean, "std": views.std},
+        provenance={
+            "fingerprint": config.fingerprint(),
+            "source": config.source.uri,
+            "manifest_version": manifest_version,
+            "num_steps": step,
+            "trained_steps": trained_steps,
+            "samples_seen": step * config.global_batch_size,
+            "metrics": {name: _finite(value) for name, value in metrics.items()},
+            "packages": environment()["packages"],
+        },
+    )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def best_or_last(
+    encoder: Encoder, step: int, best: dict[str, Any] | None, config: PretrainConfig
+) -> tuple[Encoder, int]:
+    """Choose the encoder that ships, and its step: the last, or the healthiest where that is wanted."""
+    if best is None or config.artifact.select != "best_health":
+        return encoder, step
+    healthiest = copy.deepcopy(encoder)
+    healthiest.load_state_dict(best["encoder"])
+    return healthiest, best["step"]
+
+
+def write_from_checkpoint(
+    run: RunDir, config: PretrainConfig, step: int | None, out: str
+) -> tuple[str, int]:
+    """Write the weights of a checkpoint as an artifact; the newest committed one where no step is given.
+
+    Returns:
+        The digest, and the step.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    folder = run.path(checkpoints.FOLDER)
+    kept = checkpoints.whole_steps(folder)
+    newest = run.committed_step()
+    wanted = step if step is not None else newest if newest in kept else max(kept, default=0)
+    if wanted not in kept:
+        there = ", ".join(map(str, kept)) if kept else "none"
+        given = f"step {step}" if step is not None else "checkpoint"
+        raise InputError(f"run {run.uri} has no {given}: whole checkpoints there are: {there}")
+    place = uris.join(folder, checkpoints.name_of(wanted))
+    data = uris.read_bytes(uris.join(place, checkpoints.STATE))
+    saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    method = build_method(config.method, config.encoder, config.views, config.seed)
+    method.load_state_dict(saved["method"])
+    digest = write(
+        out,
+        config,
+        method.encoder,
+        step=wanted,
+        trained_steps=wanted,
+        manifest_version=checkpoints.ledger_of(place).spans[-1].version,
+        metrics=_line(run, wanted),
+    )
+    return digest, wanted
+
+
+def _line(run: RunDir, step: int) -> dict[str, Any]:
+    """Return the last line of the log up to a step."""
+    lines = [line for line in run.join_metrics() if line["step"] <= step]
+    return lines[-1] if lines else {}
+
+
+def find(uri: str) -> str:
+    """Return the place of the artifact that a job was given: itself, or a run's own.
+
+    Raises:
+        InputError: it is a run or a checkpoint without one; the line says how to make it.
+    """
+    if uris.exists(uris.join(uri, DESCRIPTION)):
+        return uri
+    own = uris.join(uri, FOLDER)
+    if uris.exists(uris.join(own, DESCRIPTION)):
+        print(f"artifact {uri} is a run: taking {own}", file=sys.stderr)
+        return own
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    if uris.exists(uris.join(uri, "config.yaml")):
+        raise InputError(
+            f"artifact {uri} is a run that has not written its artifact: let it end, or make one of its "
+            f"newest checkpoint: python -m jobs.artifact run={uri} out={own}"
+        )
+    if uris.exists(uris.join(uri, checkpoints.STATE)) and name.startswith(checkpoints.PREFIX):
+        run = parent.rpartition("/")[0]
+        step = checkpoints.step_of(name)
+        raise InputError(
+            f"artifact {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact run={run} "
+            f"step={step} out={uris.join(run, f'artifact-{step}')}"
+        )
+    if name == checkpoints.FOLDER and uris.exists(uris.join(parent, "config.yaml")):
+        raise InputError(
+            f"artifact {uri} holds the checkpoints of a run: make an artifact of one: "
+            f"python -m jobs.artifact run={parent} out={uris.join(parent, FOLDER)}"
+        )
+    raise InputError(
+        f"artifact {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that has one"
+    )

@@ -1,0 +1,92 @@
+"""jobs.artifact: any kept checkpoint becomes an artifact, and a job that is given a run finds its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.artifact import ArtifactConfig, make
+from jobs.setup import run_artifact
+from jobs.setup.command_line import InputError, parse
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
+from jobs.training.state import TrainState
+from models import artifact
+from pipelines.stream.ledger import Ledger, Span
+from tests.commands import TINY
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run that was stopped at step 13, with the checkpoints of two steps and one that is torn."""
+    run = RunDir(str(tmp_path / "run"))
+    words = [*TINY, "source.uri=/images", f"out={run.uri}", "num_steps=13"]
+    config = parse(complete_pretrain, words)
+    assert isinstance(config, PretrainConfig)
+    run.write_config(config)
+    plan = Ledger(0, (Span(0, 2, 1),))
+    state = TrainState(config, torch.device("cpu"), plan)
+    for step in (7, 13, 20):
+        state.step = step
+        with torch.no_grad():
+            for weight in state.method.encoder.parameters():
+                weight.add_(0.01)
+        folder = Path(run.path(checkpoints.FOLDER, checkpoints.name_of(step)))
+        folder.mkdir(parents=True)
+        checkpoints.write(str(folder), state.state_dict(), state.ledger())
+    (folder / checkpoints.STATE).write_bytes(b"torn")
+    lines = [{"step": step, "loss": step / 2, "health_rankme": float("nan")} for step in (7, 13)]
+    run.write_metrics(0, 0, lines)
+    return run
+
+
+def config(run: RunDir, out: str, step: int | None = None) -> ArtifactConfig:
+    return ArtifactConfig(run=run.uri, out=out, step=step)
+
+
+def test_the_newest_whole_checkpoint_becomes_the_artifact_that_a_run_is_found_by(
+    run: RunDir,
+) -> None:
+    with pytest.raises(InputError, match=rf"jobs\.artifact run={run.uri} out={run.uri}/artifact"):
+        run_artifact.find(run.uri)
+    made = make(config(run, run.path("artifact")))
+    assert made["step"] == 13
+    assert run_artifact.find(run.uri) == run_artifact.find(made["artifact"]) == made["artifact"]
+    loaded = artifact.load(made["artifact"])
+    assert loaded.digest == made["artifact_digest"]
+    assert loaded.provenance["num_steps"] == 13
+    assert loaded.provenance["manifest_version"] == 2
+    assert loaded.provenance["samples_seen"] == 13 * 32
+    assert loaded.provenance["metrics"] == {"step": 13, "loss": 6.5, "health_rankme": None}
+    state = torch.load(Path(run.path("checkpoints", "step-000000013", "state.pt")))
+    weight = next(name for name, _ in loaded.encoder.named_parameters())
+    assert torch.equal(loaded.encoder.state_dict()[weight], state["method"][f"encoder.{weight}"])
+    assert make(config(run, run.path("artifact"))) == made
+
+
+def test_a_chosen_step_becomes_an_artifact_of_its_own(run: RunDir, tmp_path: Path) -> None:
+    out = str(tmp_path / "seven")
+    assert make(config(run, out, step=7))["step"] == 7
+    assert artifact.load(out).provenance["metrics"]["loss"] == 3.5
+    with pytest.raises(InputError, match="has no step 20: whole checkpoints there are: 7, 13"):
+        make(config(run, str(tmp_path / "other"), step=20))
+    with pytest.raises(InputError, match="holds an artifact of step 7"):
+        make(config(run, out, step=13))
+    with pytest.raises(InputError, match="is no artifact and not empty"):
+        make(config(run, run.uri, step=13))
+
+
+@pytest.mark.parametrize(
+    ("below", "words"),
+    [
+        ("checkpoints/step-000000007", "is a checkpoint: .*step=7 out=.*artifact-7"),
+        ("checkpoints", "holds the checkpoints of a run"),
+        ("metrics", "holds no artifact.json"),
+    ],
+)
+def test_what_is_no_artifact_is_refused_with_the_command_that_makes_one(
+    run: RunDir, below: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run_artifact.find(run.path(below))
