@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.adapt import AdaptConfig
+from jobs.artifact import ArtifactConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
@@ -30,7 +31,15 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
 PACKAGES = ("augment", "benchmarks", "docs", "jobs", "models", "pipelines", "tests")
 FILES = (".yaml", ".json", ".safetensors")
 MOST_PICTURE_BYTES = 400_000
-JOB_CONFIGS = (AdaptConfig, DemoConfig, ExportConfig, IndexConfig, PackConfig, ReportConfig)
+JOB_CONFIGS = (
+    AdaptConfig,
+    ArtifactConfig,
+    DemoConfig,
+    ExportConfig,
+    IndexConfig,
+    PackConfig,
+    ReportConfig,
+)
 
 
 def text(page: Path) -> str:
