@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-PACKAGES := augment models pipelines jobs
+PACKAGES := afield augment models pipelines jobs
 
 .PHONY: demo test test-all check clean env
 
@@ -23,7 +23,7 @@ check: env
 
 env: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,test,dev]"
 	touch $@

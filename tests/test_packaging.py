@@ -16,15 +16,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("augment", "models", "pipelines", "jobs")
 
 
-def test_every_package_is_listed_for_installation() -> None:
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for name in PACKAGES
-        for path in (ROOT / name).rglob("__init__.py")
-    }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
-
-
 @pytest.mark.parametrize(
     ("module", "late"),
     [

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from jobs.setup import failures
 from jobs.setup import words as given_words
 from jobs.setup.failures import InputError, RunError
-from jobs.setup.help_page import help_page, is_under, known_keys, shown
+from jobs.setup.help_page import command_of, help_page, is_under, known_keys, shown
 from jobs.setup.sections import JobConfig
 from jobs.setup.words import Given, recipe_names
 from pipelines.storage.retries import StorageError
@@ -173,7 +173,7 @@ def main(
         if unknown := sorted(flags - set(FLAGS)):
             raise InputError(f"unknown option {unknown[0]}: there are {', '.join(FLAGS)}")
         if "--help" in flags:
-            print(_help(f"python -m jobs.{verb}", summary, build, rest))
+            print(_help(command_of(verb), summary, build, rest))
             return 0
         config = parse(build, rest)
         if "--print-config" in flags:

@@ -56,6 +56,12 @@ class Key:
         return self.required and self.value is None
 
 
+def command_of(verb: str) -> str:
+    """Return what starts a job: in a clone, or where `afield` is installed."""
+    own = __name__.partition(".jobs.")[0]
+    return f"python -m jobs.{verb}" if own == __name__ else f"python -m {own} {verb}"
+
+
 def known_keys(config: type[JobConfig], values: Mapping[str, Any]) -> list[Key]:
     """List every key that a configuration takes.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from jobs.setup.failures import InputError, as_one_line
+from jobs.setup.help_page import command_of
 from jobs.setup.sections import SourceConfig
 from models import artifact
 from models.artifact import Artifact
@@ -145,7 +146,7 @@ def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | 
 def _command(manifest: Manifest, *more: str) -> str:
     """Return the command line that adds a version to a manifest."""
     words = [f"source.uri={manifest.source}", *more, f"out={manifest.uri}"]
-    return shlex.join(["python", "-m", "jobs.index", *words])
+    return f"{command_of('index')} {shlex.join(words)}"
 
 
 def check_media(manifest: Manifest, *, as_frames: bool, method: str) -> None:

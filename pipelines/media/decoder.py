@@ -55,7 +55,7 @@ class Decoder:
         module: What runs in the child.
     """
 
-    def __init__(self, limits: Limits, module: str = "pipelines.media.decoder_process") -> None:
+    def __init__(self, limits: Limits, module: str = f"{__package__}.decoder_process") -> None:
         self._limits = limits
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None
@@ -145,7 +145,10 @@ class Decoder:
     def _start(self) -> subprocess.Popen[bytes]:
         env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         env |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", self._module, json.dumps(asdict(self._limits))]
+        start = ["-m", self._module]
+        if __package__ != "pipelines.media":  # inside `afield`, whose modules must be imported
+            start = ["-c", f"from {self._module} import main; main()"]
+        command = [sys.executable, *start, json.dumps(asdict(self._limits))]
         child = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for pipe in (child.stdin, child.stdout):
             try:
