@@ -12,6 +12,7 @@ from torch import Tensor
 
 from augment.frozen import Frozen
 from jobs.setup import labelled_sets, launch, run_artifact
+from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
@@ -124,6 +125,9 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
         rows = pa.concat_tables([sets.train.rows, sets.test.rows])
         columns = _embed(rows, encoders, encoder.image_size, session.num_workers)
+    bad = BadSamples(1, None)
+    bad.add(rows.num_rows, by_reason(columns[schema.REASON]))
+    bad.tell()
     judged = sets.judged(columns[schema.VALID], columns[schema.CONTENT])
     return Labelled(
         features={name: torch.from_numpy(columns[name][judged.rows]) for name in COLUMNS},
@@ -153,7 +157,7 @@ def _embed(
     )
     batches = list(stream.iter_batches(batch_size=None))
     order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
-    wanted = (*COLUMNS, schema.VALID, schema.CONTENT)
+    wanted = (*COLUMNS, schema.VALID, schema.REASON, schema.CONTENT)
     return {name: np.concatenate([batch[name] for batch in batches])[order] for name in wanted}
 
 

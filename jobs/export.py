@@ -3,7 +3,6 @@
 Of a video the frame in the middle of each clip is embedded.
 """
 
-import json
 import math
 import sys
 from typing import Any, ClassVar, Literal
@@ -11,7 +10,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from jobs.setup import launch, run_artifact
-from jobs.setup.command_line import InputError, RunError, main
+from jobs.setup.bad_samples import BadSamples
+from jobs.setup.claims import check_writable, claim
+from jobs.setup.command_line import main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.sections import (
     ORDER,
@@ -62,6 +63,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """Write the embeddings of every sample of a source that are not there yet."""
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
+    check_writable("out", out)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
         encoder = load_artifact(uri)
@@ -73,12 +75,15 @@ def export(config: ExportConfig) -> dict[str, Any]:
         counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
         if missing:
             counts = _write(config, out, uri, encoder, manifest, missing, session)
+    bad = _bad_samples(config, out, manifest.num_rows)
+    bad.tell()
+    bad.check(final=True)
     return {
         "rows": counts["rows"],
         "parts_written": len(missing),
         "parts_kept": len(wanted) - len(missing),
         "quarantined": counts["quarantined"],
-        "reasons": quarantine.count_by_reason(quarantine.read(uris.join(out, "quarantine"))),
+        "reasons": dict(bad.reasons),
         "storage_retries": counts["retries"],
         "artifact_digest": encoder.digest,
         "result": uris.join(out, "embeddings"),
@@ -98,20 +103,15 @@ def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest
         "dtype": config.dtype,
         "part_rows": config.part_rows,
     }
-    place = uris.join(out, RECORD)
-    if not uris.exists(place):
-        uris.write_bytes(place, json.dumps(record).encode())
-        return
-    before = json.loads(uris.read_bytes(place))
-    differing = [
-        f"{key} ({before.get(key)} there, {value} now)"
-        for key, value in record.items()
-        if before.get(key) != value
-    ]
-    if differing:
-        raise InputError(
-            f"out {out} holds another export: it differs in {', '.join(differing)}; choose another out"
-        )
+    claim("export", out, RECORD, record)
+
+
+def _bad_samples(config: ExportConfig, out: str, seen: int) -> BadSamples:
+    """Count what the export could not use, of so many samples."""
+    folder = uris.join(out, "quarantine")
+    bad = BadSamples(config.source.max_bad_fraction, folder)
+    bad.add(seen, quarantine.count_by_reason(quarantine.read(folder)))
+    return bad
 
 
 def _write(
@@ -154,13 +154,9 @@ def _write(
     )
     counts: dict[str, int] = {}
     for counts in sinks.write_embeddings(embeddings, sink):
-        bad, seen = counts["quarantined"], counts["rows"] + counts["quarantined"]
-        if seen >= quarantine.MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * seen:
-            reasons = quarantine.count_by_reason(quarantine.read(bad_samples))
-            raise RunError(
-                f"{quarantine.summary(reasons, bad, seen)}, more than source.max_bad_fraction="
-                f"{config.source.max_bad_fraction}: see {bad_samples} for the files"
-            )
+        bad = _bad_samples(config, out, counts["rows"] + counts["quarantined"])
+        if counts["quarantined"] > config.source.max_bad_fraction * bad.seen:
+            bad.check()
     return counts
 
 

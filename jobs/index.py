@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from jobs.setup import launch
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
 from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import make_manifest
@@ -47,6 +48,7 @@ def index(config: IndexConfig) -> dict[str, Any]:
     """
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
+    check_writable("out", out)
     before = _before(out, source)
     with launch.session(config.cluster, train=False, paths=(out, source)):
         manifest = make_manifest(config.source, out, config.clip.per_video)

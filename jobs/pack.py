@@ -1,6 +1,5 @@
 """Pack a source of any kind into WebDataset tar shards in hash order; a rerun writes only what is missing."""
 
-import json
 import sys
 import tempfile
 import time
@@ -11,7 +10,9 @@ from pydantic import Field
 
 from augment.frozen import Frozen
 from jobs.setup import launch
-from jobs.setup.command_line import InputError, main
+from jobs.setup.bad_samples import BadSamples
+from jobs.setup.claims import check_writable, claim
+from jobs.setup.command_line import main
 from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import (
@@ -34,7 +35,6 @@ from pipelines.stream import quarantine
 
 RECORD = "pack.json"
 MEASURED = 256  # samples that tell how much smaller re-encoding makes them
-MIN_SAMPLES_TO_JUDGE = 1000
 MIB = 1 << 20
 
 
@@ -105,12 +105,15 @@ def pack(config: PackConfig) -> dict[str, Any]:
     work = Pack(
         out, Reencoding(side, config.reencode.quality) if side else None, config.source.max_pixels
     )
+    check_writable("out", out)
     _claim(out, source, config)
     with launch.session(config.cluster, train=False, paths=(out, source)):
         plan = _plan(config, source, work)
         missing = work.missing(plan.num_shards)
-        if not _write(config, plan, work, missing):
-            return {"exit_code": 1, "result": out}
+        _write(config, plan, work, missing)
+        bad = _bad_samples(config, work, plan.rows_in)
+        bad.tell()
+        bad.check(final=True)
         manifest = write_manifest(
             uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards)
         )
@@ -140,24 +143,7 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
         "shard_mib": config.shard_mib,
     }
     record = wanted | {"reencode": reencode}
-    place = uris.join(out, RECORD)
-    if not uris.exists(place):
-        if names := uris.list_names(out):
-            raise InputError(
-                f"out {out} is no pack and not empty ({names[0]}, ...): choose another one"
-            )
-        uris.write_bytes(place, json.dumps(record).encode())
-        return
-    before = json.loads(uris.read_bytes(place))
-    differing = [
-        f"{key} ({before.get(key)} there, {new} now)"
-        for key, new in record.items()
-        if before.get(key) != new
-    ]
-    if differing:
-        raise InputError(
-            f"out {out} holds another pack: it differs in {', '.join(differing)}; choose another out"
-        )
+    claim("pack", out, RECORD, record)
 
 
 def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
@@ -196,8 +182,12 @@ def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> i
     return manifest.num_rows
 
 
-def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -> bool:
-    """Write shards; False where too many samples were bad."""
+def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -> None:
+    """Write shards.
+
+    Raises:
+        RunError: too many samples are bad.
+    """
     start, rows, size, bad = time.monotonic(), 0, 0, 0
     if len(missing) < plan.num_shards:
         print(
@@ -209,18 +199,15 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
         speed = rows / (time.monotonic() - start)
         line = f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f} samples/s"
         print(f"{line}  {bad:,} quarantined", file=sys.stderr)
-        if rows + bad >= MIN_SAMPLES_TO_JUDGE and bad > config.source.max_bad_fraction * (
-            rows + bad
-        ):
-            counts = quarantine.count_by_reason(quarantine.read(work.quarantine))
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
-            limit = f"source.max_bad_fraction={config.source.max_bad_fraction}"
-            print(
-                f"stopped: {bad} of {rows + bad} samples are bad, more than {limit}: {reasons}",
-                file=sys.stderr,
-            )
-            return False
-    return True
+        if bad > config.source.max_bad_fraction * (rows + bad):
+            _bad_samples(config, work, rows + bad).check()
+
+
+def _bad_samples(config: PackConfig, work: Pack, seen: int) -> BadSamples:
+    """Count what the pack could not use, of so many samples."""
+    bad = BadSamples(config.source.max_bad_fraction, work.quarantine)
+    bad.add(seen, quarantine.count_by_reason(quarantine.read(work.quarantine)))
+    return bad
 
 
 def _clear(folder: str) -> None:

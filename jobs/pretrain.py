@@ -4,6 +4,8 @@ import sys
 from typing import Any
 
 from jobs.setup import launch
+from jobs.setup.bad_samples import BadSamples
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
 from jobs.training import checkpoints
@@ -13,7 +15,9 @@ from jobs.training.run_config import PretrainConfig, build, complete_pretrain
 from jobs.training.run_dir import MANIFEST, RunDir
 from models import artifact
 from models.optim import peak_lr
+from models.registry import METHODS
 from pipelines.corpus.manifest import Manifest
+from pipelines.media.contract import REASONS
 from pipelines.stream.plan import Plan
 
 
@@ -28,7 +32,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """
     config, run = _located(config)
     build(config)
+    _check_batch(config)
     launch.check_reachable("source.uri", config.source.uri)
+    check_writable("out", run.uri)
     resumed = run.check(config)
     paths = (run.uri, config.source.uri)
     with launch.session(config.cluster, paths=paths, placement=config.views.placement) as session:
@@ -36,15 +42,15 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         plan, done = _plan(config, run), run.committed_step()
         run.write_config(config)
         num_steps = config.steps(plan)
-        if done >= num_steps and not run.has_artifact():
-            raise InputError(
-                f"num_steps {num_steps}: {run.uri} has made {done} steps and no artifact: give more than that"
-            )
         if resumed:
             print(f"resuming {run.uri} from step {done} of {num_steps}", file=sys.stderr)
         print(_derived(config, plan.manifest, num_steps), file=sys.stderr)
-        finished = done >= num_steps or _train(config, plan, num_steps, session)
+        if warning := _few_samples(config, plan.manifest):
+            print(f"warning: {warning}", file=sys.stderr)
+        whole = done >= num_steps and run.has_artifact_of(done)
+        finished = whole or _train(config, plan, num_steps, session)
     lines = run.join_metrics()
+    _tell_left_out(config, run, lines)
     if finding := bottleneck(lines):
         print(finding, file=sys.stderr)
     if not finished:
@@ -58,11 +64,22 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     last = lines[-1] if lines else {}
     return {
         **last,
-        "steps": num_steps,
+        "steps": max(done, num_steps),
         "artifact": run.path("artifact"),
         "artifact_digest": digest,
         "result": run.path("artifact"),
     }
+
+
+def _tell_left_out(config: PretrainConfig, run: RunDir, lines: list[dict[str, Any]]) -> None:
+    """Say on stderr what training could not use, so far."""
+    if not lines:
+        return
+    last = lines[-1]
+    reasons = {name: int(last[f"bad_{name}"]) for name in REASONS if f"bad_{name}" in last}
+    bad = BadSamples(config.source.max_bad_fraction, run.path("quarantine"))
+    bad.add(last["samples"], reasons)
+    bad.tell()
 
 
 def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
@@ -72,6 +89,26 @@ def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     )
     out = launch.absolute_out(config.out)
     return config.model_copy(update={"source": source, "out": out}), RunDir(out)
+
+
+def _check_batch(config: PretrainConfig) -> None:
+    fewest = METHODS[config.method.name].min_samples()
+    if config.global_batch_size < fewest:
+        raise InputError(
+            f"global_batch_size {config.global_batch_size} is too small: {config.method.name} "
+            f"compares the samples of a batch, and needs at least {fewest}"
+        )
+
+
+def _few_samples(config: PretrainConfig, manifest: Manifest) -> str | None:
+    """Say that a batch holds images twice, where the method compares the samples of a batch."""
+    compares = not METHODS[config.method.name].accumulates
+    if config.global_batch_size <= manifest.num_rows or not compares:
+        return None
+    return (
+        f"global_batch_size {config.global_batch_size} is more than the {manifest.num_rows} "
+        f"samples: {config.method.name} compares an image with itself"
+    )
 
 
 def _check_rows(config: PretrainConfig, manifest: Manifest) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from augment.generator import ViewGenerator
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup import launch
+from jobs.setup.bad_samples import BadSamples, by_reason
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import check_media, manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
@@ -96,21 +98,24 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     """
     source, out = launch.user_uri("source.uri", config.source.uri), launch.absolute_out(config.out)
     method = build(config).eval()
-    with launch.session(config.cluster, train=False, paths=(source,)):
-        if not any(char in source for char in "*?[{") and (problem := uris.reachable(source)):
-            raise InputError(f"source.uri {problem}")
-        with tempfile.TemporaryDirectory(prefix="afield-preview-") as folder:
-            manifest = manifest_of(config.source, folder, config.clip.per_video)
-            check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
-            drawn = draw(
-                config,
-                manifest,
-                num_images=config.num_images,
-                epoch=config.epoch,
-                sample_ids=config.sample_ids,
-            )
-    if drawn.num_bad:
-        print(f"{drawn.num_bad} of the images cannot be read and are left out", file=sys.stderr)
+    launch.check_reachable("source.uri", source)
+    check_writable("out", out.rpartition("/")[0])
+    with (
+        launch.session(config.cluster, train=False, paths=(source,)),
+        tempfile.TemporaryDirectory(prefix="afield-preview-") as folder,
+    ):
+        manifest = manifest_of(config.source, folder, config.clip.per_video)
+        check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+        drawn = draw(
+            config,
+            manifest,
+            num_images=config.num_images,
+            epoch=config.epoch,
+            sample_ids=config.sample_ids,
+        )
+    bad = BadSamples(1, None)
+    bad.add(len(drawn.names) + drawn.num_bad, drawn.reasons)
+    bad.tell()
     title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
     shown = method.show(drawn.batch)
     sheet = contact_sheet(drawn, shown, title=title, parameters=config.parameters)
@@ -129,6 +134,7 @@ class Drawn:
         captions: Group name -> what was drawn for each view, B lists of V.
         batch: The same as a method is given them.
         num_bad: Images left out because they cannot be read.
+        reasons: How many of them for which reason.
     """
 
     names: list[str]
@@ -137,6 +143,7 @@ class Drawn:
     captions: dict[str, list[list[str]]]
     batch: Batch
     num_bad: int
+    reasons: dict[str, int]
 
 
 def draw(
@@ -170,6 +177,7 @@ def draw(
     )
     columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))
     valid = columns.pop(schema.VALID)
+    reasons = by_reason(columns[schema.REASON])
     if not valid.any():
         raise InputError(
             f"source.uri {manifest.source}: none of the {len(valid)} images can be read"
@@ -188,7 +196,7 @@ def draw(
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
     captions = {name: generator.describe(name, *keys, *sizes) for name in views}
-    return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()))
+    return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()), reasons)
 
 
 def _head(

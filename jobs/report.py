@@ -14,6 +14,8 @@ from jobs.reporting import page as html
 from jobs.reporting.figures import Lines, Picture
 from jobs.reporting.page import Html
 from jobs.setup import launch
+from jobs.setup.bad_samples import BadSamples
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main, to_yaml
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
@@ -80,7 +82,12 @@ def report(config: ReportConfig) -> dict[str, Any]:
     uri = launch.user_uri("run", config.run)
     if problem := uris.reachable(uri):
         raise InputError(f"run {problem}")
+    check_writable("run", uri)
     found = read_run(uri)
+    bad = BadSamples(1, found.run.path("quarantine"))
+    last = found.lines[-1] if found.lines else {}
+    bad.add(last.get("samples", 0), quarantine.count_by_reason(found.bad))
+    bad.tell()
     with launch.session(
         config.cluster, train=False, paths=(uri, found.config.source.uri)
     ) as session:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
+from models.json_values import finite
 
 _WEIGHTS = "encoder.safetensors"
 _DESCRIPTION = "artifact.json"
@@ -138,7 +139,7 @@ def save(
         "digest": digest,
         "config": config,
         "preprocess": prepared,
-        "provenance": provenance,
+        "provenance": finite(provenance),  # figures of a run
     }
     text = _json(description, indent=2)
     _write(uri, _WEIGHTS, weights)

@@ -95,6 +95,11 @@ class Method(nn.Module):
         self.seed = seed
         self.register_buffer("progress", torch.zeros(()))
 
+    @classmethod
+    def min_samples(cls) -> int:
+        """Return the fewest samples of a global batch with which the objective is defined."""
+        return 1 if cls.accumulates else 2
+
     @staticmethod
     def default_views(size: int) -> Views:
         """Make the views of the method's paper, of side `size` px."""

@@ -15,6 +15,7 @@ from jobs.setup.failures import InputError, RunError
 from jobs.setup.help_page import command_of, help_page, is_under, known_keys, shown
 from jobs.setup.sections import JobConfig
 from jobs.setup.words import Given, recipe_names
+from models.json_values import finite
 from pipelines.storage.retries import StorageError
 
 __all__ = ["InputError", "RunError", "main", "parse", "recipe_names", "to_yaml", "validate"]
@@ -190,5 +191,5 @@ def main(
         print(f"error: {failure}", file=sys.stderr)
         return 2 if isinstance(failure, InputError) or isinstance(error, StorageError) else 1
     line = result.pop("result", "")
-    print(json.dumps(result) if "--json" in flags else line, flush=True)
+    print(json.dumps(finite(result)) if "--json" in flags else line, flush=True)
     return int(result.get("exit_code", 0))

@@ -144,6 +144,7 @@ def session(
     started = not ray.is_initialized()
     if started:
         _own = _start(cluster)
+    _quiet_ray_data()
     # Ray's wrapper of what a task raised loses it on the way to the driver.
     ray.data.DataContext.get_current().raise_original_map_exception = True
     try:
@@ -153,6 +154,13 @@ def session(
         if started:
             ray.shutdown()
             _own = False
+
+
+def _quiet_ray_data() -> None:
+    """Leave Ray Data's own progress to its log files; importing it set its loggers anew."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
 
 
 def _set_patience(cluster: ClusterConfig) -> None:

@@ -199,7 +199,9 @@ class ClusterConfig(Frozen):
         "auto", description="logical CPUs a training process holds"
     )
     max_failures: int = Field(
-        3, ge=-1, description="worker group restarts before giving up; -1: no limit"
+        3,
+        ge=-1,
+        description="failures in a row without a new checkpoint that are forgiven; -1: any number",
     )
     use_gpu: Literal["auto"] | bool = Field(
         "auto", description="one GPU a training process; auto: where there are any"

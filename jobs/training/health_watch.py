@@ -5,6 +5,7 @@ point one way as well. Measured on CIFAR-10 with SimSiam, as a share of an even 
 0.67, 0.48 as published, and 0.45, 0.10, 0.09 without its stop-gradient.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from models.method import Method
 from pipelines import schema
+from pipelines.ray_internals import first_line
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
@@ -78,7 +80,7 @@ class Health:
             and not (saving and settings.on_collapse == "rollback")
         ):
             return None
-        figures = self._measure(method, autocast) if collectives.rank() == 0 else {}
+        figures = self._figures(method, autocast) if collectives.rank() == 0 else {}
         figures = broadcast_from_rank_zero(figures)
         collapse = judge(figures, settings) if step >= settings.grace_steps else None
         return Look(step, {"health_step": step, **figures}, collapse)
@@ -110,6 +112,17 @@ class Health:
         raise PretrainingError(
             f"{line}{again}; lower optim.lr, or see the report for when it began"
         )
+
+    def _figures(self, method: Method, autocast: bool) -> dict[str, float]:
+        """Measure what is a number; whatever goes wrong is said, and costs the run nothing else."""
+        try:
+            measured = self._measure(method, autocast)
+        except Exception as error:
+            line = f"{type(error).__name__}: {first_line(str(error))}"
+            warning = f"the encoder's health cannot be measured ({line})"
+            self._job.monitor.log.remote({"warning": warning})
+            return {}
+        return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     @torch.no_grad()
     def _measure(self, method: Method, autocast: bool) -> dict[str, float]:

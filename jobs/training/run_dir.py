@@ -5,6 +5,7 @@ tensorboard/ report/
 """
 
 import json
+import math
 import os
 import platform
 import sys
@@ -15,13 +16,19 @@ from typing import Any
 
 import yaml
 
+from jobs.setup import claims
 from jobs.setup.command_line import InputError, to_yaml
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain
+from models.json_values import finite
 from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
+STEPLESS = (  # what a run writes before its first step
+    *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
+    *("tensorboard", checkpoints.FOLDER, "rollback.json"),
+)
 PACKAGES = (
     "afield",
     "ray",
@@ -60,22 +67,28 @@ class RunDir:
         """
         before = self.read_config()
         if before is None:
-            if names := [name for name in uris.list_names(self.uri) if name != MANIFEST]:
-                raise InputError(
-                    f"out {self.uri} is no run directory and not empty ({names[0]}, ...): choose another one"
-                )
+            claims.check_empty("run directory", self.uri, beside=(MANIFEST,))
             return False
-        old, new = before.experiment(), config.experiment()
-        differing = [
-            f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)"
-            for key in {**old, **new}
-            if old.get(key) != new.get(key)
-        ]
-        if differing:
-            raise InputError(
-                f"out {self.uri} holds another experiment: it differs in {', '.join(differing)}; choose another out"
-            )
-        return True
+        if not (differing := claims.differing(before.experiment(), config.experiment())):
+            return True
+        if self.has_steps():
+            raise claims.refusal("experiment", self.uri, differing)
+        print(f"out {self.uri} held an experiment that had made no step: replaced", file=sys.stderr)
+        self._clear(keep_manifest=before.source.uri == config.source.uri)
+        return False
+
+    def has_steps(self) -> bool:
+        """Tell whether anything was trained: weights or a line of the log are there."""
+        if self.committed_step() or self.has_artifact():
+            return True
+        return any(_part_key(name)[1] > 0 for name in uris.list_names(self.path("metrics")))
+
+    def _clear(self, *, keep_manifest: bool) -> None:
+        """Delete what a run has written that made no step."""
+        for name in STEPLESS:
+            uris.remove(self.path(name))
+        if not keep_manifest:
+            uris.remove(self.path(MANIFEST))
 
     def read_config(self) -> PretrainConfig | None:
         """Configuration of the run, None where there is none."""
@@ -102,6 +115,13 @@ class RunDir:
         """Tell whether the encoder was written; its description comes last."""
         return uris.exists(self.path("artifact", "artifact.json"))
 
+    def has_artifact_of(self, step: int) -> bool:
+        """Tell whether the artifact is that of the weights after a step, not of a shorter run before."""
+        if not self.has_artifact():
+            return False
+        description = json.loads(uris.read_bytes(self.path("artifact", "artifact.json")))
+        return bool(description["provenance"].get("trained_steps", step) == step)
+
     def ledger(self) -> Ledger:
         """What the newest committed checkpoint's weights have seen; nothing where there is none."""
         return checkpoints.ledger(self.path(checkpoints.FOLDER))
@@ -124,7 +144,7 @@ class RunDir:
         lines: dict[int, dict[str, Any]] = {}
         for name in sorted(uris.list_names(self.path("metrics")), key=_part_key):
             text = uris.read_bytes(self.path("metrics", name)).decode()
-            lines |= {line["step"]: line for line in map(json.loads, text.splitlines())}
+            lines |= {line["step"]: line for line in map(_line, text.splitlines())}
         joined = [lines[step] for step in sorted(lines)]
         if joined:
             uris.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
@@ -162,8 +182,14 @@ def _part_key(name: str) -> tuple[int, int]:
     return int(attempt), int(part)
 
 
+def _line(text: str) -> dict[str, Any]:
+    """Read a line of the log; null stands for a figure that was no number."""
+    values: dict[str, Any] = json.loads(text)
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
 def _json_lines(lines: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return "".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines).encode()
 
 
 def environment() -> dict[str, Any]:

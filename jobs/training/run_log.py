@@ -3,7 +3,6 @@
 import resource
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from jobs.setup.command_line import RunError
+from jobs.setup.bad_samples import BadSamples
+from jobs.setup.failures import RunError
 from jobs.training.monitor import answer
 from jobs.training.training_job import TrainingJob
 from models import collectives, health
@@ -20,7 +20,6 @@ from pipelines import schema
 from pipelines.media.contract import REASONS
 from pipelines.storage import uris
 from pipelines.storage.retries import RETRIES
-from pipelines.stream import quarantine
 
 Item = TypeVar("Item")
 FLUSH_S = 15.0
@@ -52,8 +51,9 @@ class RunLog:
         self._wait_s = self._waited_s = self._taken_at = 0.0
         self._retries = RETRIES.total
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
-        self._bad = Counter[str]()  # by reason, since this attempt began
-        self._samples = 0
+        self.bad = BadSamples(
+            job.config.source.max_bad_fraction, job.run.path("quarantine"), job.epoch_samples
+        )
         self._outputs: dict[str, Tensor] = {}
         self._look: dict[str, float] = {}  # figures of the last look, until a line takes them
         self._first = collectives.rank() == 0
@@ -136,9 +136,9 @@ class RunLog:
         shared = self._reduce(grad_norm)
         now = time.monotonic()
         elapsed, steps = now - self._started, step - self._logged_step
-        self._samples += steps * self._config.global_batch_size
         sums = {name: shared.pop(name) for name in (*SUMS, "wait_s")}
-        self._bad.update({reason: int(count) for reason in REASONS if (count := sums[reason])})
+        found = {reason: int(count) for reason in REASONS if (count := sums[reason])}
+        self.bad.add(steps * self._config.global_batch_size, found)
         misplaced, infinite = (
             int(sums["misplaced"]),
             int(sums["infinite"]) // collectives.world_size(),
@@ -155,8 +155,8 @@ class RunLog:
             "images_per_s": steps * self._config.global_batch_size / elapsed,
             **times,
             "memory_gib": _memory_gib(),
-            "bad_samples": self._bad.total(),
-            **{f"bad_{reason}": count for reason, count in self._bad.items()},
+            "bad_samples": self.bad.total,
+            **{f"bad_{reason}": count for reason, count in self.bad.reasons.items()},
         }
         self._started, self._logged_step, self._wait_s, self._look = now, step, 0.0, {}
         if self._first:
@@ -195,16 +195,8 @@ class RunLog:
     def _problem(self, line: dict[str, Any], misplaced: int, infinite: int) -> str | None:
         if misplaced:
             return self._out_of_order(misplaced)
-        fraction = self._bad.total() / self._samples
-        if (
-            self._samples >= quarantine.MIN_SAMPLES_TO_JUDGE
-            and fraction > self._config.source.max_bad_fraction
-        ):
-            return (
-                f"{quarantine.summary(self._bad, self._bad.total(), self._samples)}, more than source.max_bad_fraction="
-                f"{self._config.source.max_bad_fraction}: "
-                f"see {self._run.path('quarantine')} for the files and reasons"
-            )
+        if too_many := self.bad.problem():
+            return too_many
         if line["loss"] != line["loss"] or abs(line["loss"]) == float("inf"):
             return f"the loss is {line['loss']} at step {line['step']}: lower optim.lr or set optim.clip_grad_norm"
         return _not_finite(infinite) if infinite else None

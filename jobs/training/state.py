@@ -54,6 +54,8 @@ class TrainState:
         self.best: dict[str, Any] | None = (
             None  # `step`, `rankme` and `encoder` of the healthiest look
         )
+        self.samples_seen = 0
+        self.bad_samples: dict[str, int] = {}  # by reason
         wanted = config.precision
         self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
 
@@ -68,6 +70,8 @@ class TrainState:
         self.method.load_state_dict(saved["method"])
         self.optimizers.load_state_dict(saved)
         self.step, self.best = saved["step"], saved["best"]
+        self.samples_seen = saved.get("samples_seen", 0)
+        self.bad_samples = saved.get("bad_samples", {})
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain values."""
@@ -75,6 +79,8 @@ class TrainState:
             "step": self.step,
             "method": self.method.state_dict(),
             "best": self.best,
+            "samples_seen": self.samples_seen,
+            "bad_samples": self.bad_samples,
             **self.optimizers.state_dict(),
         }
 

@@ -65,6 +65,7 @@ def _train(job: TrainingJob, attempt: int) -> None:
         config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
     )
     log = RunLog(job, state.step, attempt)
+    log.bad.add(state.samples_seen, state.bad_samples)
     audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
     control = Control(config, job.monitor)
     health = Health(job, rolled_back=rolled_back)
@@ -73,6 +74,7 @@ def _train(job: TrainingJob, attempt: int) -> None:
         log.check()
         log.flush()
         audit.flush()
+        state.samples_seen, state.bad_samples = log.bad.seen, dict(log.bad.reasons)
         save_checkpoint(state, wait=wait)
 
     begun_at = state.step
@@ -102,8 +104,10 @@ def _train(job: TrainingJob, attempt: int) -> None:
             save(wait=False)
     if state.step > begun_at:  # Ray Train would delete a step that is saved twice two times
         save(wait=True)  # before anything that may fail: from here on nothing is trained again
+    log.bad.check(final=True)
     if collectives.rank() == 0:
-        write_artifact(state, job, log.last_line)
+        lines = [log.last_line] if log.last_line else job.run.join_metrics()
+        write_artifact(state, job, lines[-1] if lines else {})
     log.close()
 
 

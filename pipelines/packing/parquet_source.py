@@ -7,6 +7,7 @@ by one task, to a file of nothing but its rows' bytes. The copies are deleted wh
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -76,6 +77,8 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
             f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone"
         )
     items = [item for number, file in enumerate(files) for item in _items(file, number, staging)]
+    if items:
+        _check_bytes(items[0])
     there = set(uris.list_names(staging.folder))
     missing = [item for item in items if f"{item['name']}.parquet" not in there]
     if missing:
@@ -188,8 +191,25 @@ def _values(item: dict[str, Any]) -> Iterator[tuple[bytes, str | None]]:
             yield whole["bytes"] or b"", whole.get("path")
 
 
+def _check_bytes(item: dict[str, Any]) -> None:
+    """Refuse rows that only say where their files lie.
+
+    Raises:
+        ValueError: none of the first ones holds bytes, and one holds a path.
+    """
+    first = list(islice(_values(item), BATCH_ROWS))
+    path = next((path for _, path in first if path), None)
+    if path and not any(data for data, _ in first):
+        raise ValueError(
+            f"source.uri: {item['uri']} holds paths ({path}, ...) and no bytes in column "
+            f"{item['column']}: give the folder of the files themselves as source.uri"
+        )
+
+
 def _bad_row(sample: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
     found_at = sample | {schema.URI: origin["origin_uri"], schema.OFFSET: origin["origin_offset"]}
     found_at[schema.MEMBER] = origin["origin_member"]
-    problem = BadSample("empty", f"row {origin['origin_offset']} has no bytes")
+    path = origin["origin_member"]
+    what = f" but a path ({path})" if path else ""
+    problem = BadSample("empty", f"row {origin['origin_offset']} has no bytes{what}")
     return quarantine.bad_row(found_at, problem, stage="fetch", epoch=NO_EPOCH, run="pack")

@@ -5,6 +5,7 @@ Credentials come from each client's standard chain (environment, profile, instan
 
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -317,3 +318,45 @@ def reachable(uri: str) -> str | None:
     except StorageError as error:
         return str(error)
     return f"{uri} does not exist: check the path, or the bucket's name"
+
+
+def remove(uri: str) -> None:
+    """Delete a file, or a folder with all that is in it; nothing where there is none."""
+    fs, path = filesystem(uri)
+    with _named(uri):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def unwritable(uri: str) -> str | None:
+    """Try whether files can be written below a URI; nothing stays behind.
+
+    Returns:
+        None where they can; otherwise one line: what is wrong and the remedy.
+    """
+    if is_local(uri):
+        return _unwritable_folder(filesystem(uri)[1])
+    probe = join(uri, f".write-{uuid.uuid4().hex[:8]}")
+    _, path = filesystem(probe)
+    fs = _open(urlsplit(absolute(uri)).scheme, PROBE_S)
+    try:
+        with _named(probe):
+            fs.pipe_file(path, b"")
+            fs.rm_file(path)
+    except (FileNotFoundError, StorageError) as error:
+        return f"{uri} cannot be written: {getattr(error, 'what', error)}"
+    return None
+
+
+def _unwritable_folder(path: str) -> str | None:
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        return f"{path} cannot be a folder: {there} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"0")
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror}; choose another place"
+    return None

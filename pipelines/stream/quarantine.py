@@ -4,7 +4,6 @@ A part is named by the plan item that met the samples, so a task that is run aga
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +15,6 @@ from pipelines.corpus.left_out import most_frequent
 from pipelines.media.contract import BadSample
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import read_table
-
-NUM_TOP_REASONS = 4
-MIN_SAMPLES_TO_JUDGE = 500  # before the fraction of bad samples means anything
 
 
 def bad_row(
@@ -53,11 +49,3 @@ def count_by_reason(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Count distinct samples by reason, most frequent first."""
     distinct = {(row[schema.SAMPLE_ID], row["reason"]) for row in rows}
     return most_frequent(Counter(reason for _, reason in distinct))
-
-
-def summary(by_reason: Mapping[str, int], num_bad: int, num_samples: int) -> str:
-    """Say in one line what part of the samples is bad, with the top reasons."""
-    top = ", ".join(
-        f"{count} {reason}" for reason, count in most_frequent(by_reason, NUM_TOP_REASONS).items()
-    )
-    return f"{num_bad} of {num_samples} samples ({num_bad / num_samples:.0%}) are bad ({top})"

@@ -39,9 +39,9 @@ def test_too_many_bad_samples_stop_a_run_with_one_line_and_no_restart(
     assert run(rotten, out) == 1
     stderr = capfd.readouterr().err
     (line,) = (line for line in stderr.splitlines() if line.startswith("error: "))
-    # 16 steps of 32 are the first 512 samples, enough to judge
+    # four steps of 32 are enough to judge
     assert (
-        "of 512 samples (" in line
+        "of 128 samples (" in line
         and "%) are bad (" in line
         and "more than source.max_bad_fraction=0.1" in line
     )

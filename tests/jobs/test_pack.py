@@ -18,7 +18,7 @@ from PIL import Image
 
 from jobs import index as indexing
 from jobs.pack import PackConfig, pack
-from jobs.setup.command_line import InputError
+from jobs.setup.command_line import InputError, RunError
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.packing import shards
@@ -131,7 +131,11 @@ def test_reencoding_bounds_the_side_and_quarantines_what_cannot_be_decoded(
         (source / name).write_bytes((pictures / name).read_bytes())
     for name, data in bad.items():
         (source / name).write_bytes(data)
-    result = pack(configured(str(source), tmp_path / "p", reencode={"max_side": 300}))
+    with pytest.raises(RunError, match=r"2 of 6 samples \(33%\) are bad"):
+        pack(configured(str(source), tmp_path / "p", reencode={"max_side": 300}))
+    allowed = {"source": {"max_bad_fraction": 0.5}, "reencode": {"max_side": 300}}
+    result = pack(configured(str(source), tmp_path / "p", **allowed))
+    assert result["shards_written"] == 0  # nothing is done twice
     assert (result["rows_in"], result["rows"], result["quarantined"]) == (6, 4, 2)
     rows = {Path(row["uri"]).name: row for row in quarantine.read(f"{tmp_path}/p/quarantine")}
     assert {name: row["reason"] for name, row in rows.items()} == {

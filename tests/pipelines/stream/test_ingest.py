@@ -285,12 +285,3 @@ def test_files_of_the_same_bytes_have_the_same_content_wherever_they_lie(
     )
     assert content_of(Part(order.table.slice(1, 1))) == content_of(Part(order.table.slice(4, 1)))
     assert content_of(Part(order.table.slice(1, 1))) != content_of(Part(order.table.slice(2, 1)))
-
-
-def test_what_is_bad_is_summed_up_with_the_top_reasons_first() -> None:
-    reasons = {"missing": 1, "corrupt": 30, "truncated": 60, "empty": 2, "too_long": 7}
-    line = quarantine.summary(reasons, 100, 400)
-    assert (
-        line
-        == "100 of 400 samples (25%) are bad (60 truncated, 30 corrupt, 7 too_long, 2 empty, 1 others)"
-    )

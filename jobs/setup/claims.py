@@ -1,0 +1,68 @@
+"""The one rule for output folders: each holds one run, pack or export, and can be written before anything starts."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.setup.failures import InputError
+from pipelines.storage import uris
+
+
+def check_writable(key: str, uri: str) -> None:
+    """Refuse a place that cannot be written.
+
+    Raises:
+        InputError: it cannot, with the key of the command line that names it.
+    """
+    if problem := uris.unwritable(uri):
+        raise InputError(f"{key} {problem}")
+
+
+def claim(what: str, out: str, record_name: str, record: Mapping[str, Any]) -> None:
+    """Take a folder for a pack or an export, or find that it is this one's already.
+
+    Args:
+        what: What the folder is to hold, in one word.
+        out: The folder.
+        record_name: Name of the file in it that says what it holds.
+        record: What makes two of them the same.
+
+    Raises:
+        InputError: it holds another one, or something else.
+    """
+    place = uris.join(out, record_name)
+    if not uris.exists(place):
+        check_empty(what, out, beside=("manifest",))
+        uris.write_bytes(place, json.dumps(record).encode())
+    elif different := differing(json.loads(uris.read_bytes(place)), record):
+        raise refusal(what, out, different)
+
+
+def check_empty(what: str, out: str, *, beside: tuple[str, ...]) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        InputError: anything but hidden files and the names `beside` lies in it.
+    """
+    names = uris.list_names(out)
+    others = [name for name in names if name not in beside and not name.startswith(".")]
+    if others:
+        raise InputError(
+            f"out {out} is no {what} and not empty ({others[0]}, ...): choose another one"
+        )
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in which keys two records differ, and how."""
+    return [
+        f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def refusal(what: str, out: str, different: list[str]) -> InputError:
+    """Make the error for a folder that holds another one."""
+    return InputError(
+        f"out {out} holds another {what}: it differs in {', '.join(different)}; choose another out"
+    )

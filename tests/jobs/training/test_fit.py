@@ -1,0 +1,64 @@
+"""What a person sees of a run while it trains."""
+
+import pytest
+
+from jobs.training import fit
+from jobs.training.fit import StepProgress, step_line
+
+LINE = {
+    "step": 1200,
+    "loss": 5.8123,
+    "lr": 0.21,
+    "feature_std": 0.031,
+    "rankme": 212.0,
+    "images_per_s": 9412.0,
+    "wait_fraction": 0.03,
+    "memory_gib": 31.2,
+}
+
+
+def test_a_step_line_fits_and_gives_up_its_columns_in_the_stated_order() -> None:
+    whole = step_line(LINE, 250_000)
+    assert whole == (
+        "step   1200/250000  loss 5.8123  lr 2.1e-01  std 0.031  rank 212  img/s 9,412  wait 3%  "
+        "mem 31.2 GiB"
+    )
+    assert step_line(LINE, 250_000, width=len(whole)) == whole
+    assert step_line(LINE, 250_000, width=80) == (
+        "step   1200/250000  loss 5.8123  lr 2.1e-01  std 0.031  img/s 9,412  wait 3%"
+    )
+    for width in range(30, len(whole) + 1):
+        assert len(step_line(LINE, 250_000, width)) <= max(width, 31)
+
+
+def test_starts_say_where_they_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = StepProgress(100, 0)
+    for step, workers in ((0, 1), (0, 2), (40, 2)):
+        progress.show({"started_at": step, "workers": workers, "attempt": 0})
+    assert capsys.readouterr().err.splitlines() == [
+        "training on 1 worker",
+        "beginning again on 2 workers",
+        "going on from step 40 on 2 workers",
+    ]
+
+
+def test_what_takes_longer_than_a_moment_is_named_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
+    progress = StepProgress(100, 0)
+    progress.waits("starting the training workers")
+    progress.tick()
+    progress.show({"waiting": "building the network"})
+    now[0] = 1.0
+    progress.tick()
+    progress.show({"waiting": "reading the first batch"})
+    now[0] = 9.0
+    progress.tick()
+    progress.tick()
+    progress.show(LINE)
+    now[0] = 99.0
+    progress.tick()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "reading the first batch ..." and len(lines) == 2
