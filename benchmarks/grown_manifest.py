@@ -23,7 +23,7 @@ def grown(uri: str, few: pa.Table, rows: int) -> Manifest:
         rows: How many samples.
     """
     if not versions(uri):
-        write_manifest(uri, "synthetic", _cycled(few, rows))
+        write_manifest(uri, "/", _cycled(few, rows))
     manifest = open_manifest(uri)
     if manifest.num_rows != rows:
         raise ValueError(

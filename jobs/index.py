@@ -35,6 +35,12 @@ class IndexConfig(JobConfig):
 
     source: SourceConfig
     out: str = Field(min_length=1, description="the manifest: a path or s3:// prefix")
+    max_gone_fraction: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="no version is made where more of the samples are gone: something may not be mounted",
+    )
     clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -51,7 +57,9 @@ def index(config: IndexConfig) -> dict[str, Any]:
     check_writable("out", out)
     before = _before(out, source)
     with launch.session(config.cluster, train=False, paths=(out, source)):
-        manifest = make_manifest(config.source, out, config.clip.per_video)
+        manifest = make_manifest(
+            config.source, out, config.clip.per_video, max_gone_fraction=config.max_gone_fraction
+        )
     unchanged = before is not None and before.version == manifest.version
     diff = Diff(0, 0, 0, manifest.num_rows) if unchanged else manifest.diff
     what = "unchanged" if unchanged else str(diff) if before else "new"

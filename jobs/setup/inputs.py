@@ -37,13 +37,20 @@ def load_artifact(uri: str) -> Artifact:
         raise InputError(f"artifact {uri} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
-def make_manifest(source: SourceConfig | str, out: str, per_video: int | None = None) -> Manifest:
+def make_manifest(
+    source: SourceConfig | str,
+    out: str,
+    per_video: int | None = None,
+    *,
+    max_gone_fraction: float = 1.0,
+) -> Manifest:
     """List a source into a manifest at an absolute URI; what is not given is as it was listed before.
 
     Args:
         source: What to list, or its URI alone.
         out: Where the manifest lies or shall lie.
         per_video: Samples of each video.
+        max_gone_fraction: Of the samples of the version before, the most that may be gone.
 
     Raises:
         InputError: the source is missing, refused or holds no samples, or somebody else wrote the version meanwhile.
@@ -54,7 +61,7 @@ def make_manifest(source: SourceConfig | str, out: str, per_video: int | None = 
     selection = _selection(source, per_video, listed)
     with as_one_line():
         tables = _with_progress(list_source(uri, selection))
-        manifest = write_manifest(out, uri, tables, selection)
+        manifest = write_manifest(out, uri, tables, selection, max_gone_fraction=max_gone_fraction)
     left = told(manifest.left_out)
     print(
         f"indexed {manifest.num_rows} samples of {uri}{f'; left out: {left}' if left else ''}",

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 MAGIC = "*?["  # of globs
 
 
@@ -78,6 +81,15 @@ def root_of(source: str) -> str:
     """Return the folder or file in which all of a source lies: what comes before the first pattern in its URI."""
     pattern = re.search(r"[*?\[{]", source)
     return source[: pattern.start()].rpartition("/")[0] if pattern else source.rstrip("/")
+
+
+def lies_in(root: str, table: pa.Table) -> bool:
+    """Tell whether all rows of a table have URIs at or below a place; a local path must not lead back up."""
+    addresses = table["uri"]
+    inside = pc.or_(pc.starts_with(addresses, f"{root}/"), pc.equal(addresses, root))
+    if "://" not in root:
+        inside = pc.and_not(inside, pc.match_substring_regex(addresses, r"/\.\.(/|$)"))
+    return bool(pc.all(inside, min_count=0).as_py())
 
 
 def is_hidden(path: str) -> bool:

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Diff
-from pipelines.corpus.entry import EVERYTHING, Selection
+from pipelines.corpus.entry import EVERYTHING, Selection, lies_in, root_of
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
+from pipelines.storage.retries import StorageError
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,23 @@ class Manifest:
         """
         file = _parquet(uris.join(self.uri, self.parts[part].path))
         table = file.read_row_group(row_group, columns=columns)
+        self._check_addresses(table)
         last = int(self._row_ends[part][row_group])
         table = table.append_column(schema.ROW, pa.array(np.arange(last - table.num_rows, last)))
         return self._alive(table, part, row_group)
+
+    def _check_addresses(self, table: pa.Table) -> None:
+        """Refuse rows that name another scheme, host or folder than the source's: no listing wrote them.
+
+        Raises:
+            StorageError: there is one.
+        """
+        root = root_of(self.source)
+        if schema.URI in table.column_names and not lies_in(root, table):
+            raise StorageError(
+                self.uri,
+                f"names files outside of its source {self.source}: make it anew with jobs.index",
+            )
 
     def row_groups(self) -> Iterator[tuple[int, int, int]]:
         """Yield (part, row group, live rows) in order."""

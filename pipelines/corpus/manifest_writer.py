@@ -36,7 +36,12 @@ PART_ROWS = 1 << 20
 
 
 def write_manifest(
-    uri: str, source: str, tables: Iterable[pa.Table], selection: Selection = EVERYTHING
+    uri: str,
+    source: str,
+    tables: Iterable[pa.Table],
+    selection: Selection = EVERYTHING,
+    *,
+    max_gone_fraction: float = 1.0,
 ) -> Manifest:
     """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
 
@@ -47,6 +52,8 @@ def write_manifest(
         source: The URI that was listed, the same for all versions.
         tables: Rows of schema `listed_rows.LISTED`.
         selection: What of the source is among them.
+        max_gone_fraction: No version is made where more of the samples of the one before are gone, unless another
+            selection was asked for.
 
     Returns:
         The new version; the newest there is where the samples are those that it has.
@@ -80,6 +87,8 @@ def write_manifest(
             and not (diff.added or diff.removed or diff.changed)
         ):
             return before
+        if before and before.selection == selection:
+            _check_gone(before, diff.removed, max_gone_fraction)
         parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
         left = (
             _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
@@ -99,6 +108,20 @@ def write_manifest(
     )
     _commit(manifest)
     return manifest
+
+
+def _check_gone(before: Manifest, gone: int, most: float) -> None:
+    """Refuse to take most of a corpus for deleted: a mount or a prefix may be missing.
+
+    Raises:
+        ValueError: more than the given fraction is gone.
+    """
+    if gone > most * before.num_rows:
+        raise ValueError(
+            f"source.uri {before.source}: {gone:,} of {before.num_rows:,} samples are gone since version "
+            f"{before.version} of {before.uri}, which stays as it is: check that everything is mounted and that all "
+            f"prefixes are there, or accept that with max_gone_fraction=1"
+        )
 
 
 def _hint(selection: Selection) -> str:

@@ -4,6 +4,7 @@ A row of a Parquet file cannot be read alone, and hash order wants rows from eve
 by one task, to a file of nothing but its rows' bytes. The copies are deleted when the shards are written.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -71,12 +72,12 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
     Raises:
         ValueError: no Parquet file, or one without the column.
     """
-    files = sorted(entry for entry in entries(uri) if entry.uri.lower().endswith(".parquet"))
+    files = sorted({entry for entry in entries(uri) if entry.uri.lower().endswith(".parquet")})
     if not files:
         raise ValueError(
             f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone"
         )
-    items = [item for number, file in enumerate(files) for item in _items(file, number, staging)]
+    items = [item for file in files for item in _items(file, staging)]
     if items:
         _check_bytes(items[0])
     there = set(uris.list_names(staging.folder))
@@ -110,13 +111,17 @@ def _open(uri: str) -> pq.ParquetFile:
         ) from None
 
 
-def _items(file: Entry, number: int, staging: Staging) -> Iterator[dict[str, Any]]:
-    """One item for each row group of a file; the column is looked for before anything is copied."""
+def _items(file: Entry, staging: Staging) -> Iterator[dict[str, Any]]:
+    """Yield one item for each row group of a file; the column is looked for before anything is copied.
+
+    A copy is named by what it is a copy of: files may come and go between the tries of a pack.
+    """
     parquet = _open(file.uri)
     column = _column(file.uri, parquet.schema_arrow, staging.column)
+    content = hashlib.blake2b(f"{file.uri}\0{file.etag}".encode(), digest_size=16).hexdigest()
     first = 0
     for row_group in range(parquet.num_row_groups):
-        name = f"{number:06d}-{row_group:06d}"
+        name = f"{content}-{row_group:06d}"
         what = {
             "name": name,
             "uri": file.uri,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -39,13 +40,24 @@ class ManifestOrder:
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Yield the rows [start, stop) of the whole manifest."""
-        begin = 0
-        for part, row_group, size in self.manifest.row_groups():
-            first, last = max(start, begin), min(stop, begin + size)
-            if first < last:
+        groups, ends = self._groups
+        index = int(np.searchsorted(ends, start, side="right"))
+        while start < stop and index < len(ends):
+            part, row_group, size = groups[index].tolist()
+            end = int(ends[index])
+            last = min(stop, end)
+            if start < last:
                 table = self.manifest.read_row_group(part, row_group)
-                yield keyed(table.slice(first - begin, last - first), epoch=0, start=first)
-            begin += size
+                rows = table.slice(start - (end - size), last - start)
+                yield keyed(rows, epoch=0, start=start)
+                start = last
+            index += 1
+
+    @cached_property
+    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return part, row group and rows of every row group, (n, 3), and behind which row each ends, (n,)."""
+        groups = np.array(list(self.manifest.row_groups()), dtype=np.int64).reshape(-1, 3)
+        return groups, np.cumsum(groups[:, 2])
 
 
 def keyed(table: pa.Table, *, epoch: int, start: int) -> pa.Table:

@@ -10,7 +10,7 @@ must hold.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -154,6 +154,12 @@ class _Stretch:
         return permuted
 
 
+@lru_cache(maxsize=2)
+def _whole(corpus: _Corpus, seed: int, epoch: int, interleave: int) -> _Stretch:
+    """Draw the order of an epoch once a process: of a million row groups it takes 0.4 s, and every item asks."""
+    return _Stretch.whole(corpus, seed, epoch, interleave)
+
+
 @dataclass(frozen=True, eq=False)
 class _Piece:
     """Positions [begin, end) of a plan: what is left of an epoch, or whole epochs from `epoch` on."""
@@ -231,9 +237,7 @@ class Plan:
         stretch = piece.rest
         if stretch is None:
             epochs, offset = divmod(offset, piece.corpus.manifest.num_rows)
-            stretch = _Stretch.whole(
-                piece.corpus, self.seed, piece.epoch + epochs, piece.interleave
-            )
+            stretch = _whole(piece.corpus, self.seed, piece.epoch + epochs, piece.interleave)
         return stretch, offset, int(min(stretch.ends[-1], offset + piece.end - position))
 
     @cached_property

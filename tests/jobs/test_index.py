@@ -82,6 +82,22 @@ def test_the_members_and_names_asked_for_are_kept_from_version_to_version(
     assert index(IndexConfig.model_validate(more))["diff"]["removed"] == 1
 
 
+def test_a_corpus_that_is_mostly_gone_makes_a_version_only_when_told_to(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "m"
+    for scene in ("scene0", "scene1", "scene2"):
+        shutil.copytree(image_folder / scene, source / scene)
+    run(source, out)
+    for scene in ("scene0", "scene1"):
+        shutil.move(source / scene, tmp_path / scene)  # as if not mounted
+    with pytest.raises(InputError, match=r"50 of 75 samples are gone .* max_gone_fraction=1"):
+        run(source, out)
+    assert versions(str(out)) == [1]
+    words = {"source": {"uri": str(source)}, "out": str(out), "max_gone_fraction": 1}
+    assert index(IndexConfig.model_validate(words))["diff"]["removed"] == 50
+
+
 def test_wrong_sources_are_input_errors(image_folder: Path, tmp_path: Path) -> None:
     run(image_folder / "scene0", tmp_path / "m")
     with pytest.raises(

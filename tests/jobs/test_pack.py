@@ -21,7 +21,7 @@ from jobs.pack import PackConfig, pack
 from jobs.setup.command_line import InputError, RunError
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
-from pipelines.packing import shards
+from pipelines.packing import parquet_source, shards
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
@@ -190,6 +190,29 @@ def test_parquet_files_with_a_bytes_column_are_packed(
     ]
     assert not (tmp_path / "p" / "staging").exists()
     assert pack(configured(str(uri), tmp_path / "p", source=column))["shards_written"] == 0
+
+
+@ray_only
+def test_a_pack_of_parquet_goes_on_after_a_file_was_added(pictures: Path, tmp_path: Path) -> None:
+    files = sorted(pictures.glob("*.*"))[:12]
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def write(name: str, some: list[Path]) -> None:
+        pq.write_table(pa.table({"bytes": [path.read_bytes() for path in some]}), folder / name)
+
+    write("b.parquet", files[:4])
+    write("c.parquet", files[4:8])
+    staging = parquet_source.Staging(str(tmp_path / "staging"), str(tmp_path / "bad"), None)
+    list(parquet_source.stage(str(folder), staging))  # a pack that was stopped here
+    write("a.parquet", files[8:])
+    write("c.parquet", files[4:7])
+    rows = pa.concat_tables(parquet_source.stage(str(folder), staging))
+    found = [Path(uri).read_bytes() for uri in rows[schema.URI].to_pylist()]
+    cut = zip(found, rows[schema.OFFSET].to_pylist(), rows[schema.LENGTH].to_pylist(), strict=True)
+    images = [data[offset : offset + length] for data, offset, length in cut]
+    wanted = [path.read_bytes() for path in (*files[8:], *files[:7])]
+    assert sorted(images) == sorted(wanted)
 
 
 @ray_only

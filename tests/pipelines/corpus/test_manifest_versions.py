@@ -1,6 +1,7 @@
 """Versions of a manifest, from listings made up here: what a listing finds is tested beside."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pipelines.corpus.listed_rows import LISTED, sample_id
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.storage import spill, uris
+from pipelines.storage.retries import StorageError
 from tests.commands import ROOT
 from tests.object_store import ObjectStore
 
@@ -261,3 +263,29 @@ def test_rows_come_back_from_disk_bucket_by_bucket(
 def test_parquet_s_own_reader_sees_the_parts(tmp_path: Path) -> None:
     manifest = write_manifest(str(tmp_path / "m"), "/c", listing(loose(range(20))))
     assert pq.read_table(tmp_path / "m" / manifest.parts[0].path).schema.equals(schema.MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("source", "uri"),
+    [
+        ("/c", "http://127.0.0.1:8000/latest/meta-data"),
+        ("/c", "s3://other/x.jpg"),
+        ("/c", "/d/x.jpg"),
+        ("/c", "/cc/x.jpg"),
+        ("/c", "/c/../etc/passwd"),
+        ("/c/*.jpg", "/etc/passwd"),
+        ("s3://bucket/a", "s3://bucket/b/x.jpg"),
+        ("s3://bucket/a", "s3a://bucket/a/x.jpg"),
+        ("s3://bucket", "/bucket/x.jpg"),
+    ],
+)
+def test_rows_outside_of_the_source_are_refused(source: str, uri: str, tmp_path: Path) -> None:
+    inside = source.partition("*")[0].rstrip("/") + "/good.jpg"
+    listed = pa.Table.from_pylist([row(name, None, "a", None) for name in (inside, uri)], LISTED)
+    bad = write_manifest(str(tmp_path / "bad"), source, iter([listed]))
+    good = write_manifest(str(tmp_path / "good"), source, iter([listed.slice(0, 1)]))
+    assert good.read_row_group(0, 0)["uri"].to_pylist() == [inside]
+    with pytest.raises(
+        StorageError, match=f"names files outside of its source {re.escape(source)}"
+    ):
+        bad.read_row_group(0, 0)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
+from pipelines.stream import plan as planning
 from pipelines.stream.ledger import Ledger, Span
 from pipelines.stream.plan import Plan
 
@@ -170,3 +171,21 @@ def test_a_plan_travels_with_its_layout(tmp_path: Path) -> None:
     plan = plan_of((0, OLD, 1), (33, NEW, 2))
     expected = read(plan, 0, 150)
     assert read(pickle.loads(pickle.dumps(plan)), 0, 150) == expected
+
+
+def test_the_order_of_an_epoch_is_drawn_once_however_many_items_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[int] = []
+    draw = planning.permutation
+
+    def counted(size: int, *, seed: int, epoch: int, stream: int) -> np.ndarray:
+        if stream < 0:  # of row groups, not of the rows of a window
+            drawn.append(epoch)
+        return draw(size, seed=seed, epoch=epoch, stream=stream)
+
+    plan = plan_of((0, OLD, 2))
+    expected = read(plan_of((0, OLD, 2)), 0, 180)
+    monkeypatch.setattr(planning, "permutation", counted)
+    assert [row for start in range(0, 180, 5) for row in read(plan, start, start + 5)] == expected
+    assert drawn == [0, 1, 2]
