@@ -27,7 +27,7 @@ from jobs.setup.sections import (
 from pipelines.corpus.manifest import versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import parquet_source
-from pipelines.packing.pack_plan import HashOrder, PackPlan, samples_of, write_plan
+from pipelines.packing.pack_plan import HashOrder, PackPlan, is_planned, samples_of, write_plan
 from pipelines.packing.shards import Pack, Reencoding, measure, write_shards
 from pipelines.ray_tasks import MAX_RETRIES
 from pipelines.storage import uris
@@ -152,7 +152,7 @@ def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
     Raises:
         InputError: the source cannot be listed.
     """
-    if not uris.exists(work.plan):
+    if not is_planned(work.plan):
         with tempfile.TemporaryDirectory(prefix="afield-pack-") as folder:
             order = HashOrder(f"{folder}/order")
             with as_one_line():

@@ -1,9 +1,13 @@
 """Which sample goes into which shard: the whole source in hash order, cut to shards of about equal size.
 
-The plan is one Parquet file with a row group per shard, written once, so that a pack that was stopped goes on with it.
+The plan is a folder of Parquet files with a row group per shard, written once, so that a pack that was stopped goes on
+with it. A task reads the footer of one file: of a single file for 10^5 shards that would be 92 MiB.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +21,9 @@ from pipelines.storage.parquet_files import open_parquet
 from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 
 TAR_BLOCK = 512
-ROWS_IN = b"rows_in"  # in the plan's metadata: rows of the source, those without bytes included
+SHARDS_PER_FILE = 256
+RECORD = "plan.json"  # written last; `rows_in` are rows of the source, those without bytes included
+ROWS_IN = b"rows_in"  # where earlier releases kept them, in the file's metadata
 SAMPLES = pa.schema(
     [
         *(
@@ -81,44 +87,87 @@ def write_plan(uri: str, order: HashOrder, *, rows_in: int, shard_bytes: int, sc
     """Cut the order to shards and write the plan.
 
     Args:
-        uri: The file.
+        uri: Its folder.
         order: All samples.
         rows_in: Rows of the source.
         shard_bytes: Of a shard, up to what the scale is wrong by.
         scale: Bytes a sample will have for each that it has now.
     """
-    wanted = SAMPLES.with_metadata({ROWS_IN: str(rows_in).encode()})
-    with uris.open_atomic(uri) as file, pq.ParquetWriter(file, wanted) as writer:
-        waiting = SAMPLES.empty_table()
-        for table in order.tables():
-            waiting = pa.concat_tables([waiting, table])
-            while (fitting := _fitting(waiting, shard_bytes, scale)) < waiting.num_rows:
-                writer.write_table(waiting.slice(0, fitting).cast(wanted), row_group_size=fitting)
-                waiting = waiting.slice(fitting)
-        if waiting.num_rows:
-            writer.write_table(waiting.cast(wanted), row_group_size=waiting.num_rows)
+    shards = cut_to_shards(order.tables(), shard_bytes, scale)
+    num_rows: list[int] = []
+    while some := list(islice(shards, SHARDS_PER_FILE)):
+        with (
+            uris.open_atomic(_file(uri, len(num_rows))) as file,
+            pq.ParquetWriter(file, SAMPLES) as writer,
+        ):
+            for shard in some:
+                writer.write_table(shard, row_group_size=shard.num_rows)
+        num_rows += [shard.num_rows for shard in some]
+    record = {"num_shards": len(num_rows), "num_rows": sum(num_rows), "rows_in": rows_in}
+    uris.write_bytes(uris.join(uri, RECORD), json.dumps(record).encode())
 
 
-def _fitting(table: pa.Table, shard_bytes: int, scale: float) -> int:
-    """Rows that fit a shard, at least one."""
+def _file(uri: str, shard: int) -> str:
+    return uris.join(uri, f"{shard // SHARDS_PER_FILE:06d}.parquet")
+
+
+def cut_to_shards(tables: Iterable[pa.Table], shard_bytes: int, scale: float) -> Iterator[pa.Table]:
+    """Cut samples, in order, to as many as fill a shard, at least one."""
+    waiting = SAMPLES.empty_table()
+    for table in tables:
+        waiting = pa.concat_tables([waiting, table])
+        start = 0
+        for stop in _edges(waiting, shard_bytes, scale):
+            yield waiting.slice(start, stop - start)
+            start = stop
+        waiting = waiting.slice(start)
+    if waiting.num_rows:
+        yield waiting
+
+
+def _edges(table: pa.Table, shard_bytes: int, scale: float) -> Iterator[int]:
+    """Yield behind which row each shard ends that more rows follow."""
     length = np.ceil(table[schema.LENGTH].to_numpy() * scale)
     ends = np.cumsum(TAR_BLOCK + np.ceil(length / TAR_BLOCK) * TAR_BLOCK)
-    return max(1, int(np.searchsorted(ends, shard_bytes, side="right"))) if table.num_rows else 0
+    start, filled = 0, 0.0
+    while start < table.num_rows:
+        full = int(np.searchsorted(ends, filled + shard_bytes, side="right"))
+        start = max(start + 1, full)
+        if start >= table.num_rows:
+            return
+        yield start
+        filled = float(ends[start - 1])
+
+
+def is_planned(uri: str) -> bool:
+    """Tell whether the plan in a folder is whole."""
+    return uris.exists(uris.join(uri, RECORD)) or uris.exists(f"{uri}.parquet")
 
 
 class PackPlan:
     """A plan that was written.
 
     Args:
-        uri: The file.
+        uri: Its folder; of a pack begun by an earlier release, a single file beside it.
     """
 
     def __init__(self, uri: str) -> None:
-        self._file = open_parquet(uri)
-        self.num_shards: int = self._file.num_row_groups
-        self.num_rows: int = self._file.metadata.num_rows
-        self.rows_in = int(self._file.schema_arrow.metadata[ROWS_IN])
+        self._uri = uri
+        self._open = lru_cache(maxsize=2)(open_parquet)
+        self._single = not uris.exists(uris.join(uri, RECORD))
+        if self._single:
+            file = self._open(f"{uri}.parquet")
+            self.num_shards = int(file.num_row_groups)
+            self.num_rows = int(file.metadata.num_rows)
+            self.rows_in = int(file.schema_arrow.metadata[ROWS_IN])
+            return
+        record = json.loads(uris.read_bytes(uris.join(uri, RECORD)))
+        self.num_shards = int(record["num_shards"])
+        self.num_rows = int(record["num_rows"])
+        self.rows_in = int(record["rows_in"])
 
     def read(self, shard: int) -> pa.Table:
         """Read the samples of a shard, schema `SAMPLES`."""
-        return self._file.read_row_group(shard)
+        if self._single:
+            return self._open(f"{self._uri}.parquet").read_row_group(shard)
+        return self._open(_file(self._uri, shard)).read_row_group(shard % SHARDS_PER_FILE)

@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import IO, Any
@@ -29,6 +30,8 @@ from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
 
 FETCH_BYTES = 16 << 20  # read at a time by one task
+READERS = 16  # records of finished shards read at a time, each a request or two
+READ_AHEAD = 128
 MAX_TASKS = 4096  # each costs the planner about 3 ms before the first shard
 _ORIGIN = (
     ("sample_id", pa.int64()),
@@ -68,8 +71,8 @@ class Pack:
 
     @property
     def plan(self) -> str:
-        """URI of the plan."""
-        return uris.join(self.out, "plan.parquet")
+        """Folder of the plan."""
+        return uris.join(self.out, "plan")
 
     @property
     def shards(self) -> str:
@@ -96,8 +99,13 @@ class Pack:
 
     def listed(self, num_shards: int) -> Iterator[pa.Table]:
         """Yield the samples of all finished shards as a listing would find them."""
-        for number in range(num_shards):
-            yield read_table(self.done(number)).select(LISTED.names)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="done") as threads:
+            for start in range(0, num_shards, READ_AHEAD):
+                numbers = range(start, min(start + READ_AHEAD, num_shards))
+                yield from threads.map(self._listed, numbers)
+
+    def _listed(self, number: int) -> pa.Table:
+        return read_table(self.done(number)).select(LISTED.names)
 
 
 def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, int]]:
@@ -120,13 +128,19 @@ def _write_batch(shards: pa.Table, pack: Pack) -> pa.Table:
     return pa.Table.from_pylist([write_shard(pack, row["shard"]) for row in shards.to_pylist()])
 
 
+@lru_cache(maxsize=1)
+def _plan(uri: str) -> PackPlan:
+    """Open the plan once a process."""
+    return PackPlan(uri)
+
+
 def write_shard(pack: Pack, number: int) -> dict[str, int]:
     """Write one shard, then its quarantined samples, then the record that it is done.
 
     Returns:
         `shard`, `rows`, `bytes`, `quarantined`.
     """
-    rows = PackPlan(pack.plan).read(number)
+    rows = _plan(pack.plan).read(number)
     members: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
     with uris.open_atomic(pack.shard(number)) as file, _tar(file) as tar:

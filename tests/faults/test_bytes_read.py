@@ -87,9 +87,9 @@ def test_a_shard_of_a_plan_costs_its_own_bytes(
     order = HashOrder(str(tmp_path_factory.mktemp("order") / "rows"))
     for table in samples_of(manifest):
         order.add(table)
-    plan = f"{BUCKET}/plan.parquet"
+    plan = f"{BUCKET}/plan"
     write_plan(plan, order, rows_in=ROWS, shard_bytes=100 * MIB, scale=1.0)
-    whole = uris.size(plan)
+    whole = uris.size(f"{plan}/000000.parquet")
     counted = fresh(proxy)
     rows = PackPlan(plan).read(7)
     assert rows.num_rows > 900 and counted.sent["GET"] < whole / 5
