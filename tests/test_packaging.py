@@ -11,6 +11,8 @@ import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
+from jobs.setup.launch import beside_the_code
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("augment", "models", "pipelines", "jobs")
@@ -76,3 +78,19 @@ def test_upload_of_the_packages_is_small() -> None:
         if "__pycache__" not in path.parts
     ]
     assert sum(path.stat().st_size for path in files if path.is_file()) < 2_000_000
+
+
+def test_joining_a_cluster_uploads_the_packages_and_nothing_beside_them(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for name in (*PACKAGES, "afield"):
+        shutil.copytree(ROOT / name, copy / name)
+    (copy / "photos").mkdir()
+    (copy / "photos" / "a.jpg").write_bytes(bytes(1000))
+    (copy / "weights.bin").write_bytes(bytes(1000))
+    target = tmp_path / "upload.zip"
+    excludes = [*get_runtime_env_default_excludes(), *beside_the_code(copy)]
+    create_package(str(copy), target, include_gitignore=True, excludes=excludes)
+    names = zipfile.ZipFile(target).namelist()
+    folders = {name.removeprefix("copy/").partition("/")[0] for name in names} - {""}
+    assert folders == {*PACKAGES, "afield"}
+    assert any(name.endswith("jobs/recipes/simclr_small.yaml") for name in names)

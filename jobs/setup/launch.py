@@ -24,6 +24,7 @@ from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")
 
 # Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information shows them.
 WORKER_ENV = {
@@ -174,6 +175,21 @@ def _set_patience(cluster: ClusterConfig) -> None:
         uris.forget_clients()
 
 
+def beside_the_code(root: Path) -> list[str]:
+    """Name what lies in a clone beside the packages: data and runs that nobody wants uploaded."""
+    return [f"/{path.name}" for path in sorted(root.iterdir()) if path.name not in PACKAGES]
+
+
+def own_cores() -> int:
+    """Return the cores that this process may use: of a container's share, not of its host."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores or 1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no limit: "max"
+        return cores or 1
+
+
 def _start(cluster: ClusterConfig) -> bool:
     """Call `ray.init`; True where it started a Ray of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home unless asked to
@@ -185,9 +201,10 @@ def _start(cluster: ClusterConfig) -> bool:
         )  # their progress goes to Ray's log files; ours to the terminal
     address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
     if address in (None, "", "local"):
-        logical = max(os.cpu_count() or 1, cluster.max_workers + 2)
+        cores = own_cores()
+        logical = max(cores, cluster.max_workers + 2)
         print(
-            f"starting a local Ray with {logical} logical CPUs on {os.cpu_count()} cores",
+            f"starting a local Ray with {logical} logical CPUs on {cores} cores",
             file=sys.stderr,
         )
         ray.init(
@@ -202,7 +219,7 @@ def _start(cluster: ClusterConfig) -> bool:
     if (
         not in_submitted_job() and (ROOT / "pyproject.toml").exists()
     ):  # else the nodes have the package installed
-        runtime_env["working_dir"] = str(ROOT)
+        runtime_env |= {"working_dir": str(ROOT), "excludes": beside_the_code(ROOT)}
     join(address, runtime_env)
     return False
 
@@ -229,6 +246,8 @@ def _check(
     per_worker = _cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
     if train and cluster.min_workers < cluster.max_workers and not use_gpu:
         per_worker = _leaving_a_cpu(per_worker, _smallest(nodes), cluster)
+    elif train and not own and not use_gpu:
+        per_worker = _fitting(per_worker, _sizes(nodes), cluster)
     left = cpus - (cluster.min_workers * per_worker if train else 0)
     if left < 1:
         raise InputError(
@@ -237,9 +256,7 @@ def _check(
             "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
         )
     pool = _view_actors(cluster, gpus, left, use_gpu=use_gpu and train, placement=placement)
-    threads = (
-        max(1, (os.cpu_count() or 1) // cluster.max_workers) if own else max(1, int(per_worker))
-    )
+    threads = max(1, own_cores() // cluster.max_workers) if own else max(1, int(per_worker))
     return Session(
         num_workers=cluster.max_workers,
         min_workers=cluster.min_workers,
@@ -312,6 +329,40 @@ def _smallest(nodes: list[dict[str, Any]]) -> float:
         (size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1),
         default=0.0,
     )
+
+
+def _sizes(nodes: list[dict[str, Any]]) -> list[float]:
+    """CPUs of each node."""
+    return [float(node["Resources"].get("CPU", 0)) for node in nodes]
+
+
+def _fitting(wanted: float, sizes: list[float], cluster: ClusterConfig) -> float:
+    """CPUs of a worker so that a fixed number of them find room: no worker spans two nodes.
+
+    By itself a worker takes no more than leaves every node a whole CPU to decode with, where that
+    is possible, and else one.
+
+    Args:
+        wanted: CPUs that it would take of the cluster as a whole.
+        sizes: CPUs of each node.
+        cluster: What the job wants.
+
+    Raises:
+        InputError: they find no room, and Ray would wait for ever without a word.
+    """
+    if cluster.cpus_per_worker == "auto":
+        for each in range(int(wanted), 1, -1):
+            if sum(int(max(0.0, size - 1) // each) for size in sizes) >= cluster.max_workers:
+                return float(each)
+        wanted = 1.0
+    room = sum(int(size // wanted) for size in sizes)
+    if room < cluster.max_workers:
+        raise InputError(
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={wanted:g} find "
+            f"room for {room} on nodes of {', '.join(f'{size:g}' for size in sizes)} CPUs: use fewer "
+            "workers, fewer CPUs a worker, or larger nodes"
+        )
+    return wanted
 
 
 def _leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -7,6 +9,7 @@ from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
 from pipelines.storage import retries
+from tests.commands import ROOT
 
 
 def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +54,37 @@ def test_a_changing_number_of_workers_that_may_take_every_cpu_is_refused(
         InputError, match=f"may take all {size} CPUs of a node.*nodes of 3 CPUs or more"
     ):
         launch._leaving_a_cpu(1.0 if wanted == "auto" else float(wanted), size, cluster)
+
+
+@pytest.mark.parametrize(
+    ("workers", "sizes", "taken"),
+    [
+        (1, [2, 2, 2, 2], 1),  # half of the cluster, 4 CPUs, is more than any node has
+        (1, [0, 8, 8], 7),
+        (2, [16], 4),
+        (4, [8, 8, 8], 3),
+        (2, [2, 2], 1),
+        (4, [2, 2], 1),  # no whole CPU is left, which is refused elsewhere
+    ],
+)
+def test_a_fixed_number_of_workers_fits_the_nodes(
+    workers: int, sizes: list[float], taken: float
+) -> None:
+    cluster = ClusterConfig(num_workers=workers)
+    wanted = launch._cpus_per_worker(cluster, sum(sizes), own=False, use_gpu=False)
+    assert launch._fitting(wanted, sizes, cluster) == taken
+
+
+def test_workers_that_no_node_can_hold_are_refused() -> None:
+    cluster = ClusterConfig(num_workers=2, cpus_per_worker=3.0)
+    with pytest.raises(InputError, match="find room for 1 on nodes of 2, 2, 4 CPUs"):
+        launch._fitting(3.0, [2, 2, 4], cluster)
+
+
+def test_the_cores_of_this_process_are_those_it_may_run_on() -> None:
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from jobs.setup import launch; print(launch.own_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "1", done.stderr
