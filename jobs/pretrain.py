@@ -7,11 +7,11 @@ from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
-from jobs.setup.inputs import check_media, manifest_of
+from jobs.setup.inputs import listed_already, manifest_of
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
-from jobs.training.run_config import PretrainConfig, build, complete_pretrain
+from jobs.training.run_config import PretrainConfig, build, check_corpus, complete_pretrain
 from jobs.training.run_dir import MANIFEST, RunDir
 from models import artifact
 from models.optim import peak_lr
@@ -36,6 +36,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", config.source.uri)
     check_writable("out", run.uri)
     resumed = run.check(config)
+    if listed := listed_already(config.source.uri, run.path(MANIFEST)):
+        check_corpus(config, listed)  # else after the listing, which takes Ray
     paths = (run.uri, config.source.uri)
     with launch.session(config.cluster, paths=paths, placement=config.views.placement) as session:
         checkpoints.mend(run.path(checkpoints.FOLDER))
@@ -126,7 +128,7 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
             its manifest was made anew since.
     """
     manifest = manifest_of(config.source, run.path(MANIFEST), config.clip.per_video)
-    check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+    check_corpus(config, manifest)
     _check_rows(config, manifest)
     ledger = run.ledger()
     joined = ledger.onto(manifest.version, config.source.interleave)

@@ -18,9 +18,15 @@ from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
-from jobs.setup.inputs import check_media, manifest_of
+from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
-from jobs.training.run_config import PretrainConfig, build, complete_pretrain, for_method
+from jobs.training.run_config import (
+    PretrainConfig,
+    build,
+    check_corpus,
+    complete_pretrain,
+    for_method,
+)
 from models.method import Batch
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
@@ -105,7 +111,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="afield-preview-") as folder,
     ):
         manifest = manifest_of(config.source, folder, config.clip.per_video)
-        check_media(manifest, as_frames=config.clip.as_frames, method=config.method.name)
+        check_corpus(config, manifest)
         drawn = draw(
             config,
             manifest,

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,14 @@ ViewGroups = Mapping[str, int | None]
 """Groups of views to how many views each has; None: any number, of any side, or none at all."""
 
 
+Media = Literal["image", "clip", "audio", "text"]
+
+
 class Batch(TypedDict):
     """One worker's share of a step; no labels."""
 
     views: dict[str, Tensor]
-    """Group name -> (V, B, 3, S, S) float, normalised."""
+    """Group name -> (V, B, 3, S, S) float, normalised; (V, B, T, 3, S, S) for a method of clips."""
     sample_id: Tensor
     """(B,) int64."""
     row: Tensor
@@ -68,6 +71,9 @@ class Method(nn.Module):
         Config: The class of `config`.
         small: A configuration at which a step takes a moment, for the tests.
         view_groups: The groups of views that it eats; any other is refused.
+        media: What one sample is to it.
+        columns: What else of a sample it needs, beside what every batch has: the manifest's column
+            to where it comes from, for who lacks it ("a .txt file beside each image").
         adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
             `param_groups` gives the discriminator's parameters to the second optimiser.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
@@ -79,6 +85,8 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]]
     small: ClassVar[MethodConfig]
     view_groups: ClassVar[ViewGroups]
+    media: ClassVar[Media] = "image"
+    columns: ClassVar[Mapping[str, str]] = {}
     adversarial: ClassVar[bool] = False
     accumulates: ClassVar[bool]
     encoder: Encoder

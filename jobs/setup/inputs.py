@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -156,14 +156,55 @@ def _command(manifest: Manifest, *more: str) -> str:
     return f"{command_of('index')} {shlex.join(words)}"
 
 
-def check_media(manifest: Manifest, *, as_frames: bool, method: str) -> None:
-    """Refuse to feed clips of videos to a method that takes images.
+def listed_already(source: str, fallback: str) -> Manifest | None:
+    """Open the newest listing of a source, as it is; None where there is none yet.
 
     Raises:
-        InputError: there are videos and they are not taken as frames.
+        InputError: it is of an earlier format.
     """
-    if not as_frames and (clips := manifest.media.get(VIDEO)):
+    for place in (source, fallback):
+        if versions(place):
+            try:
+                return open_manifest(place)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+    return None
+
+
+def check_media(
+    manifest: Manifest, *, as_frames: bool, name: str, media: str, columns: Mapping[str, str]
+) -> None:
+    """Refuse a corpus whose samples are not what a method eats, or lack what it needs of them.
+
+    Args:
+        manifest: The corpus.
+        as_frames: Whether videos give single frames.
+        name: The method.
+        media: What it eats.
+        columns: Which columns it needs, and where each comes from.
+
+    Raises:
+        InputError: with what helps.
+    """
+    for kind, count in manifest.media.items():
+        given = "clip" if kind == VIDEO and not as_frames else "image"
+        if given == media or (as_frames and media == "clip"):  # a clip in which nothing moves
+            continue
+        holds = f"{count} {'clips of videos' if kind == VIDEO else f'{kind}s'}"
         raise InputError(
-            f"source.uri {manifest.source} holds {clips} clips of videos, and method.name={method} takes images: "
-            "set clip.as_frames=true, or leave videos out with clip.per_video=0"
+            f"source.uri {manifest.source} holds {holds}, and method.name={name} takes "
+            f"{_PLURALS[media]}: {_REMEDIES.get((given, media), 'give it another source')}"
         )
+    for column, origin in columns.items():
+        if column not in manifest.columns:
+            raise InputError(
+                f"source.uri {manifest.source} has no column {column}, which method.name={name} "
+                f"needs ({origin}): list a source that has it"
+            )
+
+
+_PLURALS = {"image": "images", "clip": "clips", "audio": "sound", "text": "texts"}
+_REMEDIES = {
+    ("clip", "image"): "set clip.as_frames=true, or leave videos out with clip.per_video=0",
+    ("image", "clip"): "list videos alone, or set clip.as_frames=true for clips of one still frame",
+}

@@ -10,6 +10,7 @@ from augment.recipe import Placement
 from jobs.setup.launch import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
+from models.registry import METHODS
 from pipelines.stream import colour_actors, ingest, shapes
 from pipelines.stream.colour_actors import ActorPool
 from pipelines.stream.plan import Plan
@@ -43,7 +44,7 @@ class PlannedData(DataConfig):
         generator = ViewGenerator(config.views, config.seed)
         work = ingest.Ingest(
             order=self._plan,
-            shape=shapes.Crops(generator, photometric=self._placement == "decode"),
+            shape=shape_of(config, generator, photometric=self._placement == "decode"),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),
@@ -59,6 +60,16 @@ class PlannedData(DataConfig):
                 stream, generator, self._view_actors, work.block_rows
             )
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
+
+
+def shape_of(
+    config: PretrainConfig, generator: ViewGenerator, *, photometric: bool
+) -> shapes.Shape:
+    """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
+    crops = shapes.Crops(generator, photometric=photometric)
+    if METHODS[config.method.name].media != "clip":
+        return crops
+    return shapes.Clips(crops, config.clip.num_frames)
 
 
 def resolve(placement: Placement, session: Session) -> Placement:

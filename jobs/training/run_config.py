@@ -11,11 +11,13 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 from augment.frozen import Frozen, other_of
 from augment.recipe import Views
 from jobs.setup.command_line import InputError
+from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
 from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, build_method
+from pipelines.corpus.manifest import Manifest
 from pipelines.stream.plan import Plan
 
 Run = TypeVar("Run", bound="PretrainConfig")
@@ -307,6 +309,22 @@ def build(config: PretrainConfig) -> Method:
         return build_method(config.method, config.encoder, config.views, config.seed)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
+    """Refuse a corpus whose samples the method cannot eat.
+
+    Raises:
+        InputError: with what helps.
+    """
+    method = METHODS[config.method.name]
+    check_media(
+        manifest,
+        as_frames=config.clip.as_frames,
+        name=config.method.name,
+        media=method.media,
+        columns=method.columns,
+    )
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

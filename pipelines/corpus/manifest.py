@@ -91,6 +91,12 @@ class Manifest:
         return sum(sum(part.row_groups) for part in self.parts)
 
     @property
+    def columns(self) -> list[str]:
+        """Columns of its rows."""
+        names: list[str] = _parquet(uris.join(self.uri, self.parts[0].path)).schema_arrow.names
+        return names
+
+    @property
     def num_stored(self) -> int:
         """Rows that all parts hold, dead ones included: a bound of `schema.ROW`."""
         return int(self._row_ends[-1][-1])
