@@ -25,7 +25,9 @@ def corpus(**media: int) -> Manifest:
 def test_a_method_of_images_takes_images_and_single_frames() -> None:
     check_corpus(config(), corpus(image=3))
     check_corpus(config("clip.as_frames=true"), corpus(image=3, video=2))
-    with pytest.raises(InputError, match=r"holds 2 clips of videos, and .*simclr takes images: set"):
+    with pytest.raises(
+        InputError, match=r"holds 2 clips of videos, and .*simclr takes images: set"
+    ):
         check_corpus(config(), corpus(image=3, video=2))
 
 
