@@ -2,7 +2,6 @@
 
 import copy
 import io
-import math
 import sys
 from typing import Any
 
@@ -57,14 +56,10 @@ def write(
             "num_steps": step,
             "trained_steps": trained_steps,
             "samples_seen": step * config.global_batch_size,
-            "metrics": {name: _finite(value) for name, value in metrics.items()},
+            "metrics": metrics,
             "packages": environment()["packages"],
         },
     )
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def best_or_last(

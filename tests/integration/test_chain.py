@@ -89,7 +89,8 @@ def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(
     assert steps == list(range(1, 10))
     assert len(list(Path(out, "tensorboard").iterdir())) == 2
 
-    third = pretrain(config(*words, "num_steps=9"))  # nothing left to do
+    shutil.rmtree(Path(out, "artifact"))
+    third = pretrain(config(*words, "num_steps=9"))  # nothing left to train
     assert third["artifact_digest"] == second["artifact_digest"]
     with pytest.raises(
         InputError, match=r"holds another experiment: it differs in seed \(0 there, 1 now\)"

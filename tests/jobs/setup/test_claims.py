@@ -1,5 +1,7 @@
 """An output folder holds one thing, and can be written before anything starts."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,23 @@ def test_a_run_that_made_no_step_leaves_its_folder_to_another(
     run.write_metrics(run.claim_attempt(), 1, [{"step": 1}])
     with pytest.raises(InputError, match=r"holds another experiment: it differs in seed"):
         run.check(config(tmp_path / "run", "a", "seed=1"))
+
+
+def test_a_figure_that_is_no_number_is_null_in_the_log_and_nan_when_read(tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path))
+    run.write_metrics(run.claim_attempt(), 1, [{"step": 1, "health_alpha_req": math.nan}])
+    (line,) = run.join_metrics()
+    assert line["step"] == 1 and math.isnan(line["health_alpha_req"])
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "health_alpha_req": None}
+
+
+def test_an_artifact_of_fewer_steps_does_not_count_as_the_runs(tmp_path: Path) -> None:
+    run = RunDir(str(tmp_path))
+    assert not run.has_artifact_of(10)
+    (tmp_path / "artifact").mkdir()
+    place = tmp_path / "artifact" / "artifact.json"
+    place.write_text(json.dumps({"provenance": {"trained_steps": 10}}))
+    assert run.has_artifact_of(10) and not run.has_artifact_of(12)
+    place.write_text(json.dumps({"provenance": {}}))  # written before steps were recorded
+    assert run.has_artifact_of(12)

@@ -1,6 +1,7 @@
 """Looks at a run's encoder: what they measure, when a run counts as collapsed, and what the run then does."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,26 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
     assert (
         looker.look(method, 100, saving=False, autocast=False) == look
     )  # the same images and views again
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_a_look_that_fails_or_finds_no_number_costs_the_run_nothing(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker, method = make(config(manifest.uri, str(tmp_path), "health.num_samples=8"), manifest)
+
+    def fails(job: TrainingJob) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(health_watch, "read_images", fails)
+    assert looker.look(method, 100, saving=False, autocast=False) == Look(
+        100, {"health_step": 100}, None
+    )
+    same = torch.zeros(8, 3, 16, 16)  # copies of one image: no direction varies
+    monkeypatch.setattr(health_watch, "read_images", lambda job: (same, same))
+    look = looker.look(method, 100, saving=False, autocast=False)
+    assert look is not None and "health_alpha_req" not in look.figures
+    assert all(math.isfinite(value) for value in look.figures.values())
 
 
 @pytest.mark.usefixtures("alone")
