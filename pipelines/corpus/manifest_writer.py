@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain, pairwise
 
@@ -71,43 +71,59 @@ def write_manifest(
         changes = Changes(folder)
         with LeftOut(os.path.join(folder, "left_out"), run=attempt) as left_out:
             media = _take(tables, changes, left_out)
-        if not changes.num_listed:
-            seen = told(left_out.counts, 4) or "an empty folder"
-            raise ValueError(
-                f"source.uri {source} holds no images ({seen}): "
-                f"give a folder, prefix, glob or tar shards of images{_hint(selection)}"
-            )
-        for rows in before.places() if before else ():
-            changes.add_stored(rows)
-        added = _write_parts(uri, attempt, _row_groups(changes.added()))
-        diff = changes.diff()
-        if (
-            before
-            and before.selection == selection
-            and not (diff.added or diff.removed or diff.changed)
-        ):
-            return before
-        if before and before.selection == selection:
-            _check_gone(before, diff.removed, max_gone_fraction)
-        parts, tombstones = _bury(uri, attempt, before, changes) if before else ((), None)
-        left = (
-            _upload(left_out.path, uri, f"left_out/{attempt}.parquet") if left_out.counts else None
+        _check_found(source, changes, left_out, selection)
+        blank = Manifest(
+            uris.absolute(uri),
+            version,
+            source,
+            parts=(),
+            left_out=most_frequent(left_out.counts),
+            media=media,
+            selection=selection,
+            listed=listed,
         )
-    manifest = Manifest(
-        uris.absolute(uri),
-        version,
-        source,
-        (*parts, *added),
-        most_frequent(left_out.counts),
-        diff,
-        tombstones,
-        left,
-        media,
-        selection,
-        listed,
-    )
+        manifest = _completed(blank, before, changes, attempt, max_gone_fraction)
+        if manifest is before:
+            return manifest
+        if left_out.counts:
+            path = _upload(left_out.path, uri, f"left_out/{attempt}.parquet")
+            manifest = replace(manifest, left_out_table=path)
     _commit(manifest)
     return manifest
+
+
+def _completed(
+    blank: Manifest,
+    before: Manifest | None,
+    changes: Changes,
+    attempt: str,
+    max_gone_fraction: float,
+) -> Manifest:
+    """Write the parts and tombstones of a version; returns the one before where nothing changed."""
+    for rows in before.places() if before else ():
+        changes.add_stored(rows)
+    added = _write_parts(blank.uri, attempt, _row_groups(changes.added()))
+    diff = changes.diff()
+    if before and before.selection == blank.selection:
+        if not (diff.added or diff.removed or diff.changed):
+            return before
+        _check_gone(before, diff.removed, max_gone_fraction)
+    parts, tombstones = _bury(blank.uri, attempt, before, changes) if before else ((), None)
+    return replace(blank, parts=(*parts, *added), diff=diff, tombstones=tombstones)
+
+
+def _check_found(source: str, changes: Changes, left_out: LeftOut, selection: Selection) -> None:
+    """Refuse a source without samples.
+
+    Raises:
+        ValueError: there are none; the message says what was found instead.
+    """
+    if not changes.num_listed:
+        seen = told(left_out.counts, 4) or "an empty folder"
+        raise ValueError(
+            f"source.uri {source} holds no images ({seen}): "
+            f"give a folder, prefix, glob or tar shards of images{_hint(selection)}"
+        )
 
 
 def _check_gone(before: Manifest, gone: int, most: float) -> None:
