@@ -123,7 +123,7 @@ def test_unreadable_images_are_left_out_and_counted(
         path.write_bytes(b"no image at all")
     result = preview(config(folder, tmp_path / "a.png", "simclr_small", "num_images=25"))
     assert (result["images"], result["unreadable"]) == (20, 5)
-    assert "5 of the images cannot be read" in capsys.readouterr().err
+    assert "left out 5 of 25 samples: 5 x unknown_type" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_readable_image_is_an_input_error(
