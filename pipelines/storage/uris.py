@@ -280,7 +280,9 @@ def list_names(uri: str) -> list[str]:
             )
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+    # An empty folder that was written to before may be listed as an object of its own.
+    within = (entry for entry in map(str, entries) if entry.rstrip("/") != path.rstrip("/"))
+    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in within)
 
 
 def list_folders(uri: str) -> list[str]:

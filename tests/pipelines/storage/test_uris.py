@@ -64,3 +64,13 @@ def test_a_missing_bucket_and_wrong_credentials_are_told_apart(
         monkeypatch.undo()
         uris.forget_clients()
     assert "refused" in problem and "credentials" in problem and "wrong" not in problem
+
+
+def test_a_folder_that_is_empty_again_holds_nothing(object_store: ObjectStore) -> None:
+    object_store.make_bucket("emptied")
+    fs, path = uris.filesystem("s3://emptied/out/file")
+    uris.write_bytes("s3://emptied/out/file", b"x")
+    fs.rm_file(path)
+    assert uris.list_names("s3://emptied/out") == []
+    assert uris.unwritable("s3://emptied/new") is None
+    assert uris.list_names("s3://emptied/new") == []
