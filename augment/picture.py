@@ -13,12 +13,14 @@ class Picture:
         pixels: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
         height, width: Of the file's image, px.
         reduction: How many of those px a pixel is high and wide, of the last perhaps only a part.
+        shown: Of a video: the seconds from which its first frame here is on display, and until which the last is.
     """
 
     pixels: np.ndarray
     height: int
     width: int
     reduction: int = 1
+    shown: tuple[float, float] | None = None
 
     @classmethod
     def whole(cls, pixels: np.ndarray) -> "Picture":

@@ -3,6 +3,7 @@
 Of a video the frame in the middle of each clip is embedded.
 """
 
+import json
 import math
 import sys
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from pydantic import Field
 from jobs.setup import launch, run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim
-from jobs.setup.command_line import main
+from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.sections import (
     ORDER,
@@ -32,6 +33,7 @@ from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.orders import ManifestOrder
 
 RECORD = "export.json"
+FORMAT = 2  # of the parts: since 2 they name members of shards and times of frames
 
 
 class ExportConfig(JobConfig):
@@ -94,16 +96,33 @@ def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest
     """Take the folder for this export.
 
     Raises:
-        InputError: it holds the embeddings of another artifact, corpus or type.
+        InputError: it holds the embeddings of another artifact, corpus or type, or was begun by a
+            version whose parts have fewer columns.
     """
     record = {
+        "format": FORMAT,
         "artifact_digest": encoder.digest,
         "source": manifest.source,
         "manifest_version": manifest.version,
         "dtype": config.dtype,
         "part_rows": config.part_rows,
     }
+    _check_format(out)
     claim("export", out, RECORD, record)
+
+
+def _check_format(out: str) -> None:
+    """Refuse to write on an export whose parts have fewer columns.
+
+    Raises:
+        InputError: it was begun by an earlier version.
+    """
+    place = uris.join(out, RECORD)
+    if uris.exists(place) and json.loads(uris.read_bytes(place)).get("format", 1) != FORMAT:
+        raise InputError(
+            f"out {out} holds an export of an earlier version, whose parts name neither members of shards "
+            "nor times of frames: they stay readable, but choose another out to write on"
+        )
 
 
 def _bad_samples(config: ExportConfig, out: str, seen: int) -> BadSamples:
@@ -128,7 +147,7 @@ def _write(
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
     work = ingest.Ingest(
         order=order,
-        shape=shapes.Centre(encoder.image_size),
+        shape=shapes.Centre(encoder.image_size, times=True),
         block_rows=block_rows,
         limits=config.source.limits(),
         verify=config.source.verify == "etag",

@@ -28,6 +28,8 @@ RETRIES = "retries"  # float32, a row's share of the storage requests that were 
 CONTENT = "content"  # int64 hash of a file's bytes, where asked for; 0 for what could not be read
 READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
+START_S, END_S = "start_s", "end_s"  # float64, when the frames of a video are on display; else NaN
+KEY = "key"  # of a member of a tar shard: what WebDataset groups files by, its name up to the first dot
 EMBEDDING = "embedding"
 DIGEST = "artifact_digest"
 
@@ -69,7 +71,11 @@ def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
         [
             pa.field(SAMPLE_ID, pa.int64(), nullable=False),
             pa.field(URI, pa.string(), nullable=False),
+            pa.field(MEMBER, pa.string()),  # as in the manifest
+            pa.field(KEY, pa.string()),
             pa.field(CLIP, pa.int32()),  # as in the manifest
+            pa.field(START_S, pa.float64()),  # of the frames embedded; null for an image
+            pa.field(END_S, pa.float64()),
             pa.field(EMBEDDING, pa.list_(dtype, dim), nullable=False),
             pa.field(DIGEST, pa.string(), nullable=False),
         ]

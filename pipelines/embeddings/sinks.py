@@ -58,16 +58,26 @@ class EmbeddingSink:
         rows = pa.concat_tables(self.order.rows(start, stop)).filter(pa.array(valid))
         embedding = batch[schema.EMBEDDING][valid].astype(np.float16 if self.half else np.float32)
         dtype = pa.float16() if self.half else pa.float32()
-        columns = [
-            rows[schema.SAMPLE_ID],
-            rows[schema.URI],
-            rows[schema.CLIP],
-            pa.FixedSizeListArray.from_arrays(
+        start_s, end_s = (
+            pa.array(batch[name][valid], from_pandas=True)  # NaN becomes null
+            for name in (schema.START_S, schema.END_S)
+        )
+        columns = {
+            schema.SAMPLE_ID: rows[schema.SAMPLE_ID],
+            schema.URI: rows[schema.URI],
+            schema.MEMBER: rows[schema.MEMBER],
+            schema.KEY: pa.array(
+                [_key(name) for name in rows[schema.MEMBER].to_pylist()], pa.string()
+            ),
+            schema.CLIP: rows[schema.CLIP],
+            schema.START_S: start_s,
+            schema.END_S: end_s,
+            schema.EMBEDDING: pa.FixedSizeListArray.from_arrays(
                 pa.array(embedding.reshape(-1), dtype), embedding.shape[1]
             ),
-            pa.array([self.digest] * rows.num_rows, pa.string()),
-        ]
-        table = pa.Table.from_arrays(columns, schema=schema.embeddings(embedding.shape[1], dtype))
+            schema.DIGEST: pa.array([self.digest] * rows.num_rows, pa.string()),
+        }
+        table = pa.table(columns, schema=schema.embeddings(embedding.shape[1], dtype))
         with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
         counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
@@ -75,6 +85,14 @@ class EmbeddingSink:
             name: np.array([count])
             for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()
         }
+
+
+def _key(member: str | None) -> str | None:
+    """Return what WebDataset groups the files of a shard by: the name up to the first dot of its last part."""
+    if member is None:
+        return None
+    folder, slash, name = member.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}"
 
 
 def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
@@ -59,6 +59,7 @@ class Decoder:
         self._limits = limits
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None
+        self._shown: list[float] | None = None  # when the frames of the last answer are on display
 
     def image(self, data: bytes, reduce: Reduce | None = None) -> Picture:
         """Decode a still image, ordinary JPEG in this process, and JPEG as `reduce` allows to fewer pixels.
@@ -89,9 +90,18 @@ class Decoder:
         if isinstance(source, bytes):
             if not source:
                 raise BadSample("empty", "zero bytes")
-            return Picture.whole(self._ask({"clip": asdict(clip)}, source))
+            return self._clip({"clip": asdict(clip)}, source)
         request = {"clip": asdict(clip), "bytes": source.size}
-        return Picture.whole(self._ask(request, b"", source.read))
+        return self._clip(request, b"", source.read)
+
+    def _clip(
+        self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None
+    ) -> Picture:
+        frames = Picture.whole(self._ask(request, body, read))
+        if self._shown is None:
+            return frames
+        start_s, end_s = self._shown
+        return replace(frames, shown=(start_s, end_s))
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -134,6 +144,7 @@ class Decoder:
                 if "reason" in answer:
                     return BadSample(answer["reason"], answer["message"])
                 if "shape" in answer:
+                    self._shown = answer.get("shown")
                     pixels = body_of(from_child, answer)
                     return None if pixels is None else pixels.reshape(answer["shape"])
                 assert read is not None

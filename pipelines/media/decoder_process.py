@@ -81,7 +81,7 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
                 },
             )
         else:
-            send(answers, {"shape": pixels.shape}, pixels)
+            send(answers, {"shape": pixels.shape, "shown": request.get("shown")}, pixels)
 
 
 def _answer(
@@ -104,7 +104,9 @@ def _answer(
     )  # here, as FFmpeg is of no use to a corpus of images
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
-    return decode_clip(file, Clip(**request["clip"]), limits).frames
+    decoded = decode_clip(file, Clip(**request["clip"]), limits)
+    request["shown"] = [decoded.times[0], decoded.end_s]  # goes back with the frames
+    return decoded.frames
 
 
 @contextmanager

@@ -39,11 +39,13 @@ class Decoded:
         frames: (T, H, W, 3) uint8, upright, contiguous.
         times: Presentation time of each frame, seconds.
         num_decoded: Frames that had to be decoded for it.
+        end_s: When the last frame has been shown, seconds.
     """
 
     frames: np.ndarray
     times: list[float]
     num_decoded: int
+    end_s: float
 
 
 class _Late(Exception):
@@ -207,13 +209,14 @@ def _pick(
         ):
             taken.take(shown.frame, shown.from_s)
         if len(taken.times) == len(instants):
-            return Decoded(taken.clip(), taken.times, num_decoded), following.from_s
+            end_s = following.from_s
+            return Decoded(taken.clip(), taken.times, num_decoded, end_s), end_s
         shown = following
     if shown is None:
         raise _Late if sought else BadSample("no_video", "a video stream without frames")
     while len(taken.times) < len(instants):
         taken.take(shown.frame, shown.from_s)
-    return Decoded(taken.clip(), taken.times, num_decoded), shown.end_s
+    return Decoded(taken.clip(), taken.times, num_decoded, shown.end_s), shown.end_s
 
 
 def _check_end(file: Seekable, end_s: float, timeline: Timeline, limits: Limits) -> None:

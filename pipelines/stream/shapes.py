@@ -65,23 +65,32 @@ class Crops:
 
 @dataclass(frozen=True)
 class Centre:
-    """The largest centred square of each image, for embedding."""
+    """The largest centred square of each image, for embedding.
+
+    Attributes:
+        size: S, its side.
+        times: Whether columns say when the frames of videos are on display.
+    """
 
     size: int
+    times: bool = False
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, 3, S, S) uint8."""
-        return {schema.IMAGE: np.empty((num_rows, 3, self.size, self.size), np.uint8)}
+        """Allocate (B, 3, S, S) uint8, and the times (B,) float64."""
+        times = (schema.START_S, schema.END_S) if self.times else ()
+        images = np.empty((num_rows, 3, self.size, self.size), np.uint8)
+        return {schema.IMAGE: images} | {name: np.full(num_rows, np.nan) for name in times}
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Crop and resize; nothing is drawn."""
-        return _CentreFiller(self.size, columns[schema.IMAGE])
+        return _CentreFiller(self.size, columns[schema.IMAGE], columns if self.times else {})
 
 
 @dataclass(frozen=True)
 class _CentreFiller:
     size: int
     rows: np.ndarray
+    times: Columns
 
     def reduction(self, row: int, height: int, width: int) -> int:
         side = min(height, width)
@@ -89,6 +98,8 @@ class _CentreFiller:
 
     def fill(self, row: int, picture: Picture) -> None:
         target = self.rows[row]
+        if self.times and picture.shown is not None:
+            self.times[schema.START_S][row], self.times[schema.END_S][row] = picture.shown
         centre_crop(
             picture,
             self.size,
