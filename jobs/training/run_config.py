@@ -222,7 +222,8 @@ class PretrainConfig(JobConfig):
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         if whole["encoder"]["pooling"] == "auto":  # as before it was a setting
             del whole["encoder"]["pooling"]
-        whole["source"] = {"uri": whole["source"]["uri"]}
+        # With and without a slash at its end, a prefix is one source.
+        whole["source"] = {"uri": whole["source"]["uri"].rstrip("/") or "/"}
         names = (
             "method",
             "encoder",

@@ -469,3 +469,9 @@ def test_types_are_said_in_words() -> None:
 def test_an_empty_command_line_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("index", "", CONFIGS["index"], _never, []) == 2
     assert capsys.readouterr().err.startswith("error: source.uri is missing: give source.uri=...")
+
+
+def test_a_prefix_with_and_without_a_slash_is_one_experiment() -> None:
+    one, other = (parsed(f"source.uri=s3://bucket/images{end}") for end in ("", "/"))
+    assert one.experiment() == other.experiment()
+    assert one.fingerprint() == other.fingerprint()
