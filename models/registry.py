@@ -22,6 +22,7 @@ from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
 from models.method import Method, MethodConfig
+from models.spatial.rotation import Rotation
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "swav": SwAV,
     "dino": DINO,
     "mae": MAE,
+    "rotation": Rotation,
 }
 
 
