@@ -16,6 +16,8 @@ from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
+from jobs.setup.value_range import limits_for
+from models.artifact import Artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.embeddings import embed
@@ -124,7 +126,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         sets = labelled_sets.read_sets(train_uri, test_uri)
         encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
         rows = pa.concat_tables([sets.train.rows, sets.test.rows])
-        columns = _embed(rows, encoders, encoder.image_size, session.num_workers)
+        columns = _embed(rows, encoders, encoder, session.num_workers)
     bad = BadSamples(1, None)
     bad.add(rows.num_rows, by_reason(columns[schema.REASON]))
     bad.tell()
@@ -140,14 +142,14 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
 
 
 def _embed(
-    table: pa.Table, encoders: embed.Encoders, size: int, num_actors: int
+    table: pa.Table, encoders: embed.Encoders, encoder: Artifact, num_actors: int
 ) -> dict[str, np.ndarray]:
     """Return features of every kind, and the keys of the rows, for all rows of a table in order."""
     work = ingest.Ingest(
         Listed(table),
-        shapes.Centre(size),
+        shapes.Centre(encoder.image_size),
         embed.BLOCK_ROWS,
-        Limits(),
+        limits_for(encoder, Limits()),
         quarantine=None,
         run="adapt",
         content=True,

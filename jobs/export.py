@@ -23,6 +23,7 @@ from jobs.setup.sections import (
     PerVideoConfig,
     SourceConfig,
 )
+from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
@@ -106,6 +107,7 @@ def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest
         "manifest_version": manifest.version,
         "dtype": config.dtype,
         "part_rows": config.part_rows,
+        **config.source.reading(),
     }
     _check_format(out)
     claim("export", out, RECORD, record)
@@ -143,13 +145,15 @@ def _write(
     session: launch.Session,
 ) -> dict[str, int]:
     order = ManifestOrder(manifest)
+    limits = limits_for(encoder, settled(config.source, manifest).limits())
+    warn_of_flat(manifest, limits)
     bad_samples = uris.join(out, "quarantine")
     block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
     work = ingest.Ingest(
         order=order,
         shape=shapes.Centre(encoder.image_size, times=True),
         block_rows=block_rows,
-        limits=config.source.limits(),
+        limits=limits,
         verify=config.source.verify == "etag",
         quarantine=bad_samples,
         run=encoder.digest[:16],

@@ -13,7 +13,7 @@ from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim
 from jobs.setup.command_line import main
-from jobs.setup.failures import as_one_line
+from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import (
     DECODING,
@@ -59,6 +59,10 @@ class ReencodeConfig(Frozen):
     )
 
 
+# What of a source matters to pictures that are made smaller.
+_READ = ("source.max_pixels", "source.max_bad_fraction", "source.value_range", "source.bands")
+
+
 class PackConfig(JobConfig):
     """A pack."""
 
@@ -73,7 +77,7 @@ class PackConfig(JobConfig):
         "reencode.quality",
     )
     ignored: ClassVar[tuple[str, ...]] = (
-        *(key for key in DECODING if key not in ("source.max_pixels", "source.max_bad_fraction")),
+        *(key for key in DECODING if key not in _READ),
         *ORDER,
         *TRAINING,
         *WORKERS,
@@ -102,8 +106,10 @@ def pack(config: PackConfig) -> dict[str, Any]:
     out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     side = config.reencode.max_side
+    if config.source.value_range == "percentiles":
+        raise InputError("source.value_range percentiles is not measured here: give [LOW,HIGH]")
     work = Pack(
-        out, Reencoding(side, config.reencode.quality) if side else None, config.source.max_pixels
+        out, Reencoding(side, config.reencode.quality) if side else None, config.source.limits()
     )
     check_writable("out", out)
     _claim(out, source, config)

@@ -8,6 +8,7 @@ from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import listed_already, manifest_of
+from jobs.setup.value_range import settled, warn_of_flat
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
@@ -50,7 +51,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         if warning := _few_samples(config, plan.manifest):
             print(f"warning: {warning}", file=sys.stderr)
         whole = done >= num_steps and run.has_artifact_of(done)
-        finished = whole or _train(config, plan, num_steps, session)
+        read = config
+        if not whole:
+            source = settled(config.source, plan.manifest, run.uri)
+            warn_of_flat(plan.manifest, source.limits())
+            read = config.model_copy(update={"source": source})
+        finished = whole or _train(read, plan, num_steps, session)
     lines = run.join_metrics()
     _tell_left_out(config, run, lines)
     if finding := bottleneck(lines):

@@ -20,6 +20,7 @@ from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
+from jobs.setup.value_range import settled, warn_of_flat
 from jobs.training.run_config import (
     PretrainConfig,
     build,
@@ -112,6 +113,9 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     ):
         manifest = manifest_of(config.source, folder, config.clip.per_video)
         check_corpus(config, manifest)
+        read = settled(config.source, manifest)
+        warn_of_flat(manifest, read.limits())
+        config = config.model_copy(update={"source": read})
         drawn = draw(
             config,
             manifest,

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fsspec
 import safetensors.torch
@@ -37,6 +37,10 @@ class Preprocess(Frozen):
     std: tuple[_Positive, _Positive, _Positive] = Field(
         description="divides RGB in [0, 1] after the mean is subtracted"
     )
+    value_range: Literal["auto", "type"] | tuple[float, float] = Field(
+        "auto", description="which values of images of more than 8 bits are black and white"
+    )
+    bands: tuple[int, ...] = Field((), description="channels of TIFF files that were shown")
 
 
 class Artifact(nn.Module):
@@ -46,6 +50,7 @@ class Artifact(nn.Module):
         digest: SHA-256 over weights, config and preprocessing; names the embeddings made with it.
         embed_dim: D, the length of an embedding.
         image_size: S, the side of the input in pixels.
+        value_range, bands: How images of more than 8 bits or many channels were read.
         config: The run's configuration, "encoder" and "seed" at least.
         provenance: Where the weights come from.
     """
@@ -69,6 +74,8 @@ class Artifact(nn.Module):
         self.provenance = provenance
         self.embed_dim = encoder.embed_dim
         self.image_size = preprocess.image_size
+        self.value_range = preprocess.value_range
+        self.bands = preprocess.bands
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
         self.eval()
@@ -131,7 +138,7 @@ def save(
         ValueError: a key is missing or not JSON.
     """
     _encoder_config(config, uri)
-    prepared = _preprocess(preprocess, uri).model_dump(mode="json")
+    prepared = _preprocess(preprocess, uri).model_dump(mode="json", exclude_defaults=True)
     weights = _serialised(encoder)
     digest = _digest(weights, config, prepared)
     description = {

@@ -48,7 +48,12 @@ def write(
         uri,
         encoder,
         config={name: dump[name] for name in kept},
-        preprocess={"image_size": views.size, "mean": views.mean, "std": views.std},
+        preprocess={
+            "image_size": views.size,
+            "mean": views.mean,
+            "std": views.std,
+            **config.source.reading(),
+        },
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,

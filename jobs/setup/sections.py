@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from augment.frozen import Frozen, other_of
 from pipelines.corpus.manifest import Manifest
@@ -22,6 +29,22 @@ Globs = Annotated[
     BeforeValidator(_globs),
     Field(examples=["GLOB,..."]),
 ]
+
+
+def _ascending(window: tuple[float, float]) -> tuple[float, float]:
+    if not window[0] < window[1]:
+        raise ValueError(f"must be [LOW,HIGH] with LOW < HIGH, got {list(window)}")
+    return window
+
+
+def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (0, 1, 3):
+        raise ValueError(f"must name one band or three, got {list(bands)}")
+    return bands
+
+
+Window = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
+Bands = Annotated[tuple[PositiveInt, ...], AfterValidator(_one_or_three)]
 
 
 class JobConfig(Frozen):
@@ -63,6 +86,8 @@ DECODING = (
     "source.max_duration_s",
     "source.decode_timeout_s",
     "source.allow_truncated",
+    "source.value_range",
+    "source.bands",
     "source.max_bad_fraction",
     "source.verify",
 )
@@ -109,6 +134,18 @@ class SourceConfig(Frozen):
     allow_truncated: bool = Field(
         False, description="use files that were cut off: images part grey, videos up to the cut"
     )
+    value_range: Literal["auto", "type", "percentiles"] | Window = Field(
+        "auto",
+        description="which values of images of more than 8 bits are black and white. auto: as the file says (sBIT, "
+        "MaxSampleValue, bits a sample), else all that its type holds; type: always the latter; percentiles: measured "
+        "once over the corpus; or two values. A job warns where images come out nearly constant",
+        examples=["[LOW,HIGH]"],
+    )
+    bands: Bands = Field(
+        (),
+        description="channels of TIFF files to show, from 1 on: one, or red, green and blue, as [3,2,1]",
+        examples=["[BAND,...]"],
+    )
     max_bad_fraction: float = Field(
         0.1, ge=0, le=1, description="stop when more of the samples than this are bad"
     )
@@ -123,8 +160,19 @@ class SourceConfig(Frozen):
         description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)",
     )
 
+    def reading(self) -> dict[str, Any]:
+        """Return the settings that change what is seen, where they are not the default."""
+        changed = {"value_range": self.value_range, "bands": self.bands}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in changed.items()
+            if value != SourceConfig.model_fields[name].default
+        }
+
     def limits(self) -> Limits:
-        """What a file may cost."""
+        """Return what a file may cost, and how it is read; measured percentiles are a window by then."""
+        if self.value_range == "percentiles":
+            raise ValueError("source.value_range percentiles was not measured: give [LOW,HIGH]")
         return Limits(
             max_pixels=self.max_pixels,
             max_bytes=self.max_bytes,
@@ -132,6 +180,8 @@ class SourceConfig(Frozen):
             max_duration_s=self.max_duration_s,
             timeout_s=self.decode_timeout_s,
             allow_truncated=self.allow_truncated,
+            value_range=self.value_range,
+            bands=self.bands,
         )
 
 

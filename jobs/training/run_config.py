@@ -223,7 +223,10 @@ class PretrainConfig(JobConfig):
         if whole["encoder"]["pooling"] == "auto":  # as before it was a setting
             del whole["encoder"]["pooling"]
         # With and without a slash at its end, a prefix is one source.
-        whole["source"] = {"uri": whole["source"]["uri"].rstrip("/") or "/"}
+        whole["source"] = {
+            "uri": whole["source"]["uri"].rstrip("/") or "/",
+            **self.source.reading(),
+        }
         names = (
             "method",
             "encoder",

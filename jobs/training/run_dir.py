@@ -18,6 +18,7 @@ import yaml
 
 from jobs.setup import claims
 from jobs.setup.command_line import InputError, to_yaml
+from jobs.setup.value_range import recorded
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from models.json_values import finite
@@ -174,6 +175,10 @@ def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
     config = run.read_config()
     if config is None:
         raise InputError(f"run {run.uri} is no run directory: it has no config.yaml")
+    if config.source.value_range == "percentiles":
+        measured = {"value_range": recorded(run.uri) or "auto"}
+        source = config.source.model_copy(update=measured)
+        config = config.model_copy(update={"source": source})
     return run, config
 
 

@@ -22,6 +22,7 @@ Reason = Literal[
     "checksum",
     "missing",
     "refused",  # by the storage, which hands out others; new ones go to the end, for blocks hold an index
+    "unsupported",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -54,6 +55,10 @@ class Limits:
         max_duration_s: Of a video.
         timeout_s: Time to decode one sample; fetching does not count.
         allow_truncated: Take what there is of a file that was cut off, the rest grey or still.
+        value_range: Which values of an image of more than 8 bits become black and white: `type`,
+            those of the type; `auto`, by the file's own word, else as `type`; or two numbers.
+        bands: Channels of a TIFF file that are shown, from 1 on: one, or red, green and blue;
+            none: those of an ordinary picture.
     """
 
     max_pixels: int = 100_000_000
@@ -62,6 +67,8 @@ class Limits:
     max_duration_s: float = 43_200.0
     timeout_s: float = 60.0
     allow_truncated: bool = False
+    value_range: str | tuple[float, float] = "auto"
+    bands: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

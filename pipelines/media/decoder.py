@@ -103,6 +103,14 @@ class Decoder:
         start_s, end_s = self._shown
         return replace(frames, shown=(start_s, end_s))
 
+    def deep_values(self, data: bytes) -> np.ndarray:
+        """Return some values of an image of more than 8 bits a channel, float64; none of another.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        return self._ask({"values": True}, data).view(np.float64)
+
     def close(self) -> None:
         """End the child, if there is one."""
         if self._child:

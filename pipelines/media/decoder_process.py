@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines.media.contract import BadSample, Clip, Limits
-from pipelines.media.image import decode
+from pipelines.media.image import decode, deep_values
 
 # Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page, the composite, RGB.
 BASE_BYTES = 1 << 30
@@ -53,7 +53,7 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
     Args:
         decode_image: The decoder of still images.
     """
-    limits = Limits(**json.loads(sys.argv[1]))
+    limits = limits_of(json.loads(sys.argv[1]))
     memory = BASE_BYTES + BYTES_PER_PIXEL * limits.max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -84,6 +84,12 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
             send(answers, {"shape": pixels.shape, "shown": request.get("shown")}, pixels)
 
 
+def limits_of(values: dict[str, Any]) -> Limits:
+    """Rebuild limits from JSON, which knows no tuples."""
+    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Limits(**(values | tuples))
+
+
 def _answer(
     request: Message,
     body: np.ndarray,
@@ -91,6 +97,8 @@ def _answer(
     link: "Link",
     decode_image: Callable[..., np.ndarray],
 ) -> np.ndarray:
+    if "values" in request:
+        return deep_values(body.tobytes(), limits).view(np.uint8)
     if "clip" not in request:
         data = body.tobytes()
         return decode_image(
@@ -98,6 +106,8 @@ def _answer(
             max_pixels=limits.max_pixels,
             allow_truncated=limits.allow_truncated,
             reduction=request.get("reduction", 1),
+            value_range=limits.value_range,
+            bands=limits.bands,
         )
     from pipelines.media.video import (
         decode_clip,

@@ -7,12 +7,14 @@ does not take (CMYK, arithmetic coding), through Pillow. Embedded colour profile
 import io
 import struct
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pipelines.media.contract import BadSample, Reason, check_pixels
+from pipelines.media.contract import BadSample, Limits, Reason, check_pixels
+from pipelines.media.deep import read_values, to_levels, told_by_png, told_by_tags
 from pipelines.media.jpeg import decode_jpeg, upright
 
 # Still-image formats that are decoded. Left out on purpose: EPS, which starts Ghostscript, and the formats
@@ -26,12 +28,20 @@ _MAGIC = (
     *(b"\0\0\1\0", b"\0\0\0\x0cjP", b"\xffO\xffQ"),
 )
 _ORIENTATION = 0x0112
+_MOST_VALUES = 4096
+Result = TypeVar("Result")
 # What Pillow's EXIF reader raises on damage, which says nothing against the pixels.
 _METADATA_ERRORS = (OSError, SyntaxError, LookupError, TypeError, ValueError, struct.error)
 
 
 def decode(
-    data: bytes, *, max_pixels: int, allow_truncated: bool = False, reduction: int = 1
+    data: bytes,
+    *,
+    max_pixels: int,
+    allow_truncated: bool = False,
+    reduction: int = 1,
+    value_range: str | tuple[float, float] = "auto",
+    bands: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Decode an image file of any common format to upright RGB.
 
@@ -43,6 +53,7 @@ def decode(
         max_pixels: Largest height * width to decode, checked in the header. Above 178 956 970 Pillow's own limit
             still holds for formats other than JPEG.
         allow_truncated: Return an image that was cut off, its missing part grey or black.
+        value_range, bands: As in `Limits`.
         reduction: How much smaller the image is decoded where its format allows it: 1, 2, 4 or 8.
 
     Returns:
@@ -57,17 +68,67 @@ def decode(
         allow_truncated=allow_truncated,
         reduce=lambda *_: reduction,
     )
-    return _decode_pillow(data, max_pixels, allow_truncated) if picture is None else picture.pixels
+    if picture is not None:
+        return picture.pixels
+    limits = Limits(
+        max_pixels=max_pixels,
+        allow_truncated=allow_truncated,
+        value_range=value_range,
+        bands=bands,
+    )
+    return _decode_others(data, limits)
 
 
-def _decode_pillow(data: bytes, max_pixels: int, allow_truncated: bool) -> np.ndarray:
+def deep_values(data: bytes, limits: Limits) -> np.ndarray:
+    """Return up to 4096 values of an image of more than 8 bits a channel, float64; none of another.
+
+    Raises:
+        BadSample: the bytes are no image, or too large.
+    """
+    values = np.empty(0)
+    if not data.startswith(b"\xff\xd8\xff"):
+        Image.init()
+        deep = _reported(data, lambda: read_values(data, limits))
+        if deep is not None:
+            values = deep.bands[:, :, :3].reshape(-1).astype(np.float64)
+        else:
+            values = _reported(data, lambda: _grey_values(data, limits))
+    step = max(1, -(-len(values) // _MOST_VALUES))
+    return np.ascontiguousarray(values[::step])
+
+
+def _grey_values(data: bytes, limits: Limits) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if not image.mode.startswith(("I", "F")):
+            return np.empty(0)
+        check_pixels(image.height, image.width, limits.max_pixels)
+        return np.asarray(image).reshape(-1).astype(np.float64)
+
+
+def _decode_others(data: bytes, limits: Limits) -> np.ndarray:
     Image.init()  # registers every plugin, once a process; Image.open(formats=...) relies on it
-    ImageFile.LOAD_TRUNCATED_IMAGES = allow_truncated
+    ImageFile.LOAD_TRUNCATED_IMAGES = limits.allow_truncated
+
+    def load() -> np.ndarray:
+        values = read_values(data, limits)
+        if values is not None:
+            return upright(values.rgb(limits.value_range), values.orientation)
+        return _load(data, limits)
+
+    return _reported(data, load)
+
+
+def _reported(data: bytes, load: Callable[[], Result]) -> Result:
+    """Load something of a file; whatever goes wrong is a property of its bytes.
+
+    Raises:
+        BadSample: it goes wrong.
+    """
     try:
         with warnings.catch_warnings():
             # One message per damaged tag of a web corpus floods the log; what matters ends as BadSample.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            return _load(data, max_pixels)
+            return load()
     except BadSample:
         raise
     except Image.DecompressionBombError as error:
@@ -91,22 +152,22 @@ def _reason(error: Exception) -> Reason:
     return "truncated" if isinstance(error, EOFError) or "truncated" in text else "corrupt"
 
 
-def _load(data: bytes, max_pixels: int) -> np.ndarray:
+def _load(data: bytes, limits: Limits) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        check_pixels(image.height, image.width, max_pixels)
+        check_pixels(image.height, image.width, limits.max_pixels)
         image.load()
         try:
             # After load, since some of Pillow's readers (TIFF, AVIF) turn the image themselves and then say so here.
             orientation = image.getexif().get(_ORIENTATION, 1)
         except _METADATA_ERRORS:
             orientation = 1
-        return upright(_to_rgb(image), orientation)
+        return upright(_to_rgb(image, data, limits), orientation)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, data: bytes, limits: Limits) -> np.ndarray:
     """Convert any Pillow mode to (H, W, 3) uint8."""
     if image.mode.startswith(("I", "F")):
-        grey = _to_8_bit(image)
+        grey = _to_8_bit(image, data, limits)
         return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
     if image.mode == "LAB":
         raise BadSample(
@@ -119,15 +180,14 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _to_8_bit(image: Image.Image) -> np.ndarray:
-    """Scale deep grey (H, W) to uint8: [0, 65535] or, if float, [0, 1]; any other range from its own ends."""
-    values = np.asarray(image).astype(np.float32)
-    low, high = 0.0, 65535.0 if image.mode.startswith("I") else 1.0
-    if not np.isfinite(values).all():
-        raise BadSample("corrupt", "pixels that are not finite numbers")
-    if values.min() < low or values.max() > high:
-        low, high = float(values.min()), float(values.max())
-    grey: np.ndarray = np.rint((values - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+def _to_8_bit(image: Image.Image, data: bytes, limits: Limits) -> np.ndarray:
+    """Scale deep grey (H, W) to uint8; a range that the values leave is replaced by their own."""
+    values = np.asarray(image)
+    if image.format == "PNG":
+        told = told_by_png(data, float(values.max()))
+    else:
+        told = told_by_tags(dict(getattr(image, "tag_v2", {})), values.dtype)
+    grey = to_levels(values, limits.value_range, told)
     key: Any = image.info.get("transparency")
     if isinstance(key, int):
         grey[values == key] = 255  # the one transparent value of a 16-bit PNG, on white

@@ -62,12 +62,12 @@ class Pack:
     Attributes:
         out: The folder.
         reencoding: None: bytes stay as they are.
-        max_pixels: Larger images are quarantined undecoded, when re-encoding.
+        limits: How images are read, when re-encoding.
     """
 
     out: str
     reencoding: Reencoding | None
-    max_pixels: int
+    limits: Limits
 
     @property
     def plan(self) -> str:
@@ -182,7 +182,7 @@ def _add(
         raise payload
     suffix = _suffix(row["name"], payload)
     if pack.reencoding and row["media"] == "image":
-        payload, suffix = _reencoded(payload, suffix, pack.reencoding, pack.max_pixels)
+        payload, suffix = _reencoded(payload, suffix, pack.reencoding, pack.limits)
     # WebDataset's key ends at the first dot of the name: the id has none.
     member = tarfile.TarInfo(f"{row[schema.SAMPLE_ID] & (1 << 64) - 1:016x}.{suffix}")
     member.size = len(payload)
@@ -212,18 +212,18 @@ def _suffix(name: str | None, data: bytes) -> str:
 
 
 @lru_cache(maxsize=1)
-def _decoder(max_pixels: int) -> Decoder:
+def _decoder(limits: Limits) -> Decoder:
     """The decoder of this process: what hangs or crashes in it costs a sample, not the shard."""
-    return Decoder(Limits(max_pixels=max_pixels))
+    return Decoder(limits)
 
 
-def _reencoded(data: bytes, suffix: str, wanted: Reencoding, max_pixels: int) -> tuple[bytes, str]:
+def _reencoded(data: bytes, suffix: str, wanted: Reencoding, limits: Limits) -> tuple[bytes, str]:
     """Shrink an image to the wanted side as JPEG; a JPEG that is no larger stays as it is.
 
     Raises:
         BadSample: it cannot be decoded.
     """
-    image = _decoder(max_pixels).image(data).pixels
+    image = _decoder(limits).image(data).pixels
     height, width = image.shape[:2]
     factor = wanted.max_side / max(height, width)
     if factor >= 1 and data.startswith(b"\xff\xd8\xff"):
@@ -247,7 +247,7 @@ def measure(rows: pa.Table, pack: Pack) -> float:
             before += row[schema.LENGTH]
             try:
                 if not isinstance(payload, BadSample) and row["media"] == "image":
-                    payload, _ = _reencoded(payload, "", pack.reencoding, pack.max_pixels)
+                    payload, _ = _reencoded(payload, "", pack.reencoding, pack.limits)
             except BadSample:
                 continue
             after += 0 if isinstance(payload, BadSample) else len(payload)
