@@ -1,4 +1,5 @@
-"""What the wheel holds: one package, `afield`, with the project's four inside (see afield/__init__.py)."""
+"""What the wheel holds: one package, `afield`, with the project's four inside (see
+afield/__init__.py)."""
 
 from setuptools import find_packages, setup
 

@@ -1,8 +1,9 @@
-"""Loads the project's packages as `afield.models` and so on, whoever owns the names `models` and `jobs`.
+"""Loads the project's packages as `afield.models` and so on, whoever owns the names `models` and
+`jobs`.
 
 A module that is loaded here gets builtins of its own, in which `__import__` reads `models` as
-`afield.models`. Python looks up `__import__` there for each import statement of the module, also for
-those inside functions; the sources and their compiled files stay as they are.
+`afield.models`. Python looks up `__import__` there for each import statement of the module, also
+for those inside functions; the sources and their compiled files stay as they are.
 """
 
 import builtins

@@ -15,7 +15,8 @@ def captions(group: CropGroup, crops: CropDraws, draws: dict[str, Tensor]) -> li
         draws: `augment.sample.sample_photometric` of the same recipe and views.
 
     Returns:
-        B captions. A jitter is given in its order, two a line: `c0.81 h+0.02` is the contrast, then the hue.
+        B captions. A jitter is given in its order, two a line: `c0.81 h+0.02` is the contrast, then
+            the hue.
     """
     said = []
     for index, (top, left, height, width, flip) in enumerate(crops.boxes()):
@@ -40,7 +41,7 @@ def _jitter(group: CropGroup, draws: dict[str, Tensor], index: int) -> str:
 
 
 def _change(group: CropGroup, op: str, draws: dict[str, Tensor], index: int) -> str:
-    """The name of a change and its numbers; a key of further draws is none."""
+    """Name a change and its numbers; a key of further draws is left out."""
     if op == "color_jitter":
         return _jitter(group, draws, index)
     names = [

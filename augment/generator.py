@@ -1,4 +1,5 @@
-"""From decoded images to the views a method eats: geometry on the CPU, colours wherever they are placed."""
+"""From decoded images to the views a method eats: geometry on the CPU, colours wherever they are
+placed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_phot
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    """Compile the fused changes, each shape for itself; here, as generators travel and what was compiled cannot."""
+    """Compile the fused changes, each shape for itself; here, as generators travel and what was
+    compiled cannot."""
     compiled: Callable[..., Tensor] = torch.compile(apply_fused, fullgraph=True, dynamic=False)
     return compiled
 
@@ -50,7 +52,8 @@ class Cutter:
     ) -> None:
         self._groups = []
         for name, rows in crops.items():
-            group, size = views.groups[name], views.group_size(name)
+            group = views.groups[name]
+            size = views.group_size(name)
             keys = dict(
                 zip(
                     ("epoch", "sample_id", "view"),
@@ -61,11 +64,12 @@ class Cutter:
             changes = None
             if photometric and group.changes():
                 changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
-            uniforms, cut = crop_uniforms(seed=seed, **keys), np.empty(rows.shape[2:], np.uint8)
+            uniforms = crop_uniforms(seed=seed, **keys)
+            cut = np.empty(rows.shape[2:], np.uint8)
             self._groups.append(_Group(rows, size, uniforms, crop_bounds(group), changes, cut))
 
     def reduction(self, row: int, height: int, width: int) -> int:
-        """How much smaller a row's image of this size may be decoded."""
+        """Return by how much a row's image of this size may be decoded smaller."""
         if any(reduction_for(height, width, group.size) == 1 for group in self._groups):
             return 1  # as most are, whatever their boxes
         least = REDUCTIONS[0]
@@ -80,13 +84,17 @@ class Cutter:
         return least
 
     def fill(self, row: int, picture: Picture) -> None:
-        """Write a row's views; of a clip of fewer frames than the columns have, the first places."""
+        """Write a row's views; of a clip of fewer frames than the columns have, the first
+        places."""
         for group in self._groups:
             for view in range(group.count):
-                place, target, cut = row * group.count + view, group.rows[row, view], group.cut
+                place = row * group.count + view
+                target = group.rows[row, view]
+                cut = group.cut
                 if picture.pixels.ndim == 4:
                     num_frames = len(picture.pixels)
-                    target, cut = target[:num_frames], cut[:num_frames]
+                    target = target[:num_frames]
+                    cut = cut[:num_frames]
                 box = draw_box(group.uniforms[place], picture.height, picture.width, group.bounds)
                 crop_resize(picture, *box, group.size, cut)
                 if group.changes is None:
@@ -117,19 +125,21 @@ class _Group:
 
     @property
     def count(self) -> int:
-        """V."""
+        """Return V, the number of views."""
         count: int = self.rows.shape[1]
         return count
 
 
 class ViewGenerator:
-    """Makes the views of a recipe; a sample's pixels come out the same in whatever batch and place it is processed.
+    """Makes the views of a recipe; a sample's pixels come out the same in whatever batch and place
+    it is processed.
 
     Args:
         views: The recipe.
         seed: The run's seed.
-        dtype: float32, or bfloat16 where the encoder takes it: half the memory traffic of the colour changes. Views
-            without any are float32 all the same: methods that predict pixels have them as their target.
+        dtype: float32, or bfloat16 where the encoder takes it: half the memory traffic of the
+            colour changes. Views without any are float32 all the same: methods that predict pixels
+            have them as their target.
     """
 
     def __init__(self, views: Views, seed: int, dtype: torch.dtype = torch.float32) -> None:
@@ -143,8 +153,8 @@ class ViewGenerator:
         """Cut, resize and flip all views of decoded images; colours are left alone.
 
         Args:
-            images: B arrays (H, W, 3) uint8, contiguous, each of its own size; or B clips (T, H, W, 3), whose frames
-                are cut alike.
+            images: B arrays (H, W, 3) uint8, contiguous, each of its own size; or B clips (T, H, W,
+                3), whose frames are cut alike.
             epoch: (B,) int64, on the CPU.
             sample_id: (B,) int64, on the CPU.
 
@@ -195,8 +205,8 @@ class ViewGenerator:
             photometric_done: The crops come from `photometric`.
 
         Returns:
-            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, on crops' device, the generator's type
-            (float32 where the group has no changes).
+            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, on crops' device, the
+            generator's type (float32 where the group has no changes).
         """
         views = {}
         for name, batch in crops.items():
@@ -241,7 +251,8 @@ class ViewGenerator:
     def _change(
         self, name: str, crops: Tensor, epoch: Tensor, sample_id: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """Draw and apply a group's changes to its crops, (B, V, [T,] 3, S, S): fused on a device, one by one here."""
+        """Draw and apply a group's changes to its crops, (B, V, [T,] 3, S, S): fused on a device,
+        one by one here."""
         group = self.views.groups[name]
         if not group.changes():
             return crops
@@ -264,7 +275,8 @@ class ViewGenerator:
 
     def _normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the deviation of each channel, in place."""
-        # Python scalars, channel by channel: a tensor of constants would be a copy to the device, which waits for it.
+        # Python scalars, channel by channel: a tensor of constants would be a copy to the device,
+        # which waits for it.
         for channel, (mean, std) in enumerate(zip(self.views.mean, self.views.std, strict=True)):
             x[..., channel, :, :].sub_(mean).div_(std)
         return x
@@ -273,7 +285,7 @@ class ViewGenerator:
 def _row_keys(
     views: Views, name: str, epoch: Tensor, sample_id: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Epoch, sample and view of each of a group's B * V rows, an image's views side by side."""
+    """Return epoch, sample and view of each of a group's B * V rows, view by view of an image."""
     shape = (len(sample_id), views.groups[name].count)  # (B, V)
     view = views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
     epoch, sample_id, view = (

@@ -15,7 +15,8 @@ def random_mask(
     sample_id: Tensor,
     view: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Hide the same number of tokens of every sample, each set equally likely (MAE, arXiv:2111.06377, section 3).
+    """Hide the same number of tokens of every sample, each set equally likely (MAE,
+    arXiv:2111.06377, section 3).
 
     Args:
         num_tokens: Tokens of a sample, N.
@@ -26,8 +27,8 @@ def random_mask(
         view: Index of the masked view among all views of the sample.
 
     Returns:
-        Indices of the visible tokens in ascending order, (B, K) int64, and the mask, (B, N) bool, true where hidden;
-        on sample_id's device.
+        Indices of the visible tokens in ascending order, (B, K) int64, and the mask, (B, N) bool,
+        true where hidden; on sample_id's device.
 
     Raises:
         ValueError: the ratio leaves no token visible, or hides none.
@@ -38,8 +39,7 @@ def random_mask(
             f"mask_ratio must be in (0, 1) and hide some but not all of the {num_tokens} tokens, got {mask_ratio}"
         )
     scores = uniform(num_tokens, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="mask")
-    visible = (
-        scores.argsort(dim=1, stable=True)[:, :num_visible].sort(dim=1).values
-    )  # stable: ties fall alike on every device
+    # stable: ties fall alike on every device
+    visible = scores.argsort(dim=1, stable=True)[:, :num_visible].sort(dim=1).values
     mask = torch.ones_like(scores, dtype=torch.bool).scatter_(1, visible, False)
     return visible, mask

@@ -24,7 +24,8 @@ FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
 
 
 class ColorJitter(Frozen):
-    """Brightness, contrast, saturation and hue changed in an order drawn for each image (as in torchvision)."""
+    """Brightness, contrast, saturation and hue changed in an order drawn for each image (as in
+    torchvision)."""
 
     p: Probability = Field(default=0.8, description="probability that an image is changed")
     brightness: Strength = Field(
@@ -51,7 +52,8 @@ class Greyscale(Frozen):
 
 
 class GaussianBlur(Frozen):
-    """Blur by a Gaussian whose width is drawn for each image; the kernel spans a tenth of the view's side."""
+    """Blur by a Gaussian whose width is drawn for each image; the kernel spans a tenth of the
+    view's side."""
 
     p: Probability = Field(default=0.5, description="probability that an image is blurred")
     sigma: PositiveRange = Field(
@@ -102,7 +104,8 @@ class Affine(Frozen):
 
 
 class ChannelDrop(Frozen):
-    """Colour channels set to zero, so that chromatic aberration gives nothing away (arXiv:1505.05192)."""
+    """Colour channels set to zero, so that chromatic aberration gives nothing away
+    (arXiv:1505.05192)."""
 
     p: Probability = Field(default=0.5, description="probability that channels are dropped")
     num: int = Field(default=2, ge=1, le=2, description="channels dropped of the three")

@@ -13,7 +13,8 @@ class Picture:
         pixels: (H, W, 3) or (T, H, W, 3) uint8, contiguous and writable.
         height, width: Of the file's image, px.
         reduction: How many of those px a pixel is high and wide, of the last perhaps only a part.
-        shown: Of a video: the seconds from which its first frame here is on display, and until which the last is.
+        shown: Of a video: the seconds from which its first frame here is on display, and until
+            which the last is.
     """
 
     pixels: np.ndarray
@@ -24,5 +25,5 @@ class Picture:
 
     @classmethod
     def whole(cls, pixels: np.ndarray) -> "Picture":
-        """All pixels of an image or of a clip."""
+        """Wrap all pixels of an image or of a clip."""
         return cls(pixels, *pixels.shape[-3:-1])

@@ -29,7 +29,8 @@ Placement = Literal["auto", "worker", "actor", "decode"]
 
 
 class CropGroup(Frozen):
-    """Views drawn alike: a random resized crop, a flip, then the changes present, in the order of the fields."""
+    """Views drawn alike: a random resized crop, a flip, then the changes present, in the order of
+    the fields."""
 
     count: int = Field(default=1, ge=1, description="views of this kind per image")
     size: int | None = Field(
@@ -65,12 +66,13 @@ class CropGroup(Frozen):
     sobel: Sobel | None = Field(default=None, description="edges instead of colours; null: none")
 
     def changes(self) -> list[str]:
-        """Fields of the changes present, in the order of their application."""
+        """Return the fields of the changes present, in the order of their application."""
         return [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
 
 
 class Views(Frozen):
-    """All views of one image: group after group in the order given, which also numbers the views."""
+    """All views of one image: group after group in the order given, which also numbers the
+    views."""
 
     size: int = Field(
         default=224, ge=8, description="side of the views, px, where a group does not set its own"
@@ -99,11 +101,11 @@ class Views(Frozen):
 
     @property
     def num_views(self) -> int:
-        """Views per image, of all groups together."""
+        """Return the number of views per image, of all groups together."""
         return sum(group.count for group in self.groups.values())
 
     def group_size(self, name: str) -> int:
-        """Side of the views of a group, px."""
+        """Return the side of a group's views, px."""
         return self.groups[name].size or self.size
 
     def first_view(self, name: str) -> int:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from augment.kernels import hashing
 
-# splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64 arithmetic.
+# splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64
+# arithmetic.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
@@ -18,10 +19,12 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 def uniform(
     num: int, *, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str
 ) -> Tensor:
-    """Draw uniform numbers for each sample, keyed by everything that may change them and by nothing else.
+    """Draw uniform numbers for each sample, keyed by everything that may change them and by nothing
+    else.
 
-    A row depends on its own `(seed, epoch, sample_id, view, op)` only: not on the other rows, their order, the worker
-    or the device. Integer arithmetic throughout, so CPU and GPU agree to the bit; nothing waits for the device.
+    A row depends on its own `(seed, epoch, sample_id, view, op)` only: not on the other rows, their
+    order, the worker or the device. Integer arithmetic throughout, so CPU and GPU agree to the bit;
+    nothing waits for the device.
 
     Args:
         num: Numbers per sample. A longer draw begins with the shorter one.
@@ -38,9 +41,11 @@ def uniform(
 
 
 def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
-    """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers, (B,) int64."""
+    """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers,
+    (B,) int64."""
     if sample_id.device.type == "cpu":
-        # A draw of few samples is a hundred small operations, and those were a twentieth of a decode task's time.
+        # A draw of few samples is a hundred small operations, and those were a twentieth of a
+        # decode task's time.
         columns = (
             np.ascontiguousarray(key.numpy())
             for key in (epoch, sample_id, torch.zeros_like(sample_id) + view)
@@ -50,9 +55,8 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
 
 
 def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> Tensor:
-    views = (
-        torch.zeros_like(sample_id) + view
-    )  # no torch.tensor(view, device=...): that copy waits for the device
+    # no torch.tensor(view, device=...): that copy waits for the device
+    views = torch.zeros_like(sample_id) + view
     hashed = torch.zeros_like(sample_id) + _hash_name(name)
     for word in (epoch, sample_id, views):
         hashed = _mix(hashed + word * _GOLDEN)
@@ -73,7 +77,8 @@ def _uniform_of_tensor(state: Tensor, num: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble each int64 one-to-one, so that every input bit flips every output bit half of the time."""
+    """Scramble each int64 one-to-one, so that every input bit flips every output bit half of the
+    time."""
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)

@@ -48,10 +48,11 @@ def sample_crops(
     image_height: Tensor,
     image_width: Tensor,
 ) -> CropDraws:
-    """Draw a random resized crop and a flip for each image, with the semantics of torchvision's RandomResizedCrop.
+    """Draw a random resized crop and a flip for each image, with the semantics of torchvision's
+    RandomResizedCrop.
 
-    Area uniform in `scale` and aspect uniform in log `ratio` (arXiv:1409.4842), tried ten times until the box fits;
-    then the largest central crop whose aspect is allowed.
+    Area uniform in `scale` and aspect uniform in log `ratio` (arXiv:1409.4842), tried ten times
+    until the box fits; then the largest central crop whose aspect is allowed.
 
     Args:
         group: Recipe of the view.
@@ -70,7 +71,7 @@ def sample_crops(
 
 
 def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> np.ndarray:
-    """What `augment.kernels.crop.draw_box` makes boxes of, when the sizes of the images are known, a row an image."""
+    """Return the numbers of which `augment.kernels.crop.draw_box` makes boxes, a row an image."""
     numbers: np.ndarray = uniform(
         NUM_UNIFORMS, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="crop"
     ).numpy()
@@ -78,7 +79,7 @@ def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Te
 
 
 def crop_bounds(group: CropGroup) -> np.ndarray:
-    """What `augment.kernels.crop.draw_box` takes of a recipe."""
+    """Return what `augment.kernels.crop.draw_box` takes of a recipe."""
     return np.array([*group.scale, *group.ratio, group.flip], np.float64)
 
 
@@ -95,12 +96,14 @@ def sample_photometric(
         view: Index among all views of the sample, one for all rows or (B,) int64.
 
     Returns:
-        For each change in the recipe, named by its field: `<op>.apply` (B,) bool, and its parameters, (B,) float32 if
-        not said otherwise: `color_jitter.brightness`, `.contrast`, `.saturation` (factors), `.hue` (turns), `.order`
-        (B, 4) int64, indices into `JITTER_OPS`, first to last; `blur.sigma` (px); `solarize.threshold`;
-        `quarter_turns.turns` (int64); `rotate.degrees`; `affine.degrees`, `.shift_x`, `.shift_y` (sides), `.scale`,
-        `.shear_x`, `.shear_y` (degrees); `channel_drop.keep` (B, 3) bool; `noise.std` and `.state` (int64, the key of
-        its numbers); `cutout.box` (B, 4), top, left, bottom, right in sides. On sample_id's device.
+        For each change in the recipe, named by its field: `<op>.apply` (B,) bool, and its
+            parameters, (B,) float32 if
+        not said otherwise: `color_jitter.brightness`, `.contrast`, `.saturation` (factors), `.hue`
+        (turns), `.order` (B, 4) int64, indices into `JITTER_OPS`, first to last; `blur.sigma` (px);
+        `solarize.threshold`; `quarter_turns.turns` (int64); `rotate.degrees`; `affine.degrees`,
+        `.shift_x`, `.shift_y` (sides), `.scale`, `.shear_x`, `.shear_y` (degrees);
+        `channel_drop.keep` (B, 3) bool; `noise.std` and `.state` (int64, the key of its numbers);
+        `cutout.box` (B, 4), top, left, bottom, right in sides. On sample_id's device.
     """
 
     def draw(op: str, num: int) -> Tensor:
@@ -120,7 +123,7 @@ def sample_photometric(
 
 
 def _jitter(jitter: ColorJitter, u: Tensor) -> dict[str, Tensor]:
-    """How much of each change, and in which order."""
+    """Draw how much of each change is applied, and in which order."""
     draws = {}
     for i, name in enumerate(JITTER_OPS[:3], start=1):
         strength = getattr(jitter, name)
@@ -146,16 +149,18 @@ def _affine(affine: Affine, u: Tensor) -> dict[str, Tensor]:
 
 
 def _cutout(cutout: Cutout, u: Tensor) -> dict[str, Tensor]:
-    """The box in sides of the image; one that would be longer than a side is cut to it."""
+    """Draw a box in sides of the image; one longer than a side is cut to it."""
     area = _between(cutout.scale, u[:, 1])
     ratio = _between((math.log(cutout.ratio[0]), math.log(cutout.ratio[1])), u[:, 2]).exp()
-    height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
-    top, left = u[:, 3] * (1 - height), u[:, 4] * (1 - width)
+    height = (area / ratio).sqrt().clamp(max=1)
+    width = (area * ratio).sqrt().clamp(max=1)
+    top = u[:, 3] * (1 - height)
+    left = u[:, 4] * (1 - width)
     return {"box": torch.stack([top, left, top + height, left + width], dim=1)}
 
 
-# Field of the recipe -> how many uniforms a sample its draw takes, and what it makes of those after the first, which
-# decides whether the change is applied.
+# Field of the recipe -> how many uniforms a sample its draw takes, and what it makes of those after
+# the first, which decides whether the change is applied.
 _PARAMETERS: dict[str, tuple[int, Callable[[Any, Tensor], dict[str, Tensor]]]] = {
     "quarter_turns": (2, lambda _, u: {"turns": (u[:, 1] * 4).long()}),
     "rotate": (

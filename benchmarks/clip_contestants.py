@@ -1,7 +1,8 @@
-"""Who is measured by `benchmarks.views` on videos: each turns a file into two clips of the same frames, in one process.
+"""Who is measured by `benchmarks.views` on videos: each turns a file into two clips of the same
+frames, in one process.
 
-The frames of a clip are cut and coloured alike. Peers get the frames that Afield's decoder found. lightly has no
-transforms of clips, and DALI decodes videos of few kinds without a GPU.
+The frames of a clip are cut and coloured alike. Peers get the frames that Afield's decoder found.
+lightly has no transforms of clips, and DALI decodes videos of few kinds without a GPU.
 """
 
 import io

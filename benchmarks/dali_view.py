@@ -1,4 +1,5 @@
-"""A recipe's view in DALI's graph language, which takes `if` of a random node for a choice made image by image."""
+"""A recipe's view in DALI's graph language, which takes `if` of a random node for a choice made
+image by image."""
 
 from typing import Any
 
@@ -8,7 +9,8 @@ _TURN = 360.0  # degrees
 
 
 def dali_view(image: Any, group: CropGroup, size: int) -> Any:
-    """Build the nodes of one view from that of the decoded image; DALI rewrites the conditions when it is called."""
+    """Build the nodes of one view from that of the decoded image; DALI rewrites the conditions when
+    it is called."""
     from nvidia.dali import fn, types
 
     jitter, grey, blur = group.color_jitter, group.greyscale, group.blur

@@ -1,10 +1,13 @@
-"""Measure the colours of views and the training steps of the real-size recipes on this machine's device, data aside.
+"""Measure the colours of views and the training steps of the real-size recipes on this machine's
+device, data aside.
 
-python -m benchmarks.device out=device.json [batch=256] [seconds=3] [recipes=simclr_resnet50_imagenet,...]
+python -m benchmarks.device out=device.json [batch=256] [seconds=3]
+[recipes=simclr_resnet50_imagenet,...]
 
-The device is the first CUDA device, else the CPU. Colours: two SimCLR views of 224 px of each image of a batch, uint8
-in and normalised out, beside Kornia's own augmentations. Steps: what a Ray Train worker does between two batches, in
-the precision that it takes there, on crops of noise that lie on the device; the batch is halved until it fits.
+The device is the first CUDA device, else the CPU. Colours: two SimCLR views of 224 px of each image
+of a batch, uint8 in and normalised out, beside Kornia's own augmentations. Steps: what a Ray Train
+worker does between two batches, in the precision that it takes there, on crops of noise that lie on
+the device; the batch is halved until it fits.
 """
 
 import gc
@@ -145,7 +148,8 @@ def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Call
 
 
 def measure_step(recipe: str, batch: int, seconds: float) -> Row:
-    """Rate, share of the views and peak memory of a recipe's step, with the greatest batch that fits."""
+    """Rate, share of the views and peak memory of a recipe's step, with the greatest batch that
+    fits."""
     while True:
         words = [
             recipe,

@@ -1,4 +1,5 @@
-"""Manifests of any size over a few real files: rows that name the same files again, as other samples."""
+"""Manifests of any size over a few real files: rows that name the same files again, as other
+samples."""
 
 from collections.abc import Iterator
 from pathlib import Path

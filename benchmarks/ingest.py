@@ -1,13 +1,17 @@
-"""Measure the stream of samples: through Ray to a training worker that does nothing, beside the same work without Ray.
+"""Measure the stream of samples: through Ray to a training worker that does nothing, beside the
+same work without Ray.
 
-python -m benchmarks.ingest data=DIR [corpora=loose,shards,s3-loose,s3-shards] [size=224] [batch=256] [seconds=60]
-                            [runs=3] [rows=20000] [contestants=plain,ray] [work=FOLDER] [out=ingest.jsonl]
+python -m benchmarks.ingest data=DIR [corpora=loose,shards,s3-loose,s3-shards] [size=224]
+[batch=256] [seconds=60]
+                            [runs=3] [rows=20000] [contestants=plain,ray] [work=FOLDER]
+                            [out=ingest.jsonl]
 
-DIR holds JPEG files. `work` gets as many copies of them as there are rows, 20 000 at most (which the manifest then
-names over and over: equal rows would be read at once) and four shards of these; for S3 a SeaweedFS serves them. The
-contestants (plain, plain-on-all-cores, ray, dataloader, webdataset) take turns in every run; each is left alone until
-its stream is steady, then watched for `seconds`. CPU seconds are those of the whole process tree, of Ray by what its
-processes are. `out` collects the runs of several calls, and the table is of all that it holds.
+DIR holds JPEG files. `work` gets as many copies of them as there are rows, 20 000 at most (which
+the manifest then names over and over: equal rows would be read at once) and four shards of these;
+for S3 a SeaweedFS serves them. The contestants (plain, plain-on-all-cores, ray, dataloader,
+webdataset) take turns in every run; each is left alone until its stream is steady, then watched for
+`seconds`. CPU seconds are those of the whole process tree, of Ray by what its processes are. `out`
+collects the runs of several calls, and the table is of all that it holds.
 
 The peers webdataset and psutil, which does the watching, are the optional extra `bench`.
 """
@@ -43,7 +47,8 @@ WARM_UP_S = {
     "ray": 25.0
 }  # from the first batch: until what was started at once has spread over time
 OTHERS_WARM_UP_S = 5.0
-# Blocks come in order, so several at once: what had been made by the end of the time arrives a little later.
+# Blocks come in order, so several at once: what had been made by the end of the time arrives a
+# little later.
 COOL_DOWN_S = 5.0
 NUM_SHARDS = 4
 MAX_FILES = 20_000
@@ -86,7 +91,8 @@ def _windows(times: np.ndarray, images: np.ndarray, start: float, stop: float) -
 def corpus(
     name: str, data: str, work: Path, rows: int
 ) -> Iterator[tuple[Manifest, tuple[str, ...]]]:
-    """Lay out a corpus; gives the manifest of `rows` rows and the shards, none where files are loose."""
+    """Lay out a corpus; gives the manifest of `rows` rows and the shards, none where files are
+    loose."""
     with tempfile.TemporaryDirectory(prefix="afield-s3-", ignore_cleanup_errors=True) as folder:
         store = ObjectStore(Path(folder))
         if name.startswith("s3"):
@@ -108,7 +114,8 @@ def corpus(
 
 
 def _copied(data: str, work: Path, count: int) -> str:
-    """Copy the files in turn until there are `count`, as links where that can be; gives their folder."""
+    """Copy the files in turn until there are `count`, as links where that can be; gives their
+    folder."""
     folder = work / f"files-{count}"
     if not folder.exists():
         paths = [Path(uri) for uri in loose_rows(data, count)[schema.URI].to_pylist()]

@@ -1,8 +1,8 @@
-"""Who is measured by `benchmarks.ingest`: each streams batches of crops and does nothing with them, in a process tree
-of its own.
+"""Who is measured by `benchmarks.ingest`: each streams batches of crops and does nothing with them,
+in a process tree of its own.
 
-All of them fetch, decode and crop with the same functions; they differ in what carries the work: our stream through
-Ray, loops without any of it, torch's DataLoader, webdataset.
+All of them fetch, decode and crop with the same functions; they differ in what carries the work:
+our stream through Ray, loops without any of it, torch's DataLoader, webdataset.
 """
 
 import itertools
@@ -175,7 +175,8 @@ def ours(setup: Setup) -> None:
 
 
 class _Files(torch.utils.data.Dataset[Columns]):
-    """The samples of a manifest by number, a batch at a time: torch's own way for who can fetch several at once."""
+    """The samples of a manifest by number, a batch at a time: torch's own way for who can fetch
+    several at once."""
 
     def __init__(self, setup: Setup) -> None:
         self._manifest, self._crops = open_manifest(setup.manifest), setup.crops()
@@ -239,7 +240,8 @@ class _Cut:
 
 
 def _s3_shards(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Open shards as webdataset would, those on S3 by this project's file systems: it would start the AWS program."""
+    """Open shards as webdataset would, those on S3 by this project's file systems: it would start
+    the AWS program."""
     import webdataset
 
     webdataset.gopen_schemes["s3"] = _open_shard

@@ -1,4 +1,5 @@
-"""Runs the project's jobs as a user would, for benchmarks that keep a JSON row for each of many runs."""
+"""Runs the project's jobs as a user would, for benchmarks that keep a JSON row for each of many
+runs."""
 
 import json
 import statistics
@@ -33,7 +34,8 @@ def job(verb: str, *words: str) -> Row:
 
 
 def probes(artifact: str, train: str, test: str, names: Iterable[str] = PROBES) -> Row:
-    """Probe an encoder and the same one untrained: accuracies and their 95 % intervals, by the probe's name."""
+    """Probe an encoder and the same one untrained: accuracies and their 95 % intervals, by the
+    probe's name."""
     row: Row = {}
     for name in names:
         found = job(
@@ -77,7 +79,8 @@ def add_row(out: Path, row: Row) -> None:
 
 
 def settings(words: Iterable[str], usage: str, **defaults: str) -> dict[str, str]:
-    """Read key=value words over defaults, of which empty ones must be given; wrong ones end with status 2."""
+    """Read key=value words over defaults, of which empty ones must be given; wrong ones end with
+    status 2."""
     given = defaults | dict(word.split("=", 1) for word in words if "=" in word)
     wrong = [word for word in words if "=" not in word] + sorted(given.keys() - defaults.keys())
     missing = [key for key, value in given.items() if not value]

@@ -1,11 +1,13 @@
 """Pretrain with lightly's transforms, heads, losses and loop, beside the same recipe here.
 
-python -m benchmarks.lightly_training train=DIR test=DIR out=DIR [methods=simclr,...] [num_epochs=4] [seed=0]
+python -m benchmarks.lightly_training train=DIR test=DIR out=DIR [methods=simclr,...] [num_epochs=4]
+[seed=0]
 
-DIRs hold a folder a class; the classes are for the probe only. Both sides take the small recipe: encoder and initial
-weights, views, batch, optimiser and schedule, passes. They run in turn, each a command of its own with the same
-allocator settings; lightly's feeds from a DataLoader of as many processes as there are cores. One JSON row a method
-goes to out/rows.jsonl. lightly is in the optional extra `bench`.
+DIRs hold a folder a class; the classes are for the probe only. Both sides take the small recipe:
+encoder and initial weights, views, batch, optimiser and schedule, passes. They run in turn, each a
+command of its own with the same allocator settings; lightly's feeds from a DataLoader of as many
+processes as there are cores. One JSON row a method goes to out/rows.jsonl. lightly is in the
+optional extra `bench`.
 """
 
 import math
@@ -86,7 +88,8 @@ class Learner(nn.Module):
         self.encoder = self.ships = encoder
 
     def loss(self, crops: list[list[Tensor]], done: float, num_steps: int) -> Tensor:
-        """Compute the objective of one batch: crops by group and view, (B, 3, S, S) each, `done` of the run made."""
+        """Compute the objective of one batch: crops by group and view, (B, 3, S, S) each, `done` of
+        the run made."""
         raise NotImplementedError
 
 
@@ -369,7 +372,8 @@ def table(rows: list[Row]) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Compare the methods that have no row yet, then print the table; `loop` runs lightly's side alone."""
+    """Compare the methods that have no row yet, then print the table; `loop` runs lightly's side
+    alone."""
     if words[:1] == ["loop"]:
         config = parse(complete_pretrain, words[1:])
         assert isinstance(config, PretrainConfig)

@@ -1,11 +1,13 @@
-"""Pretrain with every method's small recipe and probe what it learnt, beside the same encoder untrained.
+"""Pretrain with every method's small recipe and probe what it learnt, beside the same encoder
+untrained.
 
-python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4] [set=K=V] [name=]
+python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4]
+[set=K=V] [name=]
 
-DIRs hold a folder a class; the classes are for the probes only. Seeds are 0, 1 and 2 for simclr, moco, byol and
-barlow_twins and 0 for the others, unless given. One JSON row a run goes to out/rows.jsonl, and what is there already is
-not run again. `set` changes keys of the recipe, with spaces between them, for an experiment that `name` tells from the
-others.
+DIRs hold a folder a class; the classes are for the probes only. Seeds are 0, 1 and 2 for simclr,
+moco, byol and barlow_twins and 0 for the others, unless given. One JSON row a run goes to
+out/rows.jsonl, and what is there already is not run again. `set` changes keys of the recipe, with
+spaces between them, for an experiment that `name` tells from the others.
 """
 
 import sys

@@ -1,10 +1,13 @@
-"""Measure how long a large corpus takes to plan: seconds from "Ray is up" to the first batch, and peak memory.
+"""Measure how long a large corpus takes to plan: seconds from "Ray is up" to the first batch, and
+peak memory.
 
-python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=planning.jsonl] [runs=3] [watch_s=10]
+python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=planning.jsonl] [runs=3]
+[watch_s=10]
 
-The manifest is synthetic: its rows cycle over the first 1 000 JPEG files of DIR; it is kept in `work` for the next
-call. The dataset is the one that `jobs.pretrain` trains on, made by an actor in the place of Ray Train's controller and
-read by another in the place of a training worker. Memory is watched for `watch_s` seconds after the first batch.
+The manifest is synthetic: its rows cycle over the first 1 000 JPEG files of DIR; it is kept in
+`work` for the next call. The dataset is the one that `jobs.pretrain` trains on, made by an actor in
+the place of Ray Train's controller and read by another in the place of a training worker. Memory is
+watched for `watch_s` seconds after the first batch.
 """
 
 import importlib
@@ -37,7 +40,8 @@ ROLES = {"driver": "driver", "Controller": "controller", "SplitCoordinator": "sp
 
 
 class Controller:
-    """Makes the dataset, as Ray Train's controller has it made; and like it first says what training takes."""
+    """Makes the dataset, as Ray Train's controller has it made; and like it first says what
+    training takes."""
 
     def __init__(self, data: PlannedData) -> None:
         self._data = data
@@ -49,7 +53,8 @@ class Controller:
 
 
 class Worker:
-    """Takes batches and does nothing with them; like a training worker it has imported torch before."""
+    """Takes batches and does nothing with them; like a training worker it has imported torch
+    before."""
 
     def __init__(self) -> None:
         importlib.import_module("torch")
@@ -57,7 +62,8 @@ class Worker:
     def take(
         self, shards: list[dict[str, Any]], batch_size: int, watch_s: float
     ) -> tuple[dict[str, float], int]:
-        """When what had happened to the first batch, and how many rows came until `watch_s` seconds later."""
+        """When what had happened to the first batch, and how many rows came until `watch_s` seconds
+        later."""
         rows, times = 0, {"dataset_made": time.time()}
         for batch in shards[0]["train"].iter_torch_batches(
             batch_size=batch_size, prefetch_batches=2

@@ -1,4 +1,5 @@
-"""Watches a process and all that descend from it: CPU seconds and memory, by what each of them is."""
+"""Watches a process and all that descend from it: CPU seconds and memory, by what each of them
+is."""
 
 import os
 import threading
@@ -17,13 +18,14 @@ MIB = 1 << 20
 class ProcessTree:
     """Samples a tree of processes in the background, as a context.
 
-    What a process has used is kept when it ends, so that nothing is lost but what it did since the last look. A process
-    counts as what its title says at each look: Ray's workers are named after the task that they run.
+    What a process has used is kept when it ends, so that nothing is lost but what it did since the
+    last look. A process counts as what its title says at each look: Ray's workers are named after
+    the task that they run.
 
     Args:
         pid: The root, which is called `driver`.
-        private: Also look at what processes share with no other, at every fourth look: it takes tens of milliseconds
-            each, which a measurement of speed has no use for.
+        private: Also look at what processes share with no other, at every fourth look: it takes
+            tens of milliseconds each, which a measurement of speed has no use for.
     """
 
     def __init__(self, pid: int, *, private: bool = False) -> None:

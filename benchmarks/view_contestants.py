@@ -1,7 +1,8 @@
-"""Who is measured by `benchmarks.views` on images: each turns JPEG files into the same kind of views, in one process.
+"""Who is measured by `benchmarks.views` on images: each turns JPEG files into the same kind of
+views, in one process.
 
-Peers have their own random numbers and filters (albumentations shrinks without antialiasing); crops, probabilities and
-strengths are the recipe's.
+Peers have their own random numbers and filters (albumentations shrinks without antialiasing);
+crops, probabilities and strengths are the recipe's.
 """
 
 import io
@@ -214,7 +215,8 @@ def _lightly(views: Views) -> Contestant:
 
 
 def _dali(views: Views) -> Contestant:
-    """Its CPU pipeline, of one thread a process as everyone's; batch by batch, which is how it works."""
+    """Its CPU pipeline, of one thread a process as everyone's; batch by batch, which is how it
+    works."""
     from nvidia.dali import pipeline_def
 
     @pipeline_def(

@@ -1,12 +1,14 @@
 """Measure how many images a CPU turns into views, beside decoding alone and beside other libraries.
 
-python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2] [malloc=keep|default] [only=WORDS]
+python -m benchmarks.views data=DIR [out=views.json] [passes=5] [processes=2] [malloc=keep|default]
+[only=WORDS]
 
-Every contestant works through the JPEG files under DIR (clips: some of the videos there) in as many processes as given,
-all in turn in every pass, after one pass that is not counted; shares are medians over the passes, so that other work on
-the machine slows all alike. `malloc=keep` lets glibc keep large buffers, as the project's Ray workers do, for
-every contestant; `only` takes the workloads whose name holds the words, and what `out` holds of others from the same
-commit, machine and versions stays. The peers are the optional extra `bench`; those not installed are left out.
+Every contestant works through the JPEG files under DIR (clips: some of the videos there) in as many
+processes as given, all in turn in every pass, after one pass that is not counted; shares are
+medians over the passes, so that other work on the machine slows all alike. `malloc=keep` lets glibc
+keep large buffers, as the project's Ray workers do, for every contestant; `only` takes the
+workloads whose name holds the words, and what `out` holds of others from the same commit, machine
+and versions stays. The peers are the optional extra `bench`; those not installed are left out.
 """
 
 import json
@@ -100,7 +102,8 @@ def once(workload: str, name: str, folder: str) -> tuple[float, float]:
 
 
 def measure(workload: str, folder: str, passes: int, pools: list[ProcessPoolExecutor]) -> Result:
-    """Medians and ranges over the passes, by contestant; those that cannot be imported are left out."""
+    """Medians and ranges over the passes, by contestant; those that cannot be imported are left
+    out."""
     num_images = len(_files(workload, folder)) * len(pools)
     samples: dict[str, list[tuple[float, float]]] = {}
     for number in range(passes + 1):
@@ -163,7 +166,8 @@ def table(results: dict[str, Result]) -> str:
 
 
 def plot(results: dict[str, Result], out: Path) -> None:
-    """One panel of bars a workload; its title says how far Afield is from the limit and from the next."""
+    """One panel of bars a workload; its title says how far Afield is from the limit and from the
+    next."""
     heights = [len(rows) for rows in results.values()]
     figure, axes = plt.subplots(
         len(results),
@@ -254,7 +258,8 @@ def _device() -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    """Measure every workload; the table goes to stdout, JSON and plot beside each other to `out`."""
+    """Measure every workload; the table goes to stdout, JSON and plot beside each other to
+    `out`."""
     given = DEFAULTS | dict(word.partition("=")[::2] for word in words)
     if (
         not given.get("data")

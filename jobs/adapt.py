@@ -1,4 +1,5 @@
-"""Probe a frozen artifact on labelled images, a folder per class, beside the untrained encoder and plain colour."""
+"""Probe a frozen artifact on labelled images, a folder per class, beside the untrained encoder and
+plain colour."""
 
 import sys
 from dataclasses import dataclass
@@ -164,13 +165,16 @@ def _embed(
 
 
 def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
-    """Fit a probe on the training images and score it on the test images, for each kind of features.
+    """Fit a probe on the training images and score it on the test images, for each kind of
+    features.
 
     Raises:
         InputError: no readable image in a set, or fewer training images than neighbours.
     """
-    train, test = ~labelled.is_test, labelled.is_test
-    num_train, num_test = int(train.sum()), int(test.sum())
+    train = ~labelled.is_test
+    test = labelled.is_test
+    num_train = int(train.sum())
+    num_test = int(test.sum())
     if not num_train or not num_test:
         raise InputError(
             f"{num_train} training and {num_test} test images can be read: a probe needs both"

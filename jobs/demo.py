@@ -35,7 +35,10 @@ from pipelines.storage import uris
 
 RECIPE = "demo"
 STAGES = ("corpus", "index", "preview", "pretrain", "adapt", "export", "report")
-NUM_PRETRAIN, NUM_PROBE_TRAIN, NUM_PROBE_TEST = 300, 100, 250  # crops of each photograph
+# crops of each photograph
+NUM_PRETRAIN = 300
+NUM_PROBE_TRAIN = 100
+NUM_PROBE_TEST = 250
 FEATURES = (
     ("colour_", "colour statistics"),
     ("untrained_", "untrained encoder"),
@@ -79,8 +82,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     """Run all stages in one Ray; what an earlier run finished is kept.
 
     Returns:
-        `report`, `seconds` by stage and in total, `steps`, the results of both probes under `knn` and `linear`, the
-        export's counts, and `learnt`: whether the pretrained encoder's lower bounds lie above the others' upper bounds.
+        `report`, `seconds` by stage and in total, `steps`, the results of both probes under `knn`
+        and `linear`, the export's counts, and `learnt`: whether the pretrained encoder's lower
+        bounds lie above the others' upper bounds.
 
     Raises:
         InputError: `out` is not local or holds something else, or scikit-image is not installed.
@@ -96,10 +100,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             return trained
         with stages.stage("adapt"):
             probes = _probe(config, out)
-        source, embeddings = (
-            SourceConfig(uri=uris.join(out, "manifest")),
-            uris.join(out, "embeddings"),
-        )
+        source = SourceConfig(uri=uris.join(out, "manifest"))
+        embeddings = uris.join(out, "embeddings")
         with stages.stage("export"):
             exported = export(
                 ExportConfig(
@@ -126,7 +128,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 def _pretrain(config: DemoConfig, out: str, stages: Stages) -> dict[str, Any]:
     """Everything up to the artifact."""
-    corpus, manifest = uris.join(out, "corpus"), uris.join(out, "manifest")
+    corpus = uris.join(out, "corpus")
+    manifest = uris.join(out, "manifest")
     with stages.stage("corpus"):
         made = make_corpus(
             Path(corpus),
@@ -164,7 +167,8 @@ def pretrain_config(config: DemoConfig, manifest: str, run: str) -> PretrainConf
 
 def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
     """Judge the artifact by both probes, and leave the results where the report looks for them."""
-    run, labelled = uris.join(out, "run"), uris.join(out, "corpus", "probe")
+    run = uris.join(out, "run")
+    labelled = uris.join(out, "corpus", "probe")
     features = embed_labelled(
         AdaptConfig(
             artifact=uris.join(run, "artifact"),
@@ -191,7 +195,7 @@ def _learnt(result: dict[str, Any]) -> bool:
 
 
 def _table(probes: dict[str, dict[str, Any]], total_s: float, *, learnt: bool) -> str:
-    """The closing table, with colours where stdout is a terminal."""
+    """Format the closing table, with colours where stdout is a terminal."""
     counts = probes["knn"]
     table = Table(
         title="From which photograph is this grey crop? Top-1, 95 % intervals",

@@ -1,4 +1,5 @@
-"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are missing.
+"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are
+missing.
 
 Of a video the frame in the middle of each clip is embedded.
 """
@@ -64,7 +65,8 @@ class ExportConfig(JobConfig):
 
 def export(config: ExportConfig) -> dict[str, Any]:
     """Write the embeddings of every sample of a source that are not there yet."""
-    out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
+    out = launch.absolute_out(config.out)
+    source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))

@@ -49,10 +49,11 @@ def index(config: IndexConfig) -> dict[str, Any]:
     """Write the next version of the manifest at `config.out`, or none where nothing changed.
 
     Returns:
-        `rows`, `version`, `unchanged`, `left_out` and, as `diff`, what was `added, removed, changed, kept` since the
-        version before.
+        `rows`, `version`, `unchanged`, `left_out` and, as `diff`, what was `added, removed,
+        changed, kept` since the version before.
     """
-    out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
+    out = launch.absolute_out(config.out)
+    source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
     before = _before(out, source)

@@ -1,4 +1,5 @@
-"""Pack a source of any kind into WebDataset tar shards in hash order; a rerun writes only what is missing."""
+"""Pack a source of any kind into WebDataset tar shards in hash order; a rerun writes only what is
+missing."""
 
 import sys
 import tempfile
@@ -98,12 +99,14 @@ def pack(config: PackConfig) -> dict[str, Any]:
     """Write the shards that are missing, then the manifest of all.
 
     Returns:
-        `rows_in`, `rows` packed and `quarantined` (they add up), `shards_written`, `shards_kept`, `manifest`.
+        `rows_in`, `rows` packed and `quarantined` (they add up), `shards_written`, `shards_kept`,
+        `manifest`.
 
     Raises:
         InputError: the source cannot be packed, or `out` holds something else.
     """
-    out, source = launch.absolute_out(config.out), launch.user_uri("source.uri", config.source.uri)
+    out = launch.absolute_out(config.out)
+    source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     side = config.reencode.max_side
     if config.source.value_range == "percentiles":
@@ -194,14 +197,19 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
     Raises:
         RunError: too many samples are bad.
     """
-    start, rows, size, bad = time.monotonic(), 0, 0, 0
+    start = time.monotonic()
+    rows = 0
+    size = 0
+    bad = 0
     if len(missing) < plan.num_shards:
         print(
             f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already",
             file=sys.stderr,
         )
     for number, shard in enumerate(write_shards(work, missing) if missing else (), start=1):
-        rows, size, bad = rows + shard["rows"], size + shard["bytes"], bad + shard["quarantined"]
+        rows = rows + shard["rows"]
+        size = size + shard["bytes"]
+        bad = bad + shard["quarantined"]
         speed = rows / (time.monotonic() - start)
         line = f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f} samples/s"
         print(f"{line}  {bad:,} quarantined", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Pretrain an encoder on unlabelled images: manifest -> Ray Data -> views -> Ray Train -> artifact."""
+"""Pretrain an encoder on unlabelled images: manifest -> Ray Data -> views -> Ray Train ->
+artifact."""
 
 import sys
 from typing import Any
@@ -42,7 +43,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     paths = (run.uri, config.source.uri)
     with launch.session(config.cluster, paths=paths, placement=config.views.placement) as session:
         checkpoints.mend(run.path(checkpoints.FOLDER))
-        plan, done = _plan(config, run), run.committed_step()
+        plan = _plan(config, run)
+        done = run.committed_step()
         run.write_config(config)
         num_steps = config.steps(plan)
         if resumed:
@@ -127,11 +129,11 @@ def _check_rows(config: PretrainConfig, manifest: Manifest) -> None:
 
 
 def _plan(config: PretrainConfig, run: RunDir) -> Plan:
-    """The order of samples: what the checkpoint's ledger has it be, and from there on the newest manifest version.
+    """Plan the order of samples: the checkpoint's ledger first, then the newest manifest version.
 
     Raises:
-        InputError: the source holds no samples, more than the method has room for, or clips for a method of images; or
-            its manifest was made anew since.
+        InputError: the source holds no samples, more than the method has room for, or clips for a
+            method of images; or its manifest was made anew since.
     """
     manifest = manifest_of(config.source, run.path(MANIFEST), config.clip.per_video)
     check_corpus(config, manifest)
@@ -159,7 +161,8 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
 
 
 def _train(config: PretrainConfig, plan: Plan, num_steps: int, session: launch.Session) -> bool:
-    """Train as `fit` does, from the last checkpoint once more where a collapse sends the run back."""
+    """Train as `fit` does, from the last checkpoint once more where a collapse sends the run
+    back."""
     run = RunDir(config.out)
     before = run.rollback()
     finished = fit(config, plan, num_steps, session)

@@ -1,4 +1,5 @@
-"""Draw what training will see: rows are images, columns the original and each of its views, drawn as in the run."""
+"""Draw what training will see: rows are images, columns the original and each of its views, drawn
+as in the run."""
 
 import io
 import sys
@@ -92,7 +93,8 @@ class PreviewConfig(PretrainConfig):
 
 
 def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any]]:
-    """Choose the configuration class of `method.name` and complete the views, as for pretraining."""
+    """Choose the configuration class of `method.name` and complete the views, as for
+    pretraining."""
     _, completed = complete_pretrain(values)
     return for_method(PreviewConfig, completed["method"]["name"]), completed
 
@@ -103,7 +105,8 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     Raises:
         InputError: the source holds no image that can be read, or the recipe cannot be built.
     """
-    source, out = launch.user_uri("source.uri", config.source.uri), launch.absolute_out(config.out)
+    source = launch.user_uri("source.uri", config.source.uri)
+    out = launch.absolute_out(config.out)
     method = build(config).eval()
     launch.check_reachable("source.uri", source)
     check_writable("out", out.rpartition("/")[0])
@@ -164,17 +167,16 @@ def draw(
     epoch: int,
     sample_ids: Sequence[int] = (),
 ) -> Drawn:
-    """Make the views of the first images of an epoch, or of given ones, by the path and with the draws of training.
+    """Make the views of the first images of an epoch, or of given ones, by the path and with the
+    draws of training.
 
     Raises:
         InputError: none of them can be read, or a given one is not in the manifest.
     """
     head = _head(config, manifest, num_images, epoch, sample_ids)
     num_images = head.table.num_rows
-    generator, in_task = (
-        ViewGenerator(config.views, config.seed),
-        config.views.placement == "decode",
-    )
+    generator = ViewGenerator(config.views, config.seed)
+    in_task = config.views.placement == "decode"
     shape = WithOriginal(shapes.Crops(generator, photometric=in_task), ORIGINAL_PX)
     work = ingest.Ingest(
         head,
@@ -216,11 +218,9 @@ def _head(
     epoch: int,
     sample_ids: Sequence[int],
 ) -> FirstSamples:
-    """The rows to draw: an epoch's first, or those of the given samples in its order."""
-    order, start = (
-        Plan.fresh(manifest, config.seed, config.source.interleave),
-        epoch * manifest.num_rows,
-    )
+    """Choose the rows to draw: an epoch's first, or those of the given samples in its order."""
+    order = Plan.fresh(manifest, config.seed, config.source.interleave)
+    start = epoch * manifest.num_rows
     if not sample_ids:
         return FirstSamples.of(order, start, start + min(num_images, manifest.num_rows))
     head = FirstSamples.of_samples(order, start, start + manifest.num_rows, list(sample_ids))
@@ -248,7 +248,8 @@ def contact_sheet(
         page_columns: Show rows side by side while they fit into so many columns.
         parameters: Write below each view what was drawn for it.
     """
-    headings, columns = ["original"], [drawn.originals]
+    headings = ["original"]
+    columns = [drawn.originals]
     for name, crops in drawn.views.items():
         word = name.removesuffix("s").replace("_", " ")
         headings += [

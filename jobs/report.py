@@ -1,4 +1,5 @@
-"""Turn a run directory into one page: curves, views, neighbours, probes, bad samples, configuration."""
+"""Turn a run directory into one page: curves, views, neighbours, probes, bad samples,
+configuration."""
 
 import json
 import sys
@@ -30,7 +31,9 @@ from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.plan import Plan
 
-WIDE_PX, HALF_PX = 1096, 536  # of the curves on the page; 1096 is its width
+# of the curves on the page; 1096 is its width
+WIDE_PX = 1096
+HALF_PX = 536
 NUM_EXAMPLES = 3  # of each reason for which samples are bad
 KINDS = {"": "pretrained", "untrained_": "untrained", "colour_": "colour statistics"}
 
@@ -126,7 +129,8 @@ def read_run(uri: str) -> Found:
 
 
 def _manifest(run: RunDir, config: PretrainConfig, encoder: Artifact | None) -> Manifest | None:
-    """Open the corpus as it was listed for the run; the newest version where the run has not recorded one."""
+    """Open the corpus as it was listed for the run; the newest version where the run has not
+    recorded one."""
     version = encoder.provenance.get("manifest_version") if encoder else None
     for uri in (config.source.uri, run.path("manifest")):
         if there := versions(uri):
@@ -136,7 +140,8 @@ def _manifest(run: RunDir, config: PretrainConfig, encoder: Artifact | None) -> 
 
 def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
     """Draw everything that the run has material for, by name without suffix."""
-    config, drawn = found.config, list[Picture | None]()
+    config = found.config
+    drawn = list[Picture | None]()
     if found.lines:
         dim = build_encoder(config.encoder, config.views.size).embed_dim
         drawn += [
@@ -194,7 +199,8 @@ def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
 
 
 def _head(found: Found) -> list[Html]:
-    config, last = found.config, found.lines[-1] if found.lines else {}
+    config = found.config
+    last = found.lines[-1] if found.lines else {}
     total = config.num_steps or (
         config.steps(Plan.fresh(found.manifest, config.seed)) if found.manifest else None
     )
@@ -262,7 +268,8 @@ def _probes(found: Found) -> list[Html]:
                 pale=True,
             )
         ]
-    rows, strong = list[tuple[Any, ...]](), list[int]()
+    rows = list[tuple[Any, ...]]()
+    strong = list[int]()
     for probe in found.probes:
         for prefix, kind in KINDS.items():
             if f"{prefix}top1" in probe:
@@ -320,7 +327,8 @@ def _bad(found: Found) -> list[Html]:
 
 
 def _left_out(manifest: Manifest) -> list[tuple[Any, ...]]:
-    """Reason, count and a few examples of the files that are no samples; the first table of them is looked at."""
+    """Return reason, count and examples of the files that are no samples, from their first
+    table."""
     table = next(manifest.read_left_out(), schema.QUARANTINE.empty_table()).select(
         [schema.URI, schema.MEMBER, "reason", "message"]
     )

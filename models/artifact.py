@@ -1,7 +1,8 @@
-"""The pretrained encoder as it ships: weights, how to prepare an image for them, and where they come from.
+"""The pretrained encoder as it ships: weights, how to prepare an image for them, and where they
+come from.
 
-Two files, so that neither Ray nor the training code is needed to use it and nothing is ever unpickled:
-`encoder.safetensors` and `artifact.json`.
+Two files, so that neither Ray nor the training code is needed to use it and nothing is ever
+unpickled: `encoder.safetensors` and `artifact.json`.
 """
 
 import hashlib
@@ -102,10 +103,10 @@ class Artifact(nn.Module):
                 f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
             )
         side = min(images.shape[2:])
-        top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
-        pixels = (
-            images[:, :, top : top + side, left : left + side].float() / 255
-        )  # (B, 3, side, side)
+        top = (images.shape[2] - side) // 2
+        left = (images.shape[3] - side) // 2
+        # (B, 3, side, side)
+        pixels = images[:, :, top : top + side, left : left + side].float() / 255
         if side != self.image_size:
             size = (self.image_size, self.image_size)
             pixels = functional.interpolate(
@@ -122,12 +123,15 @@ def save(
     preprocess: dict[str, Any],
     provenance: dict[str, Any],
 ) -> str:
-    """Write an encoder as an artifact; weights first, so that a description never stands without them.
+    """Write an encoder as an artifact; weights first, so that a description never stands without
+    them.
 
     Args:
         uri: Folder, local or of any filesystem of fsspec; an artifact already there is replaced.
-        encoder: As built by `build_encoder`; batch norm layers may have been exchanged for synchronised ones.
-        config: Must hold "encoder" (the fields of `EncoderConfig`) and "seed" (that the weights were initialised with).
+        encoder: As built by `build_encoder`; batch norm layers may have been exchanged for
+            synchronised ones.
+        config: Must hold "encoder" (the fields of `EncoderConfig`) and "seed" (that the weights
+            were initialised with).
         preprocess: The fields of `Preprocess`: image_size, mean, std.
         provenance: Whatever says where the weights come from; plain JSON, as are the other two.
 
@@ -207,8 +211,10 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
 
 
 def _initialised(description: dict[str, Any], uri: str) -> tuple[Encoder, Preprocess]:
-    """Rebuild the encoder with the weights that training started from, and how its input is prepared."""
-    config, preprocess = description["config"], _preprocess(description["preprocess"], uri)
+    """Rebuild the encoder with the weights that training started from, and how its input is
+    prepared."""
+    config = description["config"]
+    preprocess = _preprocess(description["preprocess"], uri)
     encoder_config = _encoder_config(config, uri)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config["seed"])
@@ -270,7 +276,8 @@ def _json(value: dict[str, Any], indent: int | None = None) -> str:
 
 
 def _write(uri: str, name: str, data: bytes) -> None:
-    """Make the file appear whole or not at all: by a rename locally; an object store's put is that already."""
+    """Make the file appear whole or not at all: by a rename locally; an object store's put is that
+    already."""
     filesystem, folder = fsspec.url_to_fs(uri)
     path = f"{folder.rstrip('/')}/{name}"
     if not isinstance(filesystem, LocalFileSystem):

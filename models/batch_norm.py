@@ -1,7 +1,8 @@
-"""Batch normalisation over the global batch, on any device; torch's own SyncBatchNorm refuses CPU tensors.
+"""Batch normalisation over the global batch, on any device; torch's own SyncBatchNorm refuses CPU
+tensors.
 
-Statistics of a small per-worker batch make training depend on how the batch is split, and leak which samples share a
-worker into contrastive losses.
+Statistics of a small per-worker batch make training depend on how the batch is split, and leak
+which samples share a worker into contrastive losses.
 """
 
 from typing import Any
@@ -18,13 +19,15 @@ from models.collectives import all_reduce_sum, gather, world_size
 class SyncBatchNorm(_BatchNorm):
     """`nn.BatchNorm1d/2d/3d` whose training statistics are those of all workers' samples together.
 
-    Input is (B, C, ...), output of the same shape, dtype and memory format; B may differ between workers, and must be
-    at least 1. Statistics are float32 for half-precision input. One collective in the forward pass, one in the
-    backward pass; in one process, and in evaluation, this is torch's kernel. Same parameters, buffers and state dict
-    as `nn.BatchNorm2d`. All workers hold equal running statistics, so DDP needs no `broadcast_buffers`.
+    Input is (B, C, ...), output of the same shape, dtype and memory format; B may differ between
+    workers, and must be at least 1. Statistics are float32 for half-precision input. One collective
+    in the forward pass, one in the backward pass; in one process, and in evaluation, this is
+    torch's kernel. Same parameters, buffers and state dict as `nn.BatchNorm2d`. All workers hold
+    equal running statistics, so DDP needs no `broadcast_buffers`.
 
     Raises:
-        ValueError: input of fewer than two dimensions, or one value per channel in the global batch.
+        ValueError: input of fewer than two dimensions, or one value per channel in the global
+            batch.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -72,7 +75,8 @@ class SyncBatchNormAct(SyncBatchNorm):
 
 
 def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
-    """Plain classes to synchronised ones; not their subclasses, whose own forward would be lost."""
+    """Map plain classes to synchronised ones; subclasses, which have a forward of their own,
+    stay."""
     from timm.layers.norm_act import BatchNormAct2d  # here, as timm takes seconds to import
 
     return {
@@ -84,9 +88,10 @@ def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
 
 
 def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
-    """Makes every batch norm of `module` a synchronised one, in place.
+    """Make every batch norm of `module` a synchronised one, in place.
 
-    Only the class of each norm changes, so its parameters, buffers, hooks and whoever else refers to it stay.
+    Only the class of each norm changes, so its parameters, buffers, hooks and whoever else refers
+    to it stay.
 
     Returns:
         `module` itself.
@@ -108,16 +113,17 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns mean (C,), biased variance (C,) and the number of values per channel (1,) over all workers.
+    """Return mean (C,), biased variance (C,) and values per channel (1,) over all workers.
 
-    Workers exchange means and variances, not sums of squares, whose difference would cancel in float32 where the mean
-    is large beside the deviation.
+    Workers exchange means and variances, not sums of squares, whose difference would cancel in
+    float32 where the mean is large beside the deviation.
     """
     num_channels = x.shape[1]
     unused = x.new_zeros(
         2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32)
     )  # also sets the precision
-    # One pass; torch.var_mean took 3 to 15 times as long on one CPU core and rounds half-precision statistics.
+    # One pass; torch.var_mean took 3 to 15 times as long on one CPU core and rounds half-precision
+    # statistics.
     mean, var = torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0)
     mine = torch.cat([mean, var, mean.new_full((1,), x.numel() / num_channels)])
     every = gather(mine[None])  # (W, 2 * C + 1)
@@ -129,7 +135,8 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalises by given global moments, and sends gradients through those moments to every worker's input.
+    """Normalises by given global moments, and sends gradients through those moments to every
+    worker's input.
 
     Weight and bias gradients stay this worker's own, as for any layer: DDP averages them.
     """

@@ -1,8 +1,9 @@
 """What the processes of a run exchange. In one process every function here is the identity.
 
-The two tensor operations are differentiable under one convention: a worker's gradient is that of the SUM of all
-workers' losses. DistributedDataParallel then divides by the number of workers, so a loss that is a mean over the
-global batch on every worker, or a worker's share of that mean times the number of workers, trains as in one process.
+The two tensor operations are differentiable under one convention: a worker's gradient is that of
+the SUM of all workers' losses. DistributedDataParallel then divides by the number of workers, so a
+loss that is a mean over the global batch on every worker, or a worker's share of that mean times
+the number of workers, trains as in one process.
 """
 
 from typing import Any
@@ -13,17 +14,17 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """Returns this process's place among the workers, 0 without a process group."""
+    """Return this process's place among the workers, 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Returns the number of workers, 1 without a process group."""
+    """Return the number of workers, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(x: Tensor) -> Tensor:
-    """Joins every worker's rows, in rank order.
+    """Join every worker's rows, in rank order.
 
     Args:
         x: (B, ...), of the same shape and dtype on every worker; all workers must call.
@@ -35,7 +36,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sums `x` over the workers, elementwise.
+    """Sum `x` over the workers, elementwise.
 
     Args:
         x: Of the same shape and dtype on every worker; all workers must call. It is left as it was.
@@ -47,7 +48,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """Takes rank 0's `x`, without gradient.
+    """Take rank 0's `x`, without gradient.
 
     Args:
         x: Of the same shape and dtype on every worker; all workers must call. It is left as it was.
@@ -63,15 +64,16 @@ def broadcast(x: Tensor) -> Tensor:
 
 
 def global_mean(per_sample: Tensor, valid: Tensor) -> Tensor:
-    """Averages over the valid samples of all workers.
+    """Average over the valid samples of all workers.
 
     Args:
         per_sample: (B,), B the same on every worker; all workers must call.
         valid: (B,) bool.
 
     Returns:
-        This worker's sum times the number of workers over the global batch's count, a scalar: its average over workers
-        is the mean. Zero, with zero gradient, where no sample of the global batch is valid.
+        This worker's sum times the number of workers over the global batch's count, a scalar: its
+        average over workers is the mean. Zero, with zero gradient, where no sample of the global
+        batch is valid.
     """
     num_valid = all_reduce_sum(valid.sum().to(per_sample.dtype)).clamp(min=1)
     return per_sample.where(valid, 0.0).sum() * world_size() / num_valid
@@ -93,7 +95,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Not a reduce-scatter, which would move less: gloo's is emulated, and these are small beside the gradients.
+        # Not a reduce-scatter, which would move less: gloo's is emulated, and these are small
+        # beside the gradients.
         return _summed(grad).narrow(0, rank() * ctx.num_rows, ctx.num_rows)
 
 

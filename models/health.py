@@ -9,7 +9,7 @@ from torch.nn import functional
 
 @torch.no_grad()
 def feature_std(z: Tensor) -> Tensor:
-    """How widely normalised features spread: 0 when all collapse to one point, 1 / sqrt(D) when spread evenly.
+    """Measure how widely normalised features spread: 0 at one point, 1 / sqrt(D) spread evenly.
 
     SimSiam's measure of collapse (arXiv:2011.10566, fig. 2).
 
@@ -17,14 +17,15 @@ def feature_std(z: Tensor) -> Tensor:
         z: Features, (N, D), any float dtype.
 
     Returns:
-        Standard deviation over samples of the L2-normalised features, mean over dimensions; a float32 scalar.
+        Standard deviation over samples of the L2-normalised features, mean over dimensions; a
+        float32 scalar.
     """
     return functional.normalize(z.float(), dim=-1).std(dim=0, correction=0).mean()
 
 
 @torch.no_grad()
 def spread(z: Tensor) -> Tensor:
-    """`feature_std` as a share of an even spread's: 0 when all features collapse to one point, about 1 at the most.
+    """Measure `feature_std` as a share of an even spread's: 0 at one point, about 1 at the most.
 
     Args:
         z: Features, (N, D), any float dtype.
@@ -38,9 +39,10 @@ def spread(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rankme(z: Tensor) -> Tensor:
-    """How many dimensions the features fill: the exponential of the entropy of their singular values.
+    """Measure how many dimensions features fill: exp of the entropy of their singular values.
 
-    RankMe (arXiv:2210.02885, eq. 1-2), without its epsilon. It is at most min(N, D), so compare it at equal N.
+    RankMe (arXiv:2210.02885, eq. 1-2), without its epsilon. It is at most min(N, D), so compare it
+    at equal N.
 
     Args:
         z: Features, (N, D), any float dtype; neither centred nor normalised here.
@@ -59,17 +61,18 @@ def rankme(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def alpha_req(z: Tensor) -> Tensor:
-    """How fast the variance along the features' principal directions falls: the exponent of a power law.
+    """Measure how fast the variance along principal directions falls: the exponent of a power law.
 
-    alpha-ReQ (arXiv:2202.05808): the least-squares slope of log eigenvalue against log rank. Features that generalise
-    lie near 1; near 0 all directions weigh alike, far above 1 few directions carry everything.
+    alpha-ReQ (arXiv:2202.05808): the least-squares slope of log eigenvalue against log rank.
+    Features that generalise lie near 1; near 0 all directions weigh alike, far above 1 few
+    directions carry everything.
 
     Args:
         z: Features, (N, D), any float dtype, N >= 3; centred here.
 
     Returns:
-        The exponent, a float32 scalar, over the eigenvalues above rounding error; NaN where a feature is not finite or
-        fewer than two directions vary.
+        The exponent, a float32 scalar, over the eigenvalues above rounding error; NaN where a
+        feature is not finite or fewer than two directions vary.
     """
     z = z.float()
     if not z.isfinite().all():
@@ -87,7 +90,8 @@ def alpha_req(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """How near two views of a sample lie: mean squared distance of unit vectors (arXiv:2005.10242, eq. 7, alpha 2).
+    """Measure how near two views lie: mean squared distance of unit vectors (arXiv:2005.10242, eq.
+    7).
 
     Args:
         first: Features of one view, (N, D), any float dtype.
@@ -102,7 +106,8 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
-    """How evenly features cover the sphere: log of the mean Gaussian potential of pairs (arXiv:2005.10242, eq. 8).
+    """Measure how evenly features cover the sphere: log mean Gaussian potential (arXiv:2005.10242,
+    eq. 8).
 
     Args:
         z: Features of N >= 2 different samples, (N, D), any float dtype; takes 4 * N^2 bytes.
@@ -119,13 +124,14 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
 
 @torch.no_grad()
 def prototype_entropy(assignments: Tensor) -> Tensor:
-    """How many clusters are in use: the entropy of the mean assignment.
+    """Measure how many clusters are in use: the entropy of the mean assignment.
 
     Args:
         assignments: Distributions over clusters, (N, K) float; rows of zeros have no part.
 
     Returns:
-        Nats in [0, log K], 0 where one cluster takes everything or nothing is assigned; a float32 scalar.
+        Nats in [0, log K], 0 where one cluster takes everything or nothing is assigned; a float32
+        scalar.
     """
     total = assignments.float().sum(0)  # (K,)
     entropy: Tensor = torch.special.entr(
@@ -136,12 +142,12 @@ def prototype_entropy(assignments: Tensor) -> Tensor:
 
 @torch.no_grad()
 def info_nce_bound(loss: Tensor, num_candidates: Tensor | int) -> Tensor:
-    """Lower bound in nats on the mutual information of two views that InfoNCE certifies (arXiv:1807.03748, eq. 5).
+    """Bound the mutual information of two views from below, nats (arXiv:1807.03748, eq. 5).
 
     Args:
         loss: InfoNCE, nats, a scalar.
-        num_candidates: N, the positive included; as a tensor, an integer scalar on the loss's device. The bound cannot
-            exceed log N.
+        num_candidates: N, the positive included; as a tensor, an integer scalar on the loss's
+            device. The bound cannot exceed log N.
     """
     if isinstance(num_candidates, int):
         return math.log(num_candidates) - loss

@@ -1,13 +1,16 @@
 """Objectives that more than one method can use, as pure functions of embeddings.
 
-Those of two views take z (2, B, D), this worker's B samples; positives are the views of one sample, negatives the views
-of every other sample of the global batch, gathered with gradient. Under all of them
+Those of two views take z (2, B, D), this worker's B samples; positives are the views of one sample,
+negatives the views of every other sample of the global batch, gathered with gradient. Under all of
+them
 
-- `valid` (B,) bool is False where a sample could not be read: it is neither an anchor nor a negative. None: all are
-  valid. It is given by every worker or by none, and B is the same on every worker;
-- the result is a float32 scalar: this worker's sum over its valid anchors, times the number of workers, over the valid
-  anchors of the global batch, so that DDP's average gradient equals that of one process with the joined batch. It is
-  zero, with zero gradient, where no sample of the global batch is valid.
+- `valid` (B,) bool is False where a sample could not be read: it is neither an anchor nor a
+  negative. None: all are valid. It is given by every worker or by none, and B is the same on every
+  worker;
+- the result is a float32 scalar: this worker's sum over its valid anchors, times the number of
+  workers, over the valid anchors of the global batch, so that DDP's average gradient equals that of
+  one process with the joined batch. It is zero, with zero gradient, where no sample of the global
+  batch is valid.
 """
 
 from contextlib import AbstractContextManager
@@ -23,9 +26,9 @@ from models.collectives import gather, rank, world_size
 def nt_xent(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor:
     """Contrast each embedding with its other view against the rest of the global batch.
 
-    Normalised temperature-scaled cross entropy, SimCLR eq. 1 (arXiv:2002.05709). Embeddings of all workers are
-    negatives, so the loss does not depend on how the batch is split among them; at chance it is
-    log(2 * B * world_size - 1).
+    Normalised temperature-scaled cross entropy, SimCLR eq. 1 (arXiv:2002.05709). Embeddings of all
+    workers are negatives, so the loss does not depend on how the batch is split among them; at
+    chance it is log(2 * B * world_size - 1).
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype; need not be normalised.
@@ -36,8 +39,8 @@ def nt_xent(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Te
         Nats.
 
     Raises:
-        ValueError: fewer than two samples in the global batch (there is no negative), not two views, or a temperature
-            that is not positive.
+        ValueError: fewer than two samples in the global batch (there is no negative), not two
+            views, or a temperature that is not positive.
     """
     _check_two_views(z)
     _check_positive("temperature", temperature)
@@ -55,9 +58,10 @@ def info_nce(
 ) -> Tensor:
     """Find each query's key among the keys of the global batch.
 
-    InfoNCE of contrastive predictive coding (arXiv:1807.03748, eq. 4) with cosine similarity. With N valid samples in
-    the global batch, log N minus this loss bounds the mutual information of query and key from below; at chance it is
-    log N. One direction: callers who want both add the loss with the arguments swapped.
+    InfoNCE of contrastive predictive coding (arXiv:1807.03748, eq. 4) with cosine similarity. With
+    N valid samples in the global batch, log N minus this loss bounds the mutual information of
+    query and key from below; at chance it is log N. One direction: callers who want both add the
+    loss with the arguments swapped.
 
     Args:
         queries: (B, D), any float dtype; need not be normalised.
@@ -84,9 +88,10 @@ def info_nce(
 def nce(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor:
     """Tell each embedding's other view from noise, every other sample's, by logistic regression.
 
-    Noise-contrastive estimation (Gutmann & Hyvarinen 2010) of the non-parametric softmax p(j | i) = exp(s_ij / T) / Z
-    over the N samples of the other view: the other N - 1 are as many draws of uniform noise. Z is one constant, the
-    batch's mean, through which no gradient flows (instance discrimination estimates it alike, arXiv:1805.01978).
+    Noise-contrastive estimation (Gutmann & Hyvarinen 2010) of the non-parametric softmax p(j | i) =
+    exp(s_ij / T) / Z over the N samples of the other view: the other N - 1 are as many draws of
+    uniform noise. Z is one constant, the batch's mean, through which no gradient flows (instance
+    discrimination estimates it alike, arXiv:1805.01978).
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype; need not be normalised.
@@ -115,21 +120,22 @@ def nce(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor
         found = functional.softplus(
             -(z[0] * z[1]).sum(-1) / temperature + log_z + log_noise
         )  # (B,)
-        fooled = (
-            functional.softplus(logits).masked_fill(same | ~everyone_valid, 0.0).sum(-1)
-        )  # (2, B)
+        # (2, B)
+        fooled = functional.softplus(logits).masked_fill(same | ~everyone_valid, 0.0).sum(-1)
         return _share(found + fooled, valid, everyone_valid)
 
 
 def contrastive(z: Tensor, *, margin: float, valid: Tensor | None = None) -> Tensor:
     """Pull the two views of a sample together and push every other sample out of a margin.
 
-    D^2 for positives and max(0, margin - D)^2 for negatives (Chopra 2005; Hadsell 2006, there with a factor 1/2), D the
-    Euclidean distance of unit vectors; an anchor's one positive weighs as much as all its negatives.
+    D^2 for positives and max(0, margin - D)^2 for negatives (Chopra 2005; Hadsell 2006, there with
+    a factor 1/2), D the Euclidean distance of unit vectors; an anchor's one positive weighs as much
+    as all its negatives.
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype; need not be normalised.
-        margin: Distance from which a negative is left alone, in (0, 2]; unrelated directions are about 1.4 apart.
+        margin: Distance from which a negative is left alone, in (0, 2]; unrelated directions are
+            about 1.4 apart.
         valid: (B,) bool, as above.
 
     Returns:
@@ -161,9 +167,9 @@ def triplet(
 ) -> Tensor:
     """Have each anchor nearer to its other view than to one chosen negative, by a margin.
 
-    FaceNet's max(0, D_ap^2 - D_an^2 + margin) on unit vectors (arXiv:1503.03832). "hard" chooses the nearest negative,
-    which early in training tends to collapse; "semi_hard" the nearest of those farther than the positive, and where
-    there is none the farthest.
+    FaceNet's max(0, D_ap^2 - D_an^2 + margin) on unit vectors (arXiv:1503.03832). "hard" chooses
+    the nearest negative, which early in training tends to collapse; "semi_hard" the nearest of
+    those farther than the positive, and where there is none the farthest.
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype; need not be normalised.
@@ -182,9 +188,8 @@ def triplet(
     with _float32(z):
         z = functional.normalize(z.float(), dim=-1)
         everyone, valid, everyone_valid, same = _meet(z, valid)
-        negative = (
-            (~same & everyone_valid)[None, :, None].expand(2, -1, 2, -1).flatten(2)
-        )  # (2, B, 2*W*B)
+        # (2, B, 2*W*B)
+        negative = (~same & everyone_valid)[None, :, None].expand(2, -1, 2, -1).flatten(2)
         distance = _squared_distances(z, everyone).flatten(2)
         positive = (z[0] - z[1]).square().sum(-1).expand(2, -1)  # (2, B)
         eligible = (
@@ -200,8 +205,8 @@ def triplet(
 def lifted_structured(z: Tensor, *, margin: float, valid: Tensor | None = None) -> Tensor:
     """Hold a positive pair together against all negatives of both its ends at once.
 
-    Lifted structured embedding (arXiv:1511.06452, eq. 4): half the square of
-    max(0, D_ij + log(sum of exp(margin - D_ik) + sum of exp(margin - D_jl))), D the Euclidean distance of unit vectors.
+    Lifted structured embedding (arXiv:1511.06452, eq. 4): half the square of max(0, D_ij + log(sum
+    of exp(margin - D_ik) + sum of exp(margin - D_jl))), D the Euclidean distance of unit vectors.
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype; need not be normalised.
@@ -229,8 +234,8 @@ def lifted_structured(z: Tensor, *, margin: float, valid: Tensor | None = None) 
 def n_pairs(z: Tensor, *, norm_weight: float = 2e-3, valid: Tensor | None = None) -> Tensor:
     """Classify each first view among the second views of the global batch, by inner products.
 
-    Multi-class N-pair loss (Sohn 2016, eq. 6): cross entropy of inner products, lengths being bounded by a penalty and
-    not by normalisation.
+    Multi-class N-pair loss (Sohn 2016, eq. 6): cross entropy of inner products, lengths being
+    bounded by a penalty and not by normalisation.
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype.
@@ -255,12 +260,14 @@ def n_pairs(z: Tensor, *, norm_weight: float = 2e-3, valid: Tensor | None = None
 def soft_nearest_neighbour(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor:
     """Have each embedding's nearest neighbour be its other view, softly.
 
-    Soft nearest neighbour loss (Salakhutdinov & Hinton 2007; arXiv:1902.01889, eq. 1) with squared Euclidean distances
-    of embeddings as they are. On unit vectors it is `nt_xent` at half the temperature.
+    Soft nearest neighbour loss (Salakhutdinov & Hinton 2007; arXiv:1902.01889, eq. 1) with squared
+    Euclidean distances of embeddings as they are. On unit vectors it is `nt_xent` at half the
+    temperature.
 
     Args:
         z: Projections of two views, (2, B, D), any float dtype.
-        temperature: Divides the squared distances, > 0; after batch norm 2 * D is the distance of unrelated embeddings.
+        temperature: Divides the squared distances, > 0; after batch norm 2 * D is the distance of
+            unrelated embeddings.
         valid: (B,) bool, as above.
 
     Returns:
@@ -281,16 +288,19 @@ def soft_nearest_neighbour(z: Tensor, *, temperature: float, valid: Tensor | Non
 
 
 def cross_view_entropy(targets: Tensor, log_predictions: Tensor) -> Tensor:
-    """Compare what is predicted from every view of a sample with the targets that its other views give.
+    """Compare what is predicted from every view of a sample with the targets that its other views
+    give.
 
     DINO's eq. 3 (arXiv:2104.14294) and SwAV's eq. 6 (arXiv:2006.09882).
 
     Args:
         targets: Distributions from the first views, (U, B, K) float32 without gradient, U <= V.
-        log_predictions: Logarithms of the distributions from all views in the same order, (V, B, K) float32, V >= 2.
+        log_predictions: Logarithms of the distributions from all views in the same order, (V, B, K)
+            float32, V >= 2.
 
     Returns:
-        Cross entropy in nats, mean over the U * (V - 1) pairs of different views, (B,); at chance it is log K.
+        Cross entropy in nats, mean over the U * (V - 1) pairs of different views, (B,); at chance
+        it is log K.
     """
     pairs = -torch.einsum("ubk,vbk->buv", targets, log_predictions)  # (B, U, V)
     own = pairs.diagonal(dim1=1, dim2=2).sum(-1)
@@ -321,7 +331,7 @@ def _all_valid(z: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _meet(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Everyone's z (2, W*B, D), this worker's valid (B,), everyone's (W*B,), and which is whose sample (B, W*B)."""
+    """Gather z (2, W*B, D) and validity (W*B,); say which is whose sample (B, W*B)."""
     valid = _all_valid(z, valid)
     everyone = gather(z.transpose(0, 1)).transpose(0, 1)
     column = torch.arange(everyone.shape[1], device=z.device)
@@ -330,7 +340,7 @@ def _meet(z: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _itself(same: Tensor) -> Tensor:
-    """From whose sample (B, W*B) to which view of it (2, B, 2, W*B)."""
+    """Expand from whose sample (B, W*B) to which view of it (2, B, 2, W*B)."""
     return (
         torch.eye(2, dtype=torch.bool, device=same.device)[:, None, :, None] & same[None, :, None]
     )
@@ -342,7 +352,7 @@ def _without(logits: Tensor, excluded: Tensor) -> Tensor:
 
 
 def _cross_entropy(queries: Tensor, keys: Tensor, valid: Tensor | None) -> Tensor:
-    """Of each query's key among everyone's valid keys, by inner products."""
+    """Find each query's key among everyone's valid keys, by inner products."""
     valid = _all_valid(queries, valid)
     everyone_valid = gather(valid)
     logits = _without(queries @ gather(keys).T, ~everyone_valid)  # (B, W*B)
@@ -357,19 +367,19 @@ def _log_mean_z(scores: Tensor, valid: Tensor) -> Tensor:
 
 
 def _squared_distances(z: Tensor, everyone: Tensor) -> Tensor:
-    """Squared Euclidean distances (V, B, W, G) of (V, B, D) and (W, G, D)."""
+    """Return squared Euclidean distances (V, B, W, G) of (V, B, D) and (W, G, D)."""
     inner = torch.einsum("vbd,wgd->vbwg", z, everyone)
     squares = z.square().sum(-1)[:, :, None, None] + everyone.square().sum(-1)
     return (squares - 2 * inner).relu()  # rounding alone makes it negative
 
 
 def _root(squared: Tensor) -> Tensor:
-    """The square root; its slope at zero is zero, not infinite."""
+    """Take the square root; its slope at zero is zero, not infinite."""
     least = torch.finfo(squared.dtype).eps
     return squared.clamp(min=least).sqrt().where(squared > least, 0.0)
 
 
 def _share(per_anchor: Tensor, valid: Tensor, everyone_valid: Tensor) -> Tensor:
-    """Mean over the global batch of (B,) or (V, B), as explained at the top."""
+    """Average (B,) or (V, B) over the global batch, as explained at the top."""
     total = per_anchor.where(valid, 0.0).sum() * world_size()
     return total * len(valid) / per_anchor.numel() / everyone_valid.sum().clamp(min=1)

@@ -31,12 +31,13 @@ class Batch(TypedDict):
     sample_id: Tensor
     """(B,) int64."""
     row: Tensor
-    """(B,) int64; the sample's place among all rows ever stored in the manifest, the same in every later version. Not
-    unique in a batch that straddles two epochs."""
+    """(B,) int64; the sample's place among all rows ever stored in the manifest, the same in every
+    later version. Not unique in a batch that straddles two epochs."""
     epoch: Tensor
     """(B,) int64; a batch may straddle two epochs."""
     valid: Tensor
-    """(B,) bool; False where the sample could not be decoded, its pixels are then finite and meaningless."""
+    """(B,) bool; False where the sample could not be decoded, its pixels are then finite and
+    meaningless."""
 
 
 class MethodConfig(Frozen):
@@ -58,8 +59,9 @@ class MethodConfig(Frozen):
 class Method(nn.Module):
     """A self-supervised objective around an encoder.
 
-    `forward` is the only call that data-parallel wrappers synchronise, so all that needs gradients happens in it. The
-    encoder is built before anything else: the same seed and `build_encoder` alone give the "untrained" encoder.
+    `forward` is the only call that data-parallel wrappers synchronise, so all that needs gradients
+    happens in it. The encoder is built before anything else: the same seed and `build_encoder`
+    alone give the "untrained" encoder.
 
     Args:
         config: The method's own settings.
@@ -76,10 +78,12 @@ class Method(nn.Module):
             to where it comes from, for who lacks it ("a .txt file beside each image").
         adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
             `param_groups` gives the discriminator's parameters to the second optimiser.
-        accumulates: Whether the loss is a mean over samples, so that micro-batches may be accumulated.
+        accumulates: Whether the loss is a mean over samples, so that micro-batches may be
+            accumulated.
         encoder: What ships.
-        progress: Fraction of the run's steps made, a float32 scalar in the state dict; `after_step` keeps it. What
-            changes during a run and is needed in `forward` follows it, so that nothing waits for the device.
+        progress: Fraction of the run's steps made, a float32 scalar in the state dict; `after_step`
+            keeps it. What changes during a run and is needed in `forward` follows it, so that
+            nothing waits for the device.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -114,26 +118,29 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def expect_rows(self, num_rows: int) -> None:
-        """Make room for samples whose `row` is below `num_rows`, for methods that keep something of each.
+        """Make room for samples whose `row` is below `num_rows`, for methods that keep something of
+        each.
 
-        Called by every worker, alike, after the state was restored and before the first step: a resumed run may find
-        that the manifest has grown, and what is kept of earlier rows stays.
+        Called by every worker, alike, after the state was restored and before the first step: a
+        resumed run may find that the manifest has grown, and what is kept of earlier rows stays.
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the objective on this worker's samples.
 
         Returns:
-            "loss" (float32 scalar to minimise), further float scalars to log, and "embedding" (B, D): the encoder's
-            detached output, row i of sample i, for the health metrics. An adversarial method also
-            returns "discriminator_loss". One backward pass minimises their sum, so neither may
+            "loss" (float32 scalar to minimise), further float scalars to log, and "embedding" (B,
+            D): the encoder's detached output, row i of sample i, for the health metrics. An
+            adversarial method also returns "discriminator_loss". One backward pass minimises their
+            sum, so neither may
             reach the other's parameters: in "loss" the discriminator is called with its parameters
             detached (`torch.func.functional_call`), in "discriminator_loss" what it judges is.
         """
         raise NotImplementedError
 
     def project(self, embedding: Tensor) -> Tensor | None:
-        """What the objective compares of embeddings (B, D), (B, P); None for a method without a projection head."""
+        """Return what the objective compares of embeddings (B, D), (B, P); None without a
+        projection head."""
         head = self._modules.get("projection_head")
         return None if head is None else head(embedding)
 
@@ -155,14 +162,16 @@ class Method(nn.Module):
         return (images * std + mean).clamp(0, 1)
 
     def after_step(self, step: int, num_steps: int) -> None:
-        """Move what moves without a gradient (teacher, queue, schedules) after step `step` of `num_steps`.
+        """Move what moves without a gradient (teacher, queue, schedules) after step `step` of
+        `num_steps`.
 
         Called by every worker; a method that moves more than `progress` calls this one as well.
         """
         self.progress.fill_(step / num_steps)
 
     def param_groups(self) -> list[optim.ParamGroup]:
-        """Split the trainable parameters into named optimiser groups, with and without weight decay."""
+        """Split the trainable parameters into named optimiser groups, with and without weight
+        decay."""
         return optim.param_groups(self)
 
 

@@ -18,7 +18,8 @@ _TOKENS = ("cls_token", "reg_token", "dist_token", "mask_token", "pos_embed")
 
 
 class OptimConfig(Frozen):
-    """How weights are updated. The defaults are SimCLR's (arXiv:2002.05709), for LARS at large batches."""
+    """How weights are updated. The defaults are SimCLR's (arXiv:2002.05709), for LARS at large
+    batches."""
 
     name: Literal["sgd", "lars", "adamw"] = Field(default="lars", description="optimiser")
     lr: float = Field(default=0.3, gt=0, description="peak learning rate at a global batch of 256")
@@ -70,7 +71,8 @@ class OptimConfig(Frozen):
 
 
 class DiscriminatorOptimConfig(OptimConfig):
-    """How the weights of a discriminator are updated. The defaults are DCGAN's (arXiv:1511.06434)."""
+    """How the weights of a discriminator are updated. The defaults are DCGAN's
+    (arXiv:1511.06434)."""
 
     name: Literal["sgd", "lars", "adamw"] = Field(default="adamw", description="optimiser")
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
@@ -89,7 +91,8 @@ class DiscriminatorOptimConfig(OptimConfig):
 
 
 class AdversarialOptimConfig(OptimConfig):
-    """How the weights of a method with a discriminator are updated; its own are under `discriminator`."""
+    """How the weights of a method with a discriminator are updated; its own are under
+    `discriminator`."""
 
     discriminator: DiscriminatorOptimConfig = DiscriminatorOptimConfig()
 
@@ -98,7 +101,8 @@ Role = Literal["main", "discriminator"]
 
 
 class ParamGroup(TypedDict):
-    """Parameters that one rule governs; without `decay` they have neither weight decay nor LARS's adaptation."""
+    """Parameters that one rule governs; without `decay` they have neither weight decay nor LARS's
+    adaptation."""
 
     name: str
     params: list[nn.Parameter]
@@ -110,16 +114,17 @@ class ParamGroup(TypedDict):
 
 
 def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
-    """Returns the learning rate at the end of the warm-up, scaled to the samples that all workers see in a step.
+    """Return the learning rate at the end of the warm-up, scaled to the global batch.
 
-    Linear scaling is arXiv:1706.02677's; the square root is SimCLR's for small batches (arXiv:2002.05709, B.1).
+    Linear scaling is arXiv:1706.02677's; the square root is SimCLR's for small batches
+    (arXiv:2002.05709, B.1).
     """
     ratio = global_batch_size / _BASE_BATCH_SIZE
     return config.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[config.lr_scaling]
 
 
 def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
-    """Returns the learning rate of a step: a linear rise to the peak, then half a cosine (arXiv:1608.03983).
+    """Return the learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983).
 
     Args:
         step: Steps already made, from 0; the first step of a warm-up of n has peak / n, not zero.
@@ -140,7 +145,7 @@ def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
 
 
 def weight_decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Returns the weight decay of a step, the first being 0: half a cosine from the first to the final one."""
+    """Return the weight decay of a step: half a cosine from the first to the final one."""
     last = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
     return last + (config.weight_decay - last) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
@@ -148,12 +153,13 @@ def weight_decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
 def set_schedule(
     optimizer: torch.optim.Optimizer, config: OptimConfig, *, step: int, num_steps: int, peak: float
 ) -> float:
-    """Sets the coming step's learning rate and weight decay in every group of `build_optimizer`.
+    """Set the coming step's learning rate and weight decay in every group of the optimiser.
 
     Returns:
         The learning rate of the groups that follow the schedule.
     """
-    lr, decay = lr_at(step, num_steps, peak, config), weight_decay_at(step, num_steps, config)
+    lr = lr_at(step, num_steps, peak, config)
+    decay = weight_decay_at(step, num_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = peak if group["fixed_lr"] else lr
         group["weight_decay"] = decay if group["decay"] else 0.0
@@ -161,12 +167,12 @@ def set_schedule(
 
 
 def param_groups(module: nn.Module) -> list[ParamGroup]:
-    """Sorts the trainable parameters of a module into those that decay and those that do not.
+    """Sort a module's trainable parameters into those that decay and those that do not.
 
     Returns:
-        The groups "decay" and "no_decay", each left out where empty. Without decay: biases and every other parameter
-        of at most one dimension, normalisation layers, class, register and mask tokens, position embeddings. A shared
-        parameter is listed once.
+        The groups "decay" and "no_decay", each left out where empty. Without decay: biases and
+        every other parameter of at most one dimension, normalisation layers, class, register and
+        mask tokens, position embeddings. A shared parameter is listed once.
     """
     decay: list[nn.Parameter] = []
     no_decay: list[nn.Parameter] = []
@@ -193,7 +199,7 @@ def param_groups(module: nn.Module) -> list[ParamGroup]:
 def build_optimizer(
     groups: Sequence[ParamGroup], config: OptimConfig, lr: float
 ) -> torch.optim.Optimizer:
-    """Builds the optimiser of a run; its param groups keep their names, so a schedule can find them.
+    """Build the optimiser of a run; its groups keep their names for the schedule.
 
     Args:
         groups: As `param_groups` gives them; every group has its name once.
@@ -211,7 +217,8 @@ def build_optimizer(
         options: dict[str, Any] = {"fixed_lr": False, **group}
         options["weight_decay"] = config.weight_decay if group["decay"] else 0.0
         if config.name == "lars":
-            # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where decay is set to 0.
+            # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where
+            # decay is set to 0.
             options["always_adapt"] = group["decay"]
         torch_groups.append(options)
     if config.name == "adamw":

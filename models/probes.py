@@ -1,4 +1,5 @@
-"""Classifiers on frozen features, and how sure their accuracy is. Both probes are deterministic on one device."""
+"""Classifiers on frozen features, and how sure their accuracy is. Both probes are deterministic on
+one device."""
 
 import numpy as np
 import torch
@@ -20,10 +21,10 @@ def knn_predict(
     num_classes: int,
     chunk: int = 512,
 ) -> Tensor:
-    """Lets the k nearest training features vote, by cosine similarity s with weight exp(s / temperature).
+    """Let the k nearest training features vote, with weight exp(cosine similarity / temperature).
 
-    Instance discrimination's classifier (arXiv:1805.01978, section 3.4). Memory is bounded by `chunk`, whatever the
-    number of features.
+    Instance discrimination's classifier (arXiv:1805.01978, section 3.4). Memory is bounded by
+    `chunk`, whatever the number of features.
 
     Args:
         train_x: Features, (N, D), any float dtype; need not be normalised.
@@ -60,7 +61,8 @@ def knn_predict(
 
 
 def _nearest(query: Tensor, train_x: Tensor, train_y: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Returns the k largest similarities of each query, best first, and the classes they belong to, both (M, k)."""
+    """Return the k largest similarities of each query, best first, and their classes, both (M,
+    k)."""
     similarity = query.new_empty(len(query), 0)
     labels = train_y.new_empty(len(query), 0)
     for rows, classes in zip(train_x.split(_TRAIN_ROWS), train_y.split(_TRAIN_ROWS), strict=True):
@@ -81,7 +83,7 @@ def linear_predict(
     weight_decay: float = 1e-4,
     max_iterations: int = 200,
 ) -> Tensor:
-    """Classifies by multinomial logistic regression on features standardised with the training set's mean and std.
+    """Classify by multinomial logistic regression on standardised features.
 
     Args:
         train_x: Features, (N, D), any float dtype.
@@ -116,10 +118,10 @@ def linear_predict(
 def fit_logistic_regression(
     x: Tensor, y: Tensor, *, num_classes: int, weight_decay: float, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Minimises mean cross entropy + weight_decay / 2 * |weight|^2 over all of `x` by L-BFGS, from zero, in float32.
+    """Minimise mean cross entropy + weight_decay / 2 * |weight|^2 by L-BFGS, from zero, in float32.
 
-    The objective is convex, strictly so in the weights where weight_decay > 0: neither a seed nor a learning rate is
-    involved. scikit-learn's `C` is 1 / (weight_decay * N).
+    The objective is convex, strictly so in the weights where weight_decay > 0: neither a seed nor a
+    learning rate is involved. scikit-learn's `C` is 1 / (weight_decay * N).
 
     Args:
         x: Features of a similar scale, (N, D) float32.
@@ -147,9 +149,8 @@ def fit_logistic_regression(
         # The gradient by hand: features made in inference mode cannot be saved for autograd.
         log_p = functional.linear(x, weight, bias).log_softmax(1)  # (N, K)
         residual = (log_p.exp() - target) / len(x)
-        weight.grad = (
-            residual.T @ x + weight_decay * weight
-        )  # (K, D); x.T @ residual takes six times as long
+        # (K, D); x.T @ residual takes six times as long
+        weight.grad = residual.T @ x + weight_decay * weight
         bias.grad = residual.sum(0)
         return -(target * log_p).sum() / len(x) + 0.5 * weight_decay * weight.square().sum()
 
@@ -160,10 +161,11 @@ def fit_logistic_regression(
 def bootstrap_interval(
     correct: NDArray[np.bool_], *, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of an accuracy, over test images.
+    """Return the percentile bootstrap interval of an accuracy, over test images.
 
-    Drawing N of N images with replacement and counting the correct ones is one binomial draw, so no image is drawn.
-    The interval covers the choice of test images, not the training seed; it has no width where all answers agree.
+    Drawing N of N images with replacement and counting the correct ones is one binomial draw, so no
+    image is drawn. The interval covers the choice of test images, not the training seed; it has no
+    width where all answers agree.
 
     Args:
         correct: Whether each test image was classified rightly, (N,) bool.
@@ -204,13 +206,14 @@ def _check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, num_classe
 
 @torch.no_grad()
 def colour_statistics(images: Tensor) -> Tensor:
-    """Describes images by their palette alone, the floor that learnt features must rise above.
+    """Describe images by their palette alone, the floor that learnt features must rise above.
 
     Args:
         images: (B, 3, H, W) uint8.
 
     Returns:
-        (B, 30) float32: mean, standard deviation and a histogram of eight equal bins of each channel, all in 0..1.
+        (B, 30) float32: mean, standard deviation and a histogram of eight equal bins of each
+            channel, all in 0..1.
     """
     pixels = images.flatten(2)  # (B, 3, H*W)
     bins = functional.one_hot((pixels >> 5).long(), 8).float().mean(dim=2)  # (B, 3, 8)

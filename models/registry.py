@@ -59,7 +59,8 @@ def build_method(
         method_config: Settings of one of `METHODS`; its `name` selects the class.
         encoder_config: The encoder to train.
         views: Which views the method is fed.
-        seed: Of the initial weights and of the method's own draws; the caller's random state is left as it was.
+        seed: Of the initial weights and of the method's own draws; the caller's random state is
+            left as it was.
 
     Returns:
         The method in training mode, on the CPU.

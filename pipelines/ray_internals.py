@@ -1,10 +1,12 @@
-"""Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere else.
+"""Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere
+else.
 
-Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it before a run starts.
-A streaming repartition takes no resources. Exceptions hide what a task raised. Pools of actors are handed
-references where values would do. Joining a head that is dead or wants another token is tried for minutes.
-`tests/pipelines/test_ray_internals.py` and `tests/pipelines/test_ray_tasks.py` hold each of these against the
-installed Ray, `tests/jobs/setup/test_joining.py` the last.
+Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it
+before a run starts. A streaming repartition takes no resources. Exceptions hide what a task raised.
+Pools of actors are handed references where values would do. Joining a head that is dead or wants
+another token is tried for minutes. `tests/pipelines/test_ray_internals.py` and
+`tests/pipelines/test_ray_tasks.py` hold each of these against the installed Ray,
+`tests/jobs/setup/test_joining.py` the last.
 """
 
 import json
@@ -57,7 +59,8 @@ def has_snapshot(folder: str) -> bool:
 
 
 def read_snapshot(folder: str) -> Snapshot | None:
-    """Read Ray Train's record of a folder of checkpoints; None where there is none or it is cut short."""
+    """Read Ray Train's record of a folder of checkpoints; None where there is none or it is cut
+    short."""
     try:
         values = json.loads(uris.read_bytes(uris.join(folder, SNAPSHOT)))
     except (FileNotFoundError, ValueError):
@@ -96,8 +99,9 @@ def last_operator(dataset: ray.data.Dataset) -> Any:
 def hold_little(repartitioned: ray.data.Dataset, num_cpus: float) -> None:
     """Let a streaming repartition run as one task of few CPUs.
 
-    `repartition` takes no resources, and its task lives as long as the stream: it must not hold a whole CPU. Nor must
-    Ray keep a share of all CPUs for more such tasks: decoding would get three quarters of them, and one of two.
+    `repartition` takes no resources, and its task lives as long as the stream: it must not hold a
+    whole CPU. Nor must Ray keep a share of all CPUs for more such tasks: decoding would get three
+    quarters of them, and one of two.
     """
     operator = last_operator(repartitioned)
     operator.ray_remote_args["num_cpus"] = num_cpus
@@ -107,8 +111,8 @@ def hold_little(repartitioned: ray.data.Dataset, num_cpus: float) -> None:
 class _PlanAhead(BackpressurePolicy):
     """Lets a streaming repartition run only `PLAN_AHEAD` blocks ahead of the operator behind it.
 
-    Ray limits what waits between two operators by its bytes. A plan item has 16 of them, and what Ray
-    keeps of each block takes 26 KiB of the coordinator: a long plan would fill its memory.
+    Ray limits what waits between two operators by its bytes. A plan item has 16 of them, and what
+    Ray keeps of each block takes 26 KiB of the coordinator: a long plan would fill its memory.
     """
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
@@ -137,10 +141,12 @@ class _ActorLocations:
 def hand_actors_values() -> dict[str, Any]:
     """Let pools of actors get values where Ray Data hands them references to objects and actors.
 
-    Ray cannot promise to start an actor again whose constructor was given references, and says so in red for each
-    pool (ray-project/ray issues 53727 and 57733). All three that Ray Data hands out are small.
+    Ray cannot promise to start an actor again whose constructor was given references, and says so
+    in red for each pool (ray-project/ray issues 53727 and 57733). All three that Ray Data hands out
+    are small.
 
-    Given to `map_batches` as `ray_remote_args_fn`, it is called before an actor starts, in the process that starts it.
+    Given to `map_batches` as `ray_remote_args_fn`, it is called before an actor starts, in the
+    process that starts it.
 
     Returns:
         No further options.
@@ -177,7 +183,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def remote_text(error: BaseException) -> str | None:
-    """Return the traceback that an exception brought from another process; None for one of this process."""
+    """Return the traceback that an exception brought from another process; None for one of this
+    process."""
     if isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False):
         return str(error)  # of what a constructor raised Ray keeps nothing else
     text = getattr(error, "_traceback_str", None)
@@ -190,7 +197,8 @@ def first_line(text: str) -> str:
 
 
 def raised_in(text: str) -> str | None:
-    """Return the file whose `raise` statement ends a traceback; None where C code raised, or nothing is known."""
+    """Return the file whose `raise` statement ends a traceback; None where C code raised, or
+    nothing is known."""
     frames = _FRAME.findall(text)
     if not frames:
         return None
@@ -211,7 +219,8 @@ def nodes_leaving() -> frozenset[str]:
 
 
 def start_autoscaling_coordinator() -> None:
-    """Start the actor that every stream waits for, as Ray Train's controller does before there is a stream."""
+    """Start the actor that every stream waits for, as Ray Train's controller does before there is a
+    stream."""
     from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 
     get_or_create_autoscaling_coordinator()

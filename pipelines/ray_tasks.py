@@ -1,8 +1,9 @@
-"""Hands blocks to Ray's tasks and pools of actors, so that what kills its process is not tried for ever.
+"""Hands blocks to Ray's tasks and pools of actors, so that what kills its process is not tried for
+ever.
 
-Ray Data gives a block that killed its process to the next one without end, and starts an actor again
-without end. Here both end, and the error reaches the job. What Ray loses with a preempted node is not
-counted by it.
+Ray Data gives a block that killed its process to the next one without end, and starts an actor
+again without end. Here both end, and the error reaches the job. What Ray loses with a preempted
+node is not counted by it.
 """
 
 import warnings

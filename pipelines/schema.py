@@ -1,13 +1,16 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
-A training batch is `sample_id, row, epoch, position, valid, reason`, one column per crop group: uint8, images
-(B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took (`pipelines.stream.stage_times`).
+A training batch is `sample_id, row, epoch, position, valid, reason`, one column per crop group:
+uint8, images (B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took
+(`pipelines.stream.stage_times`).
 """
 
 import pyarrow as pa
 
 SAMPLE_ID = "sample_id"
-ROW = "row"  # int64, the sample's place among all rows ever stored in its manifest: the same in every later version
+# int64, the sample's place among all rows ever stored in its manifest: the same in every later
+# version
+ROW = "row"
 URI = "uri"
 OFFSET = "offset"
 LENGTH = "length"
@@ -19,17 +22,19 @@ REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REA
 MEDIA = "media"
 VIDEO = "video"
 CLIP = "clip"
-FETCH_S, DECODE_S, CROP_S = (
-    "fetch_s",
-    "decode_s",
-    "crop_s",
-)  # float32, a row's share of its block's seconds
+# float32, a row's share of its block's seconds
+FETCH_S = "fetch_s"
+DECODE_S = "decode_s"
+CROP_S = "crop_s"
 RETRIES = "retries"  # float32, a row's share of the storage requests that were tried again
 CONTENT = "content"  # int64 hash of a file's bytes, where asked for; 0 for what could not be read
 READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
 IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
-START_S, END_S = "start_s", "end_s"  # float64, when the frames of a video are on display; else NaN
-KEY = "key"  # of a member of a tar shard: what WebDataset groups files by, its name up to the first dot
+# float64, when the frames of a video are on display; else NaN
+START_S = "start_s"
+END_S = "end_s"
+# of a member of a tar shard: what WebDataset groups files by, its name up to the first dot
+KEY = "key"
 EMBEDDING = "embedding"
 DIGEST = "artifact_digest"
 
@@ -66,7 +71,7 @@ QUARANTINE = pa.schema(
 
 
 def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
-    """Schema of exported embeddings of `dim` features."""
+    """Return the schema of exported embeddings of `dim` features."""
     return pa.schema(
         [
             pa.field(SAMPLE_ID, pa.int64(), nullable=False),

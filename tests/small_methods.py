@@ -1,4 +1,5 @@
-"""Every registered method at a size that runs in a moment, and a batch of real photographs for it."""
+"""Every registered method at a size that runs in a moment, and a batch of real photographs for
+it."""
 
 import copy
 from functools import cache

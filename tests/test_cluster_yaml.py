@@ -1,4 +1,5 @@
-"""cluster.yaml against Ray's own validation and what that overlooks: limits, network, labels, EC2's parameter names."""
+"""cluster.yaml against Ray's own validation and what that overlooks: limits, network, labels, EC2's
+parameter names."""
 
 from pathlib import Path
 from typing import Any

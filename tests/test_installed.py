@@ -1,4 +1,5 @@
-"""The installed distribution beside a user's own code: one import, and no name taken from anybody."""
+"""The installed distribution beside a user's own code: one import, and no name taken from
+anybody."""
 
 import subprocess
 import sys

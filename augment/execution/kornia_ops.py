@@ -30,12 +30,14 @@ Operator = Callable[..., Tensor]
 def apply_photometric(
     x: Tensor, group: CropGroup, draws: dict[str, Tensor], only: Collection[str] | None = None
 ) -> Tensor:
-    """Change a batch of views as drawn, one operator of Kornia after the other: the reference of all executions.
+    """Change a batch of views as drawn, one operator of Kornia after the other: the reference of
+    all executions.
 
     Images whose draw says no are returned bit for bit. On CUDA nothing waits for the device.
 
     Args:
-        x: (B, 3, H, W) float32 in [0, 1], or clips (B, T, 3, H, W), whose frames share their draws; left untouched.
+        x: (B, 3, H, W) float32 in [0, 1], or clips (B, T, 3, H, W), whose frames share their draws;
+            left untouched.
         group: Recipe of the views.
         draws: `augment.sample.sample_photometric` of the same recipe, on x's device.
         only: The changes to make, by their field in the recipe; None makes all of them.
@@ -57,12 +59,14 @@ def apply_photometric(
 
 
 def _where(chosen: Tensor, operator: Operator, x: Tensor, *parameters: Tensor) -> Tensor:
-    """Apply an operator to the chosen images, chosen (B,) bool; parameters have one row an image."""
+    """Apply an operator to the chosen images, chosen (B,) bool; parameters have one row an
+    image."""
     return (_on_chosen if x.device.type == "cpu" else _on_all)(chosen, operator, x, *parameters)
 
 
 def _on_all(chosen: Tensor, operator: Operator, x: Tensor, *parameters: Tensor) -> Tensor:
-    """Compute every image and take the chosen ones: how many those are is not known without waiting for the device."""
+    """Compute every image and take the chosen ones: how many those are is not known without waiting
+    for the device."""
     return torch.where(chosen[:, None, None, None], operator(x, *parameters), x)
 
 
@@ -75,12 +79,14 @@ def _on_chosen(chosen: Tensor, operator: Operator, x: Tensor, *parameters: Tenso
 
 
 def _color_jitter(jitter: ColorJitter) -> Operator:
-    """Make the operator that applies the changes of torchvision's ColorJitter, each image in its own order."""
+    """Make the operator that applies the changes of torchvision's ColorJitter, each image in its
+    own order."""
     changes = [i for i, name in enumerate(JITTER_OPS) if getattr(jitter, name) > 0]
 
     def apply(x: Tensor, order: Tensor, *amounts: Tensor) -> Tensor:
-        # Position by position, the images that have the same change there take it together: on the CPU each image is
-        # computed once per change. Measured for 512 at 32 px on two cores: 55 ms, grouped by whole order 110 ms.
+        # Position by position, the images that have the same change there take it together: on the
+        # CPU each image is computed once per change. Measured for 512 at 32 px on two cores: 55 ms,
+        # grouped by whole order 110 ms.
         for position in range(len(JITTER_OPS)):
             for i in changes:
                 x = _where(order[:, position] == i, _JITTER[i], x, amounts[i])
@@ -106,15 +112,17 @@ def _greyscale(x: Tensor) -> Tensor:
 
 
 def _gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own sigma (px), (B,); the kernel is a tenth of the side, odd (arXiv:2002.05709, A)."""
+    """Blur each image by its own sigma (px), (B,); the kernel is a tenth of the side, odd
+    (arXiv:2002.05709, A)."""
     size = blur_taps(x.shape[-1])
     kernel = get_gaussian_kernel1d(size, sigma[:, None])  # (B, size)
-    # kornia.filters.gaussian_blur2d is these two steps and a check that sigma is positive, which waits for the device.
+    # kornia.filters.gaussian_blur2d is these two steps and a check that sigma is positive, which
+    # waits for the device.
     return filter2d_separable(x, kernel, kernel)
 
 
 def blur_taps(side: int) -> int:
-    """Length of the blur's kernel for views of this side: an odd tenth of it."""
+    """Return the length of the blur's kernel for views of this side: an odd tenth of it."""
     return max(3, side // 10 | 1)
 
 
@@ -155,9 +163,11 @@ def _keep_channels(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def _add_noise(x: Tensor, std: Tensor, state: Tensor) -> Tensor:
-    """Add normal numbers (Box and Muller's transform of keyed uniforms), so that a view can be replayed."""
+    """Add normal numbers (Box and Muller's transform of keyed uniforms), so that a view can be
+    replayed."""
     u = uniform_of(state, 2 * x[0].numel())
-    radius, angle = (1 - u[:, ::2]).log().mul(-2).sqrt(), u[:, 1::2] * (2 * math.pi)
+    radius = (1 - u[:, ::2]).log().mul(-2).sqrt()
+    angle = u[:, 1::2] * (2 * math.pi)
     return (x + std[:, None, None, None] * (radius * angle.cos()).reshape(x.shape)).clamp(0, 1)
 
 
@@ -166,10 +176,8 @@ def _cut_out(cutout: Cutout) -> Operator:
         rows = (torch.arange(x.shape[-2], device=x.device) + 0.5) / x.shape[-2]
         columns = (torch.arange(x.shape[-1], device=x.device) + 0.5) / x.shape[-1]
         top, left, bottom, right = box.unsqueeze(2).unbind(dim=1)  # (B, 1) each
-        inside_rows, inside_columns = (
-            (rows >= top) & (rows < bottom),
-            (columns >= left) & (columns < right),
-        )
+        inside_rows = (rows >= top) & (rows < bottom)
+        inside_columns = (columns >= left) & (columns < right)
         inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
         return x.masked_fill(inside, cutout.value)
 
@@ -177,11 +185,12 @@ def _cut_out(cutout: Cutout) -> Operator:
 
 
 def _always(operator: Operator) -> Callable[[Any], Operator]:
-    """An operator that needs nothing of the recipe but its draws."""
+    """Make an operator that needs nothing of the recipe but its draws."""
     return lambda _: operator
 
 
-# Field of the recipe -> how its operator is made of the settings, and the draws it takes; in the order of application.
+# Field of the recipe -> how its operator is made of the settings, and the draws it takes; in the
+# order of application.
 _OPERATORS: dict[str, tuple[Callable[[Any], Operator], tuple[str, ...]]] = {
     "quarter_turns": (_always(_turn), ("turns",)),
     "rotate": (_always(_rotate), ("degrees",)),

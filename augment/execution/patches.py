@@ -1,4 +1,5 @@
-"""Changes that each patch of an image undergoes by itself, so that its neighbours do not give it away."""
+"""Changes that each patch of an image undergoes by itself, so that its neighbours do not give it
+away."""
 
 import math
 from typing import Any
@@ -12,7 +13,8 @@ from augment.frozen import Frozen
 from augment.ops import Fraction, Probability
 from augment.rng import state, uniform_of
 
-_KNOTS = 3  # per side of a patch, where an elastic displacement is drawn; between them it is interpolated
+# per side of a patch, where an elastic displacement is drawn; between them it is interpolated
+_KNOTS = 3
 
 
 class PatchChanges(Frozen):
@@ -58,7 +60,8 @@ def sample_patches(
     sample_id: Tensor,
     view: int = 0,
 ) -> dict[str, Tensor]:
-    """Draw the changes of every patch: a function of (seed, epoch, sample, view, patch) and of nothing else.
+    """Draw the changes of every patch: a function of (seed, epoch, sample, view, patch) and of
+    nothing else.
 
     Args:
         changes: What may happen.
@@ -69,9 +72,9 @@ def sample_patches(
         view: Index of the view that is cut, among all views of the sample.
 
     Returns:
-        `place` (B * N, 2) in [0, 1), where the subcrop is taken, row and column; `flip` (B * N,) bool; `keep`
-        (B * N, 3) bool, of channels; `degrees`, `shear` (B * N,); `displacement` (B * N, 2, 3, 3) in sides, of x and y.
-        On sample_id's device.
+        `place` (B * N, 2) in [0, 1), where the subcrop is taken, row and column; `flip` (B * N,)
+        bool; `keep` (B * N, 3) bool, of channels; `degrees`, `shear` (B * N,); `displacement` (B *
+        N, 2, 3, 3) in sides, of x and y. On sample_id's device.
     """
 
     def draw(op: str, num: int) -> Tensor:
@@ -101,7 +104,8 @@ def change_patches(patches: Tensor, changes: PatchChanges, **keys: Any) -> Tenso
     """Draw and apply changes to the patches of images.
 
     Args:
-        patches: (B, R, C, 3, p, p) float, normalised: blank is 0, the mean colour. Left as they are.
+        patches: (B, R, C, 3, p, p) float, normalised: blank is 0, the mean colour. Left as they
+            are.
         changes: What may happen.
         keys: `seed`, `epoch`, `sample_id` and `view` of `sample_patches`.
 
@@ -139,9 +143,12 @@ def _recrop(x: Tensor, side: int, place: Tensor) -> Tensor:
 
 
 def _warp(x: Tensor, degrees: Tensor, shear: Tensor, displacement: Tensor) -> Tensor:
-    """Sample each patch once, where rotation, shear and a smooth displacement together point; borders are repeated."""
+    """Sample each patch once, where rotation, shear and a smooth displacement together point;
+    borders are repeated."""
     angle, slant = (value * (math.pi / 180) for value in (degrees, shear))
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    cos = angle.cos()
+    sin = angle.sin()
+    zero = torch.zeros_like(angle)
     rows = [
         torch.stack([cos, cos * slant.tan() - sin, zero], 1),
         torch.stack([sin, sin * slant.tan() + cos, zero], 1),

@@ -1,8 +1,10 @@
-"""The changes of a recipe fused for a device: batch by batch, no value read back, no graph break for torch.compile.
+"""The changes of a recipe fused for a device: batch by batch, no value read back, no graph break
+for torch.compile.
 
-Brightness, contrast and saturation are one form, `f * x + (1 - f) * base` clipped, with black, the mean grey or the
-pixel's own grey as its base. So the three, in any order, are three identical steps for the whole batch, and the hue,
-which may stand before, between or after them, splits them in two runs of which each image takes its part.
+Brightness, contrast and saturation are one form, `f * x + (1 - f) * base` clipped, with black, the
+mean grey or the pixel's own grey as its base. So the three, in any order, are three identical steps
+for the whole batch, and the hue, which may stand before, between or after them, splits them in two
+runs of which each image takes its part.
 """
 
 import torch
@@ -23,11 +25,12 @@ _HUE = JITTER_OPS.index("hue")
 def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
     """Change a batch of views as drawn.
 
-    Equal to `augment.kornia_ops.apply_photometric` up to rounding; see there. Each step is computed in float32 and kept
-    in x's type.
+    Equal to `augment.kornia_ops.apply_photometric` up to rounding; see there. Each step is computed
+    in float32 and kept in x's type.
 
     Args:
-        x: (B, 3, H, W) float32 or bfloat16 in [0, 1], or clips (B, T, 3, H, W), whose frames share their draws.
+        x: (B, 3, H, W) float32 or bfloat16 in [0, 1], or clips (B, T, 3, H, W), whose frames share
+            their draws.
         group: Recipe of the views.
         draws: `augment.sample.sample_photometric` of the same recipe, on x's device.
 
@@ -56,7 +59,7 @@ def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor
 
 
 def _colours(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
-    """Jitter, then greyscale, of (B, 3, H, W) float32."""
+    """Apply the jitter, then the greyscale, to (B, 3, H, W) float32."""
     if group.color_jitter is not None:
         jitter = {name: draws[f"color_jitter.{name}"] for name in ("apply", "order", *JITTER_OPS)}
         x = _jitter(x, group.color_jitter, jitter)
@@ -66,8 +69,10 @@ def _colours(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
 
 
 def _jitter(x: Tensor, settings: ColorJitter, draws: dict[str, Tensor]) -> Tensor:
-    """The changes before the hue's place in each image's order, the hue, and those behind it."""
-    chosen, order = draws["apply"], draws["order"]  # (B,), (B, 4)
+    """Apply the changes before the hue's place in each image's order, the hue, then the others."""
+    # (B,), (B, 4)
+    chosen = draws["apply"]
+    order = draws["order"]
     place = (order == _HUE).long().argmax(dim=1)  # (B,) of the hue
     has_hue = settings.hue > 0
     if has_hue:
@@ -92,7 +97,7 @@ def _affine_run(
     takes_part: list[Tensor],
     first: int = 0,
 ) -> Tensor:
-    """Brightness, contrast and saturation at the places from `first` on, each for the images that take part there."""
+    """Apply brightness, contrast and saturation from place `first` on, where an image has them."""
     for position, part in enumerate(takes_part, start=first):
         op = draws["order"][:, position]  # (B,)
         factor = torch.ones_like(draws["brightness"])
@@ -111,9 +116,11 @@ def _affine_run(
 
 
 def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the colour circle of HSV: value and chroma stay, so RGB is had without going through saturation."""
+    """Turn the colour circle of HSV: value and chroma stay, so RGB is had without going through
+    saturation."""
     red, green, blue = x.unbind(dim=1)
-    value, low = x.amax(dim=1), x.amin(dim=1)
+    value = x.amax(dim=1)
+    low = x.amin(dim=1)
     chroma = value - low
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
     sextant = torch.where(
@@ -130,7 +137,7 @@ def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own sigma (px); the kernel ends where the recipe's widest Gaussian has faded."""
+    """Make a blur for views of this side; small images are not blurred."""
     taps = min(blur_taps(x.shape[-1]), 2 * blur_reach(settings.sigma[1]) + 1)
     offsets = torch.arange(taps, device=x.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
@@ -158,7 +165,9 @@ def _banded(half: Tensor, side: int) -> Tensor:
     """
     half, none = functional.pad(half, (0, 1)), half.shape[1]  # 0 from the distance `none` on
     place = torch.arange(side, device=half.device)
-    result, value, last = place[:, None], place[None, :], side - 1
+    result = place[:, None]
+    value = place[None, :]
+    last = side - 1
     straight = (result - value).abs()
     low = torch.where(value > 0, result + value, none)  # an end is not its own reflection
     high = torch.where(value < last, 2 * last - result - value, none)
@@ -167,7 +176,9 @@ def _banded(half: Tensor, side: int) -> Tensor:
 
 
 def _luma(x: Tensor) -> Tensor:
-    red, green, blue = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    red = x[:, 0:1]
+    green = x[:, 1:2]
+    blue = x[:, 2:3]
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue  # (B, 1, H, W)
 
 

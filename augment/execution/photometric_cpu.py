@@ -1,4 +1,5 @@
-"""The changes of a recipe executed on the CPU view by view, for the decode task and for training without a GPU."""
+"""The changes of a recipe executed on the CPU view by view, for the decode task and for training
+without a GPU."""
 
 from collections.abc import Collection
 
@@ -22,10 +23,12 @@ def apply_on_cpu(
 ) -> None:
     """Change views as drawn.
 
-    Equal to `augment.kornia_ops.apply_photometric` up to rounding; ops without a compiled form are executed there.
+    Equal to `augment.kornia_ops.apply_photometric` up to rounding; ops without a compiled form are
+    executed there.
 
     Args:
-        crops: (B, 3, S, S) uint8, or clips (B, T, 3, S, S), whose frames share their draws; left untouched.
+        crops: (B, 3, S, S) uint8, or clips (B, T, 3, S, S), whose frames share their draws; left
+            untouched.
         group: Recipe of the views.
         draws: `augment.sample.sample_photometric` of the same recipe, on the CPU.
         out: crops' shape, overwritten: uint8, or float32 in [0, 1].
@@ -45,7 +48,9 @@ class Changes:
     """
 
     def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
-        self._group, self._draws, self._taps = group, draws, blur_taps(size)
+        self._group = group
+        self._draws = draws
+        self._taps = blur_taps(size)
         self._compiled = _compiled_changes(group, draws)
         self._changed, self._before, self._after = (
             _any_of(draws, ops) for ops in (group.changes(), BEFORE, AFTER)
@@ -54,7 +59,8 @@ class Changes:
         self._levels = torch.empty((3, size, size), dtype=torch.uint16).numpy()
 
     def apply(self, index: int, images: np.ndarray, out: np.ndarray) -> None:
-        """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may be the same array."""
+        """Change a view (3, S, S) uint8, or the frames of one (T, 3, S, S), into `out`, which may
+        be the same array."""
         if images.ndim == 4:
             for image, target in zip(images, out, strict=True):
                 self.apply(index, image, target)
@@ -81,12 +87,13 @@ class Changes:
 
 
 def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
-    """What `augment.kernels.colour` takes of the draws."""
+    """Return what `augment.kernels.colour` takes of the draws."""
     drawn = {name: value.numpy() for name, value in draws.items()}
     changes = np.zeros(len(next(iter(drawn.values()))), colour.CHANGES)
     changes["ops"], changes["threshold"] = colour.NOTHING, colour.NEVER
     if group.color_jitter is not None:
-        order, chosen = drawn["color_jitter.order"], drawn["color_jitter.apply"]
+        order = drawn["color_jitter.order"]
+        chosen = drawn["color_jitter.apply"]
         used = np.array([getattr(group.color_jitter, name) > 0 for name in JITTER_OPS])
         amounts = np.stack([drawn[f"color_jitter.{name}"] for name in JITTER_OPS], axis=1)
         changes["ops"] = np.where(chosen[:, None] & used[order], order, colour.NOTHING)
@@ -104,7 +111,7 @@ def _compiled_changes(group: CropGroup, draws: dict[str, Tensor]) -> np.ndarray:
 
 
 def _any_of(draws: dict[str, Tensor], ops: Collection[str]) -> list[bool]:
-    """Whether any of these changes was drawn, for each view."""
+    """Tell for each view whether any of these changes was drawn."""
     flags = [draws[f"{op}.apply"].numpy() for op in ops if f"{op}.apply" in draws]
     num = len(next(iter(draws.values())))
     return np.logical_or.reduce(flags).tolist() if flags else [False] * num

@@ -1,4 +1,5 @@
-"""The colour changes of one view on the CPU, compiled: planar 16-bit integers, in pieces that stay in the cache.
+"""The colour changes of one view on the CPU, compiled: planar 16-bit integers, in pieces that stay
+in the cache.
 
 The formulas are those of `augment.execution.photometric`, with each image's ops in its own order.
 A view is kept in 128ths of a grey level, and changed in 16ths: six times as much, of which the hue
@@ -18,10 +19,12 @@ from augment.kernels.vectors import LANES, Lanes
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # augment.sample.JITTER_OPS
 NOTHING = -1  # in the place of one that is left out
-LEVEL = 128  # of a view between two changes: pixels with the same weight in a blur add up to less than 2^16
+# of a view between two changes: pixels with the same weight in a blur add up to less than 2^16
+LEVEL = 128
 NEVER = 65535  # a threshold of the solarisation
-# The changes of one view: the jitter's ops in their order with factors below 8, or turns of the hue, at most half a
-# one; remove the colour; the blur's width in px, 0 for none; the first level that is inverted, in 128ths of grey.
+# The changes of one view: the jitter's ops in their order with factors below 8, or turns of the
+# hue, at most half a one; remove the colour; the blur's width in px, 0 for none; the first level
+# that is inverted, in 128ths of grey.
 CHANGES = np.dtype(
     [
         ("ops", np.int64, 4),
@@ -36,9 +39,8 @@ _TAIL = 3.2  # deviations kept of a blur's Gaussian; what is cut off weighs 0.00
 _FINE = 16  # of a grey level while it is changed
 _WHITE = 255 * _FINE
 _OUT_TYPES = (np.uint8, np.float32)
-_ONE = (
-    65536 // _FINE
-)  # a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
+# a factor of 1: what is a 65536th of a grey level, times 16, times this, is its upper half
+_ONE = 65536 // _FINE
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Kornia
 _RED, _GREEN, _BLUE = (round(65536 * weight) for weight in LUMA)
 _CHUNK = 1024  # pixels at a time: their three channels take 6 kB of the first-level cache
@@ -60,10 +62,13 @@ def _saturate(red: Lanes, green: Lanes, blue: Lanes, factor: Lanes, _: Lanes) ->
 def _shift_hue(
     red: Lanes, green: Lanes, blue: Lanes, sextants: Lanes, _: Lanes
 ) -> tuple[Lanes, ...]:
-    """Go along the circle of six sextants, red at 0, measured in chromas: so nothing is divided by the chroma."""
-    value, low = red.at_least(green).at_least(blue), red.at_most(green).at_most(blue)
+    """Go along the circle of six sextants, red at 0, measured in chromas: so nothing is divided by
+    the chroma."""
+    value = red.at_least(green).at_least(blue)
+    low = red.at_most(green).at_most(blue)
     chroma = value - low
-    two, four = chroma << 1, chroma << 2
+    two = chroma << 1
+    four = chroma << 2
     turn = two + four
     before_green = green - blue
     before_green = before_green.wrapped(before_green + turn)
@@ -136,26 +141,32 @@ def change_colours(
 def _change(
     image: np.ndarray, changes: np.ndarray, index: int, levels: np.ndarray, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Change the colours of a view, all but the blur and what comes after it.
+    """Name a change and its numbers; a key of further draws is left out.
 
     Args:
         image: (3, H, W) uint8.
         changes: (B,) of `CHANGES`, the contrast at most once in each.
         index: Which of them.
         levels: (3, H, W) uint16, overwritten, for what lies between two changes.
-        out: (3, H, W) uint8, float32 in [0, 1], or uint16 in 128ths of a grey level, overwritten; it may be the image
-            or the levels.
+        out: (3, H, W) uint8, float32 in [0, 1], or uint16 in 128ths of a grey level, overwritten;
+            it may be the image or the levels.
     """
     drawn = changes[index]
-    ops, amounts, grey = drawn.ops, drawn.amounts, drawn.grey
+    ops = drawn.ops
+    amounts = drawn.amounts
+    grey = drawn.grey
     threshold = NEVER if drawn.sigma > 0 else drawn.threshold
-    split = 0  # the contrast needs the mean of all that comes before it, so the pixels are gone through twice
+    # the contrast needs the mean of all that comes before it, so the pixels are gone through twice
+    split = 0
     for position in range(ops.size):
         if ops[position] == CONTRAST:
             split = position
-    pixels, between, result = image.reshape(3, -1), levels.reshape(3, -1), out.reshape(3, -1)
+    pixels = image.reshape(3, -1)
+    between = levels.reshape(3, -1)
+    result = out.reshape(3, -1)
     size = pixels.shape[1]
-    planes, numbers = np.zeros((3, _CHUNK), np.uint16), np.zeros((ops.size, 2), np.uint16)
+    planes = np.zeros((3, _CHUNK), np.uint16)
+    numbers = np.zeros((ops.size, 2), np.uint16)
     for position in range(ops.size):
         amount = float(amounts[position])
         numbers[position, 0] = int(
@@ -185,7 +196,8 @@ def _change_planes(
     planes: np.ndarray, ops: np.ndarray, numbers: np.ndarray, grey: bool
 ) -> None:  # pragma: no cover - compiled
     for position in range(ops.size):
-        first, second = numbers[position, 0], numbers[position, 1]
+        first = numbers[position, 0]
+        second = numbers[position, 1]
         if ops[position] == HUE:
             _shift_hue(planes, first, second)
         elif ops[position] == SATURATION:
@@ -201,7 +213,8 @@ def _take_bytes(
     image: np.ndarray, start: int, planes: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     for channel in range(3):
-        row, plane = image[channel, start : start + _CHUNK], planes[channel]
+        row = image[channel, start : start + _CHUNK]
+        plane = planes[channel]
         for x in range(row.size):
             plane[x] = np.uint16(row[x]) * _FINE
 
@@ -211,7 +224,8 @@ def _take_levels(
     levels: np.ndarray, start: int, planes: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     for channel in range(3):
-        row, plane = levels[channel, start : start + _CHUNK], planes[channel]
+        row = levels[channel, start : start + _CHUNK]
+        plane = planes[channel]
         for x in range(row.size):
             plane[x] = row[x] // np.uint16(LEVEL // _FINE)
 
@@ -221,13 +235,15 @@ def _give(
     planes: np.ndarray, threshold: int, out: np.ndarray, start: int
 ) -> None:  # pragma: no cover - compiled
     for channel in range(3):
-        row, plane = out[channel, start : start + _CHUNK], planes[channel]
+        row = out[channel, start : start + _CHUNK]
+        plane = planes[channel]
         for x in range(row.size):
             row[x] = _finished(np.uint16(plane[x] * (LEVEL // _FINE)), threshold, row)
 
 
 def _finished(level: np.uint16, threshold: int, out: np.ndarray) -> Any:
-    """Invert a level at and above a threshold, and turn it into the unit of an array: the next gives compiled forms."""
+    """Invert a level at and above a threshold, and turn it into the unit of an array: the next
+    gives compiled forms."""
     raise NotImplementedError
 
 
@@ -257,7 +273,8 @@ def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - com
     luma = 0.0
     for channel in range(3):
         for start in range(0, size, _CHUNK):
-            row, total = planes[channel, start : min(start + _CHUNK, size)], np.uint32(0)
+            row = planes[channel, start : min(start + _CHUNK, size)]
+            total = np.uint32(0)
             for x in range(row.size):
                 total = np.uint32(total + row[x])
             luma += LUMA[channel] * total
@@ -266,9 +283,10 @@ def _sum_luma(planes: np.ndarray, size: int) -> float:  # pragma: no cover - com
 
 @compiled()
 def _half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover - compiled
-    """The middle and one side of a blur's kernel, as far as its Gaussian reaches, in 65536ths."""
+    """Return the middle and one side of a blur's kernel, to its Gaussian's end, in 65536ths."""
     reach = min(reach, blur_reach(sigma))
-    weights, whole = np.empty(reach + 1, np.float64), -1.0
+    weights = np.empty(reach + 1, np.float64)
+    whole = -1.0
     for place in range(reach + 1):
         weights[place] = math.exp(-(place**2) / (2 * sigma**2))
         whole += 2 * weights[place]
@@ -277,7 +295,7 @@ def _half_gaussian(sigma: float, reach: int) -> np.ndarray:  # pragma: no cover 
 
 @register_jitable
 def blur_reach(sigma: float) -> int:
-    """How many pixels to each side a blur of this width weighs before its Gaussian has faded; the last one whole."""
+    """Return how many pixels to each side a blur weighs before its Gaussian has faded."""
     return max(1, math.ceil(_TAIL * sigma - 0.5))
 
 
@@ -285,24 +303,30 @@ def blur_reach(sigma: float) -> int:
 def _blur(
     image: np.ndarray, changes: np.ndarray, index: int, taps: int, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
-    """Blur along both axes, mirrored at the edges without repeating them, then solarise.
+    """Make a blur for views of this side; small images are not blurred.
 
     Args:
-        image: (3, H, W) uint16, contiguous: what `_change` made of the view, 128ths of a grey level.
+        image: (3, H, W) uint16, contiguous: what `_change` made of the view, 128ths of a grey
+            level.
         changes: (B,) of `CHANGES`.
         index: Which of them.
         taps: Most of the kernel; below 2 * H and 2 * W.
-        out: (3, H, W) uint8, or float32 in [0, 1], overwritten; every weight may have lost a 128th of a grey level.
+        out: (3, H, W) uint8, or float32 in [0, 1], overwritten; every weight may have lost a 128th
+            of a grey level.
     """
     drawn = changes[index]
-    grey, threshold, weights = drawn.grey, drawn.threshold, _half_gaussian(drawn.sigma, taps // 2)
-    height, width, reach = image.shape[1], image.shape[2], weights.size - 1
+    grey = drawn.grey
+    threshold = drawn.threshold
+    weights = _half_gaussian(drawn.sigma, taps // 2)
+    height = image.shape[1]
+    width = image.shape[2]
+    reach = weights.size - 1
     begin = -(-reach // LANES) * LANES
-    line, row = np.empty(begin + width + reach, np.uint16), np.empty(width, np.uint16)
-    down, across = (
-        np.empty((reach, 2), np.int64),
-        np.empty((reach, 2), np.int64),
-    )  # what is weighed alike
+    line = np.empty(begin + width + reach, np.uint16)
+    row = np.empty(width, np.uint16)
+    # what is weighed alike
+    down = np.empty((reach, 2), np.int64)
+    across = np.empty((reach, 2), np.int64)
     for k in range(1, reach + 1):
         across[k - 1, 0], across[k - 1, 1] = -k, k
     for channel in range(1 if grey else 3):

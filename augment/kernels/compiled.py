@@ -1,4 +1,5 @@
-"""Compiles the kernels and keeps the machine code on disk, under a hash of every source it came from.
+"""Compiles the kernels and keeps the machine code on disk, under a hash of every source it came
+from.
 
 Numba's own cache goes by the file of the kernel alone. A kernel here is made of the code of
 several files, so a change in one of them would leave the stale kernel in use without a word.

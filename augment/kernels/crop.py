@@ -1,4 +1,5 @@
-"""Boxes of random resized crops from uniform numbers, compiled: an image at a time, as it is decoded."""
+"""Boxes of random resized crops from uniform numbers, compiled: an image at a time, as it is
+decoded."""
 
 import math
 
@@ -17,14 +18,16 @@ def draw_box(
     """Draw the box of one view; see `augment.sample.sample_crops`.
 
     Args:
-        u: (NUM_UNIFORMS,) float32: for the areas and the aspects of the tries, then for the place and the flip.
+        u: (NUM_UNIFORMS,) float32: for the areas and the aspects of the tries, then for the place
+            and the flip.
         height, width: The image's, px.
         bounds: `scale`, `ratio`, and the probability of a flip, (5,) float64.
 
     Returns:
         Top, left, height and width, px, and whether to flip.
     """
-    scale, log_ratio = bounds[:2], (math.log(bounds[2]), math.log(bounds[3]))
+    scale = bounds[:2]
+    log_ratio = (math.log(bounds[2]), math.log(bounds[3]))
     free = u[2 * CROP_TRIES :]
     flip = np.float64(free[2]) < bounds[4]
     for k in range(CROP_TRIES):
@@ -32,7 +35,8 @@ def draw_box(
         ratio = math.exp(
             log_ratio[0] + (log_ratio[1] - log_ratio[0]) * np.float64(u[CROP_TRIES + k])
         )
-        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        box_width = round(math.sqrt(area * ratio))
+        box_height = round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
             top = int(np.float64(free[0]) * (height - box_height + 1))
             left = int(np.float64(free[1]) * (width - box_width + 1))
@@ -47,7 +51,7 @@ def draw_box(
 def draw_boxes(
     u: np.ndarray, height: np.ndarray, width: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:  # pragma: no cover - compiled
-    """`draw_box` of (B, NUM_UNIFORMS) numbers and (B,) int64 sizes, (B, 5) int64."""
+    """Draw (B, 5) int64 boxes of (B, NUM_UNIFORMS) numbers and (B,) int64 sizes; see `draw_box`."""
     boxes = np.empty((u.shape[0], 5), np.int64)
     for row in range(u.shape[0]):
         top, left, box_height, box_width, flip = draw_box(u[row], height[row], width[row], bounds)

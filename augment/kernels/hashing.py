@@ -1,19 +1,24 @@
-"""The random numbers of `augment.rng` on the CPU, compiled: the same integers, without an operation for each step."""
+"""The random numbers of `augment.rng` on the CPU, compiled: the same integers, without an operation
+for each step."""
 
 import numpy as np
 
 from augment.kernels.compiled import compiled
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # splitmix64, see augment.rng
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_30, _27, _31, _40 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(40)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_30 = np.uint64(30)
+_27 = np.uint64(27)
+_31 = np.uint64(31)
+_40 = np.uint64(40)
 
 
 @compiled()
 def hash_keys(
     name: int, epoch: np.ndarray, sample_id: np.ndarray, view: np.ndarray
 ) -> np.ndarray:  # pragma: no cover - compiled
-    """`augment.rng.state` of (B,) int64 each, (B,) int64; `name` is the hash of seed and op."""
+    """Return `augment.rng.state` of (B,) int64 each, (B,) int64; `name` hashes seed and op."""
     hashed = np.empty(sample_id.size, np.int64)
     for row in range(hashed.size):
         word = _mix(np.uint64(name) + np.uint64(epoch[row]) * _GOLDEN)
@@ -24,7 +29,7 @@ def hash_keys(
 
 @compiled()
 def expand(state: np.ndarray, num: int) -> np.ndarray:  # pragma: no cover - compiled
-    """`augment.rng.uniform_of`: (B,) int64 to (B, num) float32."""
+    """Return `augment.rng.uniform_of` of (B,) int64, (B, num) float32."""
     numbers = np.empty((state.size, num), np.float32)
     for row in range(state.size):
         word = np.uint64(state[row])

@@ -1,4 +1,5 @@
-"""Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong loop.
+"""Vector instructions for compiled kernels, where a compiler left to itself vectorises the wrong
+loop.
 
 `README.md` draws the registers and gives every intrinsic in NumPy.
 """
@@ -24,7 +25,9 @@ from augment.kernels.vectors import (
 )
 
 SQUARE = 16  # rows and columns that are transposed at once
-MOST_ROWS, MOST_PAIRS = 6, 6  # for which code without an inner loop is made
+# for which code without an inner loop is made
+MOST_ROWS = 6
+MOST_PAIRS = 6
 
 _HALF_A_LEVEL = SHORT(128)  # in 256ths of one: what sums start from that are rounded
 
@@ -33,11 +36,12 @@ def lanewise(change: Callable[..., Iterable[Lanes]]) -> Any:
     """Make a compiled kernel of what is done to the colours of a pixel.
 
     Args:
-        change: Takes red, green and blue, and two numbers, spread over all lanes; returns red, green and blue.
+        change: Takes red, green and blue, and two numbers, spread over all lanes; returns red,
+            green and blue.
 
     Returns:
-        A function for compiled code: planes (3, N) uint16, contiguous, N a multiple of 32, changed in place, and the
-        two numbers, uint16.
+        A function for compiled code: planes (3, N) uint16, contiguous, N a multiple of 32, changed
+        in place, and the two numbers, uint16.
     """
 
     def emit(call: Call) -> None:
@@ -174,7 +178,8 @@ def weigh_rows(
 
 @intrinsic
 def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, out: Any) -> Any:
-    """Average `num` pixels of 32 rows at once into pixel `x` of the result, a channel after the other.
+    """Average `num` pixels of 32 rows at once into pixel `x` of the result, a channel after the
+    other.
 
     Args:
         lanes: (3 * W, 32) uint8: a column holds one channel of a pixel in each row.
@@ -193,7 +198,8 @@ def weigh_lanes(_: Any, lanes: Any, first: Any, weights: Any, x: Any, num: Any, 
 
         def weighed(k: Index, weight: Lanes) -> list[Lanes]:
             place = (first + k) * (3 * LANES)
-            red_and_green, blue = call.bytes(0, place, WIDE), call.bytes(0, place + WIDE, LANES)
+            red_and_green = call.bytes(0, place, WIDE)
+            blue = call.bytes(0, place + WIDE, LANES)
             parts = (*unpack(call.builder, red_and_green), Lanes.widened(call.builder, blue) << 8)
             return [part * weight for part in parts]
 
@@ -234,10 +240,8 @@ def weigh_pairs(
             return distances, call.spread(3, k + 1)
 
         def whole_row(known: int | None) -> None:
-            middle, ready = (
-                call.spread(3, call.constant(0)),
-                call.ready(known, distances_and_weight),
-            )
+            middle = call.spread(3, call.constant(0))
+            ready = call.ready(known, distances_and_weight)
             for x in call.steps(width, LANES):
 
                 def weighed(_: Index, pair: tuple[list[Index], Lanes], x: Index = x) -> list[Lanes]:

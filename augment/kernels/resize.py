@@ -8,7 +8,8 @@ from augment.kernels.compiled import compiled
 from augment.kernels.lanes import SQUARE, transpose, weigh_lanes, weigh_rows
 from augment.kernels.vectors import LANES, WIDE
 
-MAX_SCALE = 16  # every weight may lose a 256th of a grey level, and there are twice as many of them; see the tests
+# every weight may lose a 256th of a grey level, and there are twice as many of them; see the tests
+MAX_SCALE = 16
 
 
 def resize_box(
@@ -24,7 +25,8 @@ def resize_box(
         out: (3, S, S) uint8, contiguous, overwritten; S >= `LANES`.
 
     Raises:
-        ValueError: an array or the box is none of these. The compiled code writes to memory unchecked.
+        ValueError: an array or the box is none of these. The compiled code writes to memory
+            unchecked.
     """
     top, left, height, width = box
     size = out.shape[-1]
@@ -61,12 +63,14 @@ def _resize_box(
     start_column = int(left)
     first_column -= start_column
     if flip:
-        first_column, num_columns = first_column[::-1].copy(), num_columns[::-1].copy()
+        first_column = first_column[::-1].copy()
+        num_columns = num_columns[::-1].copy()
         column_weights = column_weights[:, ::-1].copy()
     length = 3 * (math.ceil(left + width) - start_column)
     padded = -(-length // SQUARE) * SQUARE
     rows = np.empty((LANES, padded), np.uint8)
-    lanes, result = np.empty((padded, LANES), np.uint8), np.empty((size, 3, LANES), np.uint8)
+    lanes = np.empty((padded, LANES), np.uint8)
+    result = np.empty((size, 3, LANES), np.uint8)
     for start in range(0, size, LANES):
         start = min(start, size - LANES)
         for row in range(LANES):
@@ -89,7 +93,8 @@ def _resize_box(
         for channel in range(3):
             for x in range(0, size, SQUARE):
                 x = min(x, size - SQUARE)
-                taken, into = (3 * x + channel) * LANES, (channel * size + start) * size + x
+                taken = (3 * x + channel) * LANES
+                into = (channel * size + start) * size + x
                 transpose(result, taken, 3 * LANES, SQUARE, out, into, size, SQUARE * size)  # type: ignore[call-arg]
 
 
@@ -97,25 +102,31 @@ def _resize_box(
 def _triangles(
     begin: float, length: float, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """For each of `size` pixels: its first input, the weights (K, size), sum 65536, and how many those are.
+    """Return for each of `size` pixels its first input, its weights (sum 65536) and their number.
 
     The inputs are what lies in [begin, begin + length); a pixel that is cut weighs so much less.
     """
-    scale, end = length / size, begin + length
+    scale = length / size
+    end = begin + length
     support = max(scale, 1.0)
     slope = 1 / support
-    lowest, highest = int(begin), math.ceil(end)
+    lowest = int(begin)
+    highest = math.ceil(end)
     most = int(2 * support) + 2
-    first, num = np.empty(size, np.int64), np.empty(size, np.int64)
-    weights, sums = np.empty((most, size), np.uint16), np.empty((most, size), np.float64)
+    first = np.empty(size, np.int64)
+    num = np.empty(size, np.int64)
+    weights = np.empty((most, size), np.uint16)
+    sums = np.empty((most, size), np.float64)
     for i in range(size):
         centre = begin + (i + 0.5) * scale
         first[i] = max(int(centre - support + 0.5), lowest)
         num[i] = min(int(centre + support + 0.5), highest) - first[i]
-    total, before = np.zeros(size, np.float64), np.zeros(size, np.int32)
+    total = np.zeros(size, np.float64)
+    before = np.zeros(size, np.int32)
     for k in range(most):
         for i in range(size):
-            place, centre = float(first[i] + k), begin + (i + 0.5) * scale
+            place = float(first[i] + k)
+            centre = begin + (i + 0.5) * scale
             inside = max(0.0, min(place + 1.0, end) - max(place, begin))
             total[i] += inside * max(0.0, 1 - abs(place + 0.5 - centre) * slope)
             sums[k, i] = total[i]

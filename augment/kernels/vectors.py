@@ -1,4 +1,5 @@
-"""Emits vector instructions while a kernel is compiled, from arithmetic written in Python (see `lanes`).
+"""Emits vector instructions while a kernel is compiled, from arithmetic written in Python (see
+`lanes`).
 
 `README.md` draws the registers and gives every intrinsic in NumPy.
 """
@@ -15,16 +16,20 @@ LANES = 32  # 16-bit integers that a 512-bit register holds
 WIDE = 64  # bytes of a register
 
 _BYTE, SHORT, _INDEX, PLACE = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_SHORTS, _WIDE_BYTES = ir.VectorType(SHORT, LANES), ir.VectorType(_BYTE, WIDE)
-# Which bytes of a register go into the one and the other half of them: eight of every sixteen, as registers are cut.
+_SHORTS = ir.VectorType(SHORT, LANES)
+_WIDE_BYTES = ir.VectorType(_BYTE, WIDE)
+# Which bytes of a register go into the one and the other half of them: eight of every sixteen, as
+# registers are cut.
 _HALVES = [[n for n in range(WIDE) if n % 16 // 8 == half] for half in range(2)]
 
 
 class Lanes:
-    """32 integers of 16 bits, while a kernel is compiled: what is done to them becomes vector instructions."""
+    """32 integers of 16 bits, while a kernel is compiled: what is done to them becomes vector
+    instructions."""
 
     def __init__(self, builder: Any, vector: Any) -> None:
-        self.builder, self.vector = builder, vector
+        self.builder = builder
+        self.vector = vector
 
     @classmethod
     def of(cls, builder: Any, number: Any) -> "Lanes":
@@ -56,7 +61,8 @@ class Lanes:
 
     def __mul__(self, other: "Operand") -> "Lanes":
         """The upper halves of the products of unsigned integers: times 65536ths."""
-        # Written out as widening, product, shift and narrowing it is recognised only where no widening left its loop.
+        # Written out as widening, product, shift and narrowing it is recognised only where no
+        # widening left its loop.
         kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS, _INDEX])
         multiply = cgutils.get_or_insert_function(
             self.builder.module, kind, f"llvm.umul.fix.v{LANES}i16"
@@ -78,7 +84,8 @@ class Lanes:
         return self.where(self.builder.icmp_signed(">", self.vector, _vector_of(other)), other)
 
     def wrapped(self, other: "Lanes") -> "Lanes":
-        """The smaller one of unsigned integers: of two that lie a turn apart, the one that is not below 0."""
+        """The smaller one of unsigned integers: of two that lie a turn apart, the one that is not
+        below 0."""
         return self.where(self.builder.icmp_unsigned("<", self.vector, other.vector), other)
 
     def beyond(self, other: "Lanes") -> "Lanes":
@@ -101,7 +108,8 @@ class Index:
     """An integer that says where something lies, while a kernel is compiled."""
 
     def __init__(self, builder: Any, value: Any) -> None:
-        self.builder, self.value = builder, value
+        self.builder = builder
+        self.value = value
 
     def __add__(self, other: "Index | int") -> "Index":
         return Index(self.builder, self.builder.add(self.value, self._value_of(other)))
@@ -161,8 +169,10 @@ class Call:
         return self.load(argument, offset, ir.VectorType(_BYTE, num))
 
     def steps(self, length: Index, step: int) -> Iterator[Index]:
-        """Emit a loop over registers of a row, at least one long: their places; the last may overlap the one before."""
-        index, last = length.value.type, length - step
+        """Emit a loop over registers of a row, at least one long: their places; the last may
+        overlap the one before."""
+        index = length.value.type
+        last = length - step
         with cgutils.for_range_slice(self.builder, index(0), length.value, index(step), index) as (
             x,
             _count,
@@ -170,7 +180,8 @@ class Call:
             yield Index(self.builder, x).at_most(last)
 
     def ready(self, known: int | None, prepare: Callable[[Index], Any]) -> list[Any] | None:
-        """What `prepare` gives for 0 to `known` - 1, made before a loop around `summed`; None if that is not known."""
+        """What `prepare` gives for 0 to `known` - 1, made before a loop around `summed`; None if
+        that is not known."""
         return None if known is None else [prepare(self.constant(k)) for k in range(known)]
 
     def summed(

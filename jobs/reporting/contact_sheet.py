@@ -54,7 +54,8 @@ def grid(
         headings: A line above each column; may be left out.
         title: A line above the sheet; may be left out.
         breaks: Columns that stand apart from the one to their left.
-        blocks: Parts that the rows are cut into, shown side by side: a few narrow rows fill a page better.
+        blocks: Parts that the rows are cut into, shown side by side: a few narrow rows fill a page
+            better.
         cell_px: Side of the square that each picture is fitted into, px.
 
     Raises:
@@ -62,7 +63,8 @@ def grid(
     """
     if not any(cell.image is not None for row in rows for cell in row):
         raise ValueError("a contact sheet needs at least one picture")
-    num_columns, height = max(map(len, rows)), -(-len(rows) // blocks)
+    num_columns = max(map(len, rows))
+    height = -(-len(rows) // blocks)
     lefts = _lefts(num_columns, -(-len(rows) // height), breaks, cell_px)
     top = _MARGIN + (_TITLE_PX + 15 if title else 0) + (_HEADING_PX + 9 if headings else 0)
     num_lines = max(len(cell.caption.splitlines()) for row in rows for cell in row)
@@ -118,7 +120,7 @@ def to_jpeg(sheet: Image.Image) -> bytes:
 
 
 def _lefts(num_columns: int, blocks: int, breaks: Collection[int], cell_px: int) -> list[int]:
-    """Left edge of every column of every block, px."""
+    """Return the left edge of every column of every block, px."""
     lefts = [_MARGIN]
     for column in range(1, num_columns * blocks):
         gap = _WIDE_GAP if column % num_columns in breaks else _GAP
@@ -174,6 +176,6 @@ def _without_middle(text: str, keep: int) -> str:
 
 @lru_cache(maxsize=8)
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it: the same letters in sheets and figures, and most scripts of file names."""
+    """Load DejaVu Sans as matplotlib ships it: the same letters in sheets and figures."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)

@@ -15,13 +15,17 @@ from matplotlib.ticker import MaxNLocator
 
 from jobs.training.bottleneck import STAGES, bottleneck, stage_means
 
-INK, PALE, GRID = "#20242a", "#6a727c", "#e4e8ec"
+INK = "#20242a"
+PALE = "#6a727c"
+GRID = "#e4e8ec"
 COLOURS = ("#1f6fb2", "#d2691e")
 STAGE_COLOURS = ("#1f6fb2", "#6ba3d6", "#b5d1ea", "#e0a46c", "#f1d3b5", "#d2691e")
 COLLAPSE_SHARE = (
     0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
 )
-WIDE, HALF = (13.0, 4.0), (7.2, 4.6)  # inches
+# inches
+WIDE = (13.0, 4.0)
+HALF = (7.2, 4.6)
 STYLE = {
     "figure.dpi": 144,
     "font.size": 10,
@@ -58,7 +62,8 @@ class Picture:
 
 def loss(lines: Lines) -> Picture:
     """Draw the loss over steps."""
-    first, last = lines[0]["loss"], lines[-1]["loss"]
+    first = lines[0]["loss"]
+    last = lines[-1]["loss"]
     finding = f"Loss is {_short(last)} at step {lines[-1]['step']:,}"
     if len(lines) > 1:
         steps = lines[-1]["step"] - lines[0]["step"]
@@ -72,13 +77,16 @@ def loss(lines: Lines) -> Picture:
 
 
 def feature_spread(lines: Lines, embed_dim: int) -> Picture:
-    """Draw the standard deviation of normalised features and their effective rank; a collapse shows in both.
+    """Draw the standard deviation of normalised features and their effective rank; a collapse shows
+    in both.
 
     Args:
         lines: The log.
         embed_dim: D; features that are spread evenly have the standard deviation 1 / sqrt(D).
     """
-    even, std, rank = embed_dim**-0.5, lines[-1]["feature_std"], lines[-1]["rankme"]
+    even = embed_dim**-0.5
+    std = lines[-1]["feature_std"]
+    rank = lines[-1]["rankme"]
     state = "Features have collapsed" if std < COLLAPSE_SHARE * even else "No collapse"
     finding = (
         f"{state}: feature std {std / even:.0%} of an even spread's, effective rank {rank:.0f}"
@@ -96,11 +104,13 @@ def feature_spread(lines: Lines, embed_dim: int) -> Picture:
 
 
 def health(lines: Lines) -> Picture | None:
-    """Draw what the looks at the corpus saw: effective rank and spread; None before the first look."""
+    """Draw what the looks at the corpus saw: effective rank and spread; None before the first
+    look."""
     looks = _looks(lines)
     if not looks:
         return None
-    first, last = looks[0], looks[-1]
+    first = looks[0]
+    last = looks[-1]
     finding = (
         f"Effective rank of the corpus's embeddings is {last['health_rankme']:.0f} at the last look"
     )
@@ -126,7 +136,8 @@ def health(lines: Lines) -> Picture | None:
 
 
 def geometry(lines: Lines) -> Picture | None:
-    """Draw how near two views lie and how evenly embeddings cover the sphere; None before the first look."""
+    """Draw how near two views lie and how evenly embeddings cover the sphere; None before the first
+    look."""
     looks = _looks(lines)
     if not looks:
         return None
@@ -144,7 +155,8 @@ def geometry(lines: Lines) -> Picture | None:
 
 
 def information(lines: Lines) -> Picture | None:
-    """Draw the mutual information of two views that InfoNCE certifies; None for other objectives."""
+    """Draw the mutual information of two views that InfoNCE certifies; None for other
+    objectives."""
     if "info_nce_bound" not in lines[-1]:
         return None
     finding = f"Two views share at least {lines[-1]['info_nce_bound']:.2f} nats, by InfoNCE's bound"
@@ -157,7 +169,7 @@ def information(lines: Lines) -> Picture | None:
 
 
 def _looks(lines: Lines) -> Lines:
-    """The lines that carry a look, at the step at which it was taken."""
+    """Return the lines that carry a look, at the step at which it was taken."""
     return [{**line, "step": line["health_step"]} for line in lines if "health_rankme" in line]
 
 
@@ -179,8 +191,10 @@ def throughput(lines: Lines) -> Picture:
 
 
 def stages(lines: Lines) -> Picture | None:
-    """Draw where an image's time goes in data tasks and in training workers; None where the log does not say."""
-    means, finding = stage_means(lines), bottleneck(lines)
+    """Draw where an image's time goes in data tasks and in training workers; None where the log
+    does not say."""
+    means = stage_means(lines)
+    finding = bottleneck(lines)
     if finding is None:
         return None
     finding = finding.partition(": ")[0].capitalize()
@@ -212,12 +226,12 @@ def _moved(first: float, last: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits, 4.90 rather than 4.9."""
+    """Format three significant digits, 4.90 rather than 4.9."""
     return f"{value:#.3g}".removesuffix(".")
 
 
 def _highest(lines: Lines, name: str, least: float) -> float:
-    """Top of an axis: a value that is no number has no place on it."""
+    """Return the top of an axis; a value that is no number has no place on it."""
     return max([least, *(float(line[name]) for line in lines if math.isfinite(line[name]))])
 
 
@@ -225,7 +239,8 @@ def _highest(lines: Lines, name: str, least: float) -> float:
 def _figure(
     finding: str, *, panels: int, size: tuple[float, float] = HALF, steps: bool = True
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Open a figure in the report's style with panels one below the other, and finish it at the end of the block."""
+    """Open a figure in the report's style with panels one below the other, and finish it at the end
+    of the block."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
         axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
@@ -239,7 +254,8 @@ def _figure(
 
 def _curve(axes: Axes, lines: Lines, name: str, colour: str) -> None:
     few = len(lines) <= 30
-    steps, values = [line["step"] for line in lines], [line[name] for line in lines]
+    steps = [line["step"] for line in lines]
+    values = [line[name] for line in lines]
     axes.plot(
         steps,
         values,

@@ -1,4 +1,5 @@
-"""The report as one HTML file that needs nothing else: pictures inside, no script, no address, all text escaped."""
+"""The report as one HTML file that needs nothing else: pictures inside, no script, no address, all
+text escaped."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -126,7 +127,8 @@ def pictures(*shown: Picture, width: int | None = None) -> Html:
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[Any]], *, strong: Sequence[int] = ()
 ) -> Html:
-    """Make a table: numbers to the right, `Html` as it is, everything else escaped; `strong` rows stand out."""
+    """Make a table: numbers to the right, `Html` as it is, everything else escaped; `strong` rows
+    stand out."""
     rows = [list(row) for row in rows]
     numeric = [
         bool(rows) and all(isinstance(row[column], int | float) for row in rows)

@@ -1,4 +1,5 @@
-"""Pictures of what a run sees and has learnt: views, atlas, neighbours, and what its method shows."""
+"""Pictures of what a run sees and has learnt: views, atlas, neighbours, and what its method
+shows."""
 
 import io
 import math

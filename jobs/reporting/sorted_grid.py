@@ -30,7 +30,8 @@ def arrange(embeddings: Tensor, num_columns: int) -> Tensor:
     if rest or not num_rows:
         raise ValueError(f"{len(embeddings)} images do not fill rows of {num_columns}")
     centred = functional.normalize(embeddings - embeddings.mean(0), dim=1)
-    order, radius = torch.arange(len(centred)), max(num_columns, num_rows) / 2
+    order = torch.arange(len(centred))
+    radius = max(num_columns, num_rows) / 2
     while radius >= 1:
         grid = centred[order].view(num_rows, num_columns, -1)
         cells = _smoothed(grid, int(radius)).flatten(0, 1)  # (N, D)

@@ -1,4 +1,5 @@
-"""The one rule for samples that cannot be used: when they are too many, and what is said of them."""
+"""The one rule for samples that cannot be used: when they are too many, and what is said of
+them."""
 
 import sys
 from collections import Counter

@@ -1,4 +1,5 @@
-"""The one rule for output folders: each holds one run, pack or export, and can be written before anything starts."""
+"""The one rule for output folders: each holds one run, pack or export, and can be written before
+anything starts."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
-"""Recipe YAML and `key=value` words to one frozen, checked configuration; the same for every job."""
+"""Recipe YAML and `key=value` words to one frozen, checked configuration; the same for every
+job."""
 
 import difflib
 import json
@@ -89,7 +90,8 @@ def _refuse_unused(config: type[JobConfig], values: dict[str, Any], given: Given
 
 def _takes_the_place(given: Given, void: dict[str, list[str]]) -> str:
     """Say in one line what the words replace beside the same key."""
-    words, recipe = given_words.leaves(given.words), given_words.leaves(given.recipe)
+    words = given_words.leaves(given.words)
+    recipe = given_words.leaves(given.recipe)
     said = []
     for word, keys in void.items():
         theirs = ", ".join(f"{key}={shown(recipe[key])}" for key in keys)
@@ -161,7 +163,8 @@ def main(
         verb: The job's name.
         summary: One paragraph for `--help`.
         build: As for `parse`.
-        run: The job; returns the object that `--json` prints, its `result` key the line without `--json`.
+        run: The job; returns the object that `--json` prints, its `result` key the line without
+            `--json`.
         words: Command line words, sys.argv's by default.
 
     Returns:

@@ -1,16 +1,18 @@
-"""The demo's corpus: crops of the photographs inside scikit-image's wheel, so that nothing is downloaded.
+"""The demo's corpus: crops of the photographs inside scikit-image's wheel, so that nothing is
+downloaded.
 
-Fourteen of its pictures are photographs with something to see all over, of a scene each (of the stereo pair, the left
-one). Left out are drawings and diagrams (chessboards, colour wheel, horse, logo, phantom), writing (page, text), and
-photographs with too little on them for disjoint regions: a single cell, a blurred clock face, a 102 px piece of retina,
-tiny files and 25 px faces.
+Fourteen of its pictures are photographs with something to see all over, of a scene each (of the
+stereo pair, the left one). Left out are drawings and diagrams (chessboards, colour wheel, horse,
+logo, phantom), writing (page, text), and photographs with too little on them for disjoint regions:
+a single cell, a blurred clock face, a 102 px piece of retina, tiny files and 25 px faces.
 
-A photograph is cut into upright strips, train | test | train | test | train, with gaps between them; upright, because
-sky and ground then lie in both. Pretraining sees crops of the train strips alone: unlabelled, in colour, in one folder.
-The probe asks from which photograph a crop comes. In colour the palette alone would give most of that away, and in grey
-brightness and contrast half of it; so the probe's crops are grey, each moved to a mean drawn for it and its contrast
-multiplied by a drawn factor, for every kind of features alike. Crops of a photograph overlap: the intervals speak of
-further crops, not of further photographs.
+A photograph is cut into upright strips, train | test | train | test | train, with gaps between
+them; upright, because sky and ground then lie in both. Pretraining sees crops of the train strips
+alone: unlabelled, in colour, in one folder. The probe asks from which photograph a crop comes. In
+colour the palette alone would give most of that away, and in grey brightness and contrast half of
+it; so the probe's crops are grey, each moved to a mean drawn for it and its contrast multiplied by
+a drawn factor, for every kind of features alike. Crops of a photograph overlap: the intervals speak
+of further crops, not of further photographs.
 """
 
 import io
@@ -42,7 +44,8 @@ PHOTOGRAPHS = (
     "retina.jpg",
     "rocket.jpg",
 )
-LONGEST_PX = 640  # larger photographs are reduced to it: a crop of some pixels then shows a like part of each
+# larger photographs are reduced to it: a crop of some pixels then shows a like part of each
+LONGEST_PX = 640
 STRIPS = {
     "train": ((0.0, 0.176), (0.412, 0.588), (0.824, 1.0)),
     "test": ((0.206, 0.382), (0.618, 0.794)),
@@ -53,9 +56,12 @@ PRETRAIN_SIDE_PX = (
 )  # two views of such a crop are different parts of a photograph, as large as the probe's
 PROBE_SIDE_PX = (48, 64)  # the narrowest strip has 67 px
 JPEG_QUALITY = (60, 95)
-MIN_DETAIL = 8.0  # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
+# standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
+MIN_DETAIL = 8.0
 PROBE_MEAN = (64, 192)  # grey levels, before values outside 0..255 are cut off
-PROBE_GAIN = 3.0  # contrast is multiplied by a factor between 1/3 and this; one spread for all would amplify mere noise
+# contrast is multiplied by a factor between 1/3 and this; one spread for all would amplify mere
+# noise
+PROBE_GAIN = 3.0
 MTIME_S = (
     1_000_000_000  # part of a local file's identity: made again, a corpus has the same sample ids
 )
@@ -70,8 +76,8 @@ def make_corpus(
     """Write the corpus, or find it there from before.
 
     Args:
-        root: New folder, or one that this function wrote: `pretrain/`, `probe/train/<photograph>/` and
-            `probe/test/<photograph>/`, JPEG files.
+        root: New folder, or one that this function wrote: `pretrain/`, `probe/train/<photograph>/`
+            and `probe/test/<photograph>/`, JPEG files.
         num_pretrain: Crops of each photograph to pretrain on.
         num_probe_train: Crops of each photograph that the probe learns from.
         num_probe_test: Crops of each photograph that the probe is judged on.
@@ -96,7 +102,8 @@ def make_corpus(
     new = root.with_name(f"{root.name}.{os.getpid()}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     for index, name in enumerate(PHOTOGRAPHS):
-        photograph, label = read_photograph(name), Path(name).stem
+        photograph = read_photograph(name)
+        label = Path(name).stem
         rng = np.random.default_rng([seed, index])
         _write_crops(new / "pretrain", label, photograph, "train", num_pretrain, rng, grey=False)
         _write_crops(
@@ -148,7 +155,7 @@ def read_photograph(name: str) -> Image.Image:
 
 
 def strips(width: int, split: str) -> list[tuple[int, int]]:
-    """Columns [first, end) of a split's strips in a photograph of `width` px."""
+    """Return the columns [first, end) of a split's strips in a photograph of `width` px."""
     return [(round(low * width), round(high * width)) for low, high in STRIPS[split]]
 
 
@@ -200,9 +207,11 @@ def _write_crops(
 
 
 def relevelled(crop: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Take the colour away, draw a new mean, and multiply the contrast, so that neither says much about the place."""
+    """Take the colour away, draw a new mean, and multiply the contrast, so that neither says much
+    about the place."""
     luma = np.asarray(crop.convert("L"), dtype=np.float64)
-    mean, gain = rng.uniform(*PROBE_MEAN), PROBE_GAIN ** rng.uniform(-1, 1)
+    mean = rng.uniform(*PROBE_MEAN)
+    gain = PROBE_GAIN ** rng.uniform(-1, 1)
     levels = (luma - luma.mean()) * gain + mean
     return Image.fromarray(np.clip(levels.round(), 0, 255).astype(np.uint8))
 

@@ -1,7 +1,8 @@
-"""The one rule for errors: what a user or a machine can mend is one line with an exit code, wherever it was raised.
+"""The one rule for errors: what a user or a machine can mend is one line with an exit code,
+wherever it was raised.
 
-A task, an actor, a training worker or Train's controller wraps what it raises; here it is found again under that.
-Whatever else is raised is a fault of this program and keeps its traceback.
+A task, an actor, a training worker or Train's controller wraps what it raises; here it is found
+again under that. Whatever else is raised is a fault of this program and keeps its traceback.
 """
 
 import errno
@@ -30,7 +31,8 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A job cannot go on, and trying again at once would not help; becomes one `error:` line and exit code 1."""
+    """A job cannot go on, and trying again at once would not help; becomes one `error:` line and
+    exit code 1."""
 
 
 Failure = InputError | RunError
@@ -51,8 +53,8 @@ def failure_of(error: BaseException) -> Failure | None:
     """Find what a user or a machine can mend in an exception, under whatever Ray wraps around it.
 
     Returns:
-        An `InputError` for wrong input, a `RunError` for what failed while running and would fail again at once; None
-        for a fault of this program.
+        An `InputError` for wrong input, a `RunError` for what failed while running and would fail
+        again at once; None for a fault of this program.
     """
     for one in ray_internals.chain(error):
         if (found := _mendable(one)) is not None:

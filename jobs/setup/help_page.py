@@ -38,7 +38,8 @@ class Key:
         text: What it is for.
         value: What it would be: given, from the recipe, or the default.
         required: Whether it has no default.
-        section: The dotted key of the record that holds it; `off` for what belongs to a record that is null.
+        section: The dotted key of the record that holds it; `off` for what belongs to a record that
+            is null.
         about: What the section is.
     """
 
@@ -90,7 +91,8 @@ def _walk(
         value = values.get(name)
         if name not in values and not field.is_required():
             value = field.get_default(call_default_factory=True)
-        words, text = type_words(field), field.description or ""
+        words = type_words(field)
+        text = field.description or ""
         yield Key(f"{prefix}{name}", words, text, value, field.is_required(), section, about)
     for name, field, kind in nested:
         place = f"{prefix}{name}"
@@ -111,7 +113,8 @@ def _walk(
 
 
 def _record(annotation: Any) -> type[BaseModel] | None:
-    """Return the record class that an annotation holds: itself, optional, or as a dictionary's values."""
+    """Return the record class that an annotation holds: itself, optional, or as a dictionary's
+    values."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -132,7 +135,8 @@ def type_words(field: FieldInfo) -> str:
 
 def _words(kind: Any, rules: list[Any]) -> str:
     """Say what an annotation takes; `rules` are the constraints and fields that go with it."""
-    origin, parts = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    parts = get_args(kind)
     if origin is Annotated:
         return _words(parts[0], [*parts[1:], *rules])
     if origin in (Union, UnionType):

@@ -44,7 +44,8 @@ def make_manifest(
     *,
     max_gone_fraction: float = 1.0,
 ) -> Manifest:
-    """List a source into a manifest at an absolute URI; what is not given is as it was listed before.
+    """List a source into a manifest at an absolute URI; what is not given is as it was listed
+    before.
 
     Args:
         source: What to list, or its URI alone.
@@ -53,7 +54,8 @@ def make_manifest(
         max_gone_fraction: Of the samples of the version before, the most that may be gone.
 
     Raises:
-        InputError: the source is missing, refused or holds no samples, or somebody else wrote the version meanwhile.
+        InputError: the source is missing, refused or holds no samples, or somebody else wrote the
+            version meanwhile.
     """
     source = _given(source)
     uri = uris.absolute(source.uri)
@@ -99,11 +101,12 @@ def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def manifest_of(
     source: SourceConfig | str, fallback: str, per_video: int | None = None
 ) -> Manifest:
-    """Open the manifest of a source: the source itself where it is one, else the one at `fallback`, made if missing.
+    """Open the manifest of a source: the source itself where it is one, else the one at `fallback`,
+    made if missing.
 
     Raises:
-        InputError: the source is missing, refused or holds no samples; or it was listed with other clips, members or
-            names than asked for.
+        InputError: the source is missing, refused or holds no samples; or it was listed with other
+            clips, members or names than asked for.
     """
     source = _given(source)
     uri = uris.absolute(source.uri)

@@ -81,7 +81,8 @@ def _ask(address: str) -> None:
 
 @contextmanager
 def _limited(address: str) -> Iterator[None]:
-    """End the process where joining takes too long: Ray itself goes on trying and cannot be asked to stop."""
+    """End the process where joining takes too long: Ray itself goes on trying and cannot be asked
+    to stop."""
 
     def give_up() -> None:
         print(

@@ -1,4 +1,5 @@
-"""The labelled sets of a probe: what is judged, what is left out, and what would make the score a lie."""
+"""The labelled sets of a probe: what is judged, what is left out, and what would make the score a
+lie."""
 
 import os
 import sys

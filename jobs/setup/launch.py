@@ -1,4 +1,5 @@
-"""The one `ray.init` of the project: joins or starts a cluster and checks that the plan fits before anything runs."""
+"""The one `ray.init` of the project: joins or starts a cluster and checks that the plan fits before
+anything runs."""
 
 import logging
 import math
@@ -26,11 +27,14 @@ from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")
 
-# Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information shows them.
+# Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information
+# shows them.
 WORKER_ENV = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a report waits for the controller's next look, 2 s by default
+    # a report waits for the controller's next look, 2 s by default
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",  # older S3 servers refuse the clients' newer trailers
+    # older S3 servers refuse the clients' newer trailers
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     "MALLOC_MMAP_THRESHOLD_": str(
         1 << 30
@@ -44,7 +48,8 @@ FORWARDED = (
     retries.TIMEOUT_VARIABLE,
 )  # to the workers of a joined cluster
 
-_own = False  # whether this process's Ray is a local one that it started; a job inside another job's session asks
+# whether this process's Ray is a local one that it started; a job inside another job's session asks
+_own = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Session:
         gpus_per_worker: The share of it that they hold.
         num_nodes: Nodes alive now.
         data_cpus: Logical CPUs left for decoding.
-        view_actors: The pool of view actors that fits beside training; None: the GPUs have no room for it.
+        view_actors: The pool of view actors that fits beside training; None: the GPUs have no room
+            for it.
     """
 
     num_workers: int
@@ -75,7 +81,8 @@ class Session:
 
     @property
     def scaling(self) -> Any:
-        """The number of workers as Ray Train takes it: one number, or the least and the most."""
+        """Return the number of workers as Ray Train takes it: one number, or the least and the
+        most."""
         return (
             self.num_workers
             if self.min_workers == self.num_workers
@@ -92,7 +99,8 @@ def absolute_out(out: str) -> str:
     """Make the place for results absolute.
 
     Raises:
-        InputError: a relative path in a submitted job, whose working directory is thrown away; credentials in the URI.
+        InputError: a relative path in a submitted job, whose working directory is thrown away;
+            credentials in the URI.
     """
     if uris.is_local(out) and in_submitted_job() and not os.path.isabs(out.removeprefix("file://")):
         raise InputError(
@@ -102,7 +110,8 @@ def absolute_out(out: str) -> str:
 
 
 def user_uri(key: str, uri: str) -> str:
-    """Make a URI from the command line absolute; a wrong one becomes an `InputError` that names its key."""
+    """Make a URI from the command line absolute; a wrong one becomes an `InputError` that names its
+    key."""
     try:
         return uris.absolute(uri)
     except ValueError as error:
@@ -136,8 +145,8 @@ def session(
         placement: Where colours change; a pool of actors must fit as well.
 
     Raises:
-        InputError: the cluster cannot feed the workers, has no GPU that was asked for, cannot be reached, or has
-            several nodes for local paths.
+        InputError: the cluster cannot feed the workers, has no GPU that was asked for, cannot be
+            reached, or has several nodes for local paths.
         RunError: what the job did failed for good: storage refused it, for instance.
     """
     global _own
@@ -235,7 +244,8 @@ def _check(
                 f"{path} is a local path and the cluster has {len(nodes)} nodes: use object storage, or set "
                 "cluster.shared_fs=true where every node sees the same files"
             )
-    cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
+    cpus = float(resources.get("CPU", 0))
+    gpus = float(resources.get("GPU", 0))
     use_gpu = gpus >= cluster.min_workers if cluster.use_gpu == "auto" else cluster.use_gpu
     if use_gpu and gpus < cluster.min_workers:
         raise InputError(
@@ -273,7 +283,8 @@ def _check(
 def _view_actors(
     cluster: ClusterConfig, gpus: float, cpus: float, *, use_gpu: bool, placement: Placement
 ) -> ActorPool | None:
-    """Find room for the pool of view actors beside the training processes, which Ray would wait for in silence.
+    """Find room for the pool of view actors beside the training processes, which Ray would wait for
+    in silence.
 
     Args:
         cluster: What the job wants.
@@ -286,7 +297,8 @@ def _view_actors(
         InputError: it insists, and there is no room.
     """
     share = cluster.gpus_per_view_actor if gpus else 0.0
-    # No actor spans two GPUs. Training may grow to its most workers, and would take the GPUs of actors that come later.
+    # No actor spans two GPUs. Training may grow to its most workers, and would take the GPUs of
+    # actors that come later.
     whole = max(0, int(gpus) - (cluster.max_workers if use_gpu else 0))
     shared = int(gpus) - whole
     room = (
@@ -312,7 +324,8 @@ def _view_actors(
 
 
 def _times(whole: float, part: float) -> int:
-    """How often a share of a GPU is contained in another; Ray counts them in ten thousandths."""
+    """Return how often a share of a GPU is contained in another, in ten thousandths as Ray
+    counts."""
     return round(whole * 10_000) // max(1, round(part * 10_000))
 
 
@@ -324,7 +337,7 @@ def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu:
 
 
 def _smallest(nodes: list[dict[str, Any]]) -> float:
-    """CPUs of the smallest node that has one."""
+    """Return the CPUs of the smallest node that has one."""
     return min(
         (size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1),
         default=0.0,
@@ -337,7 +350,7 @@ def _sizes(nodes: list[dict[str, Any]]) -> list[float]:
 
 
 def _fitting(wanted: float, sizes: list[float], cluster: ClusterConfig) -> float:
-    """CPUs of a worker so that a fixed number of them find room: no worker spans two nodes.
+    """Return how many rows fit a shard, at least one.
 
     By itself a worker takes no more than leaves every node a whole CPU to decode with, where that
     is possible, and else one.
@@ -366,10 +379,12 @@ def _fitting(wanted: float, sizes: list[float], cluster: ClusterConfig) -> float
 
 
 def _leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:
-    """CPUs of a worker so that a node of `size` keeps a whole one, however many of them start there.
+    """CPUs of a worker so that a node of `size` keeps a whole one, however many of them start
+    there.
 
-    Ray Train starts as many workers as fit, and of the rest of a node Ray Data is given the whole CPUs: of less than
-    one, nothing, and then nothing is decoded. So a worker asks for more where one more of them would just fit.
+    Ray Train starts as many workers as fit, and of the rest of a node Ray Data is given the whole
+    CPUs: of less than one, nothing, and then nothing is decoded. So a worker asks for more where
+    one more of them would just fit.
 
     Raises:
         InputError: a worker leaves no whole CPU of such a node.

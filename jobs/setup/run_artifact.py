@@ -1,4 +1,5 @@
-"""The artifact of a run: written from the weights of a step, and found where a job is given the run."""
+"""The artifact of a run: written from the weights of a step, and found where a job is given the
+run."""
 
 import copy
 import io
@@ -70,7 +71,8 @@ def write(
 def best_or_last(
     encoder: Encoder, step: int, best: dict[str, Any] | None, config: PretrainConfig
 ) -> tuple[Encoder, int]:
-    """Choose the encoder that ships, and its step: the last, or the healthiest where that is wanted."""
+    """Choose the encoder that ships, and its step: the last, or the healthiest where that is
+    wanted."""
     if best is None or config.artifact.select != "best_health":
         return encoder, step
     healthiest = copy.deepcopy(encoder)
@@ -81,7 +83,8 @@ def best_or_last(
 def write_from_checkpoint(
     run: RunDir, config: PretrainConfig, step: int | None, out: str
 ) -> tuple[str, int]:
-    """Write the weights of a checkpoint as an artifact; the newest committed one where no step is given.
+    """Write the weights of a checkpoint as an artifact; the newest committed one where no step is
+    given.
 
     Returns:
         The digest, and the step.

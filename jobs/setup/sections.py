@@ -170,7 +170,7 @@ class SourceConfig(Frozen):
         }
 
     def limits(self) -> Limits:
-        """Return what a file may cost, and how it is read; measured percentiles are a window by then."""
+        """Return what a file may cost."""
         if self.value_range == "percentiles":
             raise ValueError("source.value_range percentiles was not measured: give [LOW,HIGH]")
         return Limits(
@@ -226,7 +226,7 @@ class ClipConfig(Frozen):
         return dict.fromkeys(clip, "as_frames") if self.as_frames else {}
 
     def sampling(self, manifest: Manifest, seed: int) -> Sampling:
-        """How samples are drawn from the videos of a manifest."""
+        """Return how samples are drawn from the videos of a manifest."""
         return Sampling(
             self.num_frames, self.frame_stride, self.fps, manifest.per_video, self.as_frames, seed
         )
@@ -289,10 +289,10 @@ class ClusterConfig(Frozen):
 
     @property
     def min_workers(self) -> int:
-        """Fewest training processes to start with."""
+        """Return the fewest training processes to start with."""
         return int(str(self.num_workers).partition("..")[0])
 
     @property
     def max_workers(self) -> int:
-        """Most training processes to grow to."""
+        """Return the most training processes to grow to."""
         return int(str(self.num_workers).rpartition("..")[2])

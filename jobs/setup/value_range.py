@@ -1,4 +1,5 @@
-"""How deep images are read: as the artifact or the run says, or as is measured when a job starts."""
+"""How deep images are read: as the artifact or the run says, or as is measured when a job
+starts."""
 
 import json
 import sys

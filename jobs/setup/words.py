@@ -1,4 +1,5 @@
-"""A recipe and `key=value` words, merged into plain values; what a word makes void is dropped from the recipe."""
+"""A recipe and `key=value` words, merged into plain values; what a word makes void is dropped from
+the recipe."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -65,7 +66,8 @@ def read(words: list[str]) -> Given:
         raise InputError(f"one recipe at most, got {' and '.join(recipes)}")
     recipe = _load(recipes[0]) if recipes else OmegaConf.create()
     pairs = [word.split("=", 1) for word in words if "=" in word]
-    raw, alone = recipe.copy(), OmegaConf.create()
+    raw = recipe.copy()
+    alone = OmegaConf.create()
     for key, text in pairs:
         value = _value(key, text)
         for target in (raw, alone):
@@ -112,7 +114,7 @@ def _load(recipe: str) -> DictConfig:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes."""
+    """List the names of the shipped recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
@@ -175,8 +177,10 @@ def drop(values: Values, keys: Iterable[str]) -> Values:
 
 
 def voided(config: type[Frozen], given: Given) -> dict[str, list[str]]:
-    """Find what the recipe says and the words leave without effect: key of a word to keys of the recipe."""
-    ours, recipes = leaves(given.words), leaves(given.recipe)
+    """Find what the recipe says and the words leave without effect: key of a word to keys of the
+    recipe."""
+    ours = leaves(given.words)
+    recipes = leaves(given.recipe)
     found: dict[str, list[str]] = {}
     for key, value in ours.items():
         if key in recipes and recipes[key] == value:
@@ -238,7 +242,8 @@ def _is_default(config: Frozen, key: str) -> bool:
 
 
 def _void(config: type[Frozen], key: str, values: Values) -> Iterator[str]:
-    """Ask the record itself, then the one inside it that holds the key, what a key leaves without effect."""
+    """Ask the record itself, then the one inside it that holds the key, what a key leaves without
+    effect."""
     yield from config.voided_by(key, values)
     name, _, rest = key.partition(".")
     field = config.model_fields.get(name)

@@ -22,10 +22,12 @@ SCHEMA = pa.schema(
 
 
 class SampleAudit:
-    """Writes `samples/<attempt>-<rank>-<step>.parquet`: the samples of this rank's steps up to that one.
+    """Writes `samples/<attempt>-<rank>-<step>.parquet`: the samples of this rank's steps up to that
+    one.
 
-    A step that was done again after a restart is there once more, with a higher attempt: of the weights' own history it
-    counts the highest. Bad samples are left out, as the quarantine has them.
+    A step that was done again after a restart is there once more, with a higher attempt: of the
+    weights' own history it counts the highest. Bad samples are left out, as the quarantine has
+    them.
 
     Args:
         run: The run directory.
@@ -35,7 +37,10 @@ class SampleAudit:
     """
 
     def __init__(self, run: RunDir, attempt: int, rank: int, *, enabled: bool) -> None:
-        self._run, self._attempt, self._rank, self._enabled = run, attempt, rank, enabled
+        self._run = run
+        self._attempt = attempt
+        self._rank = rank
+        self._enabled = enabled
         self._batches: list[tuple[int, np.ndarray, np.ndarray]] = []  # step, epochs, sample ids
 
     def saw(self, step: int, columns: dict[str, Tensor]) -> None:
@@ -50,10 +55,12 @@ class SampleAudit:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what has been noted since the last part; before a checkpoint, which must not know more."""
+        """Write what has been noted since the last part; before a checkpoint, which must not know
+        more."""
         if not self._batches:
             return
-        last, sizes = self._batches[-1][0], [len(epoch) for _, epoch, _ in self._batches]
+        last = self._batches[-1][0]
+        sizes = [len(epoch) for _, epoch, _ in self._batches]
         columns = [
             np.concatenate([epoch for _, epoch, _ in self._batches]),
             np.repeat([step for step, _, _ in self._batches], sizes),

@@ -25,7 +25,8 @@ _REMEDIES = {
 
 
 def stage_means(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Average the stages' milliseconds an image over a log, without its first line, in which the pipeline fills."""
+    """Average the stages' milliseconds an image over a log, without its first line, in which the
+    pipeline fills."""
     timed = [line for line in lines if "train_ms" in line]
     timed = timed[1:] or timed
     return (

@@ -23,12 +23,12 @@ PREFIX = "step-"
 
 
 def name_of(step: int) -> str:
-    """Directory name of the checkpoint after an optimiser step."""
+    """Return the directory name of the checkpoint after an optimiser step."""
     return f"{PREFIX}{step:09d}"
 
 
 def step_of(name: str) -> int:
-    """Optimiser step of a checkpoint's directory name."""
+    """Return the optimiser step of a checkpoint's directory name."""
     return int(name.removeprefix(PREFIX))
 
 
@@ -43,15 +43,15 @@ def write(folder: str, state: dict[str, Any], ledger: Ledger) -> None:
 def committed(folder: str) -> str | None:
     """Name of the checkpoint that Ray Train would restore; None where there is none.
 
-    Train writes its snapshot at each commit and reads it at start, so what it does not name is an orphan: a checkpoint
-    that was uploaded and never committed.
+    Train writes its snapshot at each commit and reads it at start, so what it does not name is an
+    orphan: a checkpoint that was uploaded and never committed.
     """
     snapshot = ray_internals.read_snapshot(folder)
     return snapshot.latest if snapshot else None
 
 
 def ledger(folder: str) -> Ledger:
-    """What the weights of the committed checkpoint have seen; nothing where there is none."""
+    """Read what the committed checkpoint's weights have seen; nothing where there is none."""
     name = committed(folder)
     return ledger_of(uris.join(folder, name)) if name else Ledger(0, ())
 
@@ -70,8 +70,9 @@ def whole_steps(folder: str) -> list[int]:
 def mend(folder: str) -> None:
     """Make Ray Train restore the newest whole checkpoint where the one it would restore is torn.
 
-    A machine that dies while it writes can leave a snapshot cut in two, or one that names a checkpoint whose files did
-    not all arrive. Train would refuse to start. Nothing is deleted: the snapshot is pointed at another checkpoint.
+    A machine that dies while it writes can leave a snapshot cut in two, or one that names a
+    checkpoint whose files did not all arrive. Train would refuse to start. Nothing is deleted: the
+    snapshot is pointed at another checkpoint.
     """
     if not ray_internals.has_snapshot(folder):
         return

@@ -25,8 +25,9 @@ class Verdict:
 class Control:
     """Rank 0's clock and the driver's wish to stop, agreed on by all ranks.
 
-    A checkpoint is due every so many seconds, and at once where a node of the workers is about to be
-    taken away. The verdict of a step travels beside the next one on a gloo group, so that no GPU is waited for.
+    A checkpoint is due every so many seconds, and at once where a node of the workers is about to
+    be taken away. The verdict of a step travels beside the next one on a gloo group, so that no GPU
+    is waited for.
     """
 
     def __init__(self, config: PretrainConfig, monitor: Any) -> None:

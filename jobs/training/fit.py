@@ -214,7 +214,8 @@ class StepProgress:
             self._waiting = None
 
     def show(self, line: dict[str, Any]) -> None:
-        """Show one log line, a warning, that workers have started, or take note of what they wait for."""
+        """Show one log line, a warning, that workers have started, or take note of what they wait
+        for."""
         if "warning" in line:
             self._print(f"warning: {line['warning']}")
         elif "waiting" in line:

@@ -1,8 +1,9 @@
 """Looks at an encoder while it trains, without labels, and says what a collapse means for the run.
 
-What tells a collapse is the spread of the projections, which the objective compares: embeddings of an untrained network
-point one way as well. Measured on CIFAR-10 with SimSiam, as a share of an even spread at steps 25, 50 and 75: 0.94,
-0.67, 0.48 as published, and 0.45, 0.10, 0.09 without its stop-gradient.
+What tells a collapse is the spread of the projections, which the objective compares: embeddings of
+an untrained network point one way as well. Measured on CIFAR-10 with SimSiam, as a share of an even
+spread at steps 25, 50 and 75: 0.94, 0.67, 0.48 as published, and 0.45, 0.10, 0.09 without its
+stop-gradient.
 """
 
 import math
@@ -62,7 +63,8 @@ class Health:
         self._images: tuple[Tensor, Tensor] | None = None  # read at the first look
 
     def look(self, method: Method, step: int, *, saving: bool, autocast: bool) -> Look | None:
-        """Look where it is due: every so many steps, at the end, and before saving weights that a run may go back to.
+        """Look where it is due: every so many steps, at the end, and before saving weights that a
+        run may go back to.
 
         Args:
             method: As trained so far; all ranks must call.
@@ -73,7 +75,8 @@ class Health:
         Returns:
             The same on every rank; None where nothing was looked at.
         """
-        settings, final = self._config.health, step == self._job.num_steps
+        settings = self._config.health
+        final = step == self._job.num_steps
         if (
             step % settings.every_steps
             and not final
@@ -86,7 +89,8 @@ class Health:
         return Look(step, {"health_step": step, **figures}, collapse)
 
     def goes_back(self, look: Look | None, log: RunLog) -> bool:
-        """Do what `health.on_collapse` says; True where the workers end, to start again at the last checkpoint.
+        """Act as `health.on_collapse` says; True where the workers end, to start at the last
+        checkpoint.
 
         The log is then closed.
 
@@ -95,10 +99,8 @@ class Health:
         """
         if look is None or look.collapse is None:
             return False
-        wanted, line = (
-            self._config.health.on_collapse,
-            f"the encoder collapsed by step {look.step}: {look.collapse}",
-        )
+        wanted = self._config.health.on_collapse
+        line = f"the encoder collapsed by step {look.step}: {look.collapse}"
         if wanted == "warn":
             if collectives.rank() == 0:
                 self._job.monitor.log.remote({"warning": line})
@@ -147,7 +149,8 @@ class Health:
 
 def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     """Say why figures of a look are those of a collapsed encoder; None where they are not."""
-    spread, rank = figures.get("health_spread"), figures.get("health_rankme")
+    spread = figures.get("health_spread")
+    rank = figures.get("health_rankme")
     if spread is not None and spread < settings.min_spread:
         return f"its projections spread {spread:.2f} of evenly, less than health.min_spread={settings.min_spread:g}"
     if rank is not None and rank < settings.min_rankme:
@@ -159,7 +162,8 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
     """Read the images of all looks of a run, in this process.
 
     Returns:
-        The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S) float32, normalised.
+        The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S)
+        float32, normalised.
     """
     config = job.config
     plan = Plan.open(job.manifest, job.ledger, config.seed)
@@ -189,7 +193,7 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
 
 
 def _one_view(views: Views) -> tuple[str, Views]:
-    """The first group of full size, and a recipe of its first view alone."""
+    """Return the first group of full size, and a recipe of its first view alone."""
     name = next(name for name in views.groups if views.group_size(name) == views.size)
     return name, views.model_copy(
         update={"groups": {name: views.groups[name].model_copy(update={"count": 1})}}

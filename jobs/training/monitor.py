@@ -19,7 +19,8 @@ class TooManyFailures(RunError):
 
 
 class Monitor:
-    """An actor that carries log lines from rank 0 to the driver, and the driver's wishes the other way.
+    """An actor that carries log lines from rank 0 to the driver, and the driver's wishes the other
+    way.
 
     Ray starts it again where its process is lost. What it then has forgotten is told to it again,
     or was a line of the log on its way to the terminal.
@@ -37,7 +38,8 @@ class Monitor:
 
     def take(self) -> list[dict[str, Any]]:
         """Hand over the lines since the last call."""
-        lines, self._lines = self._lines, []
+        lines = self._lines
+        self._lines = []
         return lines
 
     def stop(self) -> None:
@@ -73,7 +75,8 @@ def start_monitor() -> Any:
 
 
 def answer(reference: Any, otherwise: Answer) -> Answer:
-    """Wait for a monitor's answer; give another one where it cannot be reached just now."""
+    """Return status, S3 error code and message of the answer behind an error; None where none
+    came."""
     try:
         found: Answer = ray.get(reference)
     except RayActorError:
@@ -82,7 +85,8 @@ def answer(reference: Any, otherwise: Answer) -> Answer:
 
 
 class FailureRule(UserCallback):
-    """Decides in Train's controller which failure of a worker ends the run; Train itself always goes on.
+    """Decides in Train's controller which failure of a worker ends the run; Train itself always
+    goes on.
 
     One that a user or a machine must mend ends it at once, wherever it came up: in the loop, its
     data, or an upload in the background. Any other ends it once there were too many in a row
@@ -95,7 +99,9 @@ class FailureRule(UserCallback):
     """
 
     def __init__(self, monitor: Any, run: RunDir, max_failures: int) -> None:
-        self._monitor, self._run, self._max = monitor, run, max_failures
+        self._monitor = monitor
+        self._run = run
+        self._max = max_failures
         self._failures = 0
         self._step = run.committed_step()
 

@@ -1,4 +1,5 @@
-"""What Ray Train asks for its data: one ordered stream for each worker group, from the committed step to the last."""
+"""What Ray Train asks for its data: one ordered stream for each worker group, from the committed
+step to the last."""
 
 from typing import Any
 
@@ -17,9 +18,11 @@ from pipelines.stream.plan import Plan
 
 
 class PlannedData(DataConfig):
-    """Builds the stream of each worker group: what the committed weights have not seen, for its number of workers.
+    """Builds the stream of each worker group: what the committed weights have not seen, for its
+    number of workers.
 
-    Ray Train calls it once a worker group is up, when the committed checkpoint can no longer change.
+    Ray Train calls it once a worker group is up, when the committed checkpoint can no longer
+    change.
     """
 
     def __init__(
@@ -33,8 +36,12 @@ class PlannedData(DataConfig):
         view_actors: ActorPool | None,
     ) -> None:
         super().__init__()
-        self._config, self._plan, self._run, self._num_steps = config, plan, run, num_steps
-        self._placement, self._view_actors = placement, view_actors
+        self._config = config
+        self._plan = plan
+        self._run = run
+        self._num_steps = num_steps
+        self._placement = placement
+        self._view_actors = view_actors
 
     def configure(
         self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
@@ -77,8 +84,10 @@ def resolve(placement: Placement, session: Session) -> Placement:
     if placement != "auto":
         return placement
     if not session.use_gpu:
-        return "decode"  # those tasks are spread over every CPU, a worker's CPUs are few and busy with the encoder
-    # A GPU that nobody uses costs training nothing; one that is shared would, and so must be asked for.
+        # those tasks are spread over every CPU, a worker's CPUs are few and busy with the encoder
+        return "decode"
+    # A GPU that nobody uses costs training nothing; one that is shared would, and so must be asked
+    # for.
     spare = (
         session.view_actors is not None
         and session.view_actors.gpus > 0

@@ -34,7 +34,8 @@ class CheckpointConfig(Frozen):
 
 
 class HealthConfig(Frozen):
-    """How an encoder is watched without labels, and what happens when it stops telling images apart."""
+    """How an encoder is watched without labels, and what happens when it stops telling images
+    apart."""
 
     every_steps: int = Field(
         100, ge=1, description="optimiser steps between looks at images of the corpus"
@@ -173,7 +174,8 @@ class PretrainConfig(JobConfig):
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
-        """Return the other length of the run, or what the recipe's method has and this one has not."""
+        """Return the other length of the run, or what the recipe's method has and this one has
+        not."""
         if key != "method.name":
             return other_of(("num_steps", "num_epochs"), key, values)
         method = METHODS[values["method"]["name"]]
@@ -189,7 +191,8 @@ class PretrainConfig(JobConfig):
 
     def idle(self) -> dict[str, str]:
         """Return what the place where colours change has no use for."""
-        placement, unused = self.views.placement, list[str]()
+        placement = self.views.placement
+        unused = list[str]()
         if placement in ("worker", "decode"):
             unused += ["cluster.view_actors", "cluster.gpus_per_view_actor"]
         if placement == "decode":
@@ -208,14 +211,14 @@ class PretrainConfig(JobConfig):
                 )
 
     def steps(self, plan: Plan) -> int:
-        """Optimiser steps of the whole run over the epochs of a plan."""
+        """Return the optimiser steps of the whole run over the epochs of a plan."""
         if self.num_steps is not None:
             return self.num_steps
         assert self.num_epochs is not None
         return max(1, plan.positions(self.num_epochs) // self.global_batch_size)
 
     def experiment(self) -> dict[str, Any]:
-        """What makes two runs the same experiment: dotted keys to values, without cluster, placement, or bounds."""
+        """Return what makes two runs the same experiment, as dotted keys to values."""
         whole = self.model_dump(mode="json")
         for how in ("placement", "compile"):
             whole["views"].pop(how)
@@ -240,7 +243,7 @@ class PretrainConfig(JobConfig):
         return dict(_flatten({name: whole[name] for name in names}))
 
     def fingerprint(self) -> str:
-        """Short hash of the experiment."""
+        """Return a short hash of the experiment."""
         return hashlib.sha256(json.dumps(self.experiment(), sort_keys=True).encode()).hexdigest()[
             :16
         ]
@@ -341,6 +344,7 @@ def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_pretrain(values: dict[str, Any]) -> PretrainConfig:
-    """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a run directory."""
+    """Rebuild the configuration that `model_dump(mode="json")` gave, in another process or from a
+    run directory."""
     kind, complete = complete_pretrain(values)
     return kind.model_validate(complete)

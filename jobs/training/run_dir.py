@@ -1,7 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/ samples/ manifest/
-tensorboard/ report/
+config.yaml env.json metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/
+samples/ manifest/ tensorboard/ report/
 """
 
 import json
@@ -57,7 +57,7 @@ class RunDir:
     uri: str
 
     def path(self, *names: str) -> str:
-        """URI of something in the directory."""
+        """Return the URI of something in the directory."""
         return uris.join(self.uri, *names)
 
     def check(self, config: PretrainConfig) -> bool:
@@ -92,7 +92,7 @@ class RunDir:
             uris.remove(self.path(MANIFEST))
 
     def read_config(self) -> PretrainConfig | None:
-        """Configuration of the run, None where there is none."""
+        """Read the configuration of the run, None where there is none."""
         if not uris.exists(self.path("config.yaml")):
             return None
         try:
@@ -108,7 +108,7 @@ class RunDir:
         uris.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
 
     def committed_step(self) -> int:
-        """Optimiser step of the newest committed checkpoint, 0 where there is none."""
+        """Return the optimiser step of the newest committed checkpoint, 0 where there is none."""
         name = checkpoints.committed(self.path(checkpoints.FOLDER))
         return checkpoints.step_of(name) if name else 0
 
@@ -117,18 +117,20 @@ class RunDir:
         return uris.exists(self.path("artifact", "artifact.json"))
 
     def has_artifact_of(self, step: int) -> bool:
-        """Tell whether the artifact is that of the weights after a step, not of a shorter run before."""
+        """Tell whether the artifact is that of the weights after a step, not of a shorter run
+        before."""
         if not self.has_artifact():
             return False
         description = json.loads(uris.read_bytes(self.path("artifact", "artifact.json")))
         return bool(description["provenance"].get("trained_steps", step) == step)
 
     def ledger(self) -> Ledger:
-        """What the newest committed checkpoint's weights have seen; nothing where there is none."""
+        """Read what the newest committed checkpoint's weights have seen; nothing where there is
+        none."""
         return checkpoints.ledger(self.path(checkpoints.FOLDER))
 
     def rollback(self) -> dict[str, Any] | None:
-        """The collapse for which the run went back to an earlier checkpoint: `step`, `reason`; None if it did not."""
+        """Read for which collapse the run went back: `step`, `reason`; None if it did not."""
         if not uris.exists(self.path("rollback.json")):
             return None
         values: dict[str, Any] = json.loads(uris.read_bytes(self.path("rollback.json")))
@@ -141,7 +143,8 @@ class RunDir:
         )
 
     def join_metrics(self) -> list[dict[str, Any]]:
-        """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later attempt counts."""
+        """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later
+        attempt counts."""
         lines: dict[int, dict[str, Any]] = {}
         for name in sorted(uris.list_names(self.path("metrics")), key=_part_key):
             text = uris.read_bytes(self.path("metrics", name)).decode()
@@ -152,7 +155,8 @@ class RunDir:
         return joined
 
     def claim_attempt(self) -> int:
-        """Take the number of the coming attempt, one more than any before, by writing the first part of its log."""
+        """Take the number of the coming attempt, one more than any before, by writing the first
+        part of its log."""
         attempt = (
             max((_part_key(name)[0] for name in uris.list_names(self.path("metrics"))), default=-1)
             + 1
@@ -198,7 +202,7 @@ def _json_lines(lines: Iterable[dict[str, Any]]) -> bytes:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for provenance; no names, paths or credentials."""
+    """Describe versions and machine, for provenance; no names, paths or credentials."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

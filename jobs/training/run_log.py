@@ -1,4 +1,5 @@
-"""Measures a training worker while it runs: lines for people, parts in the run directory, TensorBoard."""
+"""Measures a training worker while it runs: lines for people, parts in the run directory,
+TensorBoard."""
 
 import resource
 import tempfile
@@ -66,7 +67,8 @@ class RunLog:
     def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter  # here, as only rank 0 needs it
 
-        self._part, self._lines = 1, list[dict[str, Any]]()
+        self._part = 1
+        self._lines = list[dict[str, Any]]()
         self._flushed = time.monotonic()
         self._writing: Future[None] | None = None
         self._background = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -74,7 +76,8 @@ class RunLog:
         self._board = SummaryWriter(self._folder.name) if self._config.log.tensorboard else None
 
     def timed(self, batches: Iterator[Item]) -> Iterator[Item]:
-        """Pass batches on, counting the time waited for them; the first one's is start-up, not waiting."""
+        """Yield batches and count the time waited for them; waiting for the first one is start-
+        up."""
         first = True
         if self._first:
             self._monitor.log.remote({"waiting": "reading the first batch"})
@@ -84,15 +87,19 @@ class RunLog:
                 batch = next(batches)
             except StopIteration:
                 return
-            self._taken_at, self._waited_s = time.time(), time.monotonic() - before
+            self._taken_at = time.time()
+            self._waited_s = time.monotonic() - before
             if first:
-                self._started, self._waited_s, first = time.monotonic(), 0.0, False
+                self._started = time.monotonic()
+                self._waited_s = 0.0
+                first = False
             self._wait_s += self._waited_s
             yield batch
 
     def saw(self, columns: dict[str, Tensor], position: int, outputs: dict[str, Tensor]) -> None:
         """Take note of one micro-batch, due to begin at a plan position; nothing is waited for."""
-        found, reason = columns[schema.POSITION], columns[schema.REASON]
+        found = columns[schema.POSITION]
+        reason = columns[schema.REASON]
         due = torch.arange(position, position + len(found), device=found.device)
         kinds = torch.arange(1, 1 + len(REASONS), device=found.device)
         bad = (reason[:, None] == kinds).sum(0)  # bincount would wait for the device
@@ -108,7 +115,8 @@ class RunLog:
         self._outputs = outputs
 
     def check(self) -> None:
-        """Make sure, before weights are called committed, that they are numbers and saw the samples that are theirs.
+        """Make sure, before weights are called committed, that they are numbers and saw the samples
+        that are theirs.
 
         Raises:
             PretrainingError: they are not, or did not.
@@ -124,7 +132,8 @@ class RunLog:
     def step(
         self, step: int, lr: float, grad_norm: Tensor, look: dict[str, float], *, final: bool
     ) -> None:
-        """Take note of a step and of a look after it; every so many steps all ranks agree on a line, rank 0 sends it.
+        """Take note of a step and of a look after it; every so many steps all ranks agree on a
+        line, rank 0 sends it.
 
         Raises:
             PretrainingError: the run must not go on; the same on every rank.
@@ -135,14 +144,13 @@ class RunLog:
             return
         shared = self._reduce(grad_norm)
         now = time.monotonic()
-        elapsed, steps = now - self._started, step - self._logged_step
+        elapsed = now - self._started
+        steps = step - self._logged_step
         sums = {name: shared.pop(name) for name in (*SUMS, "wait_s")}
         found = {reason: int(count) for reason in REASONS if (count := sums[reason])}
         self.bad.add(steps * self._config.global_batch_size, found)
-        misplaced, infinite = (
-            int(sums["misplaced"]),
-            int(sums["infinite"]) // collectives.world_size(),
-        )
+        misplaced = int(sums["misplaced"])
+        infinite = int(sums["infinite"]) // collectives.world_size()
         times = stage_times(
             sums, steps * self._config.global_batch_size, elapsed * collectives.world_size()
         )
@@ -158,7 +166,10 @@ class RunLog:
             "bad_samples": self.bad.total,
             **{f"bad_{reason}": count for reason, count in self.bad.reasons.items()},
         }
-        self._started, self._logged_step, self._wait_s, self._look = now, step, 0.0, {}
+        self._started = now
+        self._logged_step = step
+        self._wait_s = 0.0
+        self._look = {}
         if self._first:
             self._write(line)
         self.last_line = line
@@ -176,9 +187,8 @@ class RunLog:
             "embedding_norm": embedding.norm(dim=1).mean(),
             "grad_norm": grad_norm,
         }
-        self._sums[SUMS.index(schema.RETRIES)] += (
-            RETRIES.total - self._retries
-        )  # of this process: what it writes
+        # of this process: what it writes
+        self._sums[SUMS.index(schema.RETRIES)] += RETRIES.total - self._retries
         self._retries = RETRIES.total
         means = torch.stack([value.detach().double() for value in scalars.values()])
         wait_s = torch.full_like(means[:1], self._wait_s)
@@ -211,7 +221,8 @@ class RunLog:
             self._flush()
 
     def flush(self) -> None:
-        """Write what is new and wait for it: before weights are committed, so that their steps are in the log."""
+        """Write what is new and wait for it: before weights are committed, so that their steps are
+        in the log."""
         if not self._first:
             return
         self._flush()
@@ -219,14 +230,17 @@ class RunLog:
             self._writing.result()
 
     def _flush(self) -> None:
-        """Send what is new as one more part, in the background; what failed before is raised here."""
+        """Send what is new as one more part, in the background; what failed before is raised
+        here."""
         if self._writing:
             self._writing.result()
         if self._lines:
             self._writing = self._background.submit(
                 self._run.write_metrics, self._attempt, self._part, self._lines
             )
-        self._part, self._lines, self._flushed = self._part + 1, [], time.monotonic()
+        self._part = self._part + 1
+        self._lines = []
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Write what is left."""
@@ -250,14 +264,16 @@ def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dic
     """Divide the seconds between two lines among the stages.
 
     Args:
-        sums: Over all ranks and rows: seconds of the data tasks' stages, seconds waited, of which transport, retries.
+        sums: Over all ranks and rows: seconds of the data tasks' stages, seconds waited, of which
+            transport, retries.
         num_images: Images consumed.
         worker_s: Seconds that passed, times the number of workers.
 
     Returns:
-        `fetch_ms`, `decode_ms`, `crop_ms` of one data task an image and `wait_ms`, `transport_ms`, `train_ms` of one
-        training worker an image (`pipelines.stream.stage_times` says what is what); `wait_fraction`, the share of the
-        workers' time in the first two of these; `storage_retries`.
+        `fetch_ms`, `decode_ms`, `crop_ms` of one data task an image and `wait_ms`, `transport_ms`,
+        `train_ms` of one training worker an image (`pipelines.stream.stage_times` says what is
+        what); `wait_fraction`, the share of the workers' time in the first two of these;
+        `storage_retries`.
     """
     waited_s = min(sums["wait_s"], worker_s)
     transport_s = min(sums["transport_s"], waited_s)
@@ -276,7 +292,7 @@ def stage_times(sums: dict[str, float], num_images: int, worker_s: float) -> dic
 
 
 def _memory_gib() -> float:
-    """Peak memory: of the GPU where there is one, else of this process."""
+    """Measure peak memory: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -20,7 +20,8 @@ from pipelines.stream.ledger import Ledger
 
 
 class TrainState:
-    """Everything a checkpoint holds: the method, the optimisers, the step and the ledger of what they have seen."""
+    """Everything a checkpoint holds: the method, the optimisers, the step and the ledger of what
+    they have seen."""
 
     def __init__(
         self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0
@@ -35,8 +36,9 @@ class TrainState:
         self.model: torch.nn.Module = self.method
         if collectives.world_size() > 1:
             devices = [device] if device.type == "cuda" else None
-            # Looking for unused parameters keeps the gradients in the buckets of the first step. DDP would regroup them
-            # after it, and a sum over three or more workers rounds by its place in a bucket.
+            # Looking for unused parameters keeps the gradients in the buckets of the first step.
+            # DDP would regroup them after it, and a sum over three or more workers rounds by its
+            # place in a bucket.
             self.model = DistributedDataParallel(
                 self.method,
                 device_ids=devices,
@@ -69,12 +71,13 @@ class TrainState:
             )
         self.method.load_state_dict(saved["method"])
         self.optimizers.load_state_dict(saved)
-        self.step, self.best = saved["step"], saved["best"]
+        self.step = saved["step"]
+        self.best = saved["best"]
         self.samples_seen = saved.get("samples_seen", 0)
         self.bad_samples = saved.get("bad_samples", {})
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as tensors and plain values."""
+        """Return the state as tensors and plain values."""
         return {
             "step": self.step,
             "method": self.method.state_dict(),
@@ -97,7 +100,7 @@ class TrainState:
             self.best = {"step": self.step, "rankme": rankme, "encoder": encoder}
 
     def ledger(self) -> Ledger:
-        """Every position of the plan up to the last step's."""
+        """Return every position of the plan up to the last step's."""
         return self._plan.at(self.step * self.config.global_batch_size)
 
     def set_lr(self, num_steps: int) -> float:

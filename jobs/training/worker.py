@@ -74,7 +74,8 @@ def _train(job: TrainingJob, attempt: int) -> None:
         log.check()
         log.flush()
         audit.flush()
-        state.samples_seen, state.bad_samples = log.bad.seen, dict(log.bad.reasons)
+        state.samples_seen = log.bad.seen
+        state.bad_samples = dict(log.bad.reasons)
         save_checkpoint(state, wait=wait)
 
     begun_at = state.step
@@ -124,7 +125,8 @@ def _micro_batches(accumulate: int) -> Iterator[bool]:
 
 
 def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[str, Tensor], int]]:
-    """This rank's micro-batches on its device, each with the plan position at which it is due to begin."""
+    """Yield this rank's micro-batches on its device, each with the plan position at which it
+    begins."""
     world = collectives.world_size()
     micro = config.global_batch_size // (world * config.accumulate)
     shard = ray.train.get_dataset_shard("train")
@@ -142,10 +144,12 @@ def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[s
 def _method_batch(
     columns: dict[str, Tensor], views: ViewGenerator, *, photometric_done: bool
 ) -> Batch:
-    epoch, sample_id = columns[schema.EPOCH], columns[schema.SAMPLE_ID]
+    epoch = columns[schema.EPOCH]
+    sample_id = columns[schema.SAMPLE_ID]
     crops = {name: columns[name] for name in views.views.groups}
     images = views(crops, epoch, sample_id, photometric_done=photometric_done)
-    row, valid = columns[schema.ROW], columns[schema.VALID]
+    row = columns[schema.ROW]
+    valid = columns[schema.VALID]
     return {"views": images, "sample_id": sample_id, "row": row, "epoch": epoch, "valid": valid}
 
 

@@ -9,10 +9,11 @@ MAX_ROWS = 1 << 24  # a keyed uniform number has 24 bits, so that many rows can 
 
 
 class Bank(nn.Module):
-    """One vector a manifest row, empty until written; grows with the manifest. Part of the state dict.
+    """One vector a manifest row, empty until written; grows with the manifest. Part of the state
+    dict.
 
-    It takes num_rows * (4 * dim + 1) bytes on every worker, and is equal on all of them as long as they write equal
-    rows.
+    It takes num_rows * (4 * dim + 1) bytes on every worker, and is equal on all of them as long as
+    they write equal rows.
 
     Args:
         dim: Features of a row, D.
@@ -38,7 +39,8 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def put(self, row: Tensor, values: Tensor, valid: Tensor) -> None:
-        """Write rows, leaving out the invalid ones; of one that is there twice, the last. Nothing waits for the device.
+        """Write rows, leaving out the invalid ones; of one that is there twice, the last. Nothing
+        waits for the device.
 
         Args:
             row: (N,) int64, which rows.
@@ -56,7 +58,8 @@ class Bank(nn.Module):
         self.filled[row] = self.filled[row] | keep
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take as many rows as were saved: the manifest may have grown since, or not be known yet."""
+        """Take as many rows as were saved: the manifest may have grown since, or not be known
+        yet."""
         saved = state_dict.get(f"{prefix}rows")
         if saved is not None and len(saved) != len(self.rows):
             self.rows = self.rows.new_zeros(len(saved), self.rows.shape[1])

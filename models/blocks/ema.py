@@ -1,4 +1,5 @@
-"""Teachers: copies of a network that follow it as a running average of its weights, without a gradient."""
+"""Teachers: copies of a network that follow it as a running average of its weights, without a
+gradient."""
 
 import copy
 import math
@@ -18,9 +19,11 @@ def frozen_copy(network: Network) -> Network:
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move a teacher's weights towards its student's: momentum * teacher + (1 - momentum) * student.
+    """Move a teacher's weights towards its student's: momentum * teacher + (1 - momentum) *
+    student.
 
-    Buffers are left alone: a teacher's batch norm has statistics of what it saw itself, as in BYOL and MoCo.
+    Buffers are left alone: a teacher's batch norm has statistics of what it saw itself, as in BYOL
+    and MoCo.
 
     Args:
         teacher: A `frozen_copy` of `student`, or of modules in the same order.
@@ -31,5 +34,6 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
 
 
 def cosine_momentum(step: int, num_steps: int, start: float) -> float:
-    """Momentum after step `step` of `num_steps`, rising from `start` to 1 along half a cosine (arXiv:2006.07733)."""
+    """Return the momentum after a step: from `start` to 1 along half a cosine
+    (arXiv:2006.07733)."""
     return 1 - (1 - start) * (1 + math.cos(math.pi * step / num_steps)) / 2

@@ -9,14 +9,16 @@ from torch import Tensor, nn
 def mlp(
     dims: Sequence[int], *, norm: bool = True, last_norm: bool = False, last_bias: bool = True
 ) -> nn.Sequential:
-    """Build a multi-layer perceptron with ReLU between its layers, as projection or prediction head.
+    """Build a multi-layer perceptron with ReLU between its layers, as projection or prediction
+    head.
 
     A layer followed by batch norm has no bias: the norm would subtract it.
 
     Args:
         dims: Features at the input, of each hidden layer and at the output; at least two.
         norm: Batch norm after each hidden layer.
-        last_norm: Batch norm after the last layer, without learned scale and shift: what follows normalises anyway.
+        last_norm: Batch norm after the last layer, without learned scale and shift: what follows
+            normalises anyway.
         last_bias: A bias in the last layer, where no norm follows it.
 
     Returns:
@@ -40,8 +42,9 @@ def mlp(
 
 
 def train_where(x: Tensor, condition: Tensor) -> Tensor:
-    """Returns `x` as it is, through which gradient flows where the scalar `condition` is true and is zero otherwise.
+    """Return `x` as it is; its gradient is zero where the scalar `condition` is false.
 
-    Unlike a detached weight, one that waits its turn this way still takes part in data-parallel training.
+    Unlike a detached weight, one that waits its turn this way still takes part in data-parallel
+    training.
     """
     return x.detach() + (x - x.detach()) * condition

@@ -21,7 +21,8 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         raise ValueError(
             f"images of {height} x {width} px do not divide into patches of {patch_size} px"
         )
-    rows, columns = height // patch_size, width // patch_size
+    rows = height // patch_size
+    columns = width // patch_size
     patches = images.reshape(num_images, channels, rows, patch_size, columns, patch_size)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(num_images, rows * columns, -1)
 

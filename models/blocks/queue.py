@@ -8,7 +8,8 @@ from torch.nn import functional
 class Queue(nn.Module):
     """The last `size` rows pushed; a new row overwrites the oldest. Part of the state dict.
 
-    It takes size * dim * 4 bytes on every worker, and is equal on all of them as long as they push equal rows.
+    It takes size * dim * 4 bytes on every worker, and is equal on all of them as long as they push
+    equal rows.
 
     Args:
         size: Rows held, K.
@@ -28,7 +29,7 @@ class Queue(nn.Module):
 
     @property
     def filled(self) -> Tensor:
-        """(K,) bool, true where a row has been pushed."""
+        """Tell which rows have been pushed, (K,) bool."""
         return torch.arange(len(self.rows), device=self.rows.device) < self.num_pushed
 
     @torch.no_grad()

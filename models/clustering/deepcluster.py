@@ -1,18 +1,20 @@
 """DeepCluster (Caron 2018, arXiv:1807.05520).
 
-Cluster the features of the corpus by k-means, learn to predict each image's cluster, cluster again: the features of a
-random network are good enough to begin with, and each round gives the next better ones. It collapses in two ways, both
-seen to here: a cluster that runs empty never comes back (it gets half of another), and most images in few clusters
-make a constant answer good (the loss weighs every cluster alike, as if samples were drawn uniformly over clusters,
-while the plan keeps reading each once). It cheats by colour, for which the paper feeds edges: `greyscale.p=1` and
-`sobel.p=1` in the views do. That is not the default, as whoever uses the encoder must then filter alike.
+Cluster the features of the corpus by k-means, learn to predict each image's cluster, cluster again:
+the features of a random network are good enough to begin with, and each round gives the next better
+ones. It collapses in two ways, both seen to here: a cluster that runs empty never comes back (it
+gets half of another), and most images in few clusters make a constant answer good (the loss weighs
+every cluster alike, as if samples were drawn uniformly over clusters, while the plan keeps reading
+each once). It cheats by colour, for which the paper feeds edges: `greyscale.p=1` and `sobel.p=1` in
+the views do. That is not the default, as whoever uses the encoder must then filter alike.
 
-The paper passes over the corpus once more before each epoch for the features; here they are kept as training computes
-them. Labels are those of one clustering until a step's global batch holds a sample of a later epoch: after that step
-all features kept are clustered anew, and the classifier starts again. So it is a function of the stream of steps, and a
-resumed run clusters after the same step. In the first epoch it happens as soon as `first_rows` samples are kept, before
-which there is nothing to learn; a sample that no clustering has seen yet (in the first epoch, or new in the manifest)
-is given the centroid nearest to its present features.
+The paper passes over the corpus once more before each epoch for the features; here they are kept as
+training computes them. Labels are those of one clustering until a step's global batch holds a
+sample of a later epoch: after that step all features kept are clustered anew, and the classifier
+starts again. So it is a function of the stream of steps, and a resumed run clusters after the same
+step. In the first epoch it happens as soon as `first_rows` samples are kept, before which there is
+nothing to learn; a sample that no clustering has seen yet (in the first epoch, or new in the
+manifest) is given the centroid nearest to its present features.
 """
 
 from typing import ClassVar, Literal
@@ -58,7 +60,8 @@ class DeepClusterConfig(MethodConfig):
     )
 
     def check_rows(self, num_rows: int) -> None:
-        """Refuse a corpus whose features cannot be kept, or that has fewer samples than clusters."""
+        """Refuse a corpus whose features cannot be kept, or that has fewer samples than
+        clusters."""
         check_room(num_rows, self.max_rows)
         if num_rows < self.num_clusters:
             raise ValueError(
@@ -94,7 +97,8 @@ class DeepCluster(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.settings = config
-        dim, num_clusters = self.encoder.embed_dim, config.num_clusters
+        dim = self.encoder.embed_dim
+        num_clusters = config.num_clusters
         pca_dim = min(config.pca_dim, dim)
         self.classifier = nn.Linear(dim, num_clusters)
         self.features = Bank(dim)  # of each row, as of the last step that saw it
@@ -122,13 +126,16 @@ class DeepCluster(Method):
         """Predict each image's cluster.
 
         Returns:
-            loss: Cross entropy, nats, mean over the global batch's valid samples, each weighted by the inverse size of
-                its cluster (1 on average over the corpus); log K at chance. Zero before the first clustering.
+            loss: Cross entropy, nats, mean over the global batch's valid samples, each weighted by
+                the inverse size of its cluster (1 on average over the corpus); log K at chance.
+                Zero before the first clustering.
             cluster_top1: Fraction of this worker's samples that are given their cluster.
-            stability: Normalised mutual information of the last two clusterings, 0 to 1; the paper's figure 2b.
+            stability: Normalised mutual information of the last two clusterings, 0 to 1; the
+                paper's figure 2b.
             embedding: The encoder's output (B, D), detached; rows of invalid samples included.
         """
-        row, valid = batch["row"], batch["valid"]
+        row = batch["row"]
+        valid = batch["valid"]
         embedding = self.encoder(batch["views"][_GROUP][0])  # (B, D)
         with torch.autocast(embedding.device.type, enabled=False):
             features = embedding.float()
@@ -150,11 +157,10 @@ class DeepCluster(Method):
 
     @torch.no_grad()
     def _label(self, features: Tensor, row: Tensor) -> Tensor:
-        """Each sample's cluster (B,) int64: the last clustering's, or the nearest where it had no part in that."""
+        """Return each sample's cluster (B,) int64: the last clustering's, or else the nearest."""
         points = self._whiten(features)
-        distance = (
-            self.centroids.square().sum(1) - 2 * points @ self.centroids.T
-        )  # (B, K), but for |points|^2
+        # (B, K), but for |points|^2
+        distance = self.centroids.square().sum(1) - 2 * points @ self.centroids.T
         nearest = distance.masked_fill(self.cluster_weight == 0, torch.inf).argmin(1)
         return torch.where(self.labels.filled[row], self.labels.rows[row, 0].long(), nearest)
 
@@ -177,16 +183,19 @@ class DeepCluster(Method):
             self._cluster()
             if bool(
                 ended
-            ):  # of what the next pass does not see, nothing is left: it may be gone from the corpus
+                # of what the next pass does not see, nothing is left: it may be gone from the corpus
+            ):
                 self.features.filled.zero_()
                 self.features.put(row, features, valid & (epoch == newest))
         self.epoch.copy_(newest)
 
     def _cluster(self) -> None:
-        """Cluster all features kept, label their samples, and start the classifier again; alike on all workers.
+        """Cluster all features kept, label their samples, and start the classifier again; alike on
+        all workers.
 
-        The first worker clusters, on its CPUs, while the others wait in a collective, for which Ray Train gives them
-        half an hour. The optimiser's averages of the old classifier fade over the next steps, as nobody resets them.
+        The first worker clusters, on its CPUs, while the others wait in a collective, for which Ray
+        Train gives them half an hour. The optimiser's averages of the old classifier fade over the
+        next steps, as nobody resets them.
         """
         row = self.features.filled.nonzero().squeeze(1)  # (N,)
         if len(row) < 2:
@@ -225,5 +234,5 @@ class DeepCluster(Method):
         return torch.from_numpy(label).to(features.device)
 
     def _key(self) -> int:
-        """Of the draws of a clustering."""
+        """Return the key of a clustering's draws."""
         return (self.seed * 1_000_003 + int(self.clusterings)) % 2**31

@@ -1,4 +1,5 @@
-"""Whitened features and their clusters (DeepCluster, arXiv:1807.05520, section 3.3; k-means by faiss)."""
+"""Whitened features and their clusters (DeepCluster, arXiv:1807.05520, section 3.3; k-means by
+faiss)."""
 
 import numpy as np
 import torch
@@ -25,11 +26,11 @@ def pca_whitening(features: Tensor, num_directions: int) -> tuple[Tensor, Tensor
     covariance = sum(chunk.T @ chunk for chunk in centred) / len(features)
     assert isinstance(mean, Tensor) and isinstance(covariance, Tensor)
     variance, directions = torch.linalg.eigh(covariance)  # ascending
-    variance, directions = variance.flip(0)[:num_directions], directions.flip(1)[:, :num_directions]
+    variance = variance.flip(0)[:num_directions]
+    directions = directions.flip(1)[:, :num_directions]
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-    directions = (
-        directions * largest.sign()
-    )  # a direction's sign is arbitrary, and would differ from machine to machine
+    # a direction's sign is arbitrary, and would differ from machine to machine
+    directions = directions * largest.sign()
     scale = variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt()
     scale = scale.where(variance > _LEAST_VARIANCE * variance[0], 0.0)
     return mean.float(), (directions * scale).float()
@@ -47,13 +48,14 @@ def k_means(
         seed: Of the points begun with and of the repairs.
 
     Returns:
-        Centroids (K, P) float32 and each point's cluster (N,) int64. The same for the same input on the same machine
-        with as many threads as torch has.
+        Centroids (K, P) float32 and each point's cluster (N,) int64. The same for the same input on
+        the same machine with as many threads as torch has.
     """
     import faiss  # here, as only this needs it
 
     faiss.omp_set_num_threads(torch.get_num_threads())
-    # All points and not a sample of them, as the authors; and no warning where there are few a cluster.
+    # All points and not a sample of them, as the authors; and no warning where there are few a
+    # cluster.
     options = {"max_points_per_centroid": len(points), "min_points_per_centroid": 1}
     found = faiss.Kmeans(points.shape[1], num_clusters, niter=iterations, seed=seed, **options)
     found.train(points)
@@ -67,8 +69,9 @@ def fill_empty_clusters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each empty cluster half of a random other one, drawn in proportion to its size.
 
-    The authors put the empty cluster's centroid beside the other's and assign that one's points anew, which is cutting
-    it by a plane; here the plane is the median, so that neither half is empty.
+    The authors put the empty cluster's centroid beside the other's and assign that one's points
+    anew, which is cutting it by a plane; here the plane is the median, so that neither half is
+    empty.
 
     Args:
         points: (N, P) float32.
@@ -95,14 +98,16 @@ def fill_empty_clusters(
 
 
 def mutual_information(first: Tensor, second: Tensor) -> Tensor:
-    """Compare two clusterings of the same points: mutual information over the geometric mean of the entropies.
+    """Compare two clusterings of the same points: mutual information over the geometric mean of the
+    entropies.
 
     Args:
         first: (N,) int64, each point's cluster, N >= 1.
         second: (N,) int64.
 
     Returns:
-        A float32 scalar from 0, independent, to 1, the same clusters by whatever names; 1 where both have one cluster.
+        A float32 scalar from 0, independent, to 1, the same clusters by whatever names; 1 where
+        both have one cluster.
     """
 
     def entropy(code: Tensor) -> Tensor:

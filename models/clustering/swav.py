@@ -1,9 +1,10 @@
 """SwAV (Caron 2020, arXiv:2006.09882).
 
-Views of an image need not have equal features, only the same cluster: each view must predict the soft assignment to
-prototypes that another view gets. Assigning the batch to all prototypes in equal shares (Sinkhorn-Knopp, over all
-workers) forbids the collapse to one cluster. Many small crops beside two large ones make it strong for little compute.
-With a batch small beside the prototypes an equal share means nothing; a queue of earlier features mends that.
+Views of an image need not have equal features, only the same cluster: each view must predict the
+soft assignment to prototypes that another view gets. Assigning the batch to all prototypes in equal
+shares (Sinkhorn-Knopp, over all workers) forbids the collapse to one cluster. Many small crops
+beside two large ones make it strong for little compute. With a batch small beside the prototypes an
+equal share means nothing; a queue of earlier features mends that.
 """
 
 from typing import ClassVar, Literal
@@ -24,7 +25,8 @@ from models.encoders.factory import EncoderConfig
 from models.losses import cross_view_entropy
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP, _LOCAL = "global_crops", "local_crops"
+_GROUP = "global_crops"
+_LOCAL = "local_crops"
 _NUM_GLOBAL = 2
 
 
@@ -73,7 +75,8 @@ class SwAVConfig(MethodConfig):
 
 
 class SwAV(Method):
-    """Encoder, projection head, prototypes, and the prediction of one view's balanced assignment from another's."""
+    """Encoder, projection head, prototypes, and the prediction of one view's balanced assignment
+    from another's."""
 
     Config: ClassVar[type[MethodConfig]] = SwAVConfig
     small: ClassVar[MethodConfig] = SwAVConfig(
@@ -123,11 +126,15 @@ class SwAV(Method):
         """Predict the assignment of each large crop from every other crop.
 
         Returns:
-            loss: Cross entropy, nats, mean over pairs of views and the global batch's valid samples.
-            prototype_entropy: Of this worker's mean assignment, nats; log K where all prototypes are in use.
-            embedding: The encoder's output for the first large crop (B, D), detached; rows of invalid samples included.
+            loss: Cross entropy, nats, mean over pairs of views and the global batch's valid
+                samples.
+            prototype_entropy: Of this worker's mean assignment, nats; log K where all prototypes
+                are in use.
+            embedding: The encoder's output for the first large crop (B, D), detached; rows of
+                invalid samples included.
         """
-        config, valid = self.settings, batch["valid"]
+        config = self.settings
+        valid = batch["valid"]
         embeddings = encode_by_size(
             self.encoder, [batch["views"][name] for name in self.groups]
         )  # (V, B, embed_dim)
@@ -153,8 +160,11 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _assign(self, z: Tensor, valid: Tensor) -> Tensor:
-        """Balanced assignments (2, B, K) of the large crops' features (2, B, D), each crop's on its own."""
-        config, num_samples, weight = self.settings, z.shape[1], valid.float()
+        """Balance the assignments (2, B, K) of the large crops' features (2, B, D), each crop's
+        alone."""
+        config = self.settings
+        num_samples = z.shape[1]
+        weight = valid.float()
         if self.queue is not None:
             in_use = self.queue.filled & (self.progress >= config.queue_start_fraction)
             weight = torch.cat([weight, in_use / world_size()])  # every worker holds the same queue
@@ -178,7 +188,8 @@ class SwAV(Method):
 
 
 def sinkhorn(scores: Tensor, weight: Tensor, *, epsilon: float, iterations: int) -> Tensor:
-    """Assign samples to clusters so that every cluster gets an equal share of all workers' samples (SwAV, eq. 3 to 5).
+    """Assign samples to clusters so that every cluster gets an equal share of all workers' samples
+    (SwAV, eq. 3 to 5).
 
     Args:
         scores: Similarities of this worker's N samples to K clusters, (N, K) float32.
@@ -187,9 +198,11 @@ def sinkhorn(scores: Tensor, weight: Tensor, *, epsilon: float, iterations: int)
         iterations: Rounds of balancing clusters, then samples.
 
     Returns:
-        (N, K) float32; each row sums to 1, the clusters' sums are about equal. Rows of weight 0 mean nothing.
+        (N, K) float32; each row sums to 1, the clusters' sums are about equal. Rows of weight 0
+        mean nothing.
     """
-    tiny, lowest = torch.finfo(scores.dtype).tiny, torch.finfo(scores.dtype).min
+    tiny = torch.finfo(scores.dtype).tiny
+    lowest = torch.finfo(scores.dtype).min
     counts = (weight > 0).unsqueeze(1)
     top = gather(scores.masked_fill(~counts, lowest).amax().unsqueeze(0)).amax()
     shares = ((scores - top) / epsilon).clamp(max=0).exp() * weight.unsqueeze(1)

@@ -1,13 +1,15 @@
 """AMDIM, augmented multiscale deep InfoMax (Bachman 2019, arXiv:1906.00910).
 
-What the encoder makes of the whole of one view must tell the local features of the other view of the same image from
-those of all other images, at several scales: global to 7 x 7, global to 5 x 5, and 5 x 5 to 5 x 5, in both directions.
-At 32 px a place of the 7 x 7 grid sees 8 x 8 px, one of the 5 x 5 grid 16 x 16 px, and the global feature all 32;
-at 64, 128 and 256 px in proportion. See `LocalGlobalEncoder`, which pads nothing: with receptive fields that grow
-beyond control the local features see each other's pixels, and with padding their place in the image.
+What the encoder makes of the whole of one view must tell the local features of the other view of
+the same image from those of all other images, at several scales: global to 7 x 7, global to 5 x 5,
+and 5 x 5 to 5 x 5, in both directions. At 32 px a place of the 7 x 7 grid sees 8 x 8 px, one of the
+5 x 5 grid 16 x 16 px, and the global feature all 32; at 64, 128 and 256 px in proportion. See
+`LocalGlobalEncoder`, which pads nothing: with receptive fields that grow beyond control the local
+features see each other's pixels, and with padding their place in the image.
 
-Scores are products without normalisation and would grow without end: they are clipped softly, c tanh(s / c), and their
-square costs. What ships is the encoder, whose embedding is the global feature; the heads are thrown away.
+Scores are products without normalisation and would grow without end: they are clipped softly, c
+tanh(s / c), and their square costs. What ships is the encoder, whose embedding is the global
+feature; the heads are thrown away.
 """
 
 import math
@@ -43,7 +45,8 @@ class AMDIMConfig(MethodConfig):
 
 
 class ScoreHead(nn.Module):
-    """One hidden layer beside a linear shortcut, place by place: from maps (B, D, h, w) to (B, h * w, T) float32."""
+    """One hidden layer beside a linear shortcut, place by place: from maps (B, D, h, w) to (B, h *
+    w, T) float32."""
 
     def __init__(self, dim: int, score_dim: int) -> None:
         super().__init__()
@@ -61,7 +64,8 @@ class ScoreHead(nn.Module):
 
 
 class AMDIM(Method):
-    """An encoder of local and global features, a head for each scale, and NCE between the scales of two views.
+    """An encoder of local and global features, a head for each scale, and NCE between the scales of
+    two views.
 
     Raises:
         ValueError: the encoder has no grids of known receptive fields.
@@ -87,8 +91,10 @@ class AMDIM(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.encoder.require("scales", by="method.name=amdim")
-        self.clip, self.cost = config.clip, config.cost
-        local, whole = self.encoder.local_dim, self.encoder.embed_dim
+        self.clip = config.clip
+        self.cost = config.cost
+        local = self.encoder.local_dim
+        whole = self.encoder.embed_dim
         self.heads = nn.ModuleList(
             ScoreHead(dim, config.score_dim) for dim in (local, local, whole)
         )
@@ -97,12 +103,15 @@ class AMDIM(Method):
         """Find the other view's local features from this view's global and local ones.
 
         Returns:
-            loss: NCE, nats, sum of the three tasks and mean of the two directions, and the cost of the scores; mean
-                over the global batch's valid samples.
+            loss: NCE, nats, sum of the three tasks and mean of the two directions, and the cost of
+                the scores; mean over the global batch's valid samples.
             score_cost: The part of it that is the cost, of this worker's samples.
-            embedding: Global feature of the first view (B, D), detached; rows of invalid samples included.
+            embedding: Global feature of the first view (B, D), detached; rows of invalid samples
+                included.
         """
-        images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
+        # (2, B, 3, S, S), (B,)
+        images = batch["views"][_GROUP]
+        valid = batch["valid"]
         maps = self.encoder.scales(images.flatten(0, 1))
         with torch.autocast(
             images.device.type, enabled=False
@@ -111,7 +120,8 @@ class AMDIM(Method):
                 head(features.float()).unflatten(0, (2, -1))
                 for head, features in zip(self.heads, maps, strict=True)
             )  # (2, B, places, T)
-            nce, cost = torch.zeros_like(of_1[0, :, 0, 0]), torch.zeros_like(of_1[0, :, 0, 0])
+            nce = torch.zeros_like(of_1[0, :, 0, 0])
+            cost = torch.zeros_like(of_1[0, :, 0, 0])
             for view in (0, 1):
                 place = random_place(of_5[view], batch, self.seed, view)  # (B, T)
                 for source, target in (
@@ -120,7 +130,8 @@ class AMDIM(Method):
                     (place, of_5),
                 ):
                     parts = local_nce(source, target[1 - view], valid, clip=self.clip)
-                    nce, cost = nce + parts[0] / 2, cost + self.cost * parts[1] / 2
+                    nce = nce + parts[0] / 2
+                    cost = cost + self.cost * parts[1] / 2
             loss = global_mean(nce + cost, valid)
         return {
             "loss": loss,
@@ -130,7 +141,7 @@ class AMDIM(Method):
 
 
 def random_place(places: Tensor, batch: Batch, seed: int, view: int) -> Tensor:
-    """One place (B, T) of each sample's (B, L, T), drawn by (seed, epoch, sample, view)."""
+    """Draw one place (B, T) of each sample's (B, L, T), keyed by (seed, epoch, sample, view)."""
     u = uniform(
         1, seed=seed, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place"
     )
@@ -141,9 +152,11 @@ def random_place(places: Tensor, batch: Batch, seed: int, view: int) -> Tensor:
 def local_nce(
     source: Tensor, targets: Tensor, valid: Tensor, *, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """Find each place of a sample's target among all places of all other samples of the global batch.
+    """Find each place of a sample's target among all places of all other samples of the global
+    batch.
 
-    The other places of the same sample are no negatives. At chance, over N samples of L places, log(1 + (N - 1) L).
+    The other places of the same sample are no negatives. At chance, over N samples of L places,
+    log(1 + (N - 1) L).
 
     Args:
         source: (B, T) float32.
@@ -152,9 +165,12 @@ def local_nce(
         clip: c of c tanh(score / c); scores are products over the root of T.
 
     Returns:
-        NCE in nats, mean over the places, (B,), and the mean square of a sample's scores before clipping, (B,).
+        NCE in nats, mean over the places, (B,), and the mean square of a sample's scores before
+        clipping, (B,).
     """
-    everyone, everyone_valid = gather(targets), gather(valid)  # (G, L, T), (G,)
+    # (G, L, T), (G,)
+    everyone = gather(targets)
+    everyone_valid = gather(valid)
     scores = torch.einsum("bt,glt->bgl", source, everyone) / math.sqrt(source.shape[1])
     num_scored = (everyone_valid.sum() * targets.shape[1]).clamp(min=1)
     cost = scores.square().where(everyone_valid[:, None], 0.0).sum((1, 2)) / num_scored

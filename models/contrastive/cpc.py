@@ -1,17 +1,20 @@
 """Contrastive predictive coding (van den Oord 2018, arXiv:1807.03748).
 
-An image is cut into a 7 x 7 grid of half-overlapping patches, each is encoded by itself, and a network that reads the
-grid row by row must tell the features of patches further down from those of other places and other images. What is
-shared by distant parts of an image, and hence predictable, is kept; local detail is not. The score is log-bilinear,
-f_k = exp(z^T W_k c), so log N - loss bounds the mutual information of context and target from below.
+An image is cut into a 7 x 7 grid of half-overlapping patches, each is encoded by itself, and a
+network that reads the grid row by row must tell the features of patches further down from those of
+other places and other images. What is shared by distant parts of an image, and hence predictable,
+is kept; local detail is not. The score is log-bilinear, f_k = exp(z^T W_k c), so log N - loss
+bounds the mutual information of context and target from below.
 
-It cheats wherever a patch can know of another: by batch norm, whose statistics all patches share (an encoder that has
-any is refused), and by pixels that context and target share. The row next to the context overlaps it by half and is
-therefore not predicted, and each patch is a crop of 60 of its 64 px at random. The network that reads the grid has no
-norm, as one over the grid would see the rows that are to be predicted.
+It cheats wherever a patch can know of another: by batch norm, whose statistics all patches share
+(an encoder that has any is refused), and by pixels that context and target share. The row next to
+the context overlaps it by half and is therefore not predicted, and each patch is a crop of 60 of
+its 64 px at random. The network that reads the grid has no norm, as one over the grid would see the
+rows that are to be predicted.
 
-What ships is the patch encoder with its grid: an image is embedded by the mean over its patches, as the paper pools
-them for its linear probe; see `PatchGridEncoder`. The context network is thrown away.
+What ships is the patch encoder with its grid: an image is embedded by the mean over its patches, as
+the paper pools them for its linear probe; see `PatchGridEncoder`. The context network is thrown
+away.
 """
 
 from typing import ClassVar, Literal
@@ -32,9 +35,8 @@ from models.health import info_nce_bound
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
-_EXCLUDED = (
-    -1e30
-)  # finite, as a row of -inf alone (no valid sample anywhere) would have a NaN gradient
+# finite, as a row of -inf alone (no valid sample anywhere) would have a NaN gradient
+_EXCLUDED = -1e30
 
 
 class CPCConfig(MethodConfig):
@@ -61,7 +63,8 @@ class CPCConfig(MethodConfig):
 
 
 class CPC(Method):
-    """A patch encoder, a network that reads its grid downwards, and InfoNCE of patches further down.
+    """A patch encoder, a network that reads its grid downwards, and InfoNCE of patches further
+    down.
 
     Raises:
         ValueError: the encoder does not cut images into patches, or has batch norm.
@@ -102,8 +105,9 @@ class CPC(Method):
         """Predict the rows below from each row's context.
 
         Returns:
-            loss: InfoNCE, nats; mean over the predictions of an image and over the global batch's valid samples.
-                Candidates are all patches of all valid images: N of them give log N at chance.
+            loss: InfoNCE, nats; mean over the predictions of an image and over the global batch's
+                valid samples. Candidates are all patches of all valid images: N of them give log N
+                at chance.
             info_nce_bound: log N - loss, nats.
             embedding: Of the patches' features (B, D), detached; rows of invalid samples included.
         """
@@ -122,12 +126,14 @@ class CPC(Method):
 
 
 class RowContext(nn.Module):
-    """Reads a grid row by row: what comes out at row i has seen rows 0 to i, in all columns near and far.
+    """Reads a grid row by row: what comes out at row i has seen rows 0 to i, in all columns near
+    and far.
 
     Args:
         dim: Features D of the grid.
         hidden_dim: Features inside a layer.
-        num_layers: Residual layers; each sees one column further to both sides and one row further up.
+        num_layers: Residual layers; each sees one column further to both sides and one row further
+            up.
         norm: Layer norm over the features of each place before each layer, which mixes no places.
     """
 
@@ -154,7 +160,7 @@ class RowContext(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """From features (B, R, C, D) to contexts of the same shape."""
+        """Turn features (B, R, C, D) into contexts of the same shape."""
         x = features.permute(0, 3, 1, 2)  # (B, D, R, C)
         for layer in self.layers:
             x = x + layer(x)
@@ -188,7 +194,7 @@ class RowPrediction(nn.Module):
         self.weights = nn.ModuleList(maps)
 
     def forward(self, context: Tensor, targets: Tensor, candidates: Tensor, bias: Tensor) -> Tensor:
-        """Mean InfoNCE of an image's predictions.
+        """Return the mean InfoNCE of an image's predictions.
 
         Args:
             context: (B, R, C, D).
@@ -199,7 +205,8 @@ class RowPrediction(nn.Module):
         Returns:
             (B,) float32, nats.
         """
-        total, count = context.new_zeros(len(context), dtype=torch.float32), 0
+        total = context.new_zeros(len(context), dtype=torch.float32)
+        count = 0
         for offset, weight in zip(self.offsets, self.weights, strict=True):
             predicted = weight(context[:, :-offset]).float()  # (B, R - k, C, T)
             with torch.autocast(predicted.device.type, enabled=False):
@@ -213,7 +220,7 @@ class RowPrediction(nn.Module):
 
 
 def global_candidates(targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """All workers' patches (N, T) float32 from (B, R, C, T), and (N,): 0, or so low that invalid ones have no part."""
+    """Gather all workers' patches (N, T) float32, and scores (N,) that shut invalid ones out."""
     candidates = gather(targets.float().flatten(1, 2)).flatten(0, 1)
     everyone_valid = gather(valid).repeat_interleave(targets.shape[1] * targets.shape[2])
     return candidates, candidates.new_zeros(len(candidates)).masked_fill(~everyone_valid, _EXCLUDED)

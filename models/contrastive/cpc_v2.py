@@ -1,15 +1,18 @@
 """CPC v2 (Henaff 2019, arXiv:1905.09272).
 
-CPC with what made it scale: a larger encoder with layer norm, larger patches, predictions from four directions (each
-row from above and from below, each column from the left and from the right, by networks of their own), targets in few
-features, and strong changes of each patch by itself: colours dropped, mirrored, rotated, sheared and bent.
+CPC with what made it scale: a larger encoder with layer norm, larger patches, predictions from four
+directions (each row from above and from below, each column from the left and from the right, by
+networks of their own), targets in few features, and strong changes of each patch by itself: colours
+dropped, mirrored, rotated, sheared and bent.
 
-The task is easy to cheat at: patches of one photograph share lens, palette and noise, which says nothing of what is in
-it. Two of three colour channels blanked in most patches take that away; without it the loss falls further and the
-features are worse. As in CPC, nothing may mix patches: an encoder with batch norm is refused, and the layer norm of the
-networks that read the grid is over the features of one place.
+The task is easy to cheat at: patches of one photograph share lens, palette and noise, which says
+nothing of what is in it. Two of three colour channels blanked in most patches take that away;
+without it the loss falls further and the features are worse. As in CPC, nothing may mix patches: an
+encoder with batch norm is refused, and the layer norm of the networks that read the grid is over
+the features of one place.
 
-What ships is the patch encoder with its grid, an image being the mean over its patches; see `PatchGridEncoder`.
+What ships is the patch encoder with its grid, an image being the mean over its patches; see
+`PatchGridEncoder`.
 """
 
 from typing import ClassVar, Literal
@@ -114,8 +117,9 @@ class CPCv2(Method):
         """Predict patches from the rows and columns on each side of them.
 
         Returns:
-            loss: InfoNCE, nats; mean over the directions, the predictions of an image and the global batch's valid
-                samples. Candidates are all patches of all valid images: N of them give log N at chance.
+            loss: InfoNCE, nats; mean over the directions, the predictions of an image and the
+                global batch's valid samples. Candidates are all patches of all valid images: N of
+                them give log N at chance.
             info_nce_bound: log N - loss, nats.
             embedding: Of the patches' features (B, D), detached; rows of invalid samples included.
         """
@@ -129,7 +133,8 @@ class CPCv2(Method):
         for turns, context, prediction in zip(
             self.turns, self.contexts, self.predictions, strict=True
         ):
-            # Turned, so that every direction reads downwards; the candidates are a set and need no turning.
+            # Turned, so that every direction reads downwards; the candidates are a set and need no
+            # turning.
             turned, sought = (x.rot90(turns, dims=(1, 2)) for x in (features, targets))
             per_direction.append(prediction(context(turned), sought, candidates, bias))
         loss = global_mean(torch.stack(per_direction).mean(0), batch["valid"])

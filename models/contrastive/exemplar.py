@@ -1,15 +1,18 @@
 """Exemplar networks (Dosovitskiy 2014, arXiv:1406.6909).
 
-Each of a few thousand images is a class of its own, and its distorted views (moved, zoomed, turned, recoloured) are the
-class's members: a plain softmax over the classes makes the encoder blind to the distortions. It cannot collapse, but it
-cheats where a distortion leaves something of the image untouched, a hue for instance, and it fails where exemplars look
-alike: two images of one thing are pushed apart as any others.
+Each of a few thousand images is a class of its own, and its distorted views (moved, zoomed, turned,
+recoloured) are the class's members: a plain softmax over the classes makes the encoder blind to the
+distortions. It cannot collapse, but it cheats where a distortion leaves something of the image
+untouched, a hue for instance, and it fails where exemplars look alike: two images of one thing are
+pushed apart as any others.
 
-A weight vector a class bounds the classes: the paper found 8 000 best and more to do harm. So the exemplars are drawn
-once, by a keyed hash of their manifest rows, and every other sample has weight 0 in the loss. The plan still reads each
-of them once an epoch (batch norm and the health metrics see them), which is a waste where the corpus is far larger than
-`method.num_exemplars`: index a part of it, or take `instance_discrimination`, the same idea without the weights. Rows
-that a later manifest version adds become exemplars only while there are classes left; a row that is gone keeps its own.
+A weight vector a class bounds the classes: the paper found 8 000 best and more to do harm. So the
+exemplars are drawn once, by a keyed hash of their manifest rows, and every other sample has weight
+0 in the loss. The plan still reads each of them once an epoch (batch norm and the health metrics
+see them), which is a waste where the corpus is far larger than `method.num_exemplars`: index a part
+of it, or take `instance_discrimination`, the same idea without the weights. Rows that a later
+manifest version adds become exemplars only while there are classes left; a row that is gone keeps
+its own.
 """
 
 from typing import ClassVar, Literal
@@ -70,7 +73,8 @@ class Exemplar(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.classifier = nn.Linear(self.encoder.embed_dim, config.num_exemplars)
-        # The manifest row of each class, ascending: classes are filled in the order of rows, later rows are larger.
+        # The manifest row of each class, ascending: classes are filled in the order of rows, later
+        # rows are larger.
         self.register_buffer("exemplar", torch.full((config.num_exemplars,), _NO_ROW))
         self.register_buffer(
             "num_rows", torch.zeros((), dtype=torch.int64)
@@ -78,7 +82,8 @@ class Exemplar(Method):
 
     def expect_rows(self, num_rows: int) -> None:
         """Draw exemplars among the rows that are new, for the classes that have none."""
-        known, used = int(self.num_rows), int((self.exemplar < _NO_ROW).sum())
+        known = int(self.num_rows)
+        used = int((self.exemplar < _NO_ROW).sum())
         free = len(self.exemplar) - used
         if num_rows > known and free:
             drawn = self._draw(range(known, num_rows), free)
@@ -86,7 +91,7 @@ class Exemplar(Method):
         self.num_rows.fill_(max(known, num_rows))
 
     def _draw(self, rows: range, count: int) -> Tensor:
-        """The rows of the smallest hashes, at most `count`, ascending."""
+        """Choose the rows of the smallest hashes, at most `count`, ascending."""
         row = torch.empty(0, dtype=torch.int64, device=self.exemplar.device)
         key = torch.empty(0, device=row.device)
         for start in range(
@@ -101,22 +106,27 @@ class Exemplar(Method):
                 view=0,
                 op="exemplars",
             )
-            row, key = torch.cat([row, new]), torch.cat([key, u.squeeze(1)])
+            row = torch.cat([row, new])
+            key = torch.cat([key, u.squeeze(1)])
             first = key.argsort(stable=True)[:count]
-            row, key = row[first], key[first]
+            row = row[first]
+            key = key[first]
         return row.sort().values
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Classify the views of the exemplars.
 
         Returns:
-            loss: Cross entropy, nats, mean over both views of the global batch's valid exemplars; log(num_exemplars)
-                at chance. Zero where the batch holds none.
+            loss: Cross entropy, nats, mean over both views of the global batch's valid exemplars;
+                log(num_exemplars) at chance. Zero where the batch holds none.
             exemplar_top1: Fraction of this worker's exemplars whose first view is given its class.
             exemplar_fraction: Share of exemplars among this worker's valid samples.
-            embedding: The encoder's output for the first view (B, D), detached; rows of other samples included.
+            embedding: The encoder's output for the first view (B, D), detached; rows of other
+                samples included.
         """
-        images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S)
+        # (2, B, 3, S, S)
+        images = batch["views"][_GROUP]
+        valid = batch["valid"]
         embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
         label, is_exemplar = self._classes(batch["row"])
         counts = is_exemplar & valid
@@ -135,6 +145,6 @@ class Exemplar(Method):
         }
 
     def _classes(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Each row's class (B,), any where it has none, and whether it has one (B,)."""
+        """Return each row's class (B,), any where it has none, and whether it has one (B,)."""
         place = torch.searchsorted(self.exemplar, row).clamp(max=len(self.exemplar) - 1)
         return place, self.exemplar[place] == row

@@ -1,14 +1,16 @@
 """Instance discrimination (Wu 2018, arXiv:1805.01978).
 
-Each image is a class of its own, and what stands for the class is not a weight but the image's own embedding when it
-was last seen: a bank holds one unit vector for every sample of the corpus. A view must be told from random other
-entries by logistic regression (noise-contrastive estimation), as a softmax over the whole corpus would cost too much.
-It cannot collapse, but an entry is as old as an epoch: early on the bank is noise, and the proximal term, which holds
-an embedding near its last one, is what keeps the learning smooth.
+Each image is a class of its own, and what stands for the class is not a weight but the image's own
+embedding when it was last seen: a bank holds one unit vector for every sample of the corpus. A view
+must be told from random other entries by logistic regression (noise-contrastive estimation), as a
+softmax over the whole corpus would cost too much. It cannot collapse, but an entry is as old as an
+epoch: early on the bank is noise, and the proximal term, which holds an embedding near its last
+one, is what keeps the learning smooth.
 
-The bank bounds the corpus (`method.max_rows`): beyond some ten million samples it fits no worker, and a method whose
-negatives come from a queue does the same. A sample seen for the first time has no last embedding: its proximal term and
-the momentum of its entry begin with the second visit. Rows that are gone from the manifest stay in the bank as noise.
+The bank bounds the corpus (`method.max_rows`): beyond some ten million samples it fits no worker,
+and a method whose negatives come from a queue does the same. A sample seen for the first time has
+no last embedding: its proximal term and the momentum of its entry begin with the second visit. Rows
+that are gone from the manifest stay in the bank as noise.
 """
 
 import math
@@ -73,7 +75,8 @@ class InstanceDiscriminationConfig(MethodConfig):
 
 
 class InstanceDiscrimination(Method):
-    """Encoder, linear head, bank of all samples, and the telling of each view's entry from noise."""
+    """Encoder, linear head, bank of all samples, and the telling of each view's entry from
+    noise."""
 
     Config: ClassVar[type[MethodConfig]] = InstanceDiscriminationConfig
     small: ClassVar[MethodConfig] = InstanceDiscriminationConfig(num_noise=16, projection_dim=32)
@@ -84,7 +87,8 @@ class InstanceDiscrimination(Method):
 
     @staticmethod
     def default_views(size: int) -> Views:
-        """Make the single view of the authors' code: strong hue, no blur, the same for small images.
+        """Make the single view of the authors' code: strong hue, no blur, the same for small
+        images.
 
         The authors turn images grey before the jitter; here, as in every recipe, after it.
         """
@@ -120,7 +124,8 @@ class InstanceDiscrimination(Method):
             self.bank.grow(torch.cat([self._directions(row) for row in new.split(_CHUNK_ROWS)]))
 
     def _directions(self, row: Tensor) -> Tensor:
-        dim, epoch = self.settings.projection_dim, torch.zeros_like(row)
+        dim = self.settings.projection_dim
+        epoch = torch.zeros_like(row)
         u = rng.uniform(dim, seed=self.seed, epoch=epoch, sample_id=row, view=0, op="bank")
         return functional.normalize(torch.special.ndtri(u.clamp(min=2**-25)), dim=1)
 
@@ -128,13 +133,15 @@ class InstanceDiscrimination(Method):
         """Tell each view's entry of the bank from random others.
 
         Returns:
-            loss: Noise-contrastive estimation's sum of num_noise + 1 decisions, nats, plus the proximal term, mean over
-                the global batch's valid samples.
+            loss: Noise-contrastive estimation's sum of num_noise + 1 decisions, nats, plus the
+                proximal term, mean over the global batch's valid samples.
             nce: The former alone; log(num_noise + 1) + 1 at chance, about.
-            proximal: The squared distance to the last embedding, mean over this worker's samples seen before.
+            proximal: The squared distance to the last embedding, mean over this worker's samples
+                seen before.
             embedding: The encoder's output (B, D), detached; rows of invalid samples included.
         """
-        valid, row = batch["valid"], batch["row"]
+        valid = batch["valid"]
+        row = batch["row"]
         embedding = self.encoder(batch["views"][_GROUP][0])  # (B, D)
         projection = self.projection_head(embedding)
         with torch.autocast(projection.device.type, enabled=False):
@@ -158,24 +165,29 @@ class InstanceDiscrimination(Method):
         }
 
     def _noise(self, batch: Batch) -> Tensor:
-        """Rows drawn for each sample, uniform over the bank, (B, num_noise)."""
-        num_noise, epoch, sample_id = self.settings.num_noise, batch["epoch"], batch["sample_id"]
+        """Draw rows for each sample, uniform over the bank, (B, num_noise)."""
+        num_noise = self.settings.num_noise
+        epoch = batch["epoch"]
+        sample_id = batch["sample_id"]
         u = rng.uniform(
             num_noise, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="noise"
         )
         return (u.double() * len(self.bank.rows)).long()
 
     def _similarities(self, z: Tensor, chosen: Tensor) -> Tensor:
-        """Of each embedding (B, D) with its chosen rows of the bank (B, M); whichever way moves fewer numbers."""
+        """Compare each embedding (B, D) with its rows of the bank (B, M), moving the fewer
+        numbers."""
         if len(self.bank.rows) <= chosen.shape[1] * z.shape[1]:
             return (z @ self.bank.rows.T).gather(1, chosen)
         return torch.einsum("bd,bmd->bm", z, self.bank.rows[chosen])
 
     @torch.no_grad()
     def _estimate(self, scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of the mean of exp(score), and how many steps it counts: this one as well if it is among the first.
+        """Log of the mean of exp(score), and how many steps it counts: this one as well if it is
+        among the first.
 
-        The paper's Z is the corpus' size times this mean; the size may grow, and cancels in the loss.
+        The paper's Z is the corpus' size times this mean; the size may grow, and cancels in the
+        loss.
         """
         mine = (
             scores.logsumexp(1)
@@ -205,13 +217,16 @@ class InstanceDiscrimination(Method):
 def nce_against_noise(scores: Tensor) -> Tensor:
     """Tell data from noise by logistic regression (Wu 2018, eq. 7; Gutmann & Hyvarinen 2010).
 
-    An entry's probability under the model is exp(score) / n, under the noise 1 / n, of n samples; so n cancels.
+    An entry's probability under the model is exp(score) / n, under the noise 1 / n, of n samples;
+    so n cancels.
 
     Args:
-        scores: Log of the model's probabilities times n, (B, 1 + M) float32: the data's first, then M draws of noise.
+        scores: Log of the model's probabilities times n, (B, 1 + M) float32: the data's first, then
+            M draws of noise.
 
     Returns:
-        Sum of the 1 + M decisions, nats, (B,); log(M + 1) + M * log(1 + 1 / M) where all scores are 0.
+        Sum of the 1 + M decisions, nats, (B,); log(M + 1) + M * log(1 + 1 / M) where all scores are
+        0.
     """
     logits = scores - math.log(scores.shape[1] - 1)
     return functional.softplus(-logits[:, 0]) + functional.softplus(logits[:, 1:]).sum(1)

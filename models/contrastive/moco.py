@@ -1,9 +1,10 @@
 """MoCo v1 and v2 (He 2019, arXiv:1911.05722; Chen 2020, arXiv:2003.04297).
 
-A view must be told from a long queue of other images' views, encoded by a slowly moving copy of the encoder: the number
-of negatives no longer depends on the batch, and the copy keeps the queue's old keys consistent with the new. It cheats
-where the batch norm of a view and of its key see the same few samples; here the statistics are those of all workers'
-samples, in both networks. It cannot collapse, but with a copy that moves too fast the keys go stale and the loss rises.
+A view must be told from a long queue of other images' views, encoded by a slowly moving copy of the
+encoder: the number of negatives no longer depends on the batch, and the copy keeps the queue's old
+keys consistent with the new. It cheats where the batch norm of a view and of its key see the same
+few samples; here the statistics are those of all workers' samples, in both networks. It cannot
+collapse, but with a copy that moves too fast the keys go stale and the loss rises.
 
 v2 is v1 with a projection head of two layers (`method.head=mlp`), blur and a temperature of 0.2.
 """
@@ -91,9 +92,12 @@ class MoCo(Method):
 
         Returns:
             loss: InfoNCE against the queue, nats, mean over the global batch's valid samples.
-            info_nce_bound: Nats of mutual information that the loss certifies, at most log(queue_size + 1).
-            contrast_top1: Fraction of this worker's samples that are nearer to their key than to any in the queue.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            info_nce_bound: Nats of mutual information that the loss certifies, at most
+                log(queue_size + 1).
+            contrast_top1: Fraction of this worker's samples that are nearer to their key than to
+                any in the queue.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         for_query, for_key = batch["views"][_GROUP]  # (B, 3, S, S) each
         valid = batch["valid"]

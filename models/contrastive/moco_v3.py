@@ -1,8 +1,9 @@
 """MoCo v3 (Chen 2021, arXiv:2104.02057).
 
-MoCo without its queue: the batch is large enough to hold the negatives. Both views are queries and keys in turn, a
-prediction head makes the two networks unlike, and the slowly moving copy's momentum rises to 1. Vision transformers are
-unstable under it, with dips that show only in accuracy; a patch embedding left at its random values prevents them.
+MoCo without its queue: the batch is large enough to hold the negatives. Both views are queries and
+keys in turn, a prediction head makes the two networks unlike, and the slowly moving copy's momentum
+rises to 1. Vision transformers are unstable under it, with dips that show only in accuracy; a patch
+embedding left at its random values prevents them.
 """
 
 from typing import ClassVar, Literal
@@ -49,7 +50,8 @@ class MoCoV3Config(MethodConfig):
 
 
 class MoCoV3(Method):
-    """Encoder with two heads, a teacher with one, and InfoNCE both ways over the views of all workers."""
+    """Encoder with two heads, a teacher with one, and InfoNCE both ways over the views of all
+    workers."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoV3Config
     small: ClassVar[MethodConfig] = MoCoV3Config(
@@ -65,13 +67,15 @@ class MoCoV3(Method):
         super().__init__(config, encoder_config, views, seed)
         self.temperature = config.temperature
         self.momentum = config.momentum
-        hidden, out = config.hidden_dim, config.projection_dim
+        hidden = config.hidden_dim
+        out = config.projection_dim
         self.projection_head = mlp(
             [self.encoder.embed_dim, *[hidden] * (config.projection_layers - 1), out],
             last_norm=True,
         )
         transformer = self.encoder.supports("tokens")
-        # As the authors: a norm at the end of a transformer's prediction head, none at the end of a ResNet's.
+        # As the authors: a norm at the end of a transformer's prediction head, none at the end of a
+        # ResNet's.
         self.prediction_head = mlp([out, hidden, out], last_norm=transformer, last_bias=False)
         if transformer and config.freeze_patch_embed:
             self.encoder.freeze_patch_embedding()
@@ -84,10 +88,12 @@ class MoCoV3(Method):
         """Contrast each view's prediction with the other view's key.
 
         Returns:
-            loss: Sum of both directions' InfoNCE, nats times 2 * temperature as the authors scale it, mean over the
-                global batch's valid samples.
-            info_nce_bound: Nats of mutual information that the loss certifies, mean of both directions.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            loss: Sum of both directions' InfoNCE, nats times 2 * temperature as the authors scale
+                it, mean over the global batch's valid samples.
+            info_nce_bound: Nats of mutual information that the loss certifies, mean of both
+                directions.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         images = [batch["views"][group][0] for group in UNLIKE_VIEWS]  # (B, 3, S, S) each
         embeddings = [self.encoder(view) for view in images]
@@ -96,7 +102,8 @@ class MoCoV3(Method):
         ]
         with torch.no_grad():
             keys = [self.teacher(view) for view in images]
-        valid, temperature = batch["valid"], self.temperature
+        valid = batch["valid"]
+        temperature = self.temperature
         both = [
             info_nce(queries[i], keys[1 - i], temperature=temperature, valid=valid)
             for i in range(2)

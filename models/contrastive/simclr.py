@@ -1,9 +1,10 @@
 """SimCLR (Chen 2020, arXiv:2002.05709).
 
-Two random views of an image attract each other and repel the views of every other image of the global batch. What makes
-it work is the augmentation: without colour distortion two crops of one image share their histogram, and the encoder
-solves the task by comparing colours. It cannot collapse, as the negatives forbid it, but with few negatives, with batch
-norm over one worker's samples (which leaks who is in the batch) or with a temperature near 1 it learns little.
+Two random views of an image attract each other and repel the views of every other image of the
+global batch. What makes it work is the augmentation: without colour distortion two crops of one
+image share their histogram, and the encoder solves the task by comparing colours. It cannot
+collapse, as the negatives forbid it, but with few negatives, with batch norm over one worker's
+samples (which leaks who is in the batch) or with a temperature near 1 it learns little.
 
 `method.loss` puts an older objective of metric learning in NT-Xent's place, all else equal.
 """
@@ -102,10 +103,12 @@ class SimCLR(Method):
         self, config: SimCLRConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        self.loss, self.objective = config.loss, _objective(config)
+        self.loss = config.loss
+        self.objective = _objective(config)
         dims = (self.encoder.embed_dim, config.hidden_dim, config.projection_dim)
-        # Batch norm after both layers, as in the authors' code; the second without scale and shift. It would fix the
-        # lengths that the N-pair loss is to choose, at a scale where its softmax is all but a maximum.
+        # Batch norm after both layers, as in the authors' code; the second without scale and shift.
+        # It would fix the lengths that the N-pair loss is to choose, at a scale where its softmax
+        # is all but a maximum.
         self.projection_head = mlp(dims, norm=True, last_norm=config.loss != "n_pairs")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -113,14 +116,17 @@ class SimCLR(Method):
 
         Returns:
             loss: Mean over the global batch's valid anchors; nats for `nt_xent`.
-            info_nce_bound: With `nt_xent` and `info_nce`, nats of mutual information that the loss certifies.
-            contrast_top1: Fraction of this worker's anchors whose most similar view, among this worker's only, is their
-                own image's other one; 1 / (2B - 1) at chance.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            info_nce_bound: With `nt_xent` and `info_nce`, nats of mutual information that the loss
+                certifies.
+            contrast_top1: Fraction of this worker's anchors whose most similar view, among this
+                worker's only, is their own image's other one; 1 / (2B - 1) at chance.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         images = batch["views"][_GROUP]  # (2, B, 3, S, S)
         num_samples = images.shape[1]
-        # Both views in one pass: batch norm then sees one distribution, and the kernels one large batch.
+        # Both views in one pass: batch norm then sees one distribution, and the kernels one large
+        # batch.
         embedding = self.encoder(images.flatten(0, 1))  # (2B, D)
         projection = self.projection_head(embedding).unflatten(
             0, (2, num_samples)
@@ -135,7 +141,7 @@ class SimCLR(Method):
         }
 
     def _info_nce_bound(self, loss: Tensor, valid: Tensor) -> Tensor | None:
-        """The mean over workers is the bound; never above it where their numbers of valid samples differ."""
+        """Return the bound whose mean over workers certifies information; never too high."""
         num_samples = world_size() * valid.sum()
         if self.loss == "nt_xent":
             return health.info_nce_bound(loss, 2 * num_samples - 1)
@@ -143,7 +149,7 @@ class SimCLR(Method):
 
 
 def _objective(config: SimCLRConfig) -> Callable[..., Tensor]:
-    """From projections (2, B, D) and `valid` (B,) to the loss."""
+    """Make the loss of projections (2, B, D) and `valid` (B,)."""
     temperature = config.temperature
     losses: dict[str, Callable[..., Tensor]] = {
         "nt_xent": partial(nt_xent, temperature=temperature),

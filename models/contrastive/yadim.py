@@ -1,14 +1,16 @@
 """YADIM, yet another deep InfoMax (Falcon & Cho 2020, arXiv:2009.00104).
 
-CPC and AMDIM taken apart and put together from the simplest of each: the views undergo the changes of both, colour
-jitter, grey, dropped channels, rotation and shear, and the scores are AMDIM's, but between the last feature map of one
-view and the last feature map of the other only. No scale, no context network and no receptive field needs to be laid
-out for it, so it takes any encoder with a feature map, made for convolutional ones: in a transformer each place has
-seen the whole image. Nothing of the loss tells it to keep detail.
+CPC and AMDIM taken apart and put together from the simplest of each: the views undergo the changes
+of both, colour jitter, grey, dropped channels, rotation and shear, and the scores are AMDIM's, but
+between the last feature map of one view and the last feature map of the other only. No scale, no
+context network and no receptive field needs to be laid out for it, so it takes any encoder with a
+feature map, made for convolutional ones: in a transformer each place has seen the whole image.
+Nothing of the loss tells it to keep detail.
 
-A place of one view's map, drawn anew every step, must find every place of the other view's map among those of all other
-images. The maps are S/8 px wide in `resnet18_small`, 4 x 4 at 32 px, and S/32 in a usual ResNet. What ships is the
-encoder, whose embedding is made of that map, its mean by default.
+A place of one view's map, drawn anew every step, must find every place of the other view's map
+among those of all other images. The maps are S/8 px wide in `resnet18_small`, 4 x 4 at 32 px, and
+S/32 in a usual ResNet. What ships is the encoder, whose embedding is made of that map, its mean by
+default.
 """
 
 from typing import ClassVar, Literal
@@ -65,29 +67,34 @@ class YADIM(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.encoder.require("trainable_maps", by="method.name=yadim")
-        self.clip, self.cost = config.clip, config.cost
+        self.clip = config.clip
+        self.cost = config.cost
         self.head = ScoreHead(self.encoder.map_dim, config.score_dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Find the other view's map from a place of this view's.
 
         Returns:
-            loss: NCE, nats, mean of the two directions, and the cost of the scores; mean over the global batch's valid
-                samples.
+            loss: NCE, nats, mean of the two directions, and the cost of the scores; mean over the
+                global batch's valid samples.
             score_cost: The part of it that is the cost, of this worker's samples.
             embedding: Of the first view's map (B, D), detached; rows of invalid samples included.
         """
-        images, valid = batch["views"][_GROUP], batch["valid"]  # (2, B, 3, S, S), (B,)
+        # (2, B, 3, S, S), (B,)
+        images = batch["views"][_GROUP]
+        valid = batch["valid"]
         features = self.encoder.maps(images.flatten(0, 1))  # (2B, D, h, w)
         with torch.autocast(
             images.device.type, enabled=False
         ):  # scores reach into the hundreds before they are cut
             places = self.head(features.float()).unflatten(0, (2, -1))  # (2, B, h * w, T)
-            nce, cost = torch.zeros_like(places[0, :, 0, 0]), torch.zeros_like(places[0, :, 0, 0])
+            nce = torch.zeros_like(places[0, :, 0, 0])
+            cost = torch.zeros_like(places[0, :, 0, 0])
             for view in (0, 1):
                 source = random_place(places[view], batch, self.seed, view)
                 parts = local_nce(source, places[1 - view], valid, clip=self.clip)
-                nce, cost = nce + parts[0] / 2, cost + self.cost * parts[1] / 2
+                nce = nce + parts[0] / 2
+                cost = cost + self.cost * parts[1] / 2
             loss = global_mean(nce + cost, valid)
         return {
             "loss": loss,

@@ -1,7 +1,7 @@
 """From an encoder's name to an encoder with random weights.
 
-timm and torchvision are imported when an encoder of theirs is wanted: they take 4 s of CPU, and every process of a
-cluster that reads a configuration would pay it.
+timm and torchvision are imported when an encoder of theirs is wanted: they take 4 s of CPU, and
+every process of a cluster that reads a configuration would pay it.
 """
 
 import difflib
@@ -50,7 +50,9 @@ class EncoderConfig(Frozen):
     )
     width: int = Field(
         default=_DEFAULT_WIDTH,
-        ge=8,  # at 4, the strided 1x1 convolution of torch 2.14 overruns its memory on CPUs, in channels_last
+        # at 4, the strided 1x1 convolution of torch 2.14 overruns its memory on CPUs, in
+        # channels_last
+        ge=8,
         multiple_of=4,
         description="resnet18_small, amdim: channels of the first stage, D = 8 * width; "
         "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
@@ -61,7 +63,9 @@ class EncoderConfig(Frozen):
     )
     patch_size: int | None = Field(
         default=None,
-        ge=8,  # below, a ResNet strides over 1 px, whose bfloat16 gradient torch 2.14 leaves unset at times, on CPUs
+        # below, a ResNet strides over 1 px, whose bfloat16 gradient torch 2.14 leaves unset at
+        # times, on CPUs
+        ge=8,
         description="cut the image into overlapping patches of this side, px, encode each by itself and average them "
         "(cpc, cpc_v2); null: the whole image",
     )
@@ -82,7 +86,8 @@ class EncoderConfig(Frozen):
         norm = name != "resnet18_small" and values.get("norm", "batch") != "batch"
         if key == "name":
             return (*(("width",) if width else ()), *(("norm",) if norm else ()))
-        stride, side = values.get("patch_stride"), values.get("patch_size")
+        stride = values.get("patch_stride")
+        side = values.get("patch_size")
         too_long = side is None or (isinstance(stride, int) and stride > side)
         return ("patch_stride",) if key == "patch_size" and too_long else ()
 

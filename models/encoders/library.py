@@ -168,12 +168,13 @@ class TorchvisionEncoder(LibraryEncoder):
 
 
 def timm_names() -> list[str]:
-    """Architectures of timm, without pretrained tags."""
+    """List timm's architectures, without pretrained tags."""
     return timm.list_models()
 
 
 def timm_encoder(name: str, image_size: int) -> Encoder:
-    """Build a timm network for images of `image_size` px; vision transformers get the adapter that can drop tokens.
+    """Build a timm network for images of `image_size` px; vision transformers get the adapter that
+    can drop tokens.
 
     Raises:
         ValueError: the image size does not suit the network.
@@ -184,7 +185,8 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
             pretrained=False,
             num_classes=0,
             img_size=image_size,
-            fc_norm=False,  # the last norm belongs to the tokens: a decoder reads them, not only their mean
+            # the last norm belongs to the tokens: a decoder reads them, not only their mean
+            fc_norm=False,
             weight_init="jax",  # Xavier, as MAE and MoCo v3 start from
             dynamic_img_size=True,  # small crops of multi-crop
         )
@@ -208,7 +210,7 @@ def _check_divisible(name: str, image_size: int, patch_size: int) -> None:
 
 
 def torchvision_names() -> list[str]:
-    """Image classifiers of torchvision that return one tensor."""
+    """List torchvision's image classifiers that return one tensor."""
     return sorted(set(list_models(module=torchvision.models)) - _TORCHVISION_EXCLUDED)
 
 

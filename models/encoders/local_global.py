@@ -1,4 +1,5 @@
-"""AMDIM's encoder (Bachman 2019, arXiv:1906.00910): feature grids whose places see a known part of the image."""
+"""AMDIM's encoder (Bachman 2019, arXiv:1906.00910): feature grids whose places see a known part of
+the image."""
 
 from torch import Tensor, nn
 
@@ -9,11 +10,13 @@ _SMALLEST = 16
 
 
 class LocalGlobalEncoder(Encoder):
-    """A residual network without padding, in which only the first convolution of a stage looks beyond its place.
+    """A residual network without padding, in which only the first convolution of a stage looks
+    beyond its place.
 
-    Padding would tell a place where the border is, and wide kernels would let neighbouring places see the same pixels.
-    At 32 px the grids are 30 -> 14 -> 7 -> 5 -> 3 -> 1, and a place of the 7 x 7 grid sees 8 x 8 px every 4 px, one of
-    the 5 x 5 grid 16 x 16 px, the last one everything. Twice the side has one more stage before them.
+    Padding would tell a place where the border is, and wide kernels would let neighbouring places
+    see the same pixels. At 32 px the grids are 30 -> 14 -> 7 -> 5 -> 3 -> 1, and a place of the 7 x
+    7 grid sees 8 x 8 px every 4 px, one of the 5 x 5 grid 16 x 16 px, the last one everything.
+    Twice the side has one more stage before them.
 
     Args:
         image_size: Side of the image, pixels: 16, 32, 64, 128 or 256.

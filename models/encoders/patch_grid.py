@@ -1,4 +1,5 @@
-"""An encoder that sees an image as a grid of overlapping patches (arXiv:1807.03748, section 3.2)."""
+"""An encoder that sees an image as a grid of overlapping patches (arXiv:1807.03748, section
+3.2)."""
 
 from torch import Tensor
 
@@ -8,8 +9,8 @@ from models.encoders.encoder import Encoder, Feature, Pooling
 class PatchGridEncoder(Encoder):
     """Encodes every patch of a grid by itself; the embedding is the mean over the patches.
 
-    So a whole image is embedded by what was trained, on what it was trained on: patches of one size, padded at their
-    own borders. CPC evaluates its features pooled alike.
+    So a whole image is embedded by what was trained, on what it was trained on: patches of one
+    size, padded at their own borders. CPC evaluates its features pooled alike.
 
     Args:
         patch_encoder: From patches (B, 3, p, p) to (B, D).

@@ -1,4 +1,5 @@
-"""ResNet-18 (He 2015, arXiv:1512.03385) for images of 32 to 96 px, as SimCLR alters it (arXiv:2002.05709, B.9)."""
+"""ResNet-18 (He 2015, arXiv:1512.03385) for images of 32 to 96 px, as SimCLR alters it
+(arXiv:2002.05709, B.9)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,13 +18,14 @@ _WIDTH_FACTORS = (1, 2, 4, 8)
 class ResNetSmall(Encoder):
     """ResNet-18 that keeps the resolution of a small image: 3x3 stem of stride 1 and no max-pool.
 
-    The feature map is S/8 px wide at the end (4 x 4 for 32 px); by itself the embedding is its mean.
+    The feature map is S/8 px wide at the end (4 x 4 for 32 px); by itself the embedding is its
+    mean.
 
     Args:
-        width: Channels w of the first stage; the stages have w, 2w, 4w and 8w. 64 is the usual ResNet-18, 16 trains
-            on a CPU.
-        norm: "batch"; "layer", over one image's channels and pixels; or "none", a learned scale and shift of each
-            channel in its place. Only batch norm mixes images.
+        width: Channels w of the first stage; the stages have w, 2w, 4w and 8w. 64 is the usual
+            ResNet-18, 16 trains on a CPU.
+        norm: "batch"; "layer", over one image's channels and pixels; or "none", a learned scale and
+            shift of each channel in its place. Only batch norm mixes images.
     """
 
     def __init__(self, width: int = 64, norm: Literal["batch", "layer", "none"] = "batch") -> None:
@@ -46,8 +48,9 @@ class ResNetSmall(Encoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, BasicBlock) and norm != "batch":
-                # Each branch would otherwise double the variance ("none"), or make all images alike: layer norm keeps
-                # what ReLUs give them in common, batch norm takes it away. All together now multiply it by e at most.
+                # Each branch would otherwise double the variance ("none"), or make all images
+                # alike: layer norm keeps what ReLUs give them in common, batch norm takes it away.
+                # All together now multiply it by e at most.
                 nn.init.constant_(
                     module.bn2.get_parameter("weight"),
                     (_BLOCKS_PER_STAGE * len(_WIDTH_FACTORS)) ** -0.5,
@@ -73,7 +76,8 @@ class ResNetSmall(Encoder):
 
 
 class ChannelScale(nn.Module):
-    """A learned scale and shift of each channel of (B, C, H, W): what is left of a norm that measures nothing."""
+    """A learned scale and shift of each channel of (B, C, H, W): what is left of a norm that
+    measures nothing."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class ChannelScale(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x scaled and shifted."""
+        """Return x scaled and shifted."""
         return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
 
 

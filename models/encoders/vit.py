@@ -1,4 +1,5 @@
-"""Vision transformers as encoders: one adapter around timm's VisionTransformer, whatever its size."""
+"""Vision transformers as encoders: one adapter around timm's VisionTransformer, whatever its
+size."""
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -69,7 +70,8 @@ class VisionTransformerEncoder(Encoder):
 
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
         """Encode images (B, 3, H, W), or only the patches at `keep` (B, K), as tokens."""
-        vit, num_prefix = self.vit, self.vit.num_prefix_tokens
+        vit = self.vit
+        num_prefix = self.vit.num_prefix_tokens
         if keep is None:
             encoded: Tensor = vit.forward_features(images)  # (B, P + N, D)
         else:

@@ -1,4 +1,5 @@
-"""A small vision transformer for small images: ViT-Ti (Touvron 2020, arXiv:2012.12877) on an 8 x 8 grid of patches."""
+"""A small vision transformer for small images: ViT-Ti (Touvron 2020, arXiv:2012.12877) on an 8 x 8
+grid of patches."""
 
 from timm.models.vision_transformer import VisionTransformer
 
@@ -10,13 +11,15 @@ _DEPTH = 12
 
 
 def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder:
-    """Build ViT-Ti with patches an eighth of the image wide, so that 32 px images still make 64 tokens.
+    """Build ViT-Ti with patches an eighth of the image wide, so that 32 px images still make 64
+    tokens.
 
     No class token: the embedding is the mean of the patch tokens.
 
     Args:
         image_size: Side of the image, pixels, a multiple of 8.
-        width: Features of one of the three attention heads; the token width is 3 * width. 64 is ViT-Ti (192 features).
+        width: Features of one of the three attention heads; the token width is 3 * width. 64 is
+            ViT-Ti (192 features).
 
     Raises:
         ValueError: the image does not divide into 8 x 8 patches.

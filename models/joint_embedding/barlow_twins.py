@@ -1,8 +1,9 @@
 """Barlow Twins (Zbontar 2021, arXiv:2103.03230).
 
-The cross-correlation of two views' features, over the batch, should be the identity: a feature agrees with itself
-across views and says nothing that another says. Decorrelation is what keeps it from collapsing, and why it likes wide
-projections; with a batch small beside the projection the correlations are mostly noise.
+The cross-correlation of two views' features, over the batch, should be the identity: a feature
+agrees with itself across views and says nothing that another says. Decorrelation is what keeps it
+from collapsing, and why it likes wide projections; with a batch small beside the projection the
+correlations are mostly noise.
 """
 
 from typing import ClassVar, Literal
@@ -61,7 +62,8 @@ class BarlowTwins(Method):
 
         Returns:
             loss: `barlow_twins_loss` of the global batch, equal on every worker.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         embeddings = [
             self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS
@@ -79,17 +81,20 @@ def barlow_twins_loss(
     """Ask for equal features across views and unlike features within (eq. 1).
 
     Args:
-        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on every worker.
+        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on
+            every worker.
         second: Of the other view, (B, D).
         redundancy_weight: Lambda, >= 0.
         valid: (B,) bool; the other rows count in no mean, deviation or correlation.
 
     Returns:
-        Sum over the diagonal of (1 - C_ii)^2 plus the weighted sum over the rest of C_ij^2, C the correlations over the
-        valid samples of all workers; a float32 scalar, equal on every worker. Zero where fewer than two are valid.
+        Sum over the diagonal of (1 - C_ii)^2 plus the weighted sum over the rest of C_ij^2, C the
+        correlations over the valid samples of all workers; a float32 scalar, equal on every worker.
+        Zero where fewer than two are valid.
     """
     with torch.autocast(first.device.type, enabled=False):
-        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller than D.
+        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller
+        # than D.
         everyone_valid = gather(valid)  # (W*B,)
         standard = [
             _standardise(gather(z.float()), everyone_valid) for z in (first, second)
@@ -103,7 +108,7 @@ def barlow_twins_loss(
 
 
 def _standardise(z: Tensor, valid: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 of each feature over the valid rows; zero elsewhere."""
+    """Give each feature mean 0 and deviation 1 over the valid rows; zero elsewhere."""
     mask = valid.unsqueeze(1)
     num_valid = valid.sum().clamp(min=1)
     centred = (z - z.where(mask, 0.0).sum(0) / num_valid).where(mask, 0.0)

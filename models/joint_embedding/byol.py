@@ -1,9 +1,10 @@
 """BYOL (Grill 2020, arXiv:2006.07733).
 
-One view's prediction must equal what a slowly moving copy of the network makes of the other view; there are no
-negatives. That everything could be mapped to one point is prevented by nothing in the loss but by its dynamics: the
-prediction head and the moving copy. Without the head, or with a copy that follows at once, the features collapse; with
-batch norm over a worker's few samples, or without any, it is fragile.
+One view's prediction must equal what a slowly moving copy of the network makes of the other view;
+there are no negatives. That everything could be mapped to one point is prevented by nothing in the
+loss but by its dynamics: the prediction head and the moving copy. Without the head, or with a copy
+that follows at once, the features collapse; with batch norm over a worker's few samples, or without
+any, it is fragile.
 """
 
 from typing import ClassVar, Literal
@@ -42,7 +43,8 @@ class BYOLConfig(MethodConfig):
 
 
 class BYOL(Method):
-    """Encoder with two heads, a teacher with one, and the distance of prediction and target both ways."""
+    """Encoder with two heads, a teacher with one, and the distance of prediction and target both
+    ways."""
 
     Config: ClassVar[type[MethodConfig]] = BYOLConfig
     small: ClassVar[MethodConfig] = BYOLConfig(hidden_dim=64, projection_dim=32)
@@ -55,8 +57,10 @@ class BYOL(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.momentum = config.momentum
-        hidden, out = config.hidden_dim, config.projection_dim
-        # No bias at their ends, as the authors: the prediction head's norm would subtract the projection's.
+        hidden = config.hidden_dim
+        out = config.projection_dim
+        # No bias at their ends, as the authors: the prediction head's norm would subtract the
+        # projection's.
         self.projection_head = mlp([self.encoder.embed_dim, hidden, out], last_bias=False)
         self.prediction_head = (
             mlp([out, hidden, out], last_bias=False) if config.predictor else nn.Identity()
@@ -70,9 +74,10 @@ class BYOL(Method):
         """Predict the teacher's projection of each view from the other.
 
         Returns:
-            loss: Squared distance of unit vectors, 2 - 2 * cosine, of both directions together, in 0..8; mean over the
-                global batch's valid samples.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            loss: Squared distance of unit vectors, 2 - 2 * cosine, of both directions together, in
+                0..8; mean over the global batch's valid samples.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         images = [batch["views"][group][0] for group in UNLIKE_VIEWS]  # (B, 3, S, S) each
         embeddings = [self.encoder(view) for view in images]

@@ -1,9 +1,10 @@
 """DINO (Caron 2021, arXiv:2104.14294).
 
-A student sees large and small crops and must give the distribution over prototypes that its teacher, a moving average
-of itself, gives for the large ones. Two ways of collapsing are held in balance: centring the teacher's outputs forbids
-one prototype for all, sharpening them forbids the uniform distribution. Either alone collapses; early in training the
-last layer waits, as its first gradients are noise.
+A student sees large and small crops and must give the distribution over prototypes that its
+teacher, a moving average of itself, gives for the large ones. Two ways of collapsing are held in
+balance: centring the teacher's outputs forbids one prototype for all, sharpening them forbids the
+uniform distribution. Either alone collapses; early in training the last layer waits, as its first
+gradients are noise.
 
 The teacher is the better encoder throughout, so it is the one that ships.
 """
@@ -82,7 +83,8 @@ class DINOConfig(MethodConfig):
 
 
 class DINOHead(nn.Module):
-    """Three layers with GELU, and prototypes of unit length (the authors' weight norm with its scale fixed at 1).
+    """Three layers with GELU, and prototypes of unit length (the authors' weight norm with its
+    scale fixed at 1).
 
     Args:
         embed_dim: Features of the encoder.
@@ -106,7 +108,8 @@ class DINOHead(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(config.num_prototypes, config.bottleneck_dim))
 
     def forward(self, embedding: Tensor, prototypes_train: Tensor) -> Tensor:
-        """Compare embeddings (..., D) with the prototypes, which learn where the scalar is true; (..., K) float32."""
+        """Compare embeddings (..., D) with the prototypes, which learn where the scalar is true;
+        (..., K) float32."""
         bottleneck = functional.normalize(self.layers(embedding).float(), dim=-1)
         prototypes = functional.normalize(train_where(self.prototypes, prototypes_train), dim=1)
         with torch.autocast(
@@ -116,7 +119,8 @@ class DINOHead(nn.Module):
 
 
 class DINO(Method):
-    """A student and a teacher, each an encoder and a head, and the cross entropy of their outputs between views."""
+    """A student and a teacher, each an encoder and a head, and the cross entropy of their outputs
+    between views."""
 
     Config: ClassVar[type[MethodConfig]] = DINOConfig
     small: ClassVar[MethodConfig] = DINOConfig(
@@ -128,7 +132,8 @@ class DINO(Method):
 
     @staticmethod
     def default_views(size: int) -> Views:
-        """Make the views of section 3.2: BYOL's two, cut large, and eight small ones, `local_crops`.
+        """Make the views of section 3.2: BYOL's two, cut large, and eight small ones,
+        `local_crops`.
 
         Args:
             size: Side of the two large views, px; the small ones have `local_size`.
@@ -168,11 +173,14 @@ class DINO(Method):
         """Predict the teacher's outputs for each large crop from every other crop.
 
         Returns:
-            loss: Cross entropy, nats, mean over pairs of views and the global batch's valid samples.
+            loss: Cross entropy, nats, mean over pairs of views and the global batch's valid
+                samples.
             prototype_entropy: Of this worker's mean teacher output, nats; 0 or log K on collapse.
-            embedding: The teacher's, for the first large crop (B, D); rows of invalid samples included.
+            embedding: The teacher's, for the first large crop (B, D); rows of invalid samples
+                included.
         """
-        config, valid = self.settings, batch["valid"]
+        config = self.settings
+        valid = batch["valid"]
         crops = [batch["views"][name] for name in self.groups]
         train = self.progress >= config.freeze_fraction
         outputs = self.student_head(encode_by_size(self.student_encoder, crops), train)  # (V, B, K)
@@ -197,7 +205,7 @@ class DINO(Method):
         }
 
     def _teacher_temperature(self) -> Tensor:
-        """A straight line from the first to the last over the warm-up."""
+        """Follow a straight line from the first temperature to the last over the warm-up."""
         config = self.settings
         warm = (self.progress / max(config.teacher_warmup_fraction, 1e-9)).clamp(max=1)
         return (
@@ -210,7 +218,8 @@ class DINO(Method):
         """Move the centre towards the step's mean output, and the teacher."""
         super().after_step(step, num_steps)
         if self._seen is not None:
-            total, count = self._seen[:-1], self._seen[-1]
+            total = self._seen[:-1]
+            count = self._seen[-1]
             share = (1 - self.settings.center_momentum) * (count > 0)
             self.center.lerp_(total / count.clamp(min=1), share)
             self._seen = None

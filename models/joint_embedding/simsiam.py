@@ -1,8 +1,9 @@
 """SimSiam (Chen & He 2020, arXiv:2011.10566).
 
-BYOL without the moving copy: one view's prediction must equal the other view's projection, through which no gradient
-flows. The stop-gradient alone keeps it from collapsing; without it the loss reaches its minimum at once and the spread
-of the features goes to zero, as it does without batch norm in the heads.
+BYOL without the moving copy: one view's prediction must equal the other view's projection, through
+which no gradient flows. The stop-gradient alone keeps it from collapsing; without it the loss
+reaches its minimum at once and the spread of the features goes to zero, as it does without batch
+norm in the heads.
 """
 
 from typing import ClassVar, Literal
@@ -65,10 +66,12 @@ class SimSiam(Method):
         """Predict each view's projection from the other.
 
         Returns:
-            loss: Negative cosine, mean of both directions and over the global batch's valid samples, in -1..1.
-            projection_std: Spread of this worker's normalised projections; 1 / sqrt(projection_dim) when they are
-                spread evenly, 0 when collapsed (the paper's figure 2).
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            loss: Negative cosine, mean of both directions and over the global batch's valid
+                samples, in -1..1.
+            projection_std: Spread of this worker's normalised projections; 1 / sqrt(projection_dim)
+                when they are spread evenly, 0 when collapsed (the paper's figure 2).
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         embeddings = [self.encoder(view) for view in batch["views"][_GROUP]]  # (B, D) each
         projections = [self.projection_head(embedding) for embedding in embeddings]

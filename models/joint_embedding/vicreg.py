@@ -1,8 +1,9 @@
 """VICReg (Bardes 2021, arXiv:2105.04906).
 
-Two views' features should be equal (invariance), each feature should vary over the batch (variance) and no two should
-vary together (covariance). The variance term forbids the collapse to a point, the covariance term that to a line.
-Unlike in Barlow Twins nothing is normalised, so the three weights set the scale of the features.
+Two views' features should be equal (invariance), each feature should vary over the batch (variance)
+and no two should vary together (covariance). The variance term forbids the collapse to a point, the
+covariance term that to a line. Unlike in Barlow Twins nothing is normalised, so the three weights
+set the scale of the features.
 """
 
 from typing import ClassVar, Literal
@@ -68,7 +69,8 @@ class VICReg(Method):
         Returns:
             loss: Weighted sum of the three terms of the global batch, equal on every worker.
             invariance, variance, covariance: The terms of `vicreg_terms`, detached.
-            embedding: The encoder's output for the first view (B, D), detached; rows of invalid samples included.
+            embedding: The encoder's output for the first view (B, D), detached; rows of invalid
+                samples included.
         """
         embeddings = [
             self.encoder(batch["views"][group][0]) for group in UNLIKE_VIEWS
@@ -88,27 +90,33 @@ class VICReg(Method):
 
 
 def vicreg_terms(first: Tensor, second: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Measure invariance, variance and covariance (eq. 1 to 6; the two views' variances averaged, as by the authors).
+    """Measure invariance, variance and covariance (eq. 1 to 6; the two views' variances averaged,
+    as by the authors).
 
     Args:
-        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on every worker.
+        first: Projections of one view of this worker's samples, (B, D), any float dtype; B alike on
+            every worker.
         second: Of the other view, (B, D).
         valid: (B,) bool; the other rows count in no term.
 
     Returns:
-        Squared distance of a feature, mean over samples and features; by how much deviations fall short of 1, mean over
-        features and views; squared off-diagonal covariances over D, sum of both views. Float32 scalars over the valid
-        samples of all workers, equal on every worker. Zero where fewer than two are valid.
+        Squared distance of a feature, mean over samples and features; by how much deviations fall
+        short of 1, mean over features and views; squared off-diagonal covariances over D, sum of
+        both views. Float32 scalars over the valid samples of all workers, equal on every worker.
+        Zero where fewer than two are valid.
     """
     with torch.autocast(first.device.type, enabled=False):
-        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller than D.
+        # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller
+        # than D.
         everyone = [gather(z.float()) for z in (first, second)]  # (W*B, D) each
         mask = gather(valid).unsqueeze(1)  # (W*B, 1)
-        num_valid, dim = mask.sum(), first.shape[1]
+        num_valid = mask.sum()
+        dim = first.shape[1]
         distance = (everyone[0] - everyone[1]).square().where(mask, 0.0).sum() / (
             num_valid.clamp(min=1) * dim
         )
-        variance, covariance = torch.zeros_like(distance), torch.zeros_like(distance)
+        variance = torch.zeros_like(distance)
+        covariance = torch.zeros_like(distance)
         for z in everyone:
             centred = (z - z.where(mask, 0.0).sum(0) / num_valid.clamp(min=1)).where(mask, 0.0)
             products = centred.T @ centred / (num_valid - 1).clamp(min=1)  # (D, D)

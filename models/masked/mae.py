@@ -1,9 +1,10 @@
 """Masked autoencoder (He 2022, arXiv:2111.06377).
 
-Three quarters of the patches are hidden, the encoder sees only the rest, and a light decoder that is thrown away
-paints the hidden ones. Hiding most of the image makes it more than interpolation; leaving the hidden patches out of
-the encoder makes it cheap. It cheats where the loss also counts visible patches (copying is easy), and learns little of
-texture where the targets are raw pixels: hence each patch is normalised by its own mean and deviation.
+Three quarters of the patches are hidden, the encoder sees only the rest, and a light decoder that
+is thrown away paints the hidden ones. Hiding most of the image makes it more than interpolation;
+leaving the hidden patches out of the encoder makes it cheap. It cheats where the loss also counts
+visible patches (copying is easy), and learns little of texture where the targets are raw pixels:
+hence each patch is normalised by its own mean and deviation.
 """
 
 from typing import ClassVar, Literal
@@ -93,9 +94,10 @@ class MAE(Method):
         """Predict the hidden patches.
 
         Returns:
-            loss: Squared error per pixel of the hidden patches, mean over the valid samples of all workers, scaled so
-                that the average over workers is that mean. With `norm_pixels` in units of each patch's variance, where
-                predicting every patch's mean gives about 1; else in units of the normalised image.
+            loss: Squared error per pixel of the hidden patches, mean over the valid samples of all
+                workers, scaled so that the average over workers is that mean. With `norm_pixels` in
+                units of each patch's variance, where predicting every patch's mean gives about 1;
+                else in units of the normalised image.
             embedding: Of the visible patches (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0]  # (B, 3, S, S)
@@ -129,7 +131,8 @@ class MAE(Method):
         return shown
 
     def _predict(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tokens, Tensor]:
-        """Predict all patches; the mask (B, N) bool, visible tokens and (B, N, 3 * patch_size^2)."""
+        """Predict all patches; the mask (B, N) bool, visible tokens and (B, N, 3 *
+        patch_size^2)."""
         keep, mask = random_mask(
             self.encoder.num_patches,
             self.mask_ratio,
@@ -141,7 +144,7 @@ class MAE(Method):
         return mask, visible, self.decoder(visible.patches, keep)
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Target patches (B, N, 3 * patch_size^2) float32, and what was subtracted and divided out, (B, N, 1) each."""
+        """Return target patches (B, N, P) float32, and their mean and deviation, (B, N, 1) each."""
         patches = patchify(images.float(), self.patch_size)
         if not self.norm_pixels:
             zero = patches.new_zeros(*patches.shape[:2], 1)

@@ -1,8 +1,8 @@
 """Rotation (Gidaris 2018, arXiv:1803.07728).
 
-Each image is shown upright and turned by 90, 180 and 270 degrees, and the encoder must tell which turn
-it was given: one has to know what is in a picture to know which way up it stands. All four turns of
-an image are in the batch, as in the paper, which learns more than one drawn at random.
+Each image is shown upright and turned by 90, 180 and 270 degrees, and the encoder must tell which
+turn it was given: one has to know what is in a picture to know which way up it stands. All four
+turns of an image are in the batch, as in the paper, which learns more than one drawn at random.
 
 It cannot collapse, but it cheats wherever a turn leaves a trace that is not of the image. A turn by
 90 degrees moves whole pixels and needs no interpolation, so there is none in their values. Images

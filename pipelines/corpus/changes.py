@@ -1,4 +1,5 @@
-"""What a new listing of a corpus adds to the version before and takes from it, compared a bucket at a time."""
+"""What a new listing of a corpus adds to the version before and takes from it, compared a bucket at
+a time."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pyarrow.compute as pc
 from pipelines import schema
 from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 
-PART, ROW_GROUP, ROW = "part", "row_group", "row"
+PART = "part"
+ROW_GROUP = "row_group"
+ROW = "row"
 POSITION = pa.schema(
     [(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())]
 )  # of a stored row
@@ -46,7 +49,8 @@ class Diff:
 class Changes:
     """Collects the rows of a listing and of the version before, then tells them apart.
 
-    Memory does not grow with the corpus: both sides spill to buckets by hash, the members of a shard to the same one.
+    Memory does not grow with the corpus: both sides spill to buckets by hash, the members of a
+    shard to the same one.
 
     Args:
         folder: A local folder for both.
@@ -61,12 +65,12 @@ class Changes:
 
     @property
     def num_listed(self) -> int:
-        """Rows of the listing."""
+        """Return the number of rows of the listing."""
         return self._new.num_rows
 
     @property
     def num_dead(self) -> int:
-        """Rows that are gone for good."""
+        """Return the number of rows that are gone for good."""
         return self._dead.num_rows
 
     def add_listed(self, table: pa.Table) -> None:
@@ -74,7 +78,8 @@ class Changes:
         self._new.add(table, _bucket(table))
 
     def add_stored(self, table: pa.Table) -> None:
-        """Take live rows of the version before: `sample_id`, `uri`, `member`, `clip` and their `POSITION`."""
+        """Take live rows of the version before: `sample_id`, `uri`, `member`, `clip` and their
+        `POSITION`."""
         placed = table.append_column(PLACE, pa.array(_place(table)))
         self._old.add(placed.select(_OLD.names).cast(_OLD), _bucket(table))
 
@@ -85,11 +90,12 @@ class Changes:
     def added(self) -> Iterator[pa.Table]:
         """Yield the rows that the version before lacks, a bucket at a time and each once.
 
-        Loose rows come in hash order, within a bucket and from bucket to bucket; the members of a shard are in one
-        bucket. `diff` and `dead` are complete after the last.
+        Loose rows come in hash order, within a bucket and from bucket to bucket; the members of a
+        shard are in one bucket. `diff` and `dead` are complete after the last.
         """
         for bucket in range(NUM_BUCKETS):
-            new, old = _distinct(self._new.read(bucket)), self._old.read(bucket)
+            new = _distinct(self._new.read(bucket))
+            old = self._old.read(bucket)
             if not new.num_rows and not old.num_rows:
                 continue
             new_ids, old_ids = (table[schema.SAMPLE_ID].to_numpy() for table in (new, old))
@@ -129,7 +135,7 @@ class Changes:
 
 
 def _bucket(table: pa.Table) -> np.ndarray:
-    """Bucket of each row: by sample, and for the members of a shard by shard."""
+    """Return the bucket of each row: by sample, and for members of a shard by shard."""
     loose = bucket_of(table[schema.SAMPLE_ID].to_numpy())
     packed = pc.is_valid(table["member"]).to_numpy()
     if not packed.any():
@@ -148,7 +154,8 @@ def _place(table: pa.Table) -> np.ndarray:
 
 
 def _hash(texts: pa.Array) -> np.ndarray:
-    """Hash strings to int64; the same in every process and release, though nothing stored depends on it."""
+    """Hash strings to int64; the same in every process and release, though nothing stored depends
+    on it."""
     hashes: np.ndarray = pd.util.hash_array(texts.to_numpy(zero_copy_only=False), categorize=False)
     return hashes.view(np.int64)
 

@@ -1,4 +1,5 @@
-"""What a listing works on, a place, and what it finds there: entries, before anybody knows whether they are samples."""
+"""What a listing works on, a place, and what it finds there: entries, before anybody knows whether
+they are samples."""
 
 import re
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ class Place:
 
     Attributes:
         uri: A file, a folder, or what keys of a bucket begin with.
-        kind: `tree`: the file, or all below the folder; `own`: the folder without those in it; `keys`.
-        match: Pattern of an own folder's names, which takes matching folders whole; regular expression of keys' paths.
-        root: Length of the path prefix that the user gave; rules for hidden folders and for this project's own ignore
-            that prefix.
+        kind: `tree`: the file, or all below the folder; `own`: the folder without those in it;
+            `keys`.
+        match: Pattern of an own folder's names, which takes matching folders whole; regular
+            expression of keys' paths.
+        root: Length of the path prefix that the user gave; rules for hidden folders and for this
+            project's own ignore that prefix.
         share, shares: Of an own folder's names this task takes one share of so many.
         follow: Whether links to folders are followed.
     """
@@ -40,7 +43,8 @@ class Selection:
 
     Attributes:
         per_video: Samples of each video, one a clip; 0 leaves videos out.
-        members: Globs of the members of tar shards that are taken, in which `*` crosses folders; empty: all.
+        members: Globs of the members of tar shards that are taken, in which `*` crosses folders;
+            empty: all.
         any_name: Whether a file whose name does not tell what it holds is told by its first bytes.
         follow_links: Whether links to local folders are followed; else they are left out.
     """
@@ -78,13 +82,15 @@ class Entry(NamedTuple):
 
 
 def root_of(source: str) -> str:
-    """Return the folder or file in which all of a source lies: what comes before the first pattern in its URI."""
+    """Return the folder or file in which all of a source lies: what comes before the first pattern
+    in its URI."""
     pattern = re.search(r"[*?\[{]", source)
     return source[: pattern.start()].rpartition("/")[0] if pattern else source.rstrip("/")
 
 
 def lies_in(root: str, table: pa.Table) -> bool:
-    """Tell whether all rows of a table have URIs at or below a place; a local path must not lead back up."""
+    """Tell whether all rows of a table have URIs at or below a place; a local path must not lead
+    back up."""
     addresses = table["uri"]
     inside = pc.or_(pc.starts_with(addresses, f"{root}/"), pc.equal(addresses, root))
     if "://" not in root:

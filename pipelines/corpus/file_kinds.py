@@ -1,4 +1,5 @@
-"""What a file holds, told by its name and, where asked for, by its first bytes; nothing else of it is looked at."""
+"""What a file holds, told by its name and, where asked for, by its first bytes; nothing else of it
+is looked at."""
 
 import os
 import tarfile
@@ -19,12 +20,14 @@ VIDEO_SUFFIXES = (
     *(".flv", ".3gp", ".3g2", ".ogv", ".wmv", ".asf"),
 )
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
-IMAGE, TAR, COMPRESSED = "image", "tar", "compressed"
+IMAGE = "image"
+TAR = "tar"
+COMPRESSED = "compressed"
 HEAD_BYTES = 512  # a tar's magic lies at 257; no other is further in
 LONG_SUFFIX = 12  # more than that is no suffix but a sentence with a dot in it
 
-# Formats that `pipelines.media.image` decodes, as Pillow names them, and the suffix each gets in a shard. Truevision's
-# TGA is left out: it has no first bytes of its own.
+# Formats that `pipelines.media.image` decodes, as Pillow names them, and the suffix each gets in a
+# shard. Truevision's TGA is left out: it has no first bytes of its own.
 _STILL = {
     "JPEG": "jpg",
     "PNG": "png",
@@ -86,7 +89,8 @@ def media_of(name: str) -> str | None:
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file name in small letters, with its dot; empty where there is none."""
+    """Return the suffix of a file name in small letters, with its dot; empty where there is
+    none."""
     return os.path.splitext(name.lower())[1]
 
 
@@ -108,14 +112,16 @@ def kind_of_bytes(head: bytes) -> Kind:
 
 
 def sample_in(head: bytes) -> str:
-    """Tell by its first bytes whether a file of no telling name is an image, a video or a tar; empty for the rest."""
+    """Tell by its first bytes whether a file of no telling name is an image, a video or a tar;
+    empty for the rest."""
     what = kind_of_bytes(head).what
     return "" if what == COMPRESSED else what
 
 
 @cache
 def _decoders() -> list[tuple[str, Callable[[bytes], bool | str]]]:
-    """Return Pillow's own tests of first bytes with the suffix of each; imported once somebody asks."""
+    """Return Pillow's own tests of first bytes with the suffix of each; imported once somebody
+    asks."""
     from PIL import Image
 
     Image.init()
@@ -152,7 +158,8 @@ def _video(head: bytes) -> str:
 
 
 def _transport_stream(head: bytes) -> str:
-    """Tell MPEG transport streams by the byte that begins each packet of 188, or of 192 with its time."""
+    """Tell MPEG transport streams by the byte that begins each packet of 188, or of 192 with its
+    time."""
     for suffix, first, size in (("ts", 0, 188), ("m2ts", 4, 192)):
         if len(head) > first + 2 * size and set(head[first : first + 2 * size + 1 : size]) == {
             0x47

@@ -1,7 +1,8 @@
-"""Notices cheaply that a source changed since it was listed: by a sample of its files, and where files are new.
+"""Notices cheaply that a source changed since it was listed: by a sample of its files, and where
+files are new.
 
-Never a listing anew: at most some hundred files and folders are looked at, or some tens of requests made, however
-large the source is. So what is told is true, and something may be missed.
+Never a listing anew: at most some hundred files and folders are looked at, or some tens of requests
+made, however large the source is. So what is told is true, and something may be missed.
 """
 
 import os
@@ -83,7 +84,8 @@ class _Found:
 
 
 def changes_since(manifest: Manifest) -> str:
-    """Say what changed in a source since its manifest was made, among what was looked at; empty where nothing did."""
+    """Say what changed in a source since its manifest was made, among what was looked at; empty
+    where nothing did."""
     known = _known(manifest)
     every = list(known.etags)
     drawn = np.random.default_rng(0).permutation(len(every)).tolist()
@@ -206,7 +208,8 @@ def _entries(folder: str, most: int, *, judged: bool) -> list[os.DirEntry[str]]:
 
 
 def _in_bucket(manifest: Manifest, known: _Known, sampled: list[str]) -> _Found:
-    """Look sampled keys up, and look for new ones behind them, behind the last, and in folders not known."""
+    """Look sampled keys up, and look for new ones behind them, behind the last, and in folders not
+    known."""
     found = _Found()
     root = root_of(manifest.source)
     known_folders = {uri[len(root) + 1 :].partition("/")[0] for uri in known.etags}

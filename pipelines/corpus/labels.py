@@ -1,8 +1,9 @@
-"""Labelled images: a folder per class. The first folder below the source is the class, as torchvision has it.
+"""Labelled images: a folder per class. The first folder below the source is the class, as
+torchvision has it.
 
-A tar shard counts as unpacked where it lies, so that its members' first folder is the class of a shard beside others.
-Links to folders are followed. Names are compared in Unicode's form NFC: the same name may come composed from one
-system and decomposed from another.
+A tar shard counts as unpacked where it lies, so that its members' first folder is the class of a
+shard beside others. Links to folders are followed. Names are compared in Unicode's form NFC: the
+same name may come composed from one system and decomposed from another.
 """
 
 import posixpath
@@ -52,7 +53,8 @@ def read_class_folders(uri: str) -> LabelledRows:
         uri: A folder or prefix, a glob, or `.tar` shards.
 
     Raises:
-        ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError` with it as cause.
+        ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError`
+            with it as cause.
     """
     uri = uris.absolute(uri)
     root = _root(uri)
@@ -80,7 +82,8 @@ def read_class_folders(uri: str) -> LabelledRows:
 
 
 def parts_of_data_sets(classes: list[str]) -> list[str]:
-    """Return those of some class names that data sets give to their parts, as `train` or `images`."""
+    """Return those of some class names that data sets give to their parts, as `train` or
+    `images`."""
     return [name for name in classes if name.casefold() in _PARTS_OF_DATA_SETS]
 
 
@@ -95,7 +98,7 @@ def without(labelled: LabelledRows, gone: set[int], reason: str) -> LabelledRows
 
 
 def _root(uri: str) -> str:
-    """Return what the places of a source begin with, up to where its first folders do."""
+    """Take the square root; its slope at zero is zero, not infinite."""
     if uris.exists(uri):
         fs, path = uris.filesystem(uri)
         folder = uri if fs.isdir(path) else uri.rpartition("/")[0]

@@ -1,4 +1,5 @@
-"""The files of a source that are no samples: streamed to a quarantine table of stage `index`, and counted by reason."""
+"""The files of a source that are no samples: streamed to a quarantine table of stage `index`, and
+counted by reason."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -49,7 +50,8 @@ class LeftOut:
     def __init__(self, path: str, run: str) -> None:
         self.path = path
         self.counts: Counter[str] = Counter()
-        self._run, self._time = run, datetime.now(UTC)
+        self._run = run
+        self._time = datetime.now(UTC)
         self._writer = pq.ParquetWriter(path, schema.QUARANTINE)
         self._waiting: list[pa.Table] = []
 

@@ -55,7 +55,8 @@ def rows_of(entries: Iterable[Entry], selection: Selection) -> Iterator[dict[str
 
 
 def _told(entries: Iterable[Entry], any_name: bool) -> Iterator[tuple[Entry, str]]:
-    """Tell what each file holds, by its name, or by its first bytes where the name does not say and that is asked."""
+    """Tell what each file holds, by its name, or by its first bytes where the name does not say and
+    that is asked."""
     rest = iter(entries)
     while some := list(islice(rest, LOOKED_AT if any_name else 1)):
         kinds = [kind_of(_name(entry)).what for entry in some]
@@ -129,7 +130,8 @@ def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
 
 
 def _members(shard: Entry, any_name: bool) -> Iterator[Member]:
-    """List the members of a shard, or say that it is refused: the storage has just listed it, so it knows us."""
+    """List the members of a shard, or say that it is refused: the storage has just listed it, so it
+    knows us."""
     try:
         yield from read_members(shard.uri, shard.size, any_name=any_name)
     except (Refused, PermissionError) as error:

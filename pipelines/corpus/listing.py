@@ -1,4 +1,5 @@
-"""Finds the samples of a folder, prefix, glob or tar shards: listed by Ray tasks, streamed as manifest rows."""
+"""Finds the samples of a folder, prefix, glob or tar shards: listed by Ray tasks, streamed as
+manifest rows."""
 
 import os
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ MAX_TASKS = 512
 
 
 def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Table]:
-    """List a source in parallel: by folder, by the first characters of keys in a bucket, and by shard.
+    """List a source in parallel: by folder, by the first characters of keys in a bucket, and by
+    shard.
 
     Args:
         uri: A folder or prefix (walked whole), a glob, or `.tar` shards, brace patterns expanded.
@@ -36,7 +38,8 @@ def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Tabl
         Tables of schema `LISTED`, in no order; at most a few thousand rows in memory at a time.
 
     Raises:
-        ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError` with it as cause.
+        ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError`
+            with it as cause.
     """
     uri = uris.absolute(uri)
     patterns = list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
@@ -68,7 +71,8 @@ def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
 
 
 def _places(pattern: str, *, one_of_many: bool, follow: bool = False) -> list[Place]:
-    """Cut one pattern into places that can be listed at the same time: files, folders, and ranges of keys.
+    """Cut one pattern into places that can be listed at the same time: files, folders, and ranges
+    of keys.
 
     The thousands of shards of a brace pattern are looked at by the tasks.
     """

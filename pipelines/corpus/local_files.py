@@ -1,4 +1,5 @@
-"""Lists folders of this machine's file system, cut into places that tasks can list at the same time."""
+"""Lists folders of this machine's file system, cut into places that tasks can list at the same
+time."""
 
 import glob
 import os
@@ -36,7 +37,8 @@ def local_places(pattern: str, *, follow: bool = False) -> list[Place]:
 
 
 def _split(root: str, follow: bool) -> list[Place]:
-    """Open folders level by level: the files of each opened one are a place, and so is each tree not opened."""
+    """Open folders level by level: the files of each opened one are a place, and so is each tree
+    not opened."""
     opened: list[Place] = []
     trees = [root]
     while trees and len(trees) < WANTED_PLACES:

@@ -5,8 +5,8 @@
 <manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, as a quarantine table of stage `index`
 <manifest>/versions/000001.json                   what makes up a version, written last and only if it is not there
 
-A version shares the parts of the one before. A file's name holds the attempt that wrote it, so that a crash or two
-indexers at once leave orphans at worst, which nobody reads.
+A version shares the parts of the one before. A file's name holds the attempt that wrote it, so that
+a crash or two indexers at once leave orphans at worst, which nobody reads.
 """
 
 import json
@@ -33,7 +33,8 @@ class Part:
     Attributes:
         path: Below the manifest.
         row_groups: Live rows of each of its row groups.
-        tombstones: Row group of the version's tombstones that tells its dead rows; None where all live.
+        tombstones: Row group of the version's tombstones that tells its dead rows; None where all
+            live.
         dead_rows: Dead rows of each of its row groups; empty where all live.
     """
 
@@ -44,7 +45,7 @@ class Part:
 
     @property
     def stored_rows(self) -> np.ndarray:
-        """Rows of each of its row groups as it was written, int64."""
+        """Return the rows of each of its row groups as it was written, int64."""
         return np.array(self.row_groups, dtype=np.int64) + np.array(
             self.dead_rows or 0, dtype=np.int64
         )
@@ -62,7 +63,8 @@ class Manifest:
         left_out: Files that are no samples, by reason; the rarest together.
         diff: To the version before.
         tombstones: Path of the dead rows below the manifest, None where there are none.
-        left_out_table: Path of the files that are no samples below the manifest, None where there are none.
+        left_out_table: Path of the files that are no samples below the manifest, None where there
+            are none.
         media: Samples by what they are: image, video.
         selection: What of the source is a sample.
         listed: When the listing began, in ISO format.
@@ -87,7 +89,7 @@ class Manifest:
 
     @property
     def num_rows(self) -> int:
-        """Samples of this version."""
+        """Return the number of samples of this version."""
         return sum(sum(part.row_groups) for part in self.parts)
 
     @property
@@ -98,14 +100,15 @@ class Manifest:
 
     @property
     def num_stored(self) -> int:
-        """Rows that all parts hold, dead ones included: a bound of `schema.ROW`."""
+        """Return the rows that all parts hold, dead ones included: a bound of `schema.ROW`."""
         return int(self._row_ends[-1][-1])
 
     @cached_property
     def _row_ends(self) -> list[np.ndarray]:
-        """For each part, behind which row each of its row groups ends.
+        """Return for each part behind which row each of its row groups ends.
 
-        Parts are only ever added, and dead rows are counted: a row keeps its number in all later versions.
+        Parts are only ever added, and dead rows are counted: a row keeps its number in all later
+        versions.
         """
         ends = np.cumsum(np.concatenate([part.stored_rows for part in self.parts]))
         return np.split(ends, np.cumsum([len(part.row_groups) for part in self.parts])[:-1])
@@ -128,7 +131,8 @@ class Manifest:
         return self._alive(table, part, row_group)
 
     def _check_addresses(self, table: pa.Table) -> None:
-        """Refuse rows that name another scheme, host or folder than the source's: no listing wrote them.
+        """Refuse rows that name another scheme, host or folder than the source's: no listing wrote
+        them.
 
         Raises:
             StorageError: there is one.
@@ -147,7 +151,8 @@ class Manifest:
                 yield part, row_group, rows
 
     def places(self) -> Iterator[pa.Table]:
-        """Yield `sample_id, uri, member, clip` and the stored position of all live rows, a row group at a time."""
+        """Yield `sample_id, uri, member, clip` and the stored position of all live rows, a row
+        group at a time."""
         for part, row_group, rows in self.row_groups():
             if not rows:
                 continue
@@ -162,7 +167,7 @@ class Manifest:
             yield self._alive(table, part, row_group)
 
     def dead(self, part: int) -> pa.Table:
-        """Stored positions of the dead rows of a part, schema `changes.POSITION`, in order."""
+        """Read the stored positions of a part's dead rows, schema `changes.POSITION`, in order."""
         row_group = self.parts[part].tombstones
         if row_group is None or self.tombstones is None:
             return POSITION.empty_table()
@@ -207,7 +212,7 @@ def _tombstones(uri: str, row_group: int) -> pa.Table:
 
 
 def versions(uri: str) -> list[int]:
-    """Version numbers of the manifest at a URI, ascending; none where there is no manifest."""
+    """List the manifest's version numbers at a URI, ascending; none where there is no manifest."""
     names = uris.list_names(uris.join(uri, "versions"))
     return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
 

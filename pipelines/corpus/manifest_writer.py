@@ -1,4 +1,5 @@
-"""Writes a version of a manifest: parts of new rows, tombstones for those that went, then the record of both."""
+"""Writes a version of a manifest: parts of new rows, tombstones for those that went, then the
+record of both."""
 
 import json
 import os
@@ -24,8 +25,9 @@ from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import Manifest, Part, open_manifest, record_uri, versions
 from pipelines.storage import uris
 
-# At most; a row group holds no more than one shard. A task reads about a row group at once, and from a shard on S3 the
-# fewer requests the better: at 113 kB a member it gives a fifth more images/s than row groups of 560 MB.
+# At most; a row group holds no more than one shard. A task reads about a row group at once, and
+# from a shard on S3 the fewer requests the better: at 113 kB a member it gives a fifth more
+# images/s than row groups of 560 MB.
 ROW_GROUP_ROWS = 8192
 
 
@@ -43,24 +45,26 @@ def write_manifest(
     *,
     max_gone_fraction: float = 1.0,
 ) -> Manifest:
-    """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for those that went.
+    """Write listed rows as the next version of a manifest: new parts for new rows, tombstones for
+    those that went.
 
-    Memory does not grow with the corpus: rows are compared with the version before on local disk, bucket by bucket.
+    Memory does not grow with the corpus: rows are compared with the version before on local disk,
+    bucket by bucket.
 
     Args:
         uri: Where the manifest lies or shall lie.
         source: The URI that was listed, the same for all versions.
         tables: Rows of schema `listed_rows.LISTED`.
         selection: What of the source is among them.
-        max_gone_fraction: No version is made where more of the samples of the one before are gone, unless another
-            selection was asked for.
+        max_gone_fraction: No version is made where more of the samples of the one before are gone,
+            unless another selection was asked for.
 
     Returns:
         The new version; the newest there is where the samples are those that it has.
 
     Raises:
-        ValueError: no sample among the rows, and the message says what was found instead; the manifest of another
-            source; or somebody else wrote the next version meanwhile.
+        ValueError: no sample among the rows, and the message says what was found instead; the
+            manifest of another source; or somebody else wrote the next version meanwhile.
     """
     before = open_manifest(uri) if versions(uri) else None
     check_source(before, source)
@@ -168,7 +172,8 @@ def check_source(before: Manifest | None, source: str) -> None:
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Cut buckets to row groups: loose rows filled up over several buckets, the members of each shard by themselves."""
+    """Cut buckets to row groups: loose rows filled up over several buckets, the members of each
+    shard by themselves."""
     waiting = schema.MANIFEST.empty_table()
     for table in tables:
         packed = pc.is_valid(table["member"])
@@ -233,12 +238,14 @@ def _write_part(uri: str, path: str, groups: Iterator[pa.Table]) -> Part:
 def _bury(
     uri: str, attempt: str, before: Manifest, changes: Changes
 ) -> tuple[tuple[Part, ...], str | None]:
-    """Write the tombstones of all dead rows; gives the older parts with what lives on in them, and the file's path."""
+    """Write the tombstones of all dead rows; gives the older parts with what lives on in them, and
+    the file's path."""
     for part in range(len(before.parts)):
         changes.add_dead(before.dead(part))
     if not changes.num_dead:
         return before.parts, None
-    parts, path = list(before.parts), f"tombstones/{attempt}.parquet"
+    parts = list(before.parts)
+    path = f"tombstones/{attempt}.parquet"
     with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
         for number, (index, positions) in enumerate(changes.dead()):
             writer.write_table(positions, row_group_size=positions.num_rows)

@@ -1,4 +1,5 @@
-"""Lists buckets, cut into ranges of keys that tasks can list at the same time, however flat the bucket is."""
+"""Lists buckets, cut into ranges of keys that tasks can list at the same time, however flat the
+bucket is."""
 
 import re
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # reading from the others is merely slow
 def key_places(uri: str) -> list[Place]:
     """Cut a folder or glob of a bucket into stems: keys that begin with the same characters.
 
-    One request tells how many keys lie under a stem (up to a page of 1 000) and one the first key after some character,
-    so a stem is cut at the characters that really follow, with a request for each.
+    One request tells how many keys lie under a stem (up to a page of 1 000) and one the first key
+    after some character, so a stem is cut at the characters that really follow, with a request for
+    each.
     """
     fs, path = uris.filesystem(uri)
     bucket, _, key = path.partition("/")
@@ -43,7 +45,8 @@ def key_places(uri: str) -> list[Place]:
 
 
 def _cut_all(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
-    stems, whole = [stem], list[str]()
+    stems = [stem]
+    whole = list[str]()
     with ThreadPoolExecutor(REQUESTS, thread_name_prefix="keys") as threads:
         for _ in range(MAX_CUTS):
             if not stems or len(stems) + len(whole) >= WANTED_STEMS:
@@ -55,7 +58,8 @@ def _cut_all(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
 
 
 def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
-    """Stems of the next character of the keys under a stem; none where they fit a page, or one key ends there."""
+    """Stems of the next character of the keys under a stem; none where they fit a page, or one key
+    ends there."""
     page = _page(fs, bucket, stem)
     keys = [entry["Key"] for entry in page.get("Contents", [])]
     if not page.get("IsTruncated"):
@@ -74,7 +78,8 @@ def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
         key = _first(fs, bucket, common, parts[-1] + LAST)
     if key == common:  # an object whose name begins the names of others: too odd to cut for
         return []
-    # SeaweedFS sorts a folder before the names that begin like it, so the steps above may pass it by.
+    # SeaweedFS sorts a folder before the names that begin like it, so the steps above may pass it
+    # by.
     folder = f"{common}/"
     if not common.endswith("/") and folder not in parts and _first(fs, bucket, folder, ""):
         parts.append(folder)
@@ -82,7 +87,7 @@ def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
 
 
 def _common(a: str, b: str) -> str:
-    """What two keys begin with."""
+    """Return what two keys begin with."""
     same = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     return a[: next(same, min(len(a), len(b)))]
 
@@ -96,7 +101,7 @@ def _page(fs: AsyncFileSystem, bucket: str, stem: str, **options: Any) -> dict[s
 
 
 def _first(fs: AsyncFileSystem, bucket: str, stem: str, after: str) -> str | None:
-    """First key under a stem that sorts after a text."""
+    """Return the first key under a stem that sorts after a text."""
     options = {"StartAfter": after} if after else {}
     contents = _page(fs, bucket, stem, MaxKeys=1, **options).get("Contents", [])
     return contents[0]["Key"] if contents else None
@@ -110,7 +115,8 @@ def folders_in(uri: str) -> list[str]:
 
 
 def page_behind(uri: str, after: str) -> list[tuple[str, int, datetime]]:
-    """List the first thousand keys of a folder that sort after another: URI, bytes and when each was written."""
+    """List the first thousand keys of a folder that sort after another: URI, bytes and when each
+    was written."""
     fs, bucket, stem = _stem(uri)
     start = f"{uri.partition('://')[0]}://{bucket}/"
     options = {"StartAfter": after.removeprefix(start)} if after else {}
@@ -126,7 +132,8 @@ def _stem(uri: str) -> tuple[AsyncFileSystem, str, str]:
 
 
 def key_entries(place: Place) -> Iterator[Entry]:
-    """List a place, a page in memory at a time; a hidden folder is one entry, and so is one of this project's own."""
+    """List a place, a page in memory at a time; a hidden folder is one entry, and so is one of this
+    project's own."""
     fs, _ = uris.filesystem(place.uri)
     bucket, _, stem = place.uri.partition("://")[2].partition("/")
     scheme = place.uri.partition("://")[0]
@@ -139,7 +146,8 @@ def key_entries(place: Place) -> Iterator[Entry]:
             path.endswith("/") and not info["Size"]
         ):  # a folder's own marker object
             continue
-        above, relative = path[: place.root], path[place.root :]
+        above = path[: place.root]
+        relative = path[place.root :]
         problem: str | None = "hidden folder"
         folder = _hidden_folder(relative)
         if folder is None:
@@ -154,7 +162,8 @@ def key_entries(place: Place) -> Iterator[Entry]:
 
 
 class _OwnOutputs:
-    """Finds folders of this project among keys; a folder is asked for where the name of a key gives cause.
+    """Finds folders of this project among keys; a folder is asked for where the name of a key gives
+    cause.
 
     Args:
         fs: The bucket's.
@@ -162,7 +171,8 @@ class _OwnOutputs:
     """
 
     def __init__(self, fs: AsyncFileSystem, bucket: str) -> None:
-        self._fs, self._bucket = fs, bucket
+        self._fs = fs
+        self._bucket = bucket
         self._reason = lru_cache(maxsize=1024)(self._look)
 
     def holding(self, above: str, relative: str) -> tuple[str | None, str | None]:
@@ -175,7 +185,8 @@ class _OwnOutputs:
         return None, None
 
     def begins_with(self, folder: str, stem: str) -> bool:
-        """Tell whether the first key of a folder is among those of a stem: of all that list it, one task tells."""
+        """Tell whether the first key of a folder is among those of a stem: of all that list it, one
+        task tells."""
         prefix = f"{folder.removeprefix(f'{self._bucket}/')}/"
         first = _first(self._fs, self._bucket, prefix, "")
         return first is None or first.startswith(stem)
@@ -191,7 +202,7 @@ class _OwnOutputs:
 
 
 def _hidden_folder(relative: str) -> str | None:
-    """The first hidden folder on a path, None where there is none."""
+    """Return the first hidden folder on a path, None where there is none."""
     folders = relative.split("/")[:-1]
     return next(
         ("/".join(folders[: i + 1]) for i, name in enumerate(folders) if is_hidden(name)), None

@@ -1,4 +1,5 @@
-"""Recognises folders that this project wrote, whose pictures and shards are nobody's corpus, by what lies in them."""
+"""Recognises folders that this project wrote, whose pictures and shards are nobody's corpus, by
+what lies in them."""
 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -46,7 +47,8 @@ _SIGNS = frozenset[str]().union(
 
 
 def is_sign(name: str) -> bool:
-    """Tell whether something of this name may lie in a folder of this project, so that a look at it pays."""
+    """Tell whether something of this name may lie in a folder of this project, so that a look at it
+    pays."""
     return name in _SIGNS
 
 

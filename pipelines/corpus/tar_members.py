@@ -1,7 +1,8 @@
-"""Addresses the members of a tar shard as byte ranges: headers are read, nothing is unpacked, no name is opened.
+"""Addresses the members of a tar shard as byte ranges: headers are read, nothing is unpacked, no
+name is opened.
 
-What unpacking would do decides what a member is: of several with one name the last counts, and where archives were
-joined end to end the members of all of them do (`tar --ignore-zeros`).
+What unpacking would do decides what a member is: of several with one name the last counts, and
+where archives were joined end to end the members of all of them do (`tar --ignore-zeros`).
 """
 
 import tarfile
@@ -25,7 +26,8 @@ from pipelines.storage import uris
 READ_AHEAD = 4 << 20  # bytes a request: shards hold hundreds of members in as many
 LARGE_MEMBER = 1 << 20  # the next header behind one is fetched by itself
 COMPRESSED_SHARD = "compressed tar (unpack it to .tar)"
-DAMAGED, BEHIND = "damaged tar", "data behind the end of a tar"
+DAMAGED = "damaged tar"
+BEHIND = "data behind the end of a tar"
 REPLACED = "replaced by a later member of its name"
 HELD_ROWS = 8192
 SEARCH_BYTES = 1 << 20
@@ -64,7 +66,8 @@ _HELD = pa.schema(
 
 
 def read_members(uri: str, size: int, *, any_name: bool = False) -> Iterator[Member]:
-    """List the members of a shard, folders passed over; a damaged one gives those before the damage, then its problem.
+    """List the members of a shard, folders passed over; a damaged one gives those before the
+    damage, then its problem.
 
     Args:
         uri: The shard.
@@ -82,7 +85,9 @@ def _without_replaced(members: Iterable[Member]) -> Iterator[Member]:
 
     Held back until the last is known: some 70 bytes a member.
     """
-    rest, tables, keys = iter(members), list[pa.Table](), array("q")
+    rest = iter(members)
+    tables = list[pa.Table]()
+    keys = array("q")
     while held := list(islice(rest, HELD_ROWS)):
         keys.extend(hash((member.name or "").removeprefix("./")) for member in held)
         columns = zip(*held, strict=True)
@@ -131,13 +136,15 @@ def _all_members(uri: str, size: int, any_name: bool) -> Iterator[Member]:
 
 
 def _read_ahead(file: Any, size: int) -> None:
-    """Fetch many members with one request where they are small, and only headers where they are large."""
+    """Fetch many members with one request where they are small, and only headers where they are
+    large."""
     if cache := getattr(file, "cache", None):  # local files have none
         cache.blocksize = READ_AHEAD if size < LARGE_MEMBER else tarfile.RECORDSIZE
 
 
 def _member(member: tarfile.TarInfo, size: int, file: IO[bytes], any_name: bool) -> Member:
-    problem, what = _problem(member, size), kind_of(member.name).what
+    problem = _problem(member, size)
+    what = kind_of(member.name).what
     if any_name and not what and problem is None:
         file.seek(member.offset_data)
         what = sample_in(file.read(min(HEAD_BYTES, member.size)))
@@ -163,7 +170,8 @@ def _link(member: tarfile.TarInfo) -> str:
 
 
 def _damage(file: IO[bytes], at: int, size: int, message: str) -> Member:
-    """Say what is wrong with a shard from some byte on; whether it is a tar at all is told by its first bytes."""
+    """Say what is wrong with a shard from some byte on; whether it is a tar at all is told by its
+    first bytes."""
     if not at:
         file.seek(0)
         kind = kind_of_bytes(file.read(HEAD_BYTES))

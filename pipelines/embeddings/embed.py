@@ -25,8 +25,8 @@ class Encoders:
 
     Attributes:
         artifact: URI of the artifact.
-        columns: Column name to `pretrained` (the artifact), `untrained` (its configuration initialised with its seed)
-            or `colour` (statistics of the pixels, no network).
+        columns: Column name to `pretrained` (the artifact), `untrained` (its configuration
+            initialised with its seed) or `colour` (statistics of the pixels, no network).
         use_gpu: Whether each actor has a GPU.
         threads: Compute threads of an actor on the CPU.
     """
@@ -38,7 +38,8 @@ class Encoders:
 
 
 class Embed:
-    """An actor's encoders; takes blocks with `image`, gives them back with embeddings in its place."""
+    """An actor's encoders; takes blocks with `image`, gives them back with embeddings in its
+    place."""
 
     def __init__(self, encoders: Encoders) -> None:
         torch.set_num_threads(encoders.threads)

@@ -1,4 +1,5 @@
-"""Writes embeddings as Parquet parts named by the rows they hold, so that a rerun writes only what is missing."""
+"""Writes embeddings as Parquet parts named by the rows they hold, so that a rerun writes only what
+is missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from pipelines.stream.orders import ManifestOrder
 
 
 def part_name(start: int, stop: int) -> str:
-    """File name of the embeddings of manifest rows [start, stop)."""
+    """Name the file of the embeddings of manifest rows [start, stop)."""
     return f"part-{start:012d}-{stop:012d}.parquet"
 
 
 def parts(num_rows: int, part_rows: int) -> list[tuple[int, int]]:
-    """Ranges of manifest rows, one a part."""
+    """Return the ranges of manifest rows, one a part."""
     return [(start, min(start + part_rows, num_rows)) for start in range(0, num_rows, part_rows)]
 
 
@@ -46,9 +47,12 @@ class EmbeddingSink:
     half: bool
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage `retries` in reading."""
-        position, valid = batch[schema.POSITION], batch[schema.VALID]
-        start, stop = int(position[0]), int(position[-1]) + 1
+        """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage
+        `retries` in reading."""
+        position = batch[schema.POSITION]
+        valid = batch[schema.VALID]
+        start = int(position[0])
+        stop = int(position[-1]) + 1
         if start % self.part_rows or not len(position) == stop - start == min(
             self.part_rows, self.num_rows - start
         ):
@@ -88,7 +92,8 @@ class EmbeddingSink:
 
 
 def _key(member: str | None) -> str | None:
-    """Return what WebDataset groups the files of a shard by: the name up to the first dot of its last part."""
+    """Return what WebDataset groups the files of a shard by: the name up to the first dot of its
+    last part."""
     if member is None:
         return None
     folder, slash, name = member.rpartition("/")
@@ -104,7 +109,8 @@ def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Itera
     """Write a stream of embeddings of whole parts, in order.
 
     Yields:
-        So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in reading.
+        So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in
+            reading.
     """
     write = partial(write_part, sink=sink)
     written = map_in_tasks(embeddings, write, batch_size=sink.part_rows, num_cpus=0.1)

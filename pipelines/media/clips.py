@@ -1,4 +1,5 @@
-"""Which frames of a video a sample takes: positions drawn by the sample's key, a stretch of the video to each clip."""
+"""Which frames of a video a sample takes: positions drawn by the sample's key, a stretch of the
+video to each clip."""
 
 from dataclasses import dataclass
 

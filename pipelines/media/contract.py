@@ -1,4 +1,5 @@
-"""What decoders are asked for, what a file may cost them, and what they answer where it cannot be used."""
+"""What decoders are asked for, what a file may cost them, and what they answer where it cannot be
+used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ Reason = Literal[
     "crashed",
     "checksum",
     "missing",
-    "refused",  # by the storage, which hands out others; new ones go to the end, for blocks hold an index
+    # by the storage, which hands out others; new ones go to the end, for blocks hold an index
+    "refused",
     "unsupported",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class BadSample(Exception):
-    """A sample that cannot be used, through no fault of the machine: to be counted and skipped, never retried.
+    """A sample that cannot be used, through no fault of the machine: to be counted and skipped,
+    never retried.
 
     Attributes:
         reason: What to count it under.

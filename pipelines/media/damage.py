@@ -38,7 +38,8 @@ def diagnosis(file: Seekable, error: Exception) -> BadSample:
 
 
 def is_cut(file: Seekable) -> bool | None:
-    """Tell whether the last box of an MP4 file, or chunk of an AVI file, goes on behind the file's end.
+    """Tell whether the last box of an MP4 file, or chunk of an AVI file, goes on behind the file's
+    end.
 
     Returns:
         None where the format does not tell: it is another one, or a length was never filled in.

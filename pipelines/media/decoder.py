@@ -1,6 +1,7 @@
 """Decode in a supervised child process what may do harm there: everything but ordinary JPEG.
 
-A child that hangs or crashes costs its sample one retry in a new child and then the sample, never the run.
+A child that hangs or crashes costs its sample one retry in a new child and then the sample, never
+the run.
 """
 
 import fcntl
@@ -28,7 +29,8 @@ _WORK_PER_S = 10_000_000
 _MOST_WORK = 256_000_000
 _PIPE_BYTES = 1 << 20  # Linux's default of 64 KiB means sixteen times the process switches
 _F_SETPIPE_SZ = 1031
-# The allocator's settings of Ray's workers would have the child keep the memory of the largest image it ever saw.
+# The allocator's settings of Ray's workers would have the child keep the memory of the largest
+# image it ever saw.
 _NOT_INHERITED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
@@ -37,7 +39,7 @@ class File(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Return the bytes of the file."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Read bytes [offset, offset + length).
@@ -48,7 +50,8 @@ class File(Protocol):
 
 
 class Decoder:
-    """Turns files into pixels, with one child process that is started when it is first needed and when it has died.
+    """Turns files into pixels, with one child process that is started when it is first needed and
+    when it has died.
 
     Args:
         limits: What a file may cost.
@@ -62,7 +65,8 @@ class Decoder:
         self._shown: list[float] | None = None  # when the frames of the last answer are on display
 
     def image(self, data: bytes, reduce: Reduce | None = None) -> Picture:
-        """Decode a still image, ordinary JPEG in this process, and JPEG as `reduce` allows to fewer pixels.
+        """Decode a still image, ordinary JPEG in this process, and JPEG as `reduce` allows to fewer
+        pixels.
 
         Raises:
             BadSample: it cannot be used.
@@ -145,7 +149,8 @@ class Decoder:
         read: Callable[[int, int], bytes] | None,
     ) -> np.ndarray | BadSample | None:
         """Put one request and serve the child's until it answers; None where it died."""
-        to_child, from_child = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
+        to_child = cast(BinaryIO, child.stdin)
+        from_child = cast(BinaryIO, child.stdout)
         try:
             send(to_child, request, body)
             while (answer := receive(from_child)) is not None:

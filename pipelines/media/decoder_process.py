@@ -1,8 +1,10 @@
-"""The process in which decoders run that may hang, crash or eat memory: bytes come in, pixels go out.
+"""The process in which decoders run that may hang, crash or eat memory: bytes come in, pixels go
+out.
 
-It opens no file and no connection. Messages are a line of JSON and as many raw bytes as it announces: no pickle, so
-that a decoder which a file has taken over harms nobody else. A sample that takes too long ends the process by the
-kernel's timer, which needs neither the interpreter nor a parent that is still alive.
+It opens no file and no connection. Messages are a line of JSON and as many raw bytes as it
+announces: no pickle, so that a decoder which a file has taken over harms nobody else. A sample that
+takes too long ends the process by the kernel's timer, which needs neither the interpreter nor a
+parent that is still alive.
 """
 
 import io
@@ -20,7 +22,8 @@ import numpy as np
 from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.image import decode, deep_values
 
-# Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page, the composite, RGB.
+# Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page,
+# the composite, RGB.
 BASE_BYTES = 1 << 30
 BYTES_PER_PIXEL = 24
 
@@ -36,7 +39,8 @@ def send(pipe: BinaryIO, message: Message, body: Any = b"") -> None:
 
 
 def receive(pipe: BinaryIO) -> Message | None:
-    """Read the head of a message, None where the other side has gone; its body is read by `body_of`."""
+    """Read the head of a message, None where the other side has gone; its body is read by
+    `body_of`."""
     line = pipe.readline()
     return json.loads(line) if line.endswith(b"\n") else None
 
@@ -57,7 +61,8 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
     memory = BASE_BYTES + BYTES_PER_PIXEL * limits.max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the parent decides
@@ -130,10 +135,12 @@ def deadline(timeout_s: float) -> Iterator[None]:
 
 
 class Link:
-    """Asks the parent for parts of a file; the time that takes does not count against the decoder."""
+    """Asks the parent for parts of a file; the time that takes does not count against the
+    decoder."""
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
-        self._requests, self._answers = requests, answers
+        self._requests = requests
+        self._answers = answers
 
     def read(self, offset: int, length: int) -> bytes:
         """Get bytes [offset, offset + length)."""
@@ -151,14 +158,16 @@ class RemoteFile(io.RawIOBase):
     """A file whose bytes the parent reads as they are needed."""
 
     def __init__(self, link: Link, size: int) -> None:
-        self._link, self._size, self._at = link, size, 0
+        self._link = link
+        self._size = size
+        self._at = 0
 
     def readable(self) -> bool:
-        """It can."""
+        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """It can."""
+        """Say that it can seek."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -167,7 +176,7 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """Return where the next read begins."""
         return self._at
 
     def read(self, size: int = -1) -> bytes:

@@ -1,4 +1,5 @@
-"""Read images of more than 8 bits a channel, or of more than four channels, and scale them to 8 bits.
+"""Read images of more than 8 bits a channel, or of more than four channels, and scale them to 8
+bits.
 
 What such values mean the files rarely say: twelve bits of a detector often lie in sixteen of a
 file. `Limits.value_range` says what becomes black and white, `Limits.bands` which channels count.
@@ -14,7 +15,9 @@ from pipelines.media.contract import BadSample, Limits, check_pixels
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_LOWEST, _HIGHEST = (280, 340), (281, 341)  # Min and MaxSampleValue, SMin and SMaxSampleValue
+# Min and MaxSampleValue, SMin and SMaxSampleValue
+_LOWEST = (280, 340)
+_HIGHEST = (281, 341)
 _PNG_FORMATS = {2: "rgb48be", 6: "rgba64be", 4: "ya16be"}  # by the colour type of 16-bit files
 _ALPHA = (1, 2)  # of ExtraSamples
 
@@ -64,15 +67,18 @@ def to_levels(
     wide = values.astype(np.float32)
     if not np.isfinite(wide).all():
         raise BadSample("corrupt", "pixels that are not finite numbers")
-    least, most = float(wide.min()), float(wide.max())
+    least = float(wide.min())
+    most = float(wide.max())
     if not isinstance(value_range, str):
         low, high = value_range
     elif value_range == "auto" and told is not None and told[0] <= least and most <= told[1]:
         low, high = told
     else:
-        low, high = 0.0, _highest(values.dtype)
+        low = 0.0
+        high = _highest(values.dtype)
         if least < low or most > high:
-            low, high = least, most
+            low = least
+            high = most
     scaled = (wide - low) * (255.0 / max(high - low, 1e-12))
     levels: np.ndarray = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return levels
@@ -101,7 +107,8 @@ def told_by_png(data: bytes, most: float) -> tuple[float, float] | None:
     """Return the range by a PNG file's sBIT, where values are not scaled up as it should be."""
     start = 8
     while start + 12 <= len(data):
-        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        length = int.from_bytes(data[start : start + 4], "big")
+        kind = data[start + 4 : start + 8]
         if kind == b"sBIT":
             highest = 2.0 ** max(data[start + 8 : start + 8 + length], default=16) - 1
             return (0.0, highest) if most <= highest else None
@@ -139,8 +146,10 @@ def _read_tiff(data: bytes, limits: Limits) -> Values | None:
     try:
         file = tifffile.TiffFile(io.BytesIO(data))
         page: Any = file.pages.first
-        bands, kind = int(page.samplesperpixel), page.dtype
-        height, width = int(page.imagelength), int(page.imagewidth)
+        bands = int(page.samplesperpixel)
+        kind = page.dtype
+        height = int(page.imagelength)
+        width = int(page.imagewidth)
     except Exception:  # Pillow says what is wrong
         return None
     eight_bits = kind is not None and kind.itemsize == 1

@@ -1,7 +1,8 @@
 """Turn the bytes of one image file into RGB pixels, or say why that is not possible.
 
-JPEG, nearly all of the web, goes through libjpeg-turbo; every other format, and the JPEGs that libjpeg-turbo's RGB path
-does not take (CMYK, arithmetic coding), through Pillow. Embedded colour profiles are not applied.
+JPEG, nearly all of the web, goes through libjpeg-turbo; every other format, and the JPEGs that
+libjpeg-turbo's RGB path does not take (CMYK, arithmetic coding), through Pillow. Embedded colour
+profiles are not applied.
 """
 
 import io
@@ -17,8 +18,8 @@ from pipelines.media.contract import BadSample, Limits, Reason, check_pixels
 from pipelines.media.deep import read_values, to_levels, told_by_png, told_by_tags
 from pipelines.media.jpeg import decode_jpeg, upright
 
-# Still-image formats that are decoded. Left out on purpose: EPS, which starts Ghostscript, and the formats
-# for which Pillow has only a stub.
+# Still-image formats that are decoded. Left out on purpose: EPS, which starts Ghostscript, and the
+# formats for which Pillow has only a stub.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "ICO"),
     *("ICNS", "TGA", "PPM", "QOI", "PCX", "PSD", "SGI", "DDS", "FLI"),
@@ -45,13 +46,14 @@ def decode(
 ) -> np.ndarray:
     """Decode an image file of any common format to upright RGB.
 
-    EXIF orientation is applied, transparency is composited on white (the page that web images are drawn for), 16-bit
-    and float greys are scaled to 8 bits rather than clipped, and of several frames the first is taken.
+    EXIF orientation is applied, transparency is composited on white (the page that web images are
+    drawn for), 16-bit and float greys are scaled to 8 bits rather than clipped, and of several
+    frames the first is taken.
 
     Args:
         data: The whole file; its name plays no role.
-        max_pixels: Largest height * width to decode, checked in the header. Above 178 956 970 Pillow's own limit
-            still holds for formats other than JPEG.
+        max_pixels: Largest height * width to decode, checked in the header. Above 178 956 970
+            Pillow's own limit still holds for formats other than JPEG.
         allow_truncated: Return an image that was cut off, its missing part grey or black.
         value_range, bands: As in `Limits`.
         reduction: How much smaller the image is decoded where its format allows it: 1, 2, 4 or 8.
@@ -126,7 +128,8 @@ def _reported(data: bytes, load: Callable[[], Result]) -> Result:
     """
     try:
         with warnings.catch_warnings():
-            # One message per damaged tag of a web corpus floods the log; what matters ends as BadSample.
+            # One message per damaged tag of a web corpus floods the log; what matters ends as
+            # BadSample.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             return load()
     except BadSample:
@@ -157,7 +160,8 @@ def _load(data: bytes, limits: Limits) -> np.ndarray:
         check_pixels(image.height, image.width, limits.max_pixels)
         image.load()
         try:
-            # After load, since some of Pillow's readers (TIFF, AVIF) turn the image themselves and then say so here.
+            # After load, since some of Pillow's readers (TIFF, AVIF) turn the image themselves and
+            # then say so here.
             orientation = image.getexif().get(_ORIENTATION, 1)
         except _METADATA_ERRORS:
             orientation = 1

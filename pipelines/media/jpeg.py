@@ -11,10 +11,12 @@ from augment.picture import Picture
 from pipelines.media.contract import BadSample, Reduce, check_pixels
 
 _ORIENTATION = 0x0112
-# libjpeg-turbo's strict mode stops at every warning. These concern the header, not the pixels; Pillow ignores them and
-# still refuses a truncated file.
+# libjpeg-turbo's strict mode stops at every warning. These concern the header, not the pixels;
+# Pillow ignores them and still refuses a truncated file.
 _HARMLESS = ("Invalid SOS parameters", "Warning: unknown JFIF", "Unknown Adobe color")
-_EXIF, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
+_EXIF = 0xE1
+_COMMENT = 0xFE
+_SCAN = 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _MOST_SEGMENTS = 4096  # looked at; more of them are not read here
@@ -85,7 +87,8 @@ def decode_jpeg(
         data: The whole file.
         max_pixels: As in `image.decode`, of the file's image.
         allow_truncated: As in `image.decode`.
-        reduce: Says how much smaller the upright image may be decoded, by leaving out frequencies; None: all pixels.
+        reduce: Says how much smaller the upright image may be decoded, by leaving out frequencies;
+            None: all pixels.
     """
     header = read_header(data, max_pixels)
     if header is None:
@@ -120,8 +123,11 @@ def _survey(data: bytes) -> tuple[int, int | None]:
 
     Opening the file in Pillow for this would cost more than 3 % of decoding.
     """
-    start, frame, num_components = 2, 0, 0
-    orientation, before_image = 1, True
+    start = 2
+    frame = 0
+    num_components = 0
+    orientation = 1
+    before_image = True
     for _ in range(_MOST_SEGMENTS):
         if start + 10 > len(data) or data[start] != 0xFF:
             break
@@ -130,14 +136,13 @@ def _survey(data: bytes) -> tuple[int, int | None]:
             start += 1
             continue
         if marker == _EXIF and before_image and data.startswith(b"Exif\0\0", start + 4):
-            orientation, before_image = (
-                _tiff_orientation(data[start + 10 : start + 2 + length]),
-                False,
-            )
+            orientation = _tiff_orientation(data[start + 10 : start + 2 + length])
+            before_image = False
         elif not 0xE0 <= marker <= 0xEF and marker != _COMMENT:
             before_image = False
         if marker in _FRAMES:
-            frame, num_components = marker, data[start + 9]
+            frame = marker
+            num_components = data[start + 9]
         elif marker == _SCAN:
             if frame in _PROGRESSIVE or data[start + 4] < num_components:
                 return orientation, data.count(b"\xff\xda", start)

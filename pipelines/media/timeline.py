@@ -102,7 +102,7 @@ class Timeline:
 
     @property
     def period_s(self) -> float:
-        """Nominal time from a frame to the next."""
+        """Return the nominal time from a frame to the next."""
         return 1 / self.rate
 
     def check(self, limits: Limits) -> None:
@@ -122,7 +122,7 @@ class Timeline:
             )
 
     def instants(self, clip: Clip) -> list[float]:
-        """Return the times that the clip shows, in the middle of nominal frames.
+        """Return the times that the clip shows, amid frames, as time stamps are rounded.
 
         There, rounded time stamps do not matter.
         """
@@ -146,7 +146,8 @@ def _rate(stream: VideoStream) -> float:
 
 def _scanned(container: InputContainer, stream: VideoStream, base: Fraction, rate: float) -> Ends:
     """Read all packets, without decoding them, to learn when the last frame has been shown."""
-    end, num_packets = None, 0
+    end = None
+    num_packets = 0
     for packet in container.demux(stream):
         num_packets += packet.size > 0
         if packet.pts is not None:

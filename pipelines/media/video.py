@@ -1,7 +1,9 @@
-"""Clips out of video files: a few frames at given instants, reached by seeking, never the whole file.
+"""Clips out of video files: a few frames at given instants, reached by seeking, never the whole
+file.
 
-A frame is chosen by time, as the one on display at an instant, so a variable frame rate needs nothing special. Rotation
-from the metadata is applied; tone curves of HDR and pixels that are not square are left as they are.
+A frame is chosen by time, as the one on display at an instant, so a variable frame rate needs
+nothing special. Rotation from the metadata is applied; tone curves of HDR and pixels that are not
+square are left as they are.
 """
 
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ from pipelines.media.contract import BadSample, Clip, Limits, check_pixels
 from pipelines.media.damage import Seekable, diagnosis, is_cut
 from pipelines.media.timeline import Ends, Timeline, video_stream
 
-# Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg open other files.
+# Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg
+# open other files.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,h264,hevc,ivf,mxf,rm"
 _BUFFER_BYTES = 1 << 20  # FFmpeg's default of 32 KiB would be a request to storage each time
-# Some demuxers land behind the instant they are asked for: then from further ahead, at last from the beginning.
+# Some demuxers land behind the instant they are asked for: then from further ahead, at last from
+# the beginning.
 _LEADS_S = (0.0, 5.0, float("inf"))
 _ATTEMPTS = 6  # one for each lead, and as many for an end that turns out to be another one
 _SHORTFALL_S = 1.0  # a whole stream may end so much before its header says
@@ -61,9 +65,11 @@ def decode_clip(file: Seekable, clip: Clip, limits: Limits) -> Decoded:
         limits: Checked in the header; `allow_truncated` repeats the last frame before the cut.
 
     Raises:
-        BadSample: there is no video, it is damaged or cut off where the clip lies, or it is beyond the limits.
+        BadSample: there is no video, it is damaged or cut off where the clip lies, or it is beyond
+            the limits.
     """
-    leads, end_s = list(_LEADS_S), None
+    leads = list(_LEADS_S)
+    end_s = None
     for _ in range(_ATTEMPTS):
         file.seek(0)
         try:
@@ -120,7 +126,9 @@ def _frames(
 ) -> Iterator[VideoFrame]:
     """Decode from where the container stands; with `allow_truncated` up to the first damage."""
     packets: Iterator[Packet] = container.demux(stream)
-    if sought:  # MPEG-TS is left anywhere; what follows up to a key frame would come out grey, and not marked so
+    # MPEG-TS is left anywhere; what follows up to a key frame would come out grey, and not marked
+    # so
+    if sought:
         packets = dropwhile(lambda packet: not packet.is_keyframe, packets)
     try:
         for packet in packets:

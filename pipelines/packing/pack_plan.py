@@ -1,7 +1,9 @@
-"""Which sample goes into which shard: the whole source in hash order, cut to shards of about equal size.
+"""Which sample goes into which shard: the whole source in hash order, cut to shards of about equal
+size.
 
-The plan is a folder of Parquet files with a row group per shard, written once, so that a pack that was stopped goes on
-with it. A task reads the footer of one file: of a single file for 10^5 shards that would be 92 MiB.
+The plan is a folder of Parquet files with a row group per shard, written once, so that a pack that
+was stopped goes on with it. A task reads the footer of one file: of a single file for 10^5 shards
+that would be 92 MiB.
 """
 
 import json
@@ -32,7 +34,8 @@ SAMPLES = pa.schema(
         ),
         pa.field("name", pa.string()),  # its suffix becomes the member's
         pa.field("media", pa.string()),
-        # Where the user finds it: the above point at a copy where the source's rows are no byte ranges.
+        # Where the user finds it: the above point at a copy where the source's rows are no byte
+        # ranges.
         pa.field("origin_uri", pa.string()),
         pa.field("origin_offset", pa.int64()),  # bytes, or the row of a Parquet file
         pa.field("origin_member", pa.string()),
@@ -41,12 +44,14 @@ SAMPLES = pa.schema(
 
 
 def samples_of(manifest: Manifest) -> Iterator[pa.Table]:
-    """Yield the samples of a manifest, schema `SAMPLES`; a video once, however many clips of it are listed."""
+    """Yield the samples of a manifest, schema `SAMPLES`; a video once, however many clips of it are
+    listed."""
     for part, row_group, rows in manifest.row_groups():
         if rows:
             table = manifest.read_row_group(part, row_group)
             table = table.filter(pc.fill_null(pc.equal(table[schema.CLIP], 0), True))
-            uri, member = table[schema.URI], table["member"]
+            uri = table[schema.URI]
+            member = table["member"]
             columns = [
                 table[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
             ]
@@ -129,7 +134,8 @@ def _edges(table: pa.Table, shard_bytes: int, scale: float) -> Iterator[int]:
     """Yield behind which row each shard ends that more rows follow."""
     length = np.ceil(table[schema.LENGTH].to_numpy() * scale)
     ends = np.cumsum(TAR_BLOCK + np.ceil(length / TAR_BLOCK) * TAR_BLOCK)
-    start, filled = 0, 0.0
+    start = 0
+    filled = 0.0
     while start < table.num_rows:
         full = int(np.searchsorted(ends, filled + shard_bytes, side="right"))
         start = max(start + 1, full)

@@ -1,7 +1,8 @@
 """Parquet files with a column of image bytes, staged so that any row can be read by range.
 
-A row of a Parquet file cannot be read alone, and hash order wants rows from everywhere: each row group is copied once,
-by one task, to a file of nothing but its rows' bytes. The copies are deleted when the shards are written.
+A row of a Parquet file cannot be read alone, and hash order wants rows from everywhere: each row
+group is copied once, by one task, to a file of nothing but its rows' bytes. The copies are deleted
+when the shards are written.
 """
 
 import hashlib
@@ -50,7 +51,8 @@ class Staging:
 
 
 def is_parquet(uri: str) -> bool:
-    """Tell whether a source is a Parquet file, a pattern of them, or a folder that holds them and no samples."""
+    """Tell whether a source is a Parquet file, a pattern of them, or a folder that holds them and
+    no samples."""
     if uri.lower().endswith(".parquet"):
         return True
     found = False
@@ -94,7 +96,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
 
 
 def num_rows(uri: str) -> int:
-    """Rows of all Parquet files of a source."""
+    """Count the rows of all Parquet files of a source."""
     return sum(
         _open(entry.uri).metadata.num_rows
         for entry in entries(uri)
@@ -112,7 +114,7 @@ def _open(uri: str) -> pq.ParquetFile:
 
 
 def _items(file: Entry, staging: Staging) -> Iterator[dict[str, Any]]:
-    """Yield one item for each row group of a file; the column is looked for before anything is copied.
+    """Yield one item for each row group of a file, once its column is found.
 
     A copy is named by what it is a copy of: files may come and go between the tries of a pack.
     """
@@ -145,7 +147,8 @@ def _column(uri: str, columns: pa.Schema, wanted: str | None) -> str:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    """Bytes, or what Hugging Face makes of images: a struct of bytes and path."""
+    """Tell bytes, or what Hugging Face makes of images, a struct of bytes and path, from other
+    types."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
@@ -156,7 +159,8 @@ def _stage_batch(items: pa.Table, staging: Staging) -> pa.Table:
 
 
 def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
-    """Copy one row group; the table of its samples is written last and says that the copy is whole."""
+    """Copy one row group; the table of its samples is written last and says that the copy is
+    whole."""
     blob = uris.join(staging.folder, f"{item['name']}.bin")
     samples: list[dict[str, Any]] = []
     bad: list[dict[str, Any]] = []
@@ -186,7 +190,7 @@ def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
 
 
 def _values(item: dict[str, Any]) -> Iterator[tuple[bytes, str | None]]:
-    """Bytes and name of each row of a row group; no bytes where they are null."""
+    """Return bytes and name of each row of a row group; no bytes where they are null."""
     parquet = _open(item["uri"])
     for batch in parquet.iter_batches(
         BATCH_ROWS, row_groups=[item["row_group"]], columns=[item["column"]]

@@ -1,4 +1,5 @@
-"""Writes samples as WebDataset-compatible tar shards, one task a shard; a shard that is recorded as done is kept."""
+"""Writes samples as WebDataset-compatible tar shards, one task a shard; a shard that is recorded as
+done is kept."""
 
 import io
 import tarfile
@@ -71,29 +72,29 @@ class Pack:
 
     @property
     def plan(self) -> str:
-        """Folder of the plan."""
+        """Return the URI of the plan."""
         return uris.join(self.out, "plan")
 
     @property
     def shards(self) -> str:
-        """Folder of the shards."""
+        """Return the folder of the shards."""
         return uris.join(self.out, "shards")
 
     @property
     def quarantine(self) -> str:
-        """Folder of the quarantine table."""
+        """Return the folder of the quarantine table."""
         return uris.join(self.out, "quarantine")
 
     def shard(self, number: int) -> str:
-        """URI of a shard."""
+        """Return the URI of a shard."""
         return uris.join(self.shards, f"{number:06d}.tar")
 
     def done(self, *number: int) -> str:
-        """URI of the record that a shard is whole, or the folder of all."""
+        """Return the URI of the record that a shard is whole, or the folder of all."""
         return uris.join(self.out, "done", *(f"{i:06d}.parquet" for i in number))
 
     def missing(self, num_shards: int) -> list[int]:
-        """Shards that are not recorded as done."""
+        """Return the shards that are not recorded as done."""
         there = set(uris.list_names(self.done()))
         return [number for number in range(num_shards) if f"{number:06d}.parquet" not in there]
 
@@ -177,7 +178,8 @@ def _chunks(rows: pa.Table) -> Iterator[pa.Table]:
 def _add(
     tar: tarfile.TarFile, row: dict[str, Any], payload: bytes | BadSample, pack: Pack
 ) -> dict[str, Any]:
-    """Append a sample to the shard; gives what a listing would say of it, but for the shard's own etag."""
+    """Append a sample to the shard; gives what a listing would say of it, but for the shard's own
+    etag."""
     if isinstance(payload, BadSample):
         raise payload
     suffix = _suffix(row["name"], payload)
@@ -205,7 +207,7 @@ def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, A
 
 
 def _suffix(name: str | None, data: bytes) -> str:
-    """Suffix of a member: the name's, or what the bytes look like."""
+    """Return the suffix of a member: the name's, or what the bytes look like."""
     if name and media_of(name):
         return name.rpartition(".")[2].lower()
     return kind_of_bytes(data[:HEAD_BYTES]).suffix or "jpg"
@@ -213,7 +215,7 @@ def _suffix(name: str | None, data: bytes) -> str:
 
 @lru_cache(maxsize=1)
 def _decoder(limits: Limits) -> Decoder:
-    """The decoder of this process: what hangs or crashes in it costs a sample, not the shard."""
+    """Return this process's decoder: what hangs or crashes in it costs a sample, not the shard."""
     return Decoder(limits)
 
 
@@ -239,7 +241,7 @@ def _reencoded(data: bytes, suffix: str, wanted: Reencoding, limits: Limits) -> 
 
 
 def measure(rows: pa.Table, pack: Pack) -> float:
-    """Re-encode a few samples: bytes they will have for each that they have now."""
+    """Re-encode a few samples; return the bytes they will have for each that they have now."""
     assert pack.reencoding is not None
     before = after = 0
     for chunk in _chunks(rows):

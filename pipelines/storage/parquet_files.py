@@ -1,7 +1,8 @@
-"""Reads Parquet from any storage: of a large file the ranges that are asked for, of a small one all in one request.
+"""Reads Parquet from any storage: of a large file the ranges that are asked for, of a small one all
+in one request.
 
-Through s3fs's own file, which reads 50 MiB ahead, a row group of 577 KiB cost 50 MiB of traffic, and so much memory in
-every process for each file that it held open.
+Through s3fs's own file, which reads 50 MiB ahead, a row group of 577 KiB cost 50 MiB of traffic,
+and so much memory in every process for each file that it held open.
 """
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ from pipelines.storage import uris
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """Open a file of which row groups will be read: its footer now, and of each row group only what is wanted.
+    """Open a file of which row groups will be read: its footer now, and of each row group only what
+    is wanted.
 
     Raises:
         pyarrow.ArrowInvalid: it is no Parquet file.

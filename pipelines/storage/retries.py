@@ -1,7 +1,9 @@
-"""One policy for requests to object storage that fail: what is worth another try, for how long, and how many it took.
+"""One policy for requests to object storage that fail: what is worth another try, for how long, and
+how many it took.
 
-Throttling, server errors, broken connections and stalls are tried again with exponential back-off and jitter, for
-`retry_s` seconds a request. Whatever the server answers on purpose (AccessDenied, ExpiredToken, NoSuchBucket) is not.
+Throttling, server errors, broken connections and stalls are tried again with exponential back-off
+and jitter, for `retry_s` seconds a request. Whatever the server answers on purpose (AccessDenied,
+ExpiredToken, NoSuchBucket) is not.
 """
 
 import itertools
@@ -17,9 +19,12 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 # Every process of a job reads these when it opens its first client; `jobs.setup.launch` sets them.
-RETRY_VARIABLE, RETRY_S = "AFIELD_STORAGE_RETRY_S", 300.0
-TIMEOUT_VARIABLE, TIMEOUT_S = "AFIELD_STORAGE_TIMEOUT_S", 30.0
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 10.0
+RETRY_VARIABLE = "AFIELD_STORAGE_RETRY_S"
+RETRY_S = 300.0
+TIMEOUT_VARIABLE = "AFIELD_STORAGE_TIMEOUT_S"
+TIMEOUT_S = 30.0
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 10.0
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
@@ -53,7 +58,8 @@ _REFUSALS = ("AccessDenied", "InvalidObjectState", "Forbidden", "403")
 
 
 class StorageError(OSError):
-    """The storage refuses a request, or failed for longer than it is waited for; one line that names the URI.
+    """The storage refuses a request, or failed for longer than it is waited for; one line that
+    names the URI.
 
     Never counted as bad data, and trying again at once would not help.
 
@@ -64,16 +70,19 @@ class StorageError(OSError):
 
     def __init__(self, uri: str, what: str) -> None:
         super().__init__(f"{uri}: {what}")
-        self.uri, self.what = uri, what
+        self.uri = uri
+        self.what = what
 
     def __reduce__(self) -> tuple[type["StorageError"], tuple[str, str]]:
         return type(self), (self.uri, self.what)
 
 
 class Refused(StorageError):
-    """The storage knows us and refuses this: an object that is somebody else's, or in the archive, or a whole bucket.
+    """The storage knows us and refuses this: an object that is somebody else's, or in the archive,
+    or a whole bucket.
 
-    Bad data where others of the same bucket are handed out (`uris.hands_out_others`), else as any `StorageError`.
+    Bad data where others of the same bucket are handed out (`uris.hands_out_others`), else as any
+    `StorageError`.
     """
 
 
@@ -91,7 +100,7 @@ class Retries:
 
     @property
     def total(self) -> int:
-        """Retries so far."""
+        """Return the retries so far."""
         return self._total
 
 
@@ -99,12 +108,12 @@ RETRIES = Retries()
 
 
 def retry_s() -> float:
-    """Seconds that a failing request is tried for."""
+    """Return the seconds for which a failing request is tried."""
     return float(os.environ.get(RETRY_VARIABLE, RETRY_S))
 
 
 def timeout_s() -> float:
-    """Seconds without a byte after which a request has stalled."""
+    """Return the seconds without a byte after which a request has stalled."""
     return float(os.environ.get(TIMEOUT_VARIABLE, TIMEOUT_S))
 
 
@@ -120,7 +129,8 @@ class Patience:
         self._attempts = itertools.count()
 
     def delay(self, error: BaseException) -> float | None:
-        """Seconds to wait before another try, counted as a retry; None where it would not help or time is up."""
+        """Return the seconds to wait before another try; None where it would not help or time is
+        up."""
         if not is_transient(error) or time.monotonic() >= self._until:
             return None
         RETRIES.add()
@@ -154,7 +164,8 @@ def is_transient(error: BaseException) -> bool:
 
 @cache
 def _broken_connections() -> tuple[tuple[type[BaseException], ...], type[BaseException]]:
-    """What clients raise where no whole answer came, and which of it lasts; imported once something has failed."""
+    """List the errors that clients raise without a whole answer; imported once something has
+    failed."""
     import aiohttp
     import botocore.exceptions
     import botocore.parsers
@@ -170,12 +181,14 @@ def _broken_connections() -> tuple[tuple[type[BaseException], ...], type[BaseExc
 
 
 def is_of_client(error: BaseException) -> bool:
-    """Tell whether an error is one of the object store clients': botocore's hierarchy is no OSError."""
+    """Tell whether an error is one of the object store clients': botocore's hierarchy is no
+    OSError."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 
 def answer(error: BaseException) -> tuple[int | None, str, str]:
-    """Status, S3 error code and message of the server's answer behind an error; status None where none came."""
+    """Return status, S3 error code and message of the answer behind an error; None where none
+    came."""
     found: Any = next(
         (e for e in (error, error.__cause__) if isinstance(getattr(e, "response", None), dict)),
         None,

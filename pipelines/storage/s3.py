@@ -1,11 +1,13 @@
 """The two clients of S3: s3fs for files, few and whole, and obstore for samples, many and small.
 
-Fetching 2 000 objects of 15 KB from SeaweedFS on the same two cores cost the client 2.0 ms of CPU an object with s3fs,
-0.9 ms with pyarrow (which asks for the size first: two requests) and 0.35 ms with obstore.
+Fetching 2 000 objects of 15 KB from SeaweedFS on the same two cores cost the client 2.0 ms of CPU
+an object with s3fs, 0.9 ms with pyarrow (which asks for the size first: two requests) and 0.35 ms
+with obstore.
 
-What the clients retry themselves is switched off, so that one policy (`pipelines.storage.retries`) holds and is
-counted. s3fs tries five times within a second; botocore's standard mode stops at a budget of retries; neither survives
-a restart of the server, and neither reads a body again that broke off (pyarrow and obstore do).
+What the clients retry themselves is switched off, so that one policy (`pipelines.storage.retries`)
+holds and is counted. s3fs tries five times within a second; botocore's standard mode stops at a
+budget of retries; neither survives a restart of the server, and neither reads a body again that
+broke off (pyarrow and obstore do).
 """
 
 import asyncio
@@ -53,7 +55,8 @@ class PatientS3(S3FileSystem):
         self._listening: Any = None
 
     async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
-        """Open the client, with the retry policy at botocore's own hook: it covers every operation, listing too."""
+        """Open the client, with the retry policy at botocore's own hook: it covers every operation,
+        listing too."""
         client = await super().set_session(refresh=refresh, kwargs=kwargs or {})
         if client is not self._listening:
             client.meta.events.register("needs-retry.s3", self._needs_retry, unique_id="patience")
@@ -79,7 +82,8 @@ class PatientS3(S3FileSystem):
         return patience.delay(error)
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        """Call one operation; bodies are read here, where a connection that breaks in the middle can be tried again."""
+        """Call one operation; bodies are read here, where a connection that breaks in the middle
+        can be tried again."""
         uri = "s3://" + "/".join(str(kwargs[name]) for name in ("Bucket", "Key") if name in kwargs)
         call = super()._call_s3
 
@@ -108,7 +112,8 @@ class PatientS3(S3FileSystem):
 
 
 async def _patiently(request: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    """`retries.patiently` for the event loop; what the client's hook has tried already is not tried again."""
+    """`retries.patiently` for the event loop; what the client's hook has tried already is not tried
+    again."""
     patience = retries.Patience(seconds)
     while True:
         try:
@@ -159,7 +164,8 @@ def read_range(fs: PatientS3, path: str, start: int, stop: int) -> bytes:
 
 
 def neighbours(fs: PatientS3, path: str, count: int) -> list[str]:
-    """List a few objects behind the one at `bucket/key`, and the first ones of its folder and of its bucket."""
+    """List a few objects behind the one at `bucket/key`, and the first ones of its folder and of
+    its bucket."""
     bucket, _, key = path.partition("/")
     folder = key.rpartition("/")[0] + "/" if "/" in key else ""
     found: dict[str, None] = {}
@@ -180,7 +186,8 @@ def neighbours(fs: PatientS3, path: str, count: int) -> list[str]:
 
 @lru_cache(maxsize=32)
 def _store(bucket: str, fs: PatientS3) -> S3Store:
-    """Open a bucket with the endpoint, region and credentials that botocore's standard chain gives s3fs."""
+    """Open a bucket with the endpoint, region and credentials that botocore's standard chain gives
+    s3fs."""
     meta = fs.s3.meta
     credentials = botocore.session.get_session().get_credentials()
     if credentials is None:

@@ -24,7 +24,8 @@ class Spill:
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         os.makedirs(folder)
-        self._folder, self._schema = folder, schema
+        self._folder = folder
+        self._schema = schema
         self._tables: list[pa.Table] = []
         self._buckets: list[np.ndarray] = []
         self._waiting = 0
@@ -53,7 +54,9 @@ class Spill:
                 pa.ipc.new_stream(file, self._schema) as writer,
             ):
                 writer.write_table(piece)
-        self._tables, self._buckets, self._waiting = [], [], 0
+        self._tables = []
+        self._buckets = []
+        self._waiting = 0
 
     def _path(self, bucket: int) -> str:
         return os.path.join(self._folder, f"{bucket:03d}")

@@ -1,6 +1,8 @@
-"""The one place that turns a URI into a filesystem: local paths, `file://`, `s3://` and whatever else fsspec knows.
+"""The one place that turns a URI into a filesystem: local paths, `file://`, `s3://` and whatever
+else fsspec knows.
 
-Credentials come from each client's standard chain (environment, profile, instance role), never from a URI.
+Credentials come from each client's standard chain (environment, profile, instance role), never from
+a URI.
 """
 
 import os
@@ -120,7 +122,7 @@ def exists(uri: str) -> bool:
 
 
 def size(uri: str) -> int:
-    """Bytes of a file.
+    """Return the bytes of a file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -187,7 +189,8 @@ def _is_readable(uri: str) -> bool:
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """Turn what a client of an object store raises into an error that names the URI; what is missing stays so."""
+    """Turn what a client of an object store raises into an error that names the URI; what is
+    missing stays so."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -208,7 +211,8 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def create_bytes(uri: str, data: bytes) -> None:
-    """Write a small file whole, if and only if there is none: of several writers at once exactly one succeeds.
+    """Write a small file whole, if and only if there is none: of several writers at once exactly
+    one succeeds.
 
     Raises:
         FileExistsError: somebody was first; the file is theirs.
@@ -246,7 +250,8 @@ def _create_local(path: str, data: bytes) -> None:
 
 @contextmanager
 def open_atomic(uri: str) -> Iterator[Any]:
-    """Open a binary file for writing that appears under its name only when the block ends without an error."""
+    """Open a binary file for writing that appears under its name only when the block ends without
+    an error."""
     fs, path = filesystem(uri)
     if not is_local(uri):
         with _named(uri), fs.open(path, "wb") as file:
@@ -269,7 +274,7 @@ def open_atomic(uri: str) -> Iterator[Any]:
 
 
 def list_names(uri: str) -> list[str]:
-    """Names in a folder, sorted; none where there is no such folder."""
+    """List the names in a folder, sorted; none where there is no such folder."""
     fs, path = filesystem(uri)
     try:
         with _named(uri):
@@ -286,7 +291,8 @@ def list_names(uri: str) -> list[str]:
 
 
 def list_folders(uri: str) -> list[str]:
-    """Names of the folders in a folder, links to folders among them, sorted; none where there is no such folder."""
+    """Names of the folders in a folder, links to folders among them, sorted; none where there is no
+    such folder."""
     fs, path = filesystem(uri)
     if is_local(uri):
         if not os.path.isdir(path):
@@ -306,7 +312,8 @@ def reachable(uri: str) -> str | None:
     """Probe a URI with one cheap request.
 
     Returns:
-        None when it is there (an object, a folder or a prefix); otherwise one line: what is wrong and the remedy.
+        None when it is there (an object, a folder or a prefix); otherwise one line: what is wrong
+        and the remedy.
     """
     fs, path = filesystem(uri)
     if not is_local(uri):

@@ -1,6 +1,8 @@
-"""Colours changed between decode tasks and training: in a pool of Ray Data actors, on GPUs that training leaves free.
+"""Colours changed between decode tasks and training: in a pool of Ray Data actors, on GPUs that
+training leaves free.
 
-A block goes in and the same block comes out, its crops coloured: sizes, order and all other columns stay.
+A block goes in and the same block comes out, its crops coloured: sizes, order and all other columns
+stay.
 """
 
 import time
@@ -15,7 +17,8 @@ from pipelines import schema
 from pipelines.ray_tasks import map_in_actors
 from pipelines.stream.shapes import Columns
 
-# What Ray counts for an actor, not what it may use: with one CPU left beside training, decoding needs 0.91 of it.
+# What Ray counts for an actor, not what it may use: with one CPU left beside training, decoding
+# needs 0.91 of it.
 ACTOR_CPUS = 0.05
 
 
@@ -33,7 +36,8 @@ class ActorPool:
 
 
 class ColourActor:
-    """An actor's view generator; takes blocks of crops and gives them back with their colours changed."""
+    """An actor's view generator; takes blocks of crops and gives them back with their colours
+    changed."""
 
     def __init__(self, generator: ViewGenerator, gpus: float) -> None:
         torch.set_num_threads(1)  # the parallelism is Ray's
@@ -45,7 +49,8 @@ class ColourActor:
             )  # Ray shares a GPU's time out, not its memory
 
     def __call__(self, block: Columns) -> Columns:
-        """Change the colours of one block; what they took counts as cropping, and the block is ready now."""
+        """Change the colours of one block; what they took counts as cropping, and the block is
+        ready now."""
         started = time.perf_counter()
         keys = [
             torch.tensor(block[name], device=self._device)
@@ -71,7 +76,8 @@ def change_colours(
 ) -> ray.data.Dataset:
     """Add the colour changes to a stream of `shapes.Crops` blocks without them, in order.
 
-    Ray starts a killed actor again and gives it its blocks again; as draws are keyed, they come out as they would have.
+    Ray starts a killed actor again and gives it its blocks again; as draws are keyed, they come out
+    as they would have.
 
     Args:
         blocks: `pipelines.ingest.dataset`.

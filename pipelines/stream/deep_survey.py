@@ -1,4 +1,5 @@
-"""Look at some of a corpus' deep images before it is read: what their values are, what becomes of them."""
+"""Look at some of a corpus' deep images before it is read: what their values are, what becomes of
+them."""
 
 from dataclasses import dataclass
 
@@ -79,7 +80,8 @@ def survey(manifest: Manifest, limits: Limits) -> DeepSurvey:
     everything = np.concatenate(found)
     low, high = (float(value) for value in np.percentile(everything, PERCENTILES))
     window = (low, high) if low < high else None
-    least, most = float(everything.min()), float(everything.max())
+    least = float(everything.min())
+    most = float(everything.max())
     return DeepSurvey(len(found), num_flat, least, most, window)
 
 

@@ -19,31 +19,33 @@ from pipelines.storage.retries import Refused
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
-# Parts of an object with at most this much between them are read at once. A request to S3 costs a CPU 0.25 ms and a MiB
-# 0.5 ms, so more would pay off still, where the network is not the limit.
+# Parts of an object with at most this much between them are read at once. A request to S3 costs a
+# CPU 0.25 ms and a MiB 0.5 ms, so more would pay off still, where the network is not the limit.
 GAP_BYTES = 64 << 10
-RUN_BYTES = (
-    1 << 20
-)  # of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
+# of such a request: many are in flight, one that breaks off is made again, and 4 MiB cost 6 ms
+RUN_BYTES = 1 << 20
 
 Fetched = bytes | BadSample
 _Answer = Fetched | Refused
 
 
 def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
-    """Fetch the byte range of every row; those of one object that lie near each other with one request.
+    """Fetch the byte range of every row; those of one object that lie near each other with one
+    request.
 
     Args:
         rows: Manifest rows, all on the filesystem of the first.
-        verify: Check content against the manifest's etag: the MD5 of an object that was uploaded in one piece, the
-            size of other objects, size and time of a local file. Members of tar shards have no etag of their own.
+        verify: Check content against the manifest's etag: the MD5 of an object that was uploaded in
+            one piece, the size of other objects, size and time of a local file. Members of tar
+            shards have no etag of their own.
 
     Returns:
-        For each row its bytes, or what is wrong with the object itself: `missing`, `truncated`, `empty`, `checksum`, or
-        `refused` where others beside it are handed out.
+        For each row its bytes, or what is wrong with the object itself: `missing`, `truncated`,
+        `empty`, `checksum`, or `refused` where others beside it are handed out.
 
     Raises:
-        StorageError: the storage refused, or failed for longer than it is waited for. Never counted as bad data.
+        StorageError: the storage refused, or failed for longer than it is waited for. Never counted
+            as bad data.
     """
     addresses, offsets, lengths = (
         rows[name].to_pylist() for name in (schema.URI, schema.OFFSET, schema.LENGTH)
@@ -68,7 +70,8 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
 
 
 def _judged(found: list[_Answer], addresses: list[str]) -> list[Fetched]:
-    """Take a refusal as a fault of the object where others are handed out now, else as one of the whole bucket.
+    """Take a refusal as a fault of the object where others are handed out now, else as one of the
+    whole bucket.
 
     Raises:
         Refused: nothing else of the bucket is handed out.
@@ -94,11 +97,14 @@ def _bucket(uri: str) -> str:
 
 
 def _runs(rows: pa.Table, *, alone: list[bool]) -> list[list[int]]:
-    """Divide rows into what one request reads: parts of an object that lie near each other, or one row."""
+    """Divide rows into what one request reads: parts of an object that lie near each other, or one
+    row."""
     uri = rows[schema.URI].combine_chunks().dictionary_encode().indices.to_numpy()
     begin = rows[schema.OFFSET].to_numpy()
     order = np.lexsort((begin, uri))
-    uri, begin, single = uri[order], begin[order], np.array(alone)[order]
+    uri = uri[order]
+    begin = begin[order]
+    single = np.array(alone)[order]
     gap = begin[1:] - (begin + rows[schema.LENGTH].to_numpy()[order])[:-1]
     apart = (
         (uri[1:] != uri[:-1])
@@ -111,7 +117,7 @@ def _runs(rows: pa.Table, *, alone: list[bool]) -> list[list[int]]:
 
 
 def _etags(rows: pa.Table) -> list[str | None]:
-    """Etags of loose objects; None for members of shards."""
+    """Return the etags of loose objects; None for members of shards."""
     pairs = zip(rows["member"].to_pylist(), rows["etag"].to_pylist(), strict=True)
     return [etag if member is None else None for member, etag in pairs]
 
@@ -124,11 +130,13 @@ def _threads(count: int) -> ThreadPoolExecutor:
 def _bring(
     read: "_Read", uri: str, ranges: list[tuple[int, int]], etag: str | None
 ) -> list[_Answer]:
-    """Read ranges of an object, (offset, length) in order of offset, with one request; with an etag, there is only one.
+    """Read ranges of an object, (offset, length) in order of offset, with one request; with an
+    etag, there is only one.
 
     Content that is not what the manifest recorded is read once more, for bytes go wrong on the way.
     """
-    start, stop = ranges[0][0], max(offset + length for offset, length in ranges)
+    start = ranges[0][0]
+    stop = max(offset + length for offset, length in ranges)
     try:
         data, found = read(uri, start, stop - start, etag)
         if etag is not None and found != etag:
@@ -158,7 +166,8 @@ class _Read(Protocol):
     def __call__(
         self, uri: str, offset: int, length: int, etag: str | None
     ) -> tuple[bytes, str | None]:
-        """Read a range; returns the bytes and, where an etag is expected, the one that the content has."""
+        """Read a range; returns the bytes and, where an etag is expected, the one that the content
+        has."""
 
 
 def _read_file(uri: str, offset: int, length: int, etag: str | None) -> tuple[bytes, str | None]:

@@ -1,4 +1,5 @@
-"""The first samples of an order, their originals beside their views: for people to see, for health to be judged by."""
+"""The first samples of an order, their originals beside their views: for people to see, for health
+to be judged by."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class FirstSamples:
         yield self.table.slice(start, stop - start)
 
     def names(self) -> list[str]:
-        """File name of every row, without folders."""
+        """Return the file name of every row, without folders."""
         pairs = zip(
             self.table["member"].to_pylist(), self.table[schema.URI].to_pylist(), strict=True
         )
@@ -73,7 +74,7 @@ class WithOriginal:
         }
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
-        """All from one decode."""
+        """Fill all columns from one decode."""
         others = {
             name: column for name, column in columns.items() if name not in (ORIGINAL, IMAGE_SIZE)
         }

@@ -1,6 +1,8 @@
-"""The dataset factory: plan items -> fetch -> decode -> crops, streamed by Ray Data as fixed-shape uint8 blocks.
+"""The dataset factory: plan items -> fetch -> decode -> crops, streamed by Ray Data as fixed-shape
+uint8 blocks.
 
-One block is one rank's micro-batch and blocks come in plan order, so Ray deals global batch s to the ranks of step s.
+One block is one rank's micro-batch and blocks come in plan order, so Ray deals global batch s to
+the ranks of step s.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,11 +29,12 @@ from pipelines.stream.sealed import seal
 from pipelines.stream.shapes import Columns, Shape
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
-TASK_BYTES = (
-    256 << 20
-)  # blocks come in order: what later tasks have made waits in the object store for earlier ones
+# blocks come in order: what later tasks have made waits in the object store for earlier ones
+TASK_BYTES = 256 << 20
 CUT_ITEMS = 1 << 14  # plan items cut together
-FEW_ITEMS = 64  # so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to start
+# so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to
+# start
+FEW_ITEMS = 64
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 
@@ -67,7 +70,8 @@ class Ingest:
     content: bool = False
 
     def block_bytes(self) -> int:
-        """Bytes of one block; Ray cuts its blocks at exactly one yield when told this size."""
+        """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
+        yield."""
         keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
         return self.block_rows * (
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
@@ -88,15 +92,14 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
             `ingest.item_rows()` rows, one task each.
 
     Returns:
-        A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those of `stats`,
-        `block_rows` rows a block.
+        A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those
+        of `stats`, `block_rows` rows a block.
     """
     plan = _planned(ranges, ingest.item_rows())
     context = plan.context
     context.execution_options.preserve_order = True
-    context.execution_no_progress_timeout_s = (
-        -1
-    )  # the consumer may pause: checkpoints, waiting for nodes
+    # the consumer may pause: checkpoints, waiting for nodes
+    context.execution_no_progress_timeout_s = -1
     context.target_max_block_size = ingest.block_bytes()
     context.raise_original_map_exception = (
         True  # Ray's wrapper of a storage failure loses it on the way to the driver
@@ -113,11 +116,12 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
 def _planned(ranges: Sequence[tuple[int, int]], rows: int) -> ray.data.Dataset:
     """Stream one block an item, so one task an item, a little ahead of the decode tasks.
 
-    Few large items would not do: as blocks come in order, the stream would advance one task at a time.
+    Few large items would not do: as blocks come in order, the stream would advance one task at a
+    time.
     """
     plan = pa.table({"start": [start for start, _ in ranges], "stop": [stop for _, stop in ranges]})
-    # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may have
-    # left no room.
+    # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may
+    # have left no room.
     if sum(-(-(stop - start) // rows) for start, stop in ranges) <= FEW_ITEMS:
         items = pa.Table.from_batches(_cut(plan, rows=rows))
         few: ray.data.Dataset = ray.data.from_blocks(
@@ -157,7 +161,8 @@ def _task(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
 
 
 def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
-    """Fetch, decode and crop the samples of plan items; bytes of the next block are on their way meanwhile."""
+    """Fetch, decode and crop the samples of plan items; bytes of the next block are on their way
+    meanwhile."""
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
@@ -168,7 +173,8 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
             known = len(bad)
             columns = _block(rows, islice(fetched, rows.num_rows), ingest, bad, clock)
             if len(bad) > known and ingest.quarantine is not None:
-                # Before the block is handed on: once its step is committed, nobody looks at these samples again.
+                # Before the block is handed on: once its step is committed, nobody looks at these
+                # samples again.
                 quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad)
             yield columns | clock.columns(rows.num_rows)
 
@@ -194,8 +200,8 @@ def _block(
     bad: list[dict[str, Any]],
     clock: stage_times.Stopwatch,
 ) -> Columns:
-    """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so that shapes and batch
-    statistics hold while the loss leaves it out."""
+    """Decode one block; a bad row stays in place with `valid` False and a neighbour's pixels, so
+    that shapes and batch statistics hold while the loss leaves it out."""
     epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
     columns = ingest.shape.empty(rows.num_rows)
     filler = ingest.shape.filler(columns, epoch, sample_id)
@@ -254,5 +260,5 @@ def _decoded(
 
 @lru_cache(maxsize=1)
 def _decoder(limits: Limits, module: str) -> Decoder:
-    """The decoder of this process, kept from task to task: its child takes a quarter of a second to start."""
+    """Return this process's decoder, kept from task to task: its child takes a while to start."""
     return Decoder(limits, module)

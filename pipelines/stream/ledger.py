@@ -1,4 +1,5 @@
-"""The coverage ledger: which positions of the plan the weights have seen, of which versions of the manifest."""
+"""The coverage ledger: which positions of the plan the weights have seen, of which versions of the
+manifest."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +16,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the weights of a checkpoint have seen: every sample at a position below `position`, once.
+    """What the weights of a checkpoint have seen: every sample at a position below `position`,
+    once.
 
     Attributes:
         position: First position not consumed.
@@ -26,7 +28,8 @@ class Ledger:
     spans: tuple[Span, ...]
 
     def onto(self, version: int, interleave: int) -> "Ledger":
-        """Read another manifest version, or otherwise interleaved, from this ledger's position on."""
+        """Read another manifest version, or otherwise interleaved, from this ledger's position
+        on."""
         last = self.spans[-1] if self.spans else None
         if last and (last.version, last.interleave) == (version, interleave):
             return self
@@ -36,11 +39,11 @@ class Ledger:
         return Ledger(self.position, (*kept, Span(self.position, version, interleave)))
 
     def at(self, position: int) -> "Ledger":
-        """The same spans, consumed up to another position."""
+        """Return the same spans, consumed up to another position."""
         return Ledger(position, self.spans)
 
     def as_dict(self) -> dict[str, Any]:
-        """The ledger as plain values, for JSON."""
+        """Return the ledger as plain values, for JSON."""
         return asdict(self)
 
     @classmethod

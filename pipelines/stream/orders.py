@@ -16,7 +16,8 @@ class Order(Protocol):
     """Says which sample stands at which position."""
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the samples of positions [start, stop), in order, with the columns `row`, `epoch` and `position`."""
+        """Yield the samples of positions [start, stop), in order, with the columns `row`, `epoch`
+        and `position`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,8 @@ class ManifestOrder:
 
     @cached_property
     def _groups(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return part, row group and rows of every row group, (n, 3), and behind which row each ends, (n,)."""
+        """Return part, row group and rows of every row group, (n, 3), and behind which row each
+        ends, (n,)."""
         groups = np.array(list(self.manifest.row_groups()), dtype=np.int64).reshape(-1, 3)
         return groups, np.cumsum(groups[:, 2])
 

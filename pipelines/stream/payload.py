@@ -1,4 +1,5 @@
-"""Brings the files of manifest rows in pieces that fit into memory; long videos are read by parts where they lie."""
+"""Brings the files of manifest rows in pieces that fit into memory; long videos are read by parts
+where they lie."""
 
 import hashlib
 from collections import deque
@@ -17,14 +18,14 @@ from pipelines.stream.fetch import fetch
 from pipelines.stream.stage_times import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
-JOINED_BYTES = (
-    64 << 20
-)  # of one fetch of members of shards: the more of them, the more lie side by side
+# of one fetch of members of shards: the more of them, the more lie side by side
+JOINED_BYTES = 64 << 20
 ROWS_AHEAD = (
     64  # on their way, at least a block: small blocks alone would leave threads without work
 )
-# Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of the decoder; by
-# parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long whole, and the same by parts.
+# Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of
+# the decoder; by parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long
+# whole, and the same by parts.
 WHOLE_BYTES = 16 << 20
 SAMPLED_BYTES = 64 << 10  # of either end of a file that is read by parts, to tell its content
 
@@ -41,7 +42,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Return the bytes of the file."""
         return int(self.row[schema.LENGTH][0].as_py())
 
     def read(self, offset: int, length: int) -> bytes:
@@ -90,7 +91,8 @@ def content_of(payload: Payload) -> int:
 def payloads(
     blocks: Iterator[pa.Table], limits: Limits, clock: Stopwatch, *, verify: bool = False
 ) -> Iterator[Payload]:
-    """Fetch what belongs to each row, in order; the next pieces are on their way while one is in use.
+    """Fetch what belongs to each row, in order; the next pieces are on their way while one is in
+    use.
 
     Args:
         blocks: Manifest rows.
@@ -109,7 +111,8 @@ def payloads(
 
 
 def _enough(pieces: list[pa.Table]) -> bool:
-    """Tell whether what follows the first piece keeps the threads busy, or all of it fills the memory allowed."""
+    """Tell whether what follows the first piece keeps the threads busy, or all of it fills the
+    memory allowed."""
     rows = sum(piece.num_rows for piece in pieces[1:])
     return rows >= ROWS_AHEAD or sum(map(_bytes, pieces)) >= 2 * PIECE_BYTES
 
@@ -124,26 +127,30 @@ def _brought(coming: Future[list[Payload]], clock: Stopwatch) -> list[Payload]:
 
 
 def pieces(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut blocks where what they hold exceeds `PIECE_BYTES`, once those of members of shards are joined."""
+    """Cut blocks where what they hold exceeds `PIECE_BYTES`, once those of members of shards are
+    joined."""
     for joined in _joined(blocks):
         yield from cut_by_bytes(joined, PIECE_BYTES)
 
 
 def _joined(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Join blocks of members of shards until they hold `JOINED_BYTES`."""
-    waiting, size = list[pa.Table](), 0
+    waiting = list[pa.Table]()
+    size = 0
     for block in blocks:
         waiting.append(block)
         size += _bytes(block)
         if block["member"].null_count or size >= JOINED_BYTES:
             yield pa.concat_tables(waiting)
-            waiting, size = [], 0
+            waiting = []
+            size = 0
     if waiting:
         yield pa.concat_tables(waiting)
 
 
 def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
-    length, is_video = rows[schema.LENGTH].to_numpy(), np.array(rows[schema.MEDIA]) == schema.VIDEO
+    length = rows[schema.LENGTH].to_numpy()
+    is_video = np.array(rows[schema.MEDIA]) == schema.VIDEO
     too_large = length > limits.max_bytes
     by_parts = is_video & (length > WHOLE_BYTES) & ~too_large & (not verify)
     whole = rows.filter(pa.array(~(too_large | by_parts)))

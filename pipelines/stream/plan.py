@@ -1,10 +1,11 @@
-"""The order of a run: every epoch a seeded permutation of the manifest's row groups, each permuted inside.
+"""The order of a run: every epoch a seeded permutation of the manifest's row groups, each permuted
+inside.
 
-All epochs form one endless sequence of positions. Optimiser step s consumes positions [s * G, (s + 1) * G) of global
-batch G, whatever the number of workers: a step's samples are a function of (ledger, seed, s). A run that is resumed
-onto a newer manifest version keeps what it has consumed; the running epoch goes on with what is left of it and what is
-new. So a position says what the weights have seen, and a ledger of positions and versions is all that a checkpoint
-must hold.
+All epochs form one endless sequence of positions. Optimiser step s consumes positions [s * G, (s +
+1) * G) of global batch G, whatever the number of workers: a step's samples are a function of
+(ledger, seed, s). A run that is resumed onto a newer manifest version keeps what it has consumed;
+the running epoch goes on with what is left of it and what is new. So a position says what the
+weights have seen, and a ledger of positions and versions is all that a checkpoint must hold.
 """
 
 import math
@@ -25,13 +26,14 @@ from pipelines.stream.orders import keyed
 
 @dataclass(frozen=True, eq=False)
 class _Corpus:
-    """A manifest version, its row groups counted through all parts; a newer version counts the old ones alike."""
+    """A manifest version, its row groups counted through all parts; a newer version counts the old
+    ones alike."""
 
     manifest: Manifest
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """(row groups, 3) int64: part, row group, rows."""
+        """Return (row groups, 3) int64: part, row group, rows."""
         return np.array(list(self.manifest.row_groups()), dtype=np.int64).reshape(-1, 3)
 
     def read(self, group: int) -> pa.Table:
@@ -51,7 +53,8 @@ class _Corpus:
         return pa.concat_tables(tables).take(pa.array(np.argsort(np.argsort(which, kind="stable"))))
 
     def surviving(self, old: "_Corpus", addresses: np.ndarray) -> np.ndarray:
-        """Addresses of an older version's rows that this one still has, in the same order."""
+        """Return the addresses of an older version's rows that this one still has, in the same
+        order."""
         rows = np.full(len(addresses), -1)
         for group in np.unique(addresses[:, 0]):
             here = addresses[:, 0] == group
@@ -86,7 +89,8 @@ class _Stretch:
         seed: Of the run.
         epoch: The epoch.
         interleave: Row groups of a window, whose rows are permuted together.
-        leftover: (L, 2) row group and row of what an earlier version left of a window, in order; comes first.
+        leftover: (L, 2) row group and row of what an earlier version left of a window, in order;
+            comes first.
         groups: (M,) row groups after that, in order, none of them empty.
     """
 
@@ -99,14 +103,14 @@ class _Stretch:
 
     @classmethod
     def whole(cls, corpus: _Corpus, seed: int, epoch: int, interleave: int) -> "_Stretch":
-        """An epoch from its beginning."""
+        """Begin an epoch."""
         groups = np.flatnonzero(corpus.groups[:, 2])
         order = permutation(len(groups), seed=seed, epoch=epoch, stream=-1)
         return cls(corpus, seed, epoch, interleave, np.empty((0, 2), np.int64), groups[order])
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Where the leftover and each window end, (1 + windows,) int64."""
+        """Return where the leftover and each window end, (1 + windows,) int64."""
         sizes = self.corpus.groups[self.groups, 2]
         windows = (
             np.add.reduceat(sizes, np.arange(0, len(sizes), self.interleave))
@@ -123,7 +127,8 @@ class _Stretch:
             first = end
 
     def cut(self, offset: int, corpus: _Corpus, interleave: int) -> "_Stretch":
-        """What the epoch still reads, of a newer version, once `offset` rows of this stretch are consumed."""
+        """Return what the epoch still reads, of a newer version, once `offset` rows are
+        consumed."""
         corpus.check_continues(self.corpus)
         index, begin, _ = self._window_at(offset)
         leftover = corpus.surviving(self.corpus, self._addresses(index)[offset - begin :])
@@ -136,12 +141,13 @@ class _Stretch:
         return _Stretch(corpus, self.seed, self.epoch, interleave, leftover, groups[order])
 
     def _window_at(self, position: int) -> tuple[int, int, int]:
-        """Index, first and end position of the window that holds a position; window 0 is the leftover."""
+        """Index, first and end position of the window that holds a position; window 0 is the
+        leftover."""
         index = int(np.searchsorted(self.ends, position, side="right"))
         return index, int(self.ends[index - 1]) if index else 0, int(self.ends[index])
 
     def _addresses(self, index: int) -> np.ndarray:
-        """Row group and row of every row of a window, permuted, (n, 2)."""
+        """Return row group and row of every row of a window, permuted, (n, 2)."""
         if index == 0:
             return self.leftover
         members = self.groups[(index - 1) * self.interleave : index * self.interleave]
@@ -156,13 +162,15 @@ class _Stretch:
 
 @lru_cache(maxsize=2)
 def _whole(corpus: _Corpus, seed: int, epoch: int, interleave: int) -> _Stretch:
-    """Draw the order of an epoch once a process: of a million row groups it takes 0.4 s, and every item asks."""
+    """Draw the order of an epoch once a process: of a million row groups it takes 0.4 s, and every
+    item asks."""
     return _Stretch.whole(corpus, seed, epoch, interleave)
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Positions [begin, end) of a plan: what is left of an epoch, or whole epochs from `epoch` on."""
+    """Positions [begin, end) of a plan: what is left of an epoch, or whole epochs from `epoch`
+    on."""
 
     begin: int
     end: float
@@ -188,12 +196,12 @@ class Plan:
 
     @classmethod
     def fresh(cls, manifest: Manifest, seed: int, interleave: int = 1) -> "Plan":
-        """The plan of a run that has consumed nothing."""
+        """Make the plan of a run that has consumed nothing."""
         return cls((manifest,), Ledger(0, (Span(0, manifest.version, interleave),)), seed)
 
     @classmethod
     def open(cls, uri: str, ledger: Ledger, seed: int) -> "Plan":
-        """The plan that a ledger describes, over the versions of a manifest.
+        """Make the plan that a ledger describes, over the versions of a manifest.
 
         Raises:
             ValueError: a version is gone, or a later one does not continue an earlier one.
@@ -202,14 +210,15 @@ class Plan:
 
     @property
     def manifest(self) -> Manifest:
-        """The version read now."""
+        """Return the version read now."""
         return self.manifests[-1]
 
     def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Yield the samples of positions [start, stop), in order.
 
         Yields:
-            Manifest rows with the columns `row`, `epoch` and `position` added, one table per stretch of a row group.
+            Manifest rows with the columns `row`, `epoch` and `position` added, one table per
+            stretch of a row group.
         """
         while start < stop:
             stretch, offset, size = self._locate(start)
@@ -231,9 +240,11 @@ class Plan:
         raise AssertionError("the last piece has no end")
 
     def _locate(self, position: int) -> tuple[_Stretch, int, int]:
-        """The stretch that holds a position, the position's offset in it, and up to which offset it is read."""
+        """Return the stretch that holds a position, its offset in it, and where the stretch's
+        reading ends."""
         piece = next(piece for piece in self._pieces if position < piece.end)
-        epochs, offset = 0, position - piece.begin
+        epochs = 0
+        offset = position - piece.begin
         stretch = piece.rest
         if stretch is None:
             epochs, offset = divmod(offset, piece.corpus.manifest.num_rows)
@@ -242,9 +253,12 @@ class Plan:
 
     @cached_property
     def _pieces(self) -> list[_Piece]:
-        """Every position from 0 on, in order. Cached, and travels to the tasks: a version change costs reading."""
+        """List every position from 0 on, in order. Cached for the tasks: a version change costs
+        reading."""
         pieces: list[_Piece] = []
-        begin, epoch, rest = 0, 0, None
+        begin = 0
+        epoch = 0
+        rest = None
         corpora = [_Corpus(manifest) for manifest in self.manifests]
         ends = [span.position for span in self.ledger.spans[1:]] + [math.inf]
         for index, (corpus, span, end) in enumerate(
@@ -256,7 +270,9 @@ class Plan:
                     _Piece(begin, min(end, natural), epoch, corpus, span.interleave, rest)
                 )
                 if natural <= end:
-                    begin, epoch, rest = natural, epoch + 1, None
+                    begin = natural
+                    epoch = epoch + 1
+                    rest = None
             if rest is None and begin < end:
                 pieces.append(_Piece(begin, end, epoch, corpus, span.interleave, None))
             if end == math.inf:
@@ -273,7 +289,8 @@ class Plan:
 
 
 def permutation(size: int, *, seed: int, epoch: int, stream: int) -> np.ndarray:
-    """Permute range(size) by keyed hashes, so that the order outlives a change of library versions."""
+    """Permute range(size) by keyed hashes, so that the order outlives a change of library
+    versions."""
     index = torch.arange(size, dtype=torch.int64)
     keys = rng.uniform(
         1, seed=seed, epoch=torch.full_like(index, epoch), sample_id=index, view=stream, op="order"

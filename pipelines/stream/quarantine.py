@@ -1,6 +1,8 @@
-"""The quarantine: every sample that could not be used, with URI and reason, as Parquet parts in the run directory.
+"""The quarantine: every sample that could not be used, with URI and reason, as Parquet parts in the
+run directory.
 
-A part is named by the plan item that met the samples, so a task that is run again overwrites its own part.
+A part is named by the plan item that met the samples, so a task that is run again overwrites its
+own part.
 """
 
 from collections import Counter

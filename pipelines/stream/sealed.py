@@ -1,7 +1,9 @@
-"""A function that travels as bytes and is opened by the task that calls it, not by everyone who holds the stream.
+"""A function that travels as bytes and is opened by the task that calls it, not by everyone who
+holds the stream.
 
-Ray's coordinators of a stream unpickle it whole. Were its functions in it, each of those processes would import what
-they work with, torch and numba among it: 2.8 s of a CPU before the first sample, and 600 MB (213 MiB, not 800).
+Ray's coordinators of a stream unpickle it whole. Were its functions in it, each of those processes
+would import what they work with, torch and numba among it: 2.8 s of a CPU before the first sample,
+and 600 MB (213 MiB, not 800).
 """
 
 from collections.abc import Callable

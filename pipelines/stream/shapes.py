@@ -18,7 +18,7 @@ class Filler(Protocol):
     """Fills the columns of a block row by row."""
 
     def reduction(self, row: int, height: int, width: int) -> int:
-        """How much smaller a row's image of this size may be decoded: 1, 2, 4 or 8."""
+        """Return by how much a row's image of this size may be decoded smaller: 1, 2, 4 or 8."""
 
     def fill(self, row: int, picture: Picture) -> None:
         """Fill a row from its image while that is in the cache.
@@ -39,7 +39,8 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Crops:
-    """The crops of every view, drawn by the key of each sample; with `photometric`, coloured here as well."""
+    """The crops of every view, drawn by the key of each sample; with `photometric`, coloured here
+    as well."""
 
     generator: ViewGenerator
     photometric: bool
@@ -55,11 +56,9 @@ class Crops:
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
-        views, seed, keys = (
-            self.generator.views,
-            self.generator.seed,
-            (torch.tensor(epoch), torch.tensor(sample_id)),
-        )
+        views = self.generator.views
+        seed = self.generator.seed
+        keys = (torch.tensor(epoch), torch.tensor(sample_id))
         return Cutter(views, seed, columns, *keys, photometric=self.photometric)
 
 
@@ -125,7 +124,7 @@ class Clips:
         }
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
-        """A clip is made whole; a still image is one in which nothing moves, so its frame is made once."""
+        """Make a clip whole; a still image is a clip in which nothing moves, so it is made once."""
         return _ClipFiller(self.shape.filler(columns, epoch, sample_id), columns)
 
 

@@ -1,15 +1,17 @@
 """Where a data task's time goes: measured as it works, handed on with every block as columns.
 
-Each row carries its share of its block's seconds, so that sums over any rows are right. The stages of a task:
+Each row carries its share of its block's seconds, so that sums over any rows are right. The stages
+of a task:
 
     fetch   it stood still for bytes that were not there yet (what prefetching hides costs nothing and is not counted)
     decode  bytes to pixels
     crop    pixels to the block's columns; colours as well where the task or an actor behind it changes them
 
-`ready_at` is the clock when the block was complete. A training worker that waits for a batch waits first until its
-block is ready, and then for transport: building the Arrow block, the object store, the way to its node, its turn in
-the order, and collation. Only the part of a wait after `ready_at` counts as transport; a block that lies ready before
-anyone asks costs nobody time. Clocks of different nodes are compared: where they differ, the line between them blurs.
+`ready_at` is the clock when the block was complete. A training worker that waits for a batch waits
+first until its block is ready, and then for transport: building the Arrow block, the object store,
+the way to its node, its turn in the order, and collation. Only the part of a wait after `ready_at`
+counts as transport; a block that lies ready before anyone asks costs nobody time. Clocks of
+different nodes are compared: where they differ, the line between them blurs.
 """
 
 import time
@@ -26,7 +28,8 @@ SECONDS = {"fetch": schema.FETCH_S, "decode": schema.DECODE_S, "crop": schema.CR
 
 
 class Stopwatch:
-    """Adds up the seconds of a block's stages, and the storage requests tried again meanwhile in this process."""
+    """Adds up the seconds of a block's stages, and the storage requests tried again meanwhile in
+    this process."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -47,7 +50,8 @@ class Stopwatch:
             column: np.full(num_rows, self._seconds[stage] / num_rows, np.float32)
             for stage, column in SECONDS.items()
         }
-        tried, self._retries = RETRIES.total - self._retries, RETRIES.total
+        tried = RETRIES.total - self._retries
+        self._retries = RETRIES.total
         columns[schema.RETRIES] = np.full(num_rows, tried / num_rows, np.float32)
         columns[schema.READY_AT] = np.full(num_rows, time.time())
         self._seconds.clear()
@@ -55,5 +59,5 @@ class Stopwatch:
 
 
 def row_bytes() -> int:
-    """Bytes a row of the columns."""
+    """Return the bytes a row of the columns takes."""
     return sum(column.nbytes for column in Stopwatch().columns(1).values())

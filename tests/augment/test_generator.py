@@ -1,4 +1,5 @@
-"""augment.generator: one sample, one result, whatever the batch, the placement and the rest of the recipe."""
+"""augment.generator: one sample, one result, whatever the batch, the placement and the rest of the
+recipe."""
 
 import numpy as np
 import pytest

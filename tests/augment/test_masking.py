@@ -37,9 +37,8 @@ def test_the_visible_tokens_are_ascending_and_the_rest_is_masked() -> None:
 def test_every_token_and_every_pair_is_masked_equally_often() -> None:
     mask = masks()[1].double()
     assert (mask.mean(dim=0) - 0.75).abs().max() < 4.5 * (0.75 * 0.25 / 2000) ** 0.5
-    pairs = (
-        torch.corrcoef(mask.T) + 1 / 63
-    )  # a fixed number of masked tokens correlates each pair by -1 / (N - 1)
+    # a fixed number of masked tokens correlates each pair by -1 / (N - 1)
+    pairs = torch.corrcoef(mask.T) + 1 / 63
     assert pairs.fill_diagonal_(0).abs().max() < 5 / 2000**0.5
 
 

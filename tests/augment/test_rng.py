@@ -1,4 +1,5 @@
-"""augment.rng: the numbers are uniform, independent along every part of the key, and bound to the key alone."""
+"""augment.rng: the numbers are uniform, independent along every part of the key, and bound to the
+key alone."""
 
 import hashlib
 
@@ -49,7 +50,8 @@ SEQUENCES = along_each_part_of_the_key()
 
 
 def chi_square_deviation(counts: Tensor) -> float:
-    """Distance of the chi-square statistic of equally likely cells from its mean, in standard deviations."""
+    """Distance of the chi-square statistic of equally likely cells from its mean, in standard
+    deviations."""
     expected = counts.sum() / counts.numel()
     statistic = ((counts - expected) ** 2 / expected).sum()
     freedom = counts.numel() - 1
@@ -113,9 +115,8 @@ def test_every_bit_of_the_sample_id_flips_half_of_the_result() -> None:
     flipped = torch.stack([samples ^ (1 << bit if bit < 63 else -(2**63)) for bit in range(64)])
     before = (draw(sample_id=samples)[:, 0] * 2**24).long()
     after = (draw(sample_id=flipped)[:, 0] * 2**24).long().view(64, -1)
-    changed = (
-        torch.stack([((before ^ after) >> bit) & 1 for bit in range(24)]).double().mean(dim=2)
-    )  # (24, 64)
+    # (24, 64)
+    changed = torch.stack([((before ^ after) >> bit) & 1 for bit in range(24)]).double().mean(dim=2)
     assert (changed - 0.5).abs().max() < 0.06  # 5.4 deviations of 2000 coin tosses, 1536 of them
 
 

@@ -1,4 +1,5 @@
-"""augment.sample: draws have the distributions of torchvision's transforms and belong to their sample."""
+"""augment.sample: draws have the distributions of torchvision's transforms and belong to their
+sample."""
 
 import math
 

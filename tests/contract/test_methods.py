@@ -1,4 +1,5 @@
-"""What every registered method must do, on crops of real photographs; registering a method is enough to be tested."""
+"""What every registered method must do, on crops of real photographs; registering a method is
+enough to be tested."""
 
 import copy
 from contextlib import AbstractContextManager, nullcontext

@@ -7,7 +7,8 @@ from tests.distributed.two_processes import TwoProcesses
 
 @pytest.fixture(scope="session")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoProcesses]:
-    """Two processes of one gloo group: `two_processes(function, *arguments)` returns both results."""
+    """Two processes of one gloo group: `two_processes(function, *arguments)` returns both
+    results."""
     both = TwoProcesses(tmp_path_factory.mktemp("gloo") / "store")
     yield both
     both.stop()

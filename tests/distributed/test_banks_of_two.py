@@ -1,4 +1,5 @@
-"""Banks grow as in a training worker: behind the data-parallel wrapper, which was made before anything was restored."""
+"""Banks grow as in a training worker: behind the data-parallel wrapper, which was made before
+anything was restored."""
 
 import pytest
 import torch

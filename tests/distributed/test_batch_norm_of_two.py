@@ -88,7 +88,8 @@ def test_two_processes_equal_one_with_the_joined_batch(
     two_processes: TwoProcesses, kind: str
 ) -> None:
     joined = normalise(kind, {})
-    # One ulp of 1000 is 6e-5 and the input's spread is 2: nn.BatchNorm itself is no nearer to float64 there.
+    # One ulp of 1000 is 6e-5 and the input's spread is 2: nn.BatchNorm itself is no nearer to
+    # float64 there.
     tolerance = 2e-4 if kind == "far_from_zero" else 2e-5
     assert_equal_to_joined(two_processes(normalise, kind, {}), joined, tolerance)
 
@@ -159,7 +160,8 @@ def train_step() -> dict[str, Tensor]:
         network = DistributedDataParallel(convert_sync_batch_norm(network))
     target = torch.randn(_ROWS, 3, generator=torch.Generator().manual_seed(5))
     error = (network(my_rows(joined_input("images"))) - my_rows(target)).pow(3)
-    # This worker's share of the mean over the global batch, times the workers, as DDP divides by them.
+    # This worker's share of the mean over the global batch, times the workers, as DDP divides by
+    # them.
     (error.sum() * world_size() / target.numel()).backward()
     return {
         name.removeprefix("module."): parameter.grad

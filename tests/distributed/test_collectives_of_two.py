@@ -11,7 +11,8 @@ def rows_of(worker: int) -> torch.Tensor:
 def gather_and_differentiate() -> dict[str, torch.Tensor]:
     x = rows_of(rank()).requires_grad_()
     joined = gather(x)
-    # Each worker weighs the joined rows its own way, so that a gradient kept local, or averaged, is another number.
+    # Each worker weighs the joined rows its own way, so that a gradient kept local, or averaged, is
+    # another number.
     (joined * (1 + rank()) * torch.arange(4.0, dtype=torch.float64)[:, None]).sum().backward()
     return {"joined": joined.detach(), "grad": x.grad, "flags": gather(torch.tensor([rank() == 0]))}
 

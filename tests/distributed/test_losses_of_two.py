@@ -45,7 +45,8 @@ _VALID = {
 
 
 def project_and_contrast(name: str, valid: list[bool]) -> dict[str, Tensor]:
-    """A linear projection trained by the loss: what reaches its weight is what DDP would give a method."""
+    """A linear projection trained by the loss: what reaches its weight is what DDP would give a
+    method."""
     samples = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mask = torch.tensor(valid)
     projection = torch.nn.Linear(5, 4, bias=False)

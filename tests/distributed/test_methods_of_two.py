@@ -16,11 +16,11 @@ _INVALID = [0, 1, 2, 8]  # three samples of rank 0, one of rank 1
 
 
 def train_once(name: str) -> dict[str, dict[str, Tensor]]:
-    """Gradients of the second step, and the state after it, on this worker's half of each batch; in one process on the
-    whole batch. The first step fills queues and centres.
+    """Gradients of the second step, and the state after it, on this worker's half of each batch; in
+    one process on the whole batch. The first step fills queues and centres.
 
-    In float64, also where methods ask for float32: rounding then moves no unit of a ReLU across its threshold, which in
-    a batch as small as this one is per cents of a gradient.
+    In float64, also where methods ask for float32: rounding then moves no unit of a ReLU across its
+    threshold, which in a batch as small as this one is per cents of a gradient.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)

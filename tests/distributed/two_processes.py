@@ -1,4 +1,5 @@
-"""Two processes in one gloo group that stay up for a test session and run functions side by side."""
+"""Two processes in one gloo group that stay up for a test session and run functions side by
+side."""
 
 import io
 import multiprocessing
@@ -16,7 +17,8 @@ _CALL_TIMEOUT_S = 180  # importing torch twice on a busy machine included
 
 
 class TwoProcesses:
-    """Calls a function in both processes at once; starting them costs seconds, so one pair serves all tests.
+    """Calls a function in both processes at once; starting them costs seconds, so one pair serves
+    all tests.
 
     Example:
         both = TwoProcesses(tmp_path / "store")
@@ -38,11 +40,14 @@ class TwoProcesses:
         ]
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Returns what `function(*arguments)` returned in rank 0 and in rank 1; its exception is raised here.
+        """Returns what `function(*arguments)` returned in rank 0 and in rank 1; its exception is
+        raised here.
 
         Args:
-            function: Importable by name, the same in both; it tells them apart by `models.collectives.rank`.
-            arguments: Picklable, no tensors. What comes back is tensors, numbers and strings in lists and dicts.
+            function: Importable by name, the same in both; it tells them apart by
+                `models.collectives.rank`.
+            arguments: Picklable, no tensors. What comes back is tensors, numbers and strings in
+                lists and dicts.
         """
         calls = [process.submit(_saved, function, *arguments) for process in self._processes]
         return [

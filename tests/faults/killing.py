@@ -1,6 +1,8 @@
-"""Kills parts of a pretraining run at random moments until it is done, and counts from its audit what the weights saw.
+"""Kills parts of a pretraining run at random moments until it is done, and counts from its audit
+what the weights saw.
 
-By hand, printing every kill: `python -m tests.faults.killing FOLDER OUT --seed 3 --kills 20 [--nodes]`.
+By hand, printing every kill: `python -m tests.faults.killing FOLDER OUT --seed 3 --kills 20
+[--nodes]`.
 """
 
 import argparse
@@ -27,13 +29,15 @@ TRAIN_WORKER, DATA_WORKER, RAYLET = "ray::RayTrainWorker", "ray::MapBatches(", "
 
 @dataclass
 class Killer:
-    """Runs a job again and again, each time on another number of workers, and kills parts of it on the way.
+    """Runs a job again and again, each time on another number of workers, and kills parts of it on
+    the way.
 
     Attributes:
         words: The command line without `cluster.num_workers`.
         seed: Of who is killed, and when.
         kills: How many; after that the run is left alone.
-        victims: Whom to choose from: `train worker`, `data worker`, `driver`, `everything` or `node`.
+        victims: Whom to choose from: `train worker`, `data worker`, `driver`, `everything` or
+            `node`.
         address: Of an existing cluster; None: a local Ray each time.
         world_sizes: Numbers of workers, in turn.
         log: What was done, for people.
@@ -209,7 +213,8 @@ cluster.shutdown()
 
 
 def seen(run: str) -> dict[int, Counter[int]]:
-    """How often the history of the last weights saw each sample, by epoch; of every step its last attempt counts."""
+    """How often the history of the last weights saw each sample, by epoch; of every step its last
+    attempt counts."""
     last: dict[int, int] = {}
     tables = [pq.read_table(path) for path in sorted(Path(run, "samples").glob("*.parquet"))]
     rows = [

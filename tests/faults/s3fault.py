@@ -1,7 +1,8 @@
-"""A proxy before an S3 server that injects faults: HTTP/1.1 on asyncio, in a thread of the test's process.
+"""A proxy before an S3 server that injects faults: HTTP/1.1 on asyncio, in a thread of the test's
+process.
 
-Host and signed headers pass unchanged, so signatures stay valid. The first rule that matches a request and is not used
-up decides its fate:
+Host and signed headers pass unchanged, so signatures stay valid. The first rule that matches a
+request and is not used up decides its fate:
 
     reply         answered without the server: `status`, `code`, `message`
     reset         connection reset, the request never reaches the server
@@ -206,9 +207,8 @@ async def _reply(
     request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: Rule
 ) -> bool:
     """Answer without the server; tells whether the connection can go on."""
-    waits = (
-        "100-continue" in request.headers.get("expect", "").lower()
-    )  # then the body is not on its way yet
+    # then the body is not on its way yet
+    waits = "100-continue" in request.headers.get("expect", "").lower()
     if not waits:
         async for _ in _body(reader, request):
             pass

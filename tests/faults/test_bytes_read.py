@@ -1,4 +1,5 @@
-"""What is asked of object storage, in bytes and requests, counted by a proxy before the suite's server."""
+"""What is asked of object storage, in bytes and requests, counted by a proxy before the suite's
+server."""
 
 import io
 import tarfile

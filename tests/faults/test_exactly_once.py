@@ -1,4 +1,5 @@
-"""Whatever is killed, the weights have seen every sample of each epoch once; each run in processes of its own."""
+"""Whatever is killed, the weights have seen every sample of each epoch once; each run in processes
+of its own."""
 
 import json
 import shutil

@@ -1,4 +1,5 @@
-"""A run of `cluster.num_workers=MIN..MAX` grows when the cluster does; nothing is repeated or lost by it."""
+"""A run of `cluster.num_workers=MIN..MAX` grows when the cluster does; nothing is repeated or lost
+by it."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Whole runs on a failing object store: each in processes of its own, with the server behind the fault proxy."""
+"""Whole runs on a failing object store: each in processes of its own, with the server behind the
+fault proxy."""
 
 import json
 import os
@@ -46,7 +47,8 @@ def proxy(object_store: ObjectStore) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def start(proxy: FaultProxy) -> Iterator[Start]:
-    """Starts pretraining through the proxy; what it leaves behind, Ray's logs included, must hold no credential."""
+    """Starts pretraining through the proxy; what it leaves behind, Ray's logs included, must hold
+    no credential."""
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
     ) as ray_logs:

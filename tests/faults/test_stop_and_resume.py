@@ -1,4 +1,5 @@
-"""Runs stopped by a signal or killed outright go on at their newest checkpoint; each in processes of its own."""
+"""Runs stopped by a signal or killed outright go on at their newest checkpoint; each in processes
+of its own."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Object storage under fault: what passes is ridden out and counted, what does not stops at once; none is bad data."""
+"""Object storage under fault: what passes is ridden out and counted, what does not stops at once;
+none is bad data."""
 
 import hashlib
 import io

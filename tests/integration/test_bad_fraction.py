@@ -1,4 +1,5 @@
-"""A corpus with more bad samples than `source.max_bad_fraction` allows stops its run, once and for all."""
+"""A corpus with more bad samples than `source.max_bad_fraction` allows stops its run, once and for
+all."""
 
 from pathlib import Path
 

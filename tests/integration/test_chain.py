@@ -1,4 +1,5 @@
-"""The whole system on real files, local and on S3: source -> manifest -> pretrain -> adapt, export, report."""
+"""The whole system on real files, local and on S3: source -> manifest -> pretrain -> adapt, export,
+report."""
 
 import json
 import shutil

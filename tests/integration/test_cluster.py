@@ -1,4 +1,5 @@
-"""On a Ray that is already there: two nodes, a submitted job, and what such a cluster is refused for."""
+"""On a Ray that is already there: two nodes, a submitted job, and what such a cluster is refused
+for."""
 
 import http.server
 import json
@@ -23,7 +24,8 @@ BIN = Path(sys.executable).parent
 
 @contextmanager
 def usage_listener() -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Collects what is reported to it, and gives the variables that have Ray report there at once."""
+    """Collects what is reported to it, and gives the variables that have Ray report there at
+    once."""
     reports: list[str] = []
 
     class Listener(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,5 @@
-"""271 files that break pipelines, indexed and exported whole: each is embedded or accounted for, in bounded memory."""
+"""271 files that break pipelines, indexed and exported whole: each is embedded or accounted for, in
+bounded memory."""
 
 import csv
 import io

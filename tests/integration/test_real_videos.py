@@ -59,7 +59,8 @@ def _compare(row: dict[str, str], data: bytes) -> None:
 
 
 def _plain(data: bytes, wanted: set[float]) -> dict[float, np.ndarray]:
-    """Decode the whole file from its beginning, and keep the frames at some times, turned upright."""
+    """Decode the whole file from its beginning, and keep the frames at some times, turned
+    upright."""
     kept: dict[float, np.ndarray] = {}
     with av.open(io.BytesIO(data), metadata_errors="replace") as container:
         is_avi, last, period = (

@@ -1,4 +1,5 @@
-"""jobs.artifact: any kept checkpoint becomes an artifact, and a job that is given a run finds its own."""
+"""jobs.artifact: any kept checkpoint becomes an artifact, and a job that is given a run finds its
+own."""
 
 from pathlib import Path
 

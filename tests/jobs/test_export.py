@@ -1,4 +1,5 @@
-"""jobs.export: which image, member or frame each row is, and what becomes of an export begun before it was said."""
+"""jobs.export: which image, member or frame each row is, and what becomes of an export begun before
+it was said."""
 
 import json
 import tarfile

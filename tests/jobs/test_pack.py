@@ -1,4 +1,5 @@
-"""Packing real photographs of every kind of source, and what comes out as `webdataset` and our own manifest read it."""
+"""Packing real photographs of every kind of source, and what comes out as `webdataset` and our own
+manifest read it."""
 
 import io
 import json
@@ -34,7 +35,8 @@ BIG, SMALL = (1200, 900), (60, 40)
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """The 200 small images and 6 JPEGs of noise of 1 MB each, so that there are several shards of 1 MiB."""
+    """The 200 small images and 6 JPEGs of noise of 1 MB each, so that there are several shards of 1
+    MiB."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "scenes").symlink_to(image_folder)
     for path in image_folder.rglob("*.*"):

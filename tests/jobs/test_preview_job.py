@@ -1,4 +1,5 @@
-"""jobs.preview: the sheet shows training's own draws, for any pretraining recipe, from a folder or a manifest."""
+"""jobs.preview: the sheet shows training's own draws, for any pretraining recipe, from a folder or
+a manifest."""
 
 import json
 import shutil

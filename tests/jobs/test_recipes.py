@@ -1,4 +1,5 @@
-"""Every shipped recipe says what it is, from which paper, how it was run, where, and what came of it."""
+"""Every shipped recipe says what it is, from which paper, how it was run, where, and what came of
+it."""
 
 import re
 import shlex

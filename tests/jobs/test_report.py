@@ -168,7 +168,8 @@ def spoil(run: RunDir, reasons: dict[str, int]) -> None:
 
 
 def made(run: RunDir) -> Page:
-    """The page of a run, after checking that it is self-contained and that no picture of it is blank."""
+    """The page of a run, after checking that it is self-contained and that no picture of it is
+    blank."""
     text = Path(run.path("report", "index.html")).read_text()
     assert not re.search(r"https?://|//[a-z]+\.[a-z]|<script|<link|@import|url\(", text)
     page = Page(text)

@@ -155,9 +155,8 @@ def test_an_incomplete_description_is_refused_before_anything_is_written(
 def test_preprocess_takes_the_central_square_antialiased_and_normalised(tmp_path: Path) -> None:
     save(str(tmp_path))
     loaded = artifact.load(str(tmp_path))
-    photograph = (
-        torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1).unsqueeze(0)
-    )  # (1, 3, 300, 451)
+    # (1, 3, 300, 451)
+    photograph = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1).unsqueeze(0)
     prepared = loaded.preprocess(photograph)
     assert prepared.shape == (1, 3, SIZE, SIZE) and prepared.dtype == torch.float32
     square = photograph[:, :, :, 75:375]
@@ -165,7 +164,8 @@ def test_preprocess_takes_the_central_square_antialiased_and_normalised(tmp_path
     rgb = prepared * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(
         3, 1, 1
     )
-    # Antialiasing: far from the border an output pixel is near the mean of the input pixels it covers.
+    # Antialiasing: far from the border an output pixel is near the mean of the input pixels it
+    # covers.
     blocks = torch.nn.functional.adaptive_avg_pool2d(square.float() / 255, SIZE)
     assert (rgb - blocks).abs().mean() < 0.02
     nearest = square[:, :, 9::19, 9::19][:, :, :SIZE, :SIZE].float() / 255

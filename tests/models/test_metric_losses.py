@@ -1,4 +1,5 @@
-"""The losses of metric learning against pytorch-metric-learning, loops written from the papers, and closed forms."""
+"""The losses of metric learning against pytorch-metric-learning, loops written from the papers, and
+closed forms."""
 
 import math
 from collections.abc import Callable
@@ -195,7 +196,8 @@ def test_losses_of_orthogonal_pairs_have_their_closed_forms() -> None:
 def test_equal_embeddings_are_chance() -> None:
     z = torch.ones(2, 8, 3)
     assert info_nce(z[0], z[1], temperature=0.1).item() == pytest.approx(math.log(8), rel=1e-5)
-    # A candidate has 1 / 8 under the model; seven draws of noise, each with probability 1 / 8, make 7 / 8.
+    # A candidate has 1 / 8 under the model; seven draws of noise, each with probability 1 / 8, make
+    # 7 / 8.
     assert nce(z, temperature=0.1).item() == pytest.approx(
         math.log(8) + 7 * math.log(8 / 7), rel=1e-5
     )

@@ -1,4 +1,5 @@
-"""Ray's private names: each is still there and does what we take it for, and no other module uses one."""
+"""Ray's private names: each is still there and does what we take it for, and no other module uses
+one."""
 
 import ast
 import json
@@ -21,7 +22,8 @@ PACKAGES = ("augment", "models", "pipelines", "jobs", "benchmarks")
 
 
 def private_names(path: Path) -> list[str]:
-    """Private modules of Ray that a file imports, and private attributes of its objects that we know of."""
+    """Private modules of Ray that a file imports, and private attributes of its objects that we
+    know of."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         modules = []
@@ -132,6 +134,8 @@ def test_a_plan_runs_only_a_little_ahead(
     items = items.repartition(target_num_rows_per_block=1, strict=True)
     ray_internals.hold_little(items, 0.01)
     ray_internals.plan_little_ahead(items)
+    # Ray lets single blocks through while no task runs behind: here seldom, so that load is no matter.
+    items.context.output_backpressure_guard_release_interval_s = 600.0
     slow = items.map_batches(lambda batch: time.sleep(0.05) or batch, batch_size=None, num_cpus=0.9)
     for index, _ in enumerate(slow.iter_batches(batch_size=None, prefetch_batches=0)):
         if index == 60:

@@ -1,4 +1,5 @@
-"""pipelines.ray_tasks: what dies is started again, and what kills its process is not tried for ever."""
+"""pipelines.ray_tasks: what dies is started again, and what kills its process is not tried for
+ever."""
 
 import ast
 import os

@@ -1,4 +1,5 @@
-"""kornia_ops: a batch equals one image after the other through Kornia's and torchvision's operators."""
+"""kornia_ops: a batch equals one image after the other through Kornia's and torchvision's
+operators."""
 
 import math
 from collections.abc import Callable
@@ -97,7 +98,8 @@ def test_the_jitter_equals_kornias_operators_on_one_image_at_a_time() -> None:
 def test_the_whole_recipe_equals_torchvisions_operators_on_one_image_at_a_time() -> None:
     x, draws = images(64), draws_of(ALL, 64)
     ours, theirs = apply_photometric(x, ALL, draws), one_by_one(x, draws, TORCHVISION)
-    # torchvision's luma weights are rounded to 0.2989; a value beside the threshold may then fall on its other side.
+    # torchvision's luma weights are rounded to 0.2989; a value beside the threshold may then fall
+    # on its other side.
     different = (ours - theirs).abs() > 1e-3
     assert different.double().mean() < 1e-3
 

@@ -70,7 +70,8 @@ def draws_of(group: CropGroup, num: int, device: str = "cpu") -> dict[str, Tenso
 
 
 def levels(ours: Tensor, reference: Tensor) -> Tensor:
-    """Differences in grey levels; a value next to the threshold of solarisation may fall on its other side."""
+    """Differences in grey levels; a value next to the threshold of solarisation may fall on its
+    other side."""
     return (ours.float() - reference).abs() * 255
 
 

@@ -1,4 +1,5 @@
-"""jobs.reporting.contact_sheet: every picture lies in its place, whatever sizes and captions it is given."""
+"""jobs.reporting.contact_sheet: every picture lies in its place, whatever sizes and captions it is
+given."""
 
 import io
 

@@ -1,4 +1,5 @@
-"""The demo's corpus: what lies in it, that no test pixel is trained on, and that making it is repeatable."""
+"""The demo's corpus: what lies in it, that no test pixel is trained on, and that making it is
+repeatable."""
 
 import hashlib
 import itertools

@@ -1,4 +1,5 @@
-"""Looks at a run's encoder: what they measure, when a run counts as collapsed, and what the run then does."""
+"""Looks at a run's encoder: what they measure, when a run counts as collapsed, and what the run
+then does."""
 
 import json
 import math

@@ -1,4 +1,5 @@
-"""jobs.training.planned_data and the preflight: where colours change, and whether the pool of actors fits."""
+"""jobs.training.planned_data and the preflight: where colours change, and whether the pool of
+actors fits."""
 
 from typing import Any
 

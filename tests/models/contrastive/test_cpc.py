@@ -1,4 +1,5 @@
-"""CPC: what the context sees, what the loss counts, and that patches know of each other in no other way."""
+"""CPC: what the context sees, what the loss counts, and that patches know of each other in no other
+way."""
 
 import math
 

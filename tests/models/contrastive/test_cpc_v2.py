@@ -1,4 +1,5 @@
-"""CPC v2: four directions, each of which sees only its own side, and colours dropped patch by patch."""
+"""CPC v2: four directions, each of which sees only its own side, and colours dropped patch by
+patch."""
 
 import math
 

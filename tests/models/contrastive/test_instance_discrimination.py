@@ -1,4 +1,5 @@
-"""Instance discrimination: what is drawn from the bank, what the loss makes of it, and what the bank holds after."""
+"""Instance discrimination: what is drawn from the bank, what the loss makes of it, and what the
+bank holds after."""
 
 import math
 
@@ -57,7 +58,8 @@ def noise_of(method: InstanceDiscrimination, batch: Batch, index: int, num_noise
 def naive(
     method: InstanceDiscrimination, batch: Batch, log_mean: float | None
 ) -> tuple[float, float]:
-    """The loss by a loop over samples and draws, and the log of the mean exponential that stands for Z / n."""
+    """The loss by a loop over samples and draws, and the log of the mean exponential that stands
+    for Z / n."""
     config, z, bank = method.settings, embed(method, batch), method.bank
     samples = [index for index in range(len(z)) if batch["valid"][index]]
     scores = {}

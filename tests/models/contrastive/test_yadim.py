@@ -1,4 +1,5 @@
-"""YADIM: only the last map, of any convolutional encoder, under the changes of CPC and AMDIM together."""
+"""YADIM: only the last map, of any convolutional encoder, under the changes of CPC and AMDIM
+together."""
 
 import math
 
@@ -35,9 +36,8 @@ def test_loss_is_each_place_of_the_other_last_map_from_one_drawn_place_by_a_loop
             1, seed=0, epoch=batch["epoch"], sample_id=batch["sample_id"], view=view, op="place"
         )
         for i in batch["valid"].nonzero().flatten().tolist():
-            scores = (
-                places[1 - view] @ places[view, i, int(u[i] * PLACES)] / math.sqrt(16)
-            )  # (B, L)
+            # (B, L)
+            scores = places[1 - view] @ places[view, i, int(u[i] * PLACES)] / math.sqrt(16)
             others = batch["valid"].clone()
             cost = scores[others].square().mean().item()
             others[i] = False

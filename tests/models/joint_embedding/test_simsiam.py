@@ -1,4 +1,5 @@
-"""SimSiam: the stop-gradient, the fixed learning rate of its predictor, and collapse in its own measure."""
+"""SimSiam: the stop-gradient, the fixed learning rate of its predictor, and collapse in its own
+measure."""
 
 import torch
 from torch.nn import functional

@@ -1,4 +1,5 @@
-"""MAE: what the encoder sees, what the loss counts, and how a reconstruction gets its colours back."""
+"""MAE: what the encoder sees, what the loss counts, and how a reconstruction gets its colours
+back."""
 
 import pytest
 import skimage.data

@@ -1,4 +1,5 @@
-"""pipelines.corpus.labels: the first folder below the source is the class, and nothing goes without a word."""
+"""pipelines.corpus.labels: the first folder below the source is the class, and nothing goes without
+a word."""
 
 import tarfile
 import unicodedata

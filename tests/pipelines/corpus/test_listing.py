@@ -1,4 +1,5 @@
-"""What a listing finds, in this process; that Ray's tasks find the same is tested with the manifest."""
+"""What a listing finds, in this process; that Ray's tasks find the same is tested with the
+manifest."""
 
 import io
 import os

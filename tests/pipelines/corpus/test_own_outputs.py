@@ -1,4 +1,5 @@
-"""Folders that this project wrote into a source are one left-out entry each, wherever the source lies."""
+"""Folders that this project wrote into a source are one left-out entry each, wherever the source
+lies."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A sample's row: one number for as long as its manifest lives, whatever epoch, version or block it comes in."""
+"""A sample's row: one number for as long as its manifest lives, whatever epoch, version or block it
+comes in."""
 
 import json
 from itertools import pairwise

@@ -1,4 +1,5 @@
-"""What unpacking a tar would give is what its members are: joined, nested, squeezed and doubled ones too."""
+"""What unpacking a tar would give is what its members are: joined, nested, squeezed and doubled
+ones too."""
 
 import gzip
 import io

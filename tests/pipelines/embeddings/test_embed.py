@@ -1,4 +1,5 @@
-"""pipelines.embeddings.embed: what the suite's end-to-end runs, which have no GPU, leave untried."""
+"""pipelines.embeddings.embed: what the suite's end-to-end runs, which have no GPU, leave
+untried."""
 
 import pytest
 import ray.data

@@ -1,4 +1,5 @@
-"""Images of more than 8 bits a channel, or of many channels, come out as they are meant or with a true reason."""
+"""Images of more than 8 bits a channel, or of many channels, come out as they are meant or with a
+true reason."""
 
 import io
 import struct

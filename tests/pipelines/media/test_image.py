@@ -99,7 +99,8 @@ def photo(height: int, width: int) -> Image.Image:
 
 
 def difference(data: bytes, box: tuple[int, int, int, int], size: int) -> tuple[int, np.ndarray]:
-    """How much smaller a file may be decoded for a view, and by how many grey levels that changes it."""
+    """How much smaller a file may be decoded for a view, and by how many grey levels that changes
+    it."""
     pictures = [
         decode_jpeg(data, max_pixels=10**8, reduce=reduce)
         for reduce in (None, lambda *_: reduction_for(*box[2:], size))
@@ -294,7 +295,8 @@ def test_bad_sample_survives_pickling_with_its_reason() -> None:
 
 
 NASTY, WEB = shared_data("nasty.tar"), shared_data("webjpeg_200.tar")
-# Pillow alone decodes these; we refuse: libjpeg-turbo or the container reports damage that Pillow overlooks.
+# Pillow alone decodes these; we refuse: libjpeg-turbo or the container reports damage that Pillow
+# overlooks.
 STRICTER_THAN_PILLOW = {"bitflip_jpg", "broken_png", "large_dim", "exif_err", "tiff_lab"}
 
 

@@ -1,4 +1,5 @@
-"""JPEG files that would hold their task for long are decoded where a time limit holds; ordinary ones are not."""
+"""JPEG files that would hold their task for long are decoded where a time limit holds; ordinary
+ones are not."""
 
 import io
 from collections.abc import Iterator

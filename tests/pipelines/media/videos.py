@@ -1,4 +1,5 @@
-"""Makes small videos whose frames tell their number, in black and white bars of the lower half, lowest bit first.
+"""Makes small videos whose frames tell their number, in black and white bars of the lower half,
+lowest bit first.
 
 The upper half is white and grey, so that a turned frame shows.
 """

@@ -1,4 +1,5 @@
-"""pipelines.stream.colour_actors: a pool of actors gives the blocks that the decode task would have given."""
+"""pipelines.stream.colour_actors: a pool of actors gives the blocks that the decode task would have
+given."""
 
 import os
 import signal

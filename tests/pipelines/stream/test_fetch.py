@@ -1,4 +1,5 @@
-"""What is asked of the storage for rows that lie together, and what is said of those that are not whole."""
+"""What is asked of the storage for rows that lie together, and what is said of those that are not
+whole."""
 
 from pathlib import Path
 

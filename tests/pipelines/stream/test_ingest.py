@@ -247,7 +247,8 @@ def test_many_items_are_planned_lazily_and_stay_in_order(
     for operator in (planner, cutter):  # one CPU left is enough for all three operators
         assert operator.ray_remote_args["num_cpus"] == ingest.PLANNER_CPUS
     assert type(cutter.input_dependencies[0]).__name__ == "FromBlocks"  # no task of a whole CPU
-    # Ray's coordinator holds the function too: opening it there must not import what only the tasks need.
+    # Ray's coordinator holds the function too: opening it there must not import what only the tasks
+    # need.
     held = pickle.dumps(ray_internals.last_operator(stream).fn)
     script = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], input=held, check=True)
