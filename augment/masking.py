@@ -36,7 +36,8 @@ def random_mask(
     num_visible = num_tokens - round(num_tokens * mask_ratio)
     if not 0 < num_visible < num_tokens:
         raise ValueError(
-            f"mask_ratio must be in (0, 1) and hide some but not all of the {num_tokens} tokens, got {mask_ratio}"
+            f"mask_ratio must be in (0, 1) and hide some but not all of the {num_tokens} tokens,"
+            f" got {mask_ratio}"
         )
     scores = uniform(num_tokens, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="mask")
     # stable: ties fall alike on every device

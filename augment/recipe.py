@@ -79,13 +79,17 @@ class Views(Frozen):
     )
     placement: Placement = Field(
         default="auto",
-        description="where colours change: the training worker's device, the decode task, or a pool of actors; "
-        "auto: actor with spare GPUs, else worker, decode without GPUs",
+        description=(
+            "where colours change: the training worker's device, the decode task, or a pool of"
+            " actors; auto: actor with spare GPUs, else worker, decode without GPUs"
+        ),
     )
     compile: bool = Field(
         default=False,
-        description="change colours on GPUs with torch.compile, four times as fast there; needs a C compiler on their "
-        "nodes and half a minute at the start",
+        description=(
+            "change colours on GPUs with torch.compile, four times as fast there; needs a C"
+            " compiler on their nodes and half a minute at the start"
+        ),
     )
     mean: tuple[float, float, float] = Field(
         default=IMAGENET_MEAN, description="subtracted from RGB in [0, 1]"

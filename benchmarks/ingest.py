@@ -178,8 +178,9 @@ def table(rows: list[Row]) -> str:
         for contestant, runs in found.items():
             per_cpu, per_s = _medians(runs)
             lines.append(
-                f"| {contestant}, {len(runs)} runs | {per_cpu:,.0f} {_range(runs, 'images_per_cpu_s')} | "
-                f"{per_cpu / one[0]:.0%} | {per_s:,.0f} {_range(runs, 'images_per_s')} | {per_s / all_cores[1]:.0%} |"
+                f"| {contestant}, {len(runs)} runs | {per_cpu:,.0f}"
+                f" {_range(runs, 'images_per_cpu_s')} | {per_cpu / one[0]:.0%} | {per_s:,.0f}"
+                f" {_range(runs, 'images_per_s')} | {per_s / all_cores[1]:.0%} |"
             )
         if "ray" in found:
             last = found["ray"][-1]

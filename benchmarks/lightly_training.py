@@ -353,7 +353,8 @@ def compare(method: str, given: dict[str, str]) -> Row:
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     shown = [
-        "| method | kNN, Afield | kNN, lightly | untrained | s, Afield | s, lightly | images/s, Afield | lightly |"
+        "| method | kNN, Afield | kNN, lightly | untrained | s, Afield | s, lightly | images/s,"
+        " Afield | lightly |"
     ]
     shown.append("|---|" + "---|" * 7)
     for row in rows:

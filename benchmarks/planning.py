@@ -32,7 +32,10 @@ from pipelines import ray_internals, schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.stream.plan import Plan
 
-USAGE = "python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=FILE] [runs=3] [watch_s=10]"
+USAGE = (
+    "python -m benchmarks.planning data=DIR [rows=10000000] [work=FOLDER] [out=FILE] [runs=3]"
+    " [watch_s=10]"
+)
 NUM_FILES = 1000
 WANTED_S = 10.0
 WANTED_MIB = 1024
@@ -147,8 +150,8 @@ def table(rows: list[Row]) -> str:
             peaks = [row["memory"][role][name] for row in rows]
             wanted = f"{WANTED_MIB} " if name == "rss_mib" else ""
             lines.append(
-                f"| {role}, {kind}, peak MiB | {statistics.median(peaks):,.0f} | {min(peaks):,.0f}-{max(peaks):,.0f} | "
-                f"{wanted}|"
+                f"| {role}, {kind}, peak MiB | {statistics.median(peaks):,.0f} |"
+                f" {min(peaks):,.0f}-{max(peaks):,.0f} | {wanted}|"
             )
     return "\n".join(lines)
 

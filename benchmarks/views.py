@@ -152,14 +152,18 @@ def table(results: dict[str, Result]) -> str:
         lines += [
             f"{workload}:",
             "",
-            f"| | {noun} per CPU-second | of decoding alone | Afield with colours is faster by | {noun}/s |",
+            (
+                f"| | {noun} per CPU-second | of decoding alone | Afield with colours is faster by"
+                f" | {noun}/s |"
+            ),
             "|---|---|---|---|---|",
         ]
         for name, row in rows.items():
             low, high = row["images_per_cpu_s_range"]
             lines.append(
-                f"| {name} | {row['images_per_cpu_s']:.0f} ({low:.0f}-{high:.0f}) | {row['of_decoding_alone']:.0%} | "
-                f"{row['afield_whole_path_times']:.2g} x | {row['images_per_s']:.0f} |"
+                f"| {name} | {row['images_per_cpu_s']:.0f} ({low:.0f}-{high:.0f}) |"
+                f" {row['of_decoding_alone']:.0%} | {row['afield_whole_path_times']:.2g} x |"
+                f" {row['images_per_s']:.0f} |"
             )
         lines.append("")
     return "\n".join(lines)

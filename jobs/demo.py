@@ -122,12 +122,14 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         **probes,
         "export": {name: value for name, value in exported.items() if name != "result"},
         "learnt": learnt,
-        "result": f"{_table(probes, seconds['total'], learnt=learnt)}\nreport: {reported['result']}",
+        "result": (
+            f"{_table(probes, seconds['total'], learnt=learnt)}\nreport: {reported['result']}"
+        ),
     }
 
 
 def _pretrain(config: DemoConfig, out: str, stages: Stages) -> dict[str, Any]:
-    """Everything up to the artifact."""
+    """Run everything up to the artifact."""
     corpus = uris.join(out, "corpus")
     manifest = uris.join(out, "manifest")
     with stages.stage("corpus"):
@@ -200,8 +202,9 @@ def _table(probes: dict[str, dict[str, Any]], total_s: float, *, learnt: bool) -
     table = Table(
         title="From which photograph is this grey crop? Top-1, 95 % intervals",
         caption=(
-            f"{counts['num_train']} crops to learn from, {counts['num_test']} to answer, from disjoint parts of each "
-            f"photograph. The intervals {'are' if learnt else 'are NOT'} apart. {total_s:.0f} s in all."
+            f"{counts['num_train']} crops to learn from, {counts['num_test']} to answer, from"
+            f" disjoint parts of each photograph. The intervals {'are' if learnt else 'are NOT'}"
+            f" apart. {total_s:.0f} s in all."
         ),
     )
     table.add_column("features")

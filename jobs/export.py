@@ -1,7 +1,7 @@
 """Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are
 missing.
 
-Of a video the frame in the middle of each clip is embedded.
+The embedding of a video is that of the frame in the middle of each clip.
 """
 
 import json
@@ -124,8 +124,8 @@ def _check_format(out: str) -> None:
     place = uris.join(out, RECORD)
     if uris.exists(place) and json.loads(uris.read_bytes(place)).get("format", 1) != FORMAT:
         raise InputError(
-            f"out {out} holds an export of an earlier version, whose parts name neither members of shards "
-            "nor times of frames: they stay readable, but choose another out to write on"
+            f"out {out} holds an export of an earlier version, whose parts name neither members of"
+            " shards nor times of frames: they stay readable, but choose another out to write on"
         )
 
 

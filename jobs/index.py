@@ -39,7 +39,9 @@ class IndexConfig(JobConfig):
         0.5,
         ge=0,
         le=1,
-        description="no version is made where more of the samples are gone: something may not be mounted",
+        description=(
+            "no version is made where more of the samples are gone: something may not be mounted"
+        ),
     )
     clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -70,7 +72,9 @@ def index(config: IndexConfig) -> dict[str, Any]:
         "unchanged": unchanged,
         "diff": asdict(diff),
         "left_out": manifest.left_out,
-        "result": f"{manifest.num_rows} samples, version {manifest.version} ({what}): {manifest.uri}",
+        "result": (
+            f"{manifest.num_rows} samples, version {manifest.version} ({what}): {manifest.uri}"
+        ),
     }
 
 

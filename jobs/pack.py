@@ -96,7 +96,7 @@ class PackConfig(JobConfig):
 
 
 def pack(config: PackConfig) -> dict[str, Any]:
-    """Write the shards that are missing, then the manifest of all.
+    """Pack the lower bytes of what was unpacked to where they were.
 
     Returns:
         `rows_in`, `rows` packed and `quarantined` (they add up), `shards_written`, `shards_kept`,
@@ -135,7 +135,10 @@ def pack(config: PackConfig) -> dict[str, Any]:
         "shards_written": len(missing),
         "shards_kept": plan.num_shards - len(missing),
         "manifest": manifest.uri,
-        "result": f"{manifest.num_rows} samples in {plan.num_shards} shards, {quarantined} quarantined: {manifest.uri}",
+        "result": (
+            f"{manifest.num_rows} samples in {plan.num_shards} shards, {quarantined} quarantined:"
+            f" {manifest.uri}"
+        ),
     }
 
 
@@ -211,7 +214,10 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
         size = size + shard["bytes"]
         bad = bad + shard["quarantined"]
         speed = rows / (time.monotonic() - start)
-        line = f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f} samples/s"
+        line = (
+            f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f}"
+            " samples/s"
+        )
         print(f"{line}  {bad:,} quarantined", file=sys.stderr)
         if bad > config.source.max_bad_fraction * (rows + bad):
             _bad_samples(config, work, rows + bad).check()

@@ -155,8 +155,9 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     per_worker = config.global_batch_size // config.cluster.max_workers
     rate = peak_lr(config.optim, config.global_batch_size)
     return (
-        f"{manifest.num_rows} samples, {num_steps} steps of {config.global_batch_size} ({per_worker} a worker); "
-        f"peak learning rate {rate:.3g} (optim.lr {config.optim.lr:g} at 256, {config.optim.lr_scaling} scaling)"
+        f"{manifest.num_rows} samples, {num_steps} steps of {config.global_batch_size}"
+        f" ({per_worker} a worker); peak learning rate {rate:.3g} (optim.lr {config.optim.lr:g} at"
+        f" 256, {config.optim.lr_scaling} scaling)"
     )
 
 

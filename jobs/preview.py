@@ -129,7 +129,10 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     bad = BadSamples(1, None)
     bad.add(len(drawn.names) + drawn.num_bad, drawn.reasons)
     bad.tell()
-    title = f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed {config.seed}"
+    title = (
+        f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed"
+        f" {config.seed}"
+    )
     shown = method.show(drawn.batch)
     sheet = contact_sheet(drawn, shown, title=title, parameters=config.parameters)
     uris.write_bytes(out, to_png(sheet))

@@ -361,7 +361,10 @@ def _origin(found: Found) -> list[Html]:
         rows += [
             (
                 "corpus",
-                f"{found.manifest.source}, manifest version {found.manifest.version}: {found.manifest.uri}",
+                (
+                    f"{found.manifest.source}, manifest version {found.manifest.version}:"
+                    f" {found.manifest.uri}"
+                ),
             )
         ]
     if found.encoder:

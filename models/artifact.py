@@ -173,7 +173,8 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
     weights = _read(uri, _WEIGHTS)
     if _digest(weights, description["config"], description["preprocess"]) != description["digest"]:
         raise ValueError(
-            f"{uri}: {_WEIGHTS} and {_DESCRIPTION} do not match (half-written or damaged); export it again"
+            f"{uri}: {_WEIGHTS} and {_DESCRIPTION} do not match (half-written or damaged); export"
+            " it again"
         )
     encoder, preprocess = _initialised(description, uri)
     encoder.load_state_dict(safetensors.torch.load(weights))
@@ -252,7 +253,8 @@ def _read_description(uri: str) -> dict[str, Any]:
     description: dict[str, Any] = json.loads(_read(uri, _DESCRIPTION))
     if description.get("format") != _FORMAT:
         raise ValueError(
-            f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads {_FORMAT}"
+            f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads"
+            f" {_FORMAT}"
         )
     return description
 

@@ -107,7 +107,8 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
             part, SyncBatchNorm | nn.SyncBatchNorm
         ):
             raise ValueError(
-                f"{type(part).__name__} has no synchronised form; use an encoder with nn.BatchNorm2d"
+                f"{type(part).__name__} has no synchronised form; use an encoder with"
+                " nn.BatchNorm2d"
             )
     return module
 

@@ -77,7 +77,8 @@ def info_nce(
     """
     if queries.ndim != 2 or queries.shape != keys.shape:
         raise ValueError(
-            f"queries and keys must both be (B, D), got {tuple(queries.shape)} and {tuple(keys.shape)}"
+            f"queries and keys must both be (B, D), got {tuple(queries.shape)} and"
+            f" {tuple(keys.shape)}"
         )
     _check_positive("temperature", temperature)
     with _float32(queries):

@@ -192,7 +192,8 @@ def bootstrap_interval(
 def _check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, num_classes: int) -> None:
     if train_x.ndim != 2 or test_x.ndim != 2 or train_x.shape[1] != test_x.shape[1]:
         raise ValueError(
-            f"features must be (N, D) and (M, D), got {tuple(train_x.shape)} and {tuple(test_x.shape)}"
+            f"features must be (N, D) and (M, D), got {tuple(train_x.shape)} and"
+            f" {tuple(test_x.shape)}"
         )
     if train_y.shape != train_x.shape[:1] or len(train_y) == 0:
         raise ValueError(
@@ -200,7 +201,8 @@ def _check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, num_classe
         )
     if int(train_y.min()) < 0 or int(train_y.max()) >= num_classes:
         raise ValueError(
-            f"train_y must be in 0..{num_classes - 1}, got {int(train_y.min())}..{int(train_y.max())}"
+            f"train_y must be in 0..{num_classes - 1}, got"
+            f" {int(train_y.min())}..{int(train_y.max())}"
         )
 
 

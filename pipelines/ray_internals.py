@@ -133,7 +133,7 @@ class _ActorLocations:
 
     @property
     def update_actor_location(self) -> Any:
-        """The remote method that an actor calls when it starts."""
+        """Note where an actor is; it calls this when it starts."""
         tracker = ray.get_actor("ActorLocationTracker", namespace="ActorLocationTracker")
         return tracker.update_actor_location
 

@@ -69,7 +69,8 @@ def two_nodes(cpus: tuple[int, int]) -> Iterator[str]:
     script = (
         "import sys\n"
         "from ray.cluster_utils import Cluster\n"
-        f"cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus={cpus[0]}, include_dashboard=False))\n"
+        f"head = dict(num_cpus={cpus[0]}, include_dashboard=False)\n"
+        "cluster = Cluster(initialize_head=True, head_node_args=head)\n"
         f"cluster.add_node(num_cpus={cpus[1]})\n"
         "cluster.wait_for_nodes()\n"
         "print(cluster.address, flush=True)\n"

@@ -28,7 +28,10 @@ PACKAGES = ("augment", "models", "pipelines", "jobs")
 def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need(
     module: str, late: str
 ) -> None:
-    script = f"import {module}, sys; sys.exit(' '.join(name for name in {late.split()} if name in sys.modules) or None)"
+    script = (
+        f"import {module}, sys; late = [name for name in {late.split()} if name in sys.modules];"
+        "sys.exit(' '.join(late) or None)"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 

@@ -22,7 +22,9 @@ class PatchChanges(Frozen):
 
     subcrop: Fraction = Field(
         default=1.0,
-        description="side of the crop, placed at random, that is moved to the middle; the rest is blank",
+        description=(
+            "side of the crop, placed at random, that is moved to the middle; the rest is blank"
+        ),
     )
     flip: Probability = Field(
         default=0.0, description="probability of a mirror image, left to right"
@@ -92,8 +94,9 @@ def sample_patches(
     return {
         "place": draw("subcrop", 2),
         "flip": draw("flip", 1)[:, 0] < changes.flip,
-        "keep": (kept[:, :1] >= changes.channel_drop)
-        | (kept[:, 1:].argsort(dim=1, stable=True) == 0),
+        "keep": (
+            (kept[:, :1] >= changes.channel_drop) | (kept[:, 1:].argsort(dim=1, stable=True) == 0)
+        ),
         "degrees": changes.degrees * amount[:, 0],
         "shear": changes.shear * amount[:, 1],
         "displacement": changes.elastic * amount[:, 2:].unflatten(1, (2, _KNOTS, _KNOTS)),

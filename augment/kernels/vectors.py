@@ -33,18 +33,18 @@ class Lanes:
 
     @classmethod
     def of(cls, builder: Any, number: Any) -> "Lanes":
-        """One number over and over."""
+        """Repeat one number in all lanes."""
         undefined = ir.Constant(_SHORTS, ir.Undefined)
         single = builder.insert_element(undefined, number, _INDEX(0))
         return cls(builder, builder.shuffle_vector(single, undefined, mask_of([0] * LANES)))
 
     @classmethod
     def widened(cls, builder: Any, pixels: Any) -> "Lanes":
-        """32 bytes."""
+        """Widen 32 bytes."""
         return cls(builder, builder.zext(pixels, _SHORTS))
 
     def narrowed(self) -> Any:
-        """The lower bytes."""
+        """Narrow to the lower bytes."""
         return self.builder.trunc(self.vector, ir.VectorType(_BYTE, LANES))
 
     def __add__(self, other: "Operand") -> "Lanes":
@@ -60,7 +60,7 @@ class Lanes:
         return Lanes(self.builder, self.builder.lshr(self.vector, _vector_of(bits)))
 
     def __mul__(self, other: "Operand") -> "Lanes":
-        """The upper halves of the products of unsigned integers: times 65536ths."""
+        """Multiply unsigned integers and keep the upper halves: times 65536ths."""
         # Written out as widening, product, shift and narrowing it is recognised only where no
         # widening left its loop.
         kind = ir.FunctionType(_SHORTS, [_SHORTS, _SHORTS, _INDEX])
@@ -76,28 +76,27 @@ class Lanes:
         return (Lanes(self.builder, _vector_of(0)) - self).where(negative, self)
 
     def at_most(self, other: "Operand") -> "Lanes":
-        """The smaller one of signed integers."""
+        """Take the smaller one of signed integers."""
         return self.where(self.builder.icmp_signed("<", self.vector, _vector_of(other)), other)
 
     def at_least(self, other: "Operand") -> "Lanes":
-        """The larger one of signed integers."""
+        """Take the larger one of signed integers."""
         return self.where(self.builder.icmp_signed(">", self.vector, _vector_of(other)), other)
 
     def wrapped(self, other: "Lanes") -> "Lanes":
-        """The smaller one of unsigned integers: of two that lie a turn apart, the one that is not
-        below 0."""
+        """Take the smaller one of unsigned integers: of two a turn apart, the one not below 0."""
         return self.where(self.builder.icmp_unsigned("<", self.vector, other.vector), other)
 
     def beyond(self, other: "Lanes") -> "Lanes":
-        """How much larger unsigned integers are, 0 where they are not."""
+        """Return how much larger unsigned integers are, 0 where they are not."""
         return (self - other).where(self.builder.icmp_unsigned(">", self.vector, other.vector), 0)
 
     def equals(self, other: "Lanes") -> Any:
-        """A mask for `where`."""
+        """Return a mask for `where`."""
         return self.builder.icmp_signed("==", self.vector, other.vector)
 
     def where(self, mask: Any, other: "Operand") -> "Lanes":
-        """These, and the others where the mask is not set."""
+        """Take these, and the others where the mask is not set."""
         return Lanes(self.builder, self.builder.select(mask, self.vector, _vector_of(other)))
 
 
@@ -144,11 +143,11 @@ class Call:
         return Index(self.builder, PLACE(number))
 
     def length(self, argument: int, axis: int) -> Index:
-        """How long an array is along an axis."""
+        """Return how long an array is along an axis."""
         return Index(self.builder, self.builder.extract_value(self._array(argument).shape, axis))
 
     def load(self, argument: int, offset: Index, kind: Any) -> Any:
-        """What lies so many elements from an array's start."""
+        """Load what lies so many elements from an array's start."""
         return self.builder.load(self._pointer(argument, offset, kind), align=_bytes_of(kind))
 
     def store(self, value: Any, argument: int, offset: Index) -> None:
@@ -157,15 +156,15 @@ class Call:
         )
 
     def spread(self, argument: int, offset: Index) -> Lanes:
-        """One number of an array, in all lanes."""
+        """Load one number of an array into all lanes."""
         return Lanes.of(self.builder, self.load(argument, offset, SHORT))
 
     def lanes(self, argument: int, offset: Index) -> Lanes:
-        """Numbers of an array side by side."""
+        """Load numbers of an array side by side."""
         return Lanes(self.builder, self.load(argument, offset, _SHORTS))
 
     def bytes(self, argument: int, offset: Index, num: int) -> Any:
-        """Bytes of an array side by side."""
+        """Load bytes of an array side by side."""
         return self.load(argument, offset, ir.VectorType(_BYTE, num))
 
     def steps(self, length: Index, step: int) -> Iterator[Index]:
@@ -180,8 +179,8 @@ class Call:
             yield Index(self.builder, x).at_most(last)
 
     def ready(self, known: int | None, prepare: Callable[[Index], Any]) -> list[Any] | None:
-        """What `prepare` gives for 0 to `known` - 1, made before a loop around `summed`; None if
-        that is not known."""
+        """Return what `prepare` gives for 0 to `known` - 1, made before a loop; None if not
+        known."""
         return None if known is None else [prepare(self.constant(k)) for k in range(known)]
 
     def summed(
@@ -232,7 +231,7 @@ class Call:
 
 
 def contiguous(signature: Any, emit: Callable[[Call], None]) -> Any:
-    """An intrinsic of contiguous arrays, as Numba wants it; it does not compile for others."""
+    """Make an intrinsic of contiguous arrays, as Numba wants it; others do not compile."""
     if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in signature.args):
         return None
 
@@ -244,7 +243,8 @@ def contiguous(signature: Any, emit: Callable[[Call], None]) -> Any:
 
 
 def unpack(builder: Any, pixels: Any) -> list[Lanes]:
-    """64 bytes, times 256, as 32 and 32 numbers, in an order that takes an instruction each."""
+    """Unpack 64 bytes, times 256, as 32 and 32 numbers, in an order that takes an instruction
+    each."""
     zeros = ir.Constant(_WIDE_BYTES, [0] * WIDE)
     masks = [mask_of([n for place in half for n in (place, WIDE + place)]) for half in _HALVES]
     return [
@@ -254,7 +254,7 @@ def unpack(builder: Any, pixels: Any) -> list[Lanes]:
 
 
 def pack(builder: Any, first: Lanes, second: Lanes) -> Any:
-    """The lower bytes of what was unpacked, where they were."""
+    """Pack the lower bytes of what was unpacked to where they were."""
     places = {
         place: 2 * n + WIDE * half
         for half, of_half in enumerate(_HALVES)
@@ -274,6 +274,6 @@ def _vector_of(operand: Operand) -> Any:
 
 
 def _bytes_of(kind: Any) -> int:
-    """What one number of a vector takes, or a number by itself."""
+    """Return the bytes that one number of a vector takes, or a number by itself."""
     width: int = getattr(kind, "element", kind).width
     return width // 8

@@ -117,8 +117,8 @@ def health(lines: Lines) -> Picture | None:
     if len(looks) > 1:
         moved = _moved(first["health_rankme"], last["health_rankme"])
         finding = (
-            f"Effective rank of the corpus's embeddings {moved} from {first['health_rankme']:.0f} to "
-            f"{last['health_rankme']:.0f} in {len(looks)} looks"
+            f"Effective rank of the corpus's embeddings {moved} from {first['health_rankme']:.0f}"
+            f" to {last['health_rankme']:.0f} in {len(looks)} looks"
         )
     spreads = [look for look in looks if "health_spread" in look]
     with _figure(finding, panels=2 if spreads else 1) as (figure, axes):
@@ -142,7 +142,10 @@ def geometry(lines: Lines) -> Picture | None:
     if not looks:
         return None
     last = looks[-1]
-    finding = f"Alignment {last['health_alignment']:.2f}, uniformity {last['health_uniformity']:.2f} at the last look"
+    finding = (
+        f"Alignment {last['health_alignment']:.2f}, uniformity {last['health_uniformity']:.2f} at"
+        " the last look"
+    )
     with _figure(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, looks, "health_alignment", COLOURS[0])
         upper.set(

@@ -21,7 +21,8 @@ body {
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
 }
 main { max-width: 1160px; margin: 0 auto; padding: 40px 32px 72px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; overflow-wrap: anywhere; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em;
+  overflow-wrap: anywhere; }
 h2 { font-size: 20px; margin: 52px 0 4px; padding-top: 18px; border-top: 1px solid var(--line); }
 p { margin: 6px 0 14px; max-width: 76ch; }
 .pale, .lead { color: var(--pale); }
@@ -31,7 +32,8 @@ p { margin: 6px 0 14px; max-width: 76ch; }
 }
 .badge.open { background: #fdf1e0; color: #8a5300; }
 .tiles { margin: 26px 0 0; }
-.tile { display: inline-block; vertical-align: top; min-width: 136px; max-width: 100%; margin: 0 8px 12px 0;
+.tile { display: inline-block; vertical-align: top; min-width: 136px; max-width: 100%;
+  margin: 0 8px 12px 0;
   background: var(--wash); border-radius: 8px; padding: 12px 16px; }
 .tile b {
   display: block; font-size: 22px; line-height: 1.3; font-variant-numeric: tabular-nums;
@@ -72,7 +74,8 @@ def page(title: str, body: Iterable[Html]) -> bytes:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{parts}\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{parts}\n</main>\n</body>\n</html>\n"
     ).encode()
 
 
@@ -157,10 +160,11 @@ def interval(value: float, low: float, high: float) -> Html:
     """Draw a fraction and its interval on the line from 0 to 1."""
     x, left, right = (4 + 300 * share for share in (value, low, high))
     return Html(
-        f'<svg width="308" height="22" role="img" aria-label="{value:.1%}, {low:.1%} to {high:.1%}">'
-        '<line x1="4" x2="304" y1="11" y2="11" stroke="#d3d9df" stroke-width="1"/>'
-        f'<rect x="{left:.1f}" width="{right - left:.1f}" y="5" height="12" rx="2" fill="#8fbce3"/>'
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="3" y2="19" stroke="#1f6fb2" stroke-width="2"/></svg>'
+        f'<svg width="308" height="22" role="img" aria-label="{value:.1%}, {low:.1%} to'
+        f' {high:.1%}"><line x1="4" x2="304" y1="11" y2="11" stroke="#d3d9df"'
+        f' stroke-width="1"/><rect x="{left:.1f}" width="{right - left:.1f}" y="5" height="12"'
+        f' rx="2" fill="#8fbce3"/><line x1="{x:.1f}" x2="{x:.1f}" y1="3" y2="19" stroke="#1f6fb2"'
+        ' stroke-width="2"/></svg>'
     )
 
 

@@ -44,7 +44,7 @@ class BadSamples:
 
     @property
     def total(self) -> int:
-        """Bad samples so far."""
+        """Return the bad samples so far."""
         return self.reasons.total()
 
     def add(self, seen: int, reasons: Mapping[Any, int]) -> None:

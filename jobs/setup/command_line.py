@@ -84,7 +84,8 @@ def _refuse_unused(config: type[JobConfig], values: dict[str, Any], given: Given
     elif unused:
         near = _nearest(unused[0], config, values)
         raise InputError(
-            f"{unused[0]} has no effect on this job: leave it out (the nearest key it takes is {near})"
+            f"{unused[0]} has no effect on this job: leave it out (the nearest key it takes is"
+            f" {near})"
         )
 
 

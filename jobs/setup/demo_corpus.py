@@ -146,7 +146,8 @@ def read_photograph(name: str) -> Image.Image:
     package = find_spec("skimage")
     if package is None or package.origin is None:
         raise InputError(
-            'the demo\'s photographs lie in scikit-image: install it with pip install "afield[demo]"'
+            "the demo's photographs lie in scikit-image: install it with pip install"
+            ' "afield[demo]"'
         )
     with Image.open(Path(package.origin).parent / "data" / name) as file:
         photograph = file.convert("RGB")

@@ -89,9 +89,9 @@ def crash_of(error: BaseException) -> RunError | None:
     for one in ray_internals.chain(error):
         if isinstance(one, _DEATHS):
             return RunError(
-                f"the same work killed its process {MAX_RETRIES + 1} times ({type(one).__name__}): most "
-                "often for want of memory; Ray's logs (/tmp/ray/session_latest/logs) say more. What is "
-                "written stays: the same command goes on from there"
+                f"the same work killed its process {MAX_RETRIES + 1} times ({type(one).__name__}):"
+                " most often for want of memory; Ray's logs (/tmp/ray/session_latest/logs) say"
+                " more. What is written stays: the same command goes on from there"
             )
     return None
 

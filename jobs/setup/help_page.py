@@ -53,7 +53,7 @@ class Key:
 
     @property
     def missing(self) -> bool:
-        """Whether it has to be given and was not."""
+        """Tell whether it has to be given and was not."""
         return self.required and self.value is None
 
 

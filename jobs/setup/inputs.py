@@ -149,7 +149,8 @@ def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | 
     key, now, then = next((key, *pair) for key, pair in shown.items() if pair[0] != pair[1])
     command = _command(manifest, f"{key}={now}")
     raise InputError(
-        f"{key} {now}, but {manifest.uri} was listed with {then}: leave it out, or list anew with {command}"
+        f"{key} {now}, but {manifest.uri} was listed with {then}: leave it out, or list anew with"
+        f" {command}"
     )
 
 

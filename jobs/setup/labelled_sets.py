@@ -85,8 +85,8 @@ class LabelledSets:
             _say(f"train.uri: classes without a readable image ({len(lost)}): {_shown(lost)}")
         if duplicates:
             _say(
-                f"test.uri: {duplicates} images are in train.uri as well (the same bytes): left out, "
-                f"{rows[is_test].sum()} remain to test with"
+                f"test.uri: {duplicates} images are in train.uri as well (the same bytes): left"
+                f" out, {rows[is_test].sum()} remain to test with"
             )
         unreadable = {
             "train": int((~valid & ~is_test).sum()),
@@ -130,8 +130,8 @@ def read_sets(train: str, test: str) -> LabelledSets:
     classes = sorted(set(learnt.classes))
     if len(classes) < 2:
         raise InputError(
-            f"train.uri {train} has one class folder, {classes[0]}, and a probe needs at least two: "
-            "the first folder below the source is the class"
+            f"train.uri {train} has one class folder, {classes[0]}, and a probe needs at least two:"
+            " the first folder below the source is the class"
         )
     judged = _read("test.uri", test)
     same = set(learnt.rows[schema.SAMPLE_ID].to_pylist())
@@ -153,8 +153,8 @@ def read_sets(train: str, test: str) -> LabelledSets:
 def _leaked(train: str, test: str) -> str:
     """Word the refusal of a test set that is part of the training set."""
     return (
-        f"every image of test.uri {test} is in train.uri {train} as well, by content: the score would "
-        "say nothing; give other images to test with"
+        f"every image of test.uri {test} is in train.uri {train} as well, by content: the score"
+        " would say nothing; give other images to test with"
     )
 
 
@@ -188,8 +188,9 @@ def _tell(sets: LabelledSets) -> None:
     _say(f"judging {len(sets.classes)} classes: {_shown(sets.classes)}")
     if parts := labels.parts_of_data_sets(sets.classes):
         _say(
-            f"warning: {_shown(parts)} name parts of a data set, and are taken for classes: the first "
-            "folder below train.uri and test.uri is the class; give the folder that holds the classes"
+            f"warning: {_shown(parts)} name parts of a data set, and are taken for classes: the"
+            " first folder below train.uri and test.uri is the class; give the folder that holds"
+            " the classes"
         )
 
 

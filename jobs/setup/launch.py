@@ -104,7 +104,8 @@ def absolute_out(out: str) -> str:
     """
     if uris.is_local(out) and in_submitted_job() and not os.path.isabs(out.removeprefix("file://")):
         raise InputError(
-            f"out {out} is relative, and a submitted job's folder is thrown away: give an absolute path or s3://"
+            f"out {out} is relative, and a submitted job's folder is thrown away: give an absolute"
+            " path or s3://"
         )
     return user_uri("out", out)
 
@@ -241,17 +242,16 @@ def _check(
     for path in paths:
         if uris.is_local(path) and len(nodes) > 1 and not cluster.shared_fs:
             raise InputError(
-                f"{path} is a local path and the cluster has {len(nodes)} nodes: use object storage, or set "
-                "cluster.shared_fs=true where every node sees the same files"
+                f"{path} is a local path and the cluster has {len(nodes)} nodes: use object"
+                " storage, or set cluster.shared_fs=true where every node sees the same files"
             )
     cpus = float(resources.get("CPU", 0))
     gpus = float(resources.get("GPU", 0))
     use_gpu = gpus >= cluster.min_workers if cluster.use_gpu == "auto" else cluster.use_gpu
     if use_gpu and gpus < cluster.min_workers:
         raise InputError(
-            f"cluster.use_gpu={cluster.use_gpu} with cluster.num_workers={cluster.num_workers}, but the cluster has "
-            f"{gpus:g} GPUs: "
-            "set cluster.use_gpu=auto or add GPU nodes"
+            f"cluster.use_gpu={cluster.use_gpu} with cluster.num_workers={cluster.num_workers}, but"
+            f" the cluster has {gpus:g} GPUs: set cluster.use_gpu=auto or add GPU nodes"
         )
     per_worker = _cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
     if train and cluster.min_workers < cluster.max_workers and not use_gpu:
@@ -261,9 +261,9 @@ def _check(
     left = cpus - (cluster.min_workers * per_worker if train else 0)
     if left < 1:
         raise InputError(
-            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={per_worker:g} leave {left:g} of "
-            f"{cpus:g} CPUs, and "
-            "decoding needs at least 1: use fewer workers, fewer CPUs a worker, or a larger cluster"
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={per_worker:g}"
+            f" leave {left:g} of {cpus:g} CPUs, and decoding needs at least 1: use fewer workers,"
+            " fewer CPUs a worker, or a larger cluster"
         )
     pool = _view_actors(cluster, gpus, left, use_gpu=use_gpu and train, placement=placement)
     threads = max(1, own_cores() // cluster.max_workers) if own else max(1, int(per_worker))
@@ -313,13 +313,15 @@ def _view_actors(
         return None
     if cluster.view_actors > room:
         raise InputError(
-            f"cluster.view_actors={cluster.view_actors} x cluster.gpus_per_view_actor={share:g} do not fit: training "
-            f"holds {cluster.gpus_per_worker:g} of {shared} of {gpus:g} GPUs each, which leaves room for {room:g}: "
-            "use fewer workers, a smaller share of a GPU for each actor or worker, or views.placement=worker"
+            f"cluster.view_actors={cluster.view_actors} x cluster.gpus_per_view_actor={share:g} do"
+            f" not fit: training holds {cluster.gpus_per_worker:g} of {shared} of {gpus:g} GPUs"
+            f" each, which leaves room for {room:g}: use fewer workers, a smaller share of a GPU"
+            " for each actor or worker, or views.placement=worker"
         )
     raise InputError(
-        f"cluster.view_actors={cluster.view_actors} hold {needed:g} of the {cpus:g} CPUs that training leaves, and "
-        f"decoding needs {DECODE_CPUS + PLANNER_CPUS:g}: use fewer actors or a larger cluster"
+        f"cluster.view_actors={cluster.view_actors} hold {needed:g} of the {cpus:g} CPUs that"
+        f" training leaves, and decoding needs {DECODE_CPUS + PLANNER_CPUS:g}: use fewer actors or"
+        " a larger cluster"
     )
 
 
@@ -330,7 +332,7 @@ def _times(whole: float, part: float) -> int:
 
 
 def _cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu: bool) -> float:
-    """On a cluster without GPUs training computes on CPUs: half of them, the other half decodes."""
+    """Return a worker's CPUs: without GPUs training computes on half of all CPUs."""
     if cluster.cpus_per_worker != "auto":
         return float(cluster.cpus_per_worker)
     return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.max_workers))
@@ -345,7 +347,7 @@ def _smallest(nodes: list[dict[str, Any]]) -> float:
 
 
 def _sizes(nodes: list[dict[str, Any]]) -> list[float]:
-    """CPUs of each node."""
+    """Return the CPUs of each node."""
     return [float(node["Resources"].get("CPU", 0)) for node in nodes]
 
 
@@ -371,9 +373,9 @@ def _fitting(wanted: float, sizes: list[float], cluster: ClusterConfig) -> float
     room = sum(int(size // wanted) for size in sizes)
     if room < cluster.max_workers:
         raise InputError(
-            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={wanted:g} find "
-            f"room for {room} on nodes of {', '.join(f'{size:g}' for size in sizes)} CPUs: use fewer "
-            "workers, fewer CPUs a worker, or larger nodes"
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={wanted:g} find"
+            f" room for {room} on nodes of {', '.join(f'{size:g}' for size in sizes)} CPUs: use"
+            " fewer workers, fewer CPUs a worker, or larger nodes"
         )
     return wanted
 
@@ -397,8 +399,9 @@ def _leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:
         fit = min(cluster.max_workers, int((size - 1) // wanted))
     if not fit:
         raise InputError(
-            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={cluster.cpus_per_worker} may take "
-            f"all {size:g} CPUs of a node, and decoding needs at least 1: use nodes of 3 CPUs or more, fewer CPUs a "
-            "worker, or a fixed number of workers"
+            f"cluster.num_workers={cluster.num_workers} x"
+            f" cluster.cpus_per_worker={cluster.cpus_per_worker} may take all {size:g} CPUs of a"
+            " node, and decoding needs at least 1: use nodes of 3 CPUs or more, fewer CPUs a"
+            " worker, or a fixed number of workers"
         )
     return wanted

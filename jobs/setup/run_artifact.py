@@ -138,15 +138,15 @@ def find(uri: str) -> str:
     parent, _, name = uri.rstrip("/").rpartition("/")
     if uris.exists(uris.join(uri, "config.yaml")):
         raise InputError(
-            f"artifact {uri} is a run that has not written its artifact: let it end, or make one of its "
-            f"newest checkpoint: python -m jobs.artifact run={uri} out={own}"
+            f"artifact {uri} is a run that has not written its artifact: let it end, or make one of"
+            f" its newest checkpoint: python -m jobs.artifact run={uri} out={own}"
         )
     if uris.exists(uris.join(uri, checkpoints.STATE)) and name.startswith(checkpoints.PREFIX):
         run = parent.rpartition("/")[0]
         step = checkpoints.step_of(name)
         raise InputError(
-            f"artifact {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact run={run} "
-            f"step={step} out={uris.join(run, f'artifact-{step}')}"
+            f"artifact {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact"
+            f" run={run} step={step} out={uris.join(run, f'artifact-{step}')}"
         )
     if name == checkpoints.FOLDER and uris.exists(uris.join(parent, "config.yaml")):
         raise InputError(
@@ -154,5 +154,6 @@ def find(uri: str) -> str:
             f"python -m jobs.artifact run={parent} out={uris.join(parent, FOLDER)}"
         )
     raise InputError(
-        f"artifact {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that has one"
+        f"artifact {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that"
+        " has one"
     )

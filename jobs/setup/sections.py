@@ -110,13 +110,17 @@ class SourceConfig(Frozen):
     )
     members: Annotated[Globs | None, BeforeValidator(_globs)] = Field(
         None,
-        description="globs of the members of .tar shards to take, between commas, as *.jpg,*.png; * crosses folders; "
-        "null: as listed, or all",
+        description=(
+            "globs of the members of .tar shards to take, between commas, as *.jpg,*.png; * crosses"
+            " folders; null: as listed, or all"
+        ),
     )
     any_name: bool | None = Field(
         None,
-        description="tell files whose names do not say what they hold by their first bytes, one request each; "
-        "null: as listed, or false",
+        description=(
+            "tell files whose names do not say what they hold by their first bytes, one request"
+            " each; null: as listed, or false"
+        ),
     )
     max_pixels: int = Field(
         100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px"
@@ -136,14 +140,19 @@ class SourceConfig(Frozen):
     )
     value_range: Literal["auto", "type", "percentiles"] | Window = Field(
         "auto",
-        description="which values of images of more than 8 bits are black and white. auto: as the file says (sBIT, "
-        "MaxSampleValue, bits a sample), else all that its type holds; type: always the latter; percentiles: measured "
-        "once over the corpus; or two values. A job warns where images come out nearly constant",
+        description=(
+            "which values of images of more than 8 bits are black and white. auto: as the file says"
+            " (sBIT, MaxSampleValue, bits a sample), else all that its type holds; type: always the"
+            " latter; percentiles: measured once over the corpus; or two values. A job warns where"
+            " images come out nearly constant"
+        ),
         examples=["[LOW,HIGH]"],
     )
     bands: Bands = Field(
         (),
-        description="channels of TIFF files to show, from 1 on: one, or red, green and blue, as [3,2,1]",
+        description=(
+            "channels of TIFF files to show, from 1 on: one, or red, green and blue, as [3,2,1]"
+        ),
         examples=["[BAND,...]"],
     )
     max_bad_fraction: float = Field(
@@ -152,12 +161,16 @@ class SourceConfig(Frozen):
     interleave: int = Field(
         1,
         ge=1,
-        description="row groups drawn from together, each of up to 8192 samples, from a shard up to 64 MiB; more for "
-        "shards packed in order of class",
+        description=(
+            "row groups drawn from together, each of up to 8192 samples, from a shard up to 64 MiB;"
+            " more for shards packed in order of class"
+        ),
     )
     verify: Literal["etag", "none"] = Field(
         "none",
-        description="etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)",
+        description=(
+            "etag: check content against the manifest's MD5, size or time (not with SSE-KMS etags)"
+        ),
     )
 
     def reading(self) -> dict[str, Any]:
@@ -188,7 +201,9 @@ class SourceConfig(Frozen):
 PER_VIDEO = Field(
     None,
     ge=0,
-    description="clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1",
+    description=(
+        "clips of each video, set when it is listed; 0 leaves videos out; null: as listed, or 1"
+    ),
 )
 
 
@@ -243,7 +258,9 @@ class ClusterConfig(Frozen):
         | Annotated[str, Field(pattern=r"^[1-9]\d*\.\.[1-9]\d*$", examples=["MIN..MAX"])]
     ) = Field(
         1,
-        description="training processes, or those that embed; MIN..MAX: as many as there is room for",
+        description=(
+            "training processes, or those that embed; MIN..MAX: as many as there is room for"
+        ),
     )
     cpus_per_worker: Literal["auto"] | float = Field(
         "auto", description="logical CPUs a training process holds"

@@ -47,7 +47,7 @@ class Given:
 
     @property
     def values(self) -> Values:
-        """Both merged, with references among keys resolved.
+        """Merge both, with references among keys resolved.
 
         Raises:
             InputError: a reference leads nowhere.

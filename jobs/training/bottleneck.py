@@ -15,12 +15,22 @@ RETRIES_SHARE = 0.01  # of the images; more retries than that are worth a word
 
 _NAMES = {"fetch": "fetching", "decode": "decoding", "crop": "cropping", "transport": "transport"}
 _REMEDIES = {
-    "train": "add or speed up training workers (cluster.num_workers, GPUs), or take a larger global_batch_size",
-    "fetch": "add data CPUs (every data task keeps its own requests in flight), or pack small files into tar shards",
+    "train": (
+        "add or speed up training workers (cluster.num_workers, GPUs), or take a larger"
+        " global_batch_size"
+    ),
+    "fetch": (
+        "add data CPUs (every data task keeps its own requests in flight), or pack small files into"
+        " tar shards"
+    ),
     "decode": "add data CPUs (nodes, or fewer cluster.cpus_per_worker), or store smaller images",
-    "crop": "add data CPUs (nodes, or fewer cluster.cpus_per_worker; or view actors where those change colours), or "
-    "leave colours to views.placement=worker",
-    "transport": "make blocks larger (global_batch_size, fewer workers), or give Ray a larger object store",
+    "crop": (
+        "add data CPUs (nodes, or fewer cluster.cpus_per_worker; or view actors where those change"
+        " colours), or leave colours to views.placement=worker"
+    ),
+    "transport": (
+        "make blocks larger (global_batch_size, fewer workers), or give Ray a larger object store"
+    ),
 }
 
 
@@ -51,8 +61,8 @@ def bottleneck(lines: list[dict[str, Any]]) -> str | None:
     else:
         task_ms = means["fetch"] + means["decode"] + means["crop"]
         finding = (
-            f"{_NAMES[stage]} limits, {means[stage] / task_ms:.0%} of the data tasks' time, while workers wait "
-            f"{waiting:.0%} of theirs"
+            f"{_NAMES[stage]} limits, {means[stage] / task_ms:.0%} of the data tasks' time, while"
+            f" workers wait {waiting:.0%} of theirs"
         )
     return f"{finding}: {_REMEDIES[stage]}{_throttled(lines)}"
 

@@ -1,8 +1,8 @@
 """The checkpoints of a run, and which of them Ray Train restores.
 
-checkpoints/step-000000120/state.pt                  method, optimiser and step
-checkpoints/step-000000120/contents.json             the ledger of what they have seen, and the size of state.pt
-checkpoints/checkpoint_manager_snapshot.json         Ray Train's own: which checkpoints are committed
+checkpoints/step-000000120/state.pt           method, optimiser and step
+checkpoints/step-000000120/contents.json      their ledger, and the size of state.pt
+checkpoints/checkpoint_manager_snapshot.json  Ray Train's own: which checkpoints are committed
 """
 
 import json

@@ -152,9 +152,15 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     spread = figures.get("health_spread")
     rank = figures.get("health_rankme")
     if spread is not None and spread < settings.min_spread:
-        return f"its projections spread {spread:.2f} of evenly, less than health.min_spread={settings.min_spread:g}"
+        return (
+            f"its projections spread {spread:.2f} of evenly, less than"
+            f" health.min_spread={settings.min_spread:g}"
+        )
     if rank is not None and rank < settings.min_rankme:
-        return f"its embeddings have an effective rank of {rank:.2f}, less than health.min_rankme={settings.min_rankme}"
+        return (
+            f"its embeddings have an effective rank of {rank:.2f}, less than"
+            f" health.min_rankme={settings.min_rankme}"
+        )
     return None
 
 

@@ -45,7 +45,10 @@ class HealthConfig(Frozen):
     )
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
         "warn",
-        description="rollback: once, to the last healthy checkpoint at half the learning rate; a second collapse stops",
+        description=(
+            "rollback: once, to the last healthy checkpoint at half the learning rate; a second"
+            " collapse stops"
+        ),
     )
     min_spread: float = Field(
         0.2,
@@ -66,7 +69,9 @@ class ArtifactConfig(Frozen):
 
     select: Literal["last", "best_health"] = Field(
         "last",
-        description="best_health: of the look whose embeddings have the highest effective rank (RankMe)",
+        description=(
+            "best_health: of the look whose embeddings have the highest effective rank (RankMe)"
+        ),
     )
 
 
@@ -153,8 +158,9 @@ class PretrainConfig(JobConfig):
         self._check_shares()
         if self.accumulate > 1 and not METHODS[self.method.name].accumulates:
             raise ValueError(
-                f"accumulate {self.accumulate} would change the objective of {self.method.name}, whose samples meet "
-                "in the loss: use accumulate=1 with more workers or a smaller global_batch_size"
+                f"accumulate {self.accumulate} would change the objective of {self.method.name},"
+                " whose samples meet in the loss: use accumulate=1 with more workers or a smaller"
+                " global_batch_size"
             )
         return self
 
@@ -205,9 +211,10 @@ class PretrainConfig(JobConfig):
             if self.global_batch_size % share:
                 whole = math.lcm(*(workers * self.accumulate for workers in sizes))
                 raise ValueError(
-                    f"global_batch_size {self.global_batch_size} does not divide among cluster.num_workers "
-                    f"{share // self.accumulate} x accumulate {self.accumulate}: "
-                    f"take {max(1, round(self.global_batch_size / whole)) * whole}, for instance"
+                    f"global_batch_size {self.global_batch_size} does not divide among"
+                    f" cluster.num_workers {share // self.accumulate} x accumulate"
+                    f" {self.accumulate}: take"
+                    f" {max(1, round(self.global_batch_size / whole)) * whole}, for instance"
                 )
 
     def steps(self, plan: Plan) -> int:

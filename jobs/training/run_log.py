@@ -127,7 +127,10 @@ class RunLog:
             raise PretrainingError(_not_finite(infinite))
 
     def _out_of_order(self, misplaced: int) -> str:
-        return f"{misplaced} samples since the last line were those of other steps than theirs: please report this"
+        return (
+            f"{misplaced} samples since the last line were those of other steps than theirs: please"
+            " report this"
+        )
 
     def step(
         self, step: int, lr: float, grad_norm: Tensor, look: dict[str, float], *, final: bool
@@ -208,7 +211,10 @@ class RunLog:
         if too_many := self.bad.problem():
             return too_many
         if line["loss"] != line["loss"] or abs(line["loss"]) == float("inf"):
-            return f"the loss is {line['loss']} at step {line['step']}: lower optim.lr or set optim.clip_grad_norm"
+            return (
+                f"the loss is {line['loss']} at step {line['step']}: lower optim.lr or set"
+                " optim.clip_grad_norm"
+            )
         return _not_finite(infinite) if infinite else None
 
     def _write(self, line: dict[str, Any]) -> None:

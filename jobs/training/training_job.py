@@ -36,5 +36,5 @@ class TrainingJob:
 
     @property
     def run(self) -> RunDir:
-        """The run directory."""
+        """Return the run directory."""
         return RunDir(self.config.out)

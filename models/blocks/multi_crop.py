@@ -23,7 +23,8 @@ def check_crop_sizes(views: Views, encoder: Encoder) -> None:
                 encoder(torch.zeros(1, 3, size, size))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"views.groups.{group}.size={size} does not suit the encoder ({error}): change it or take another one"
+                f"views.groups.{group}.size={size} does not suit the encoder ({error}): change it"
+                " or take another one"
             ) from error
     encoder.train()
 

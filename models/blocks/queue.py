@@ -45,7 +45,8 @@ class Queue(nn.Module):
         """
         if len(rows) > len(self.rows):
             raise ValueError(
-                f"method.queue_size must be at least the global batch of {len(rows)} rows, got {len(self.rows)}"
+                f"method.queue_size must be at least the global batch of {len(rows)} rows, got"
+                f" {len(self.rows)}"
             )
         rows = rows[torch.argsort(~valid, stable=True)]  # valid ones first, in order
         place = torch.arange(len(rows), device=rows.device)

@@ -49,14 +49,19 @@ class DeepClusterConfig(MethodConfig):
     first_rows: int = Field(
         default=100_000,
         ge=2,
-        description="samples of the first epoch after which they are clustered, or its end; until then the loss is 0",
+        description=(
+            "samples of the first epoch after which they are clustered, or its end; until then the"
+            " loss is 0"
+        ),
     )
     max_rows: int = Field(
         default=1 << 21,
         ge=1,
         le=MAX_ROWS,
-        description="most rows of the manifest; each takes 4 * encoder features + 6 bytes on every worker, and twice "
-        "that on the first while it clusters",
+        description=(
+            "most rows of the manifest; each takes 4 * encoder features + 6 bytes on every worker,"
+            " and twice that on the first while it clusters"
+        ),
     )
 
     def check_rows(self, num_rows: int) -> None:
@@ -65,7 +70,8 @@ class DeepClusterConfig(MethodConfig):
         check_room(num_rows, self.max_rows)
         if num_rows < self.num_clusters:
             raise ValueError(
-                f"method.num_clusters must be at most the {num_rows} samples, got {self.num_clusters}"
+                f"method.num_clusters must be at most the {num_rows} samples, got"
+                f" {self.num_clusters}"
             )
 
 
@@ -181,10 +187,7 @@ class DeepCluster(Method):
         first = (self.clusterings == 0) & (self.features.filled.sum() >= self.settings.first_rows)
         if bool(ended | first):  # the one time in a step that the device is waited for
             self._cluster()
-            if bool(
-                ended
-                # of what the next pass does not see, nothing is left: it may be gone from the corpus
-            ):
+            if bool(ended):  # the next pass may not see a sample again: it may be gone
                 self.features.filled.zero_()
                 self.features.put(row, features, valid & (epoch == newest))
         self.epoch.copy_(newest)

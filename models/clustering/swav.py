@@ -55,8 +55,10 @@ class SwAVConfig(MethodConfig):
     queue_size: int = Field(
         default=0,
         ge=0,
-        description="earlier features assigned along with the batch, for each large crop; 0: none, else at least the "
-        "global batch; 8 * projection_dim bytes each on every worker",
+        description=(
+            "earlier features assigned along with the batch, for each large crop; 0: none, else at"
+            " least the global batch; 8 * projection_dim bytes each on every worker"
+        ),
     )
     queue_start_fraction: float = Field(
         default=0.04,

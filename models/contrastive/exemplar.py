@@ -41,7 +41,9 @@ class ExemplarConfig(MethodConfig):
     num_exemplars: int = Field(
         default=8000,
         ge=2,
-        description="images drawn as classes, at most; each takes 4 * encoder features bytes of weights",
+        description=(
+            "images drawn as classes, at most; each takes 4 * encoder features bytes of weights"
+        ),
     )
 
 

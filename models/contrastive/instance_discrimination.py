@@ -57,7 +57,10 @@ class InstanceDiscriminationConfig(MethodConfig):
     )
     head: Literal["linear", "linear_norm"] = Field(
         default="linear",
-        description="linear is the paper's; linear_norm adds batch norm, without which short runs swing all embeddings",
+        description=(
+            "linear is the paper's; linear_norm adds batch norm, without which short runs swing all"
+            " embeddings"
+        ),
     )
     projection_dim: int = Field(
         default=128, ge=2, description="features in which views are compared"
@@ -66,7 +69,9 @@ class InstanceDiscriminationConfig(MethodConfig):
         default=1 << 22,
         ge=1,
         le=MAX_ROWS,
-        description="most rows of the manifest; each takes 4 * projection_dim + 1 bytes on every worker",
+        description=(
+            "most rows of the manifest; each takes 4 * projection_dim + 1 bytes on every worker"
+        ),
     )
 
     def check_rows(self, num_rows: int) -> None:

@@ -42,7 +42,10 @@ class MoCoConfig(MethodConfig):
     queue_size: int = Field(
         default=65_536,
         ge=1,
-        description="keys kept as negatives, at least the global batch; 4 * projection_dim bytes each on every worker",
+        description=(
+            "keys kept as negatives, at least the global batch; 4 * projection_dim bytes each on"
+            " every worker"
+        ),
     )
     momentum: float = Field(
         default=0.999, ge=0.0, lt=1.0, description="share of the teacher kept in a step"

@@ -54,20 +54,28 @@ class SimCLRConfig(MethodConfig):
         "soft_nearest_neighbour",
     ] = Field(
         default="nt_xent",
-        description="what pulls views together; nt_xent is SimCLR's own, n_pairs wants optim.clip_grad_norm, as its "
-        "embeddings grow",
+        description=(
+            "what pulls views together; nt_xent is SimCLR's own, n_pairs wants"
+            " optim.clip_grad_norm, as its embeddings grow"
+        ),
     )
     temperature: float = Field(
         default=0.1,
         gt=0.0,
-        description="nt_xent, info_nce, nce: divides the cosine similarities, 0.1 suits a batch of 4096, 0.2 to 0.5 "
-        "one of 256; soft_nearest_neighbour: divides squared distances, about 0.4 * projection_dim",
+        description=(
+            "nt_xent, info_nce, nce: divides the cosine similarities, 0.1 suits a batch of 4096,"
+            " 0.2 to 0.5 one of 256; soft_nearest_neighbour: divides squared distances, about 0.4 *"
+            " projection_dim"
+        ),
     )
     margin: float | None = Field(
         default=None,
         gt=0.0,
         le=4.0,
-        description="contrastive, lifted_structured: distance of unit vectors, null: 1; triplet: squared, null: 0.2",
+        description=(
+            "contrastive, lifted_structured: distance of unit vectors, null: 1; triplet: squared,"
+            " null: 0.2"
+        ),
     )
     mining: Literal["hard", "semi_hard"] = Field(
         default="semi_hard", description="triplet: the negative an anchor is compared with"

@@ -77,22 +77,22 @@ class Encoder(nn.Module):
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """What `pooling` may be."""
+        """Return what `pooling` may be."""
         return ("auto",)
 
     @property
     def map_dim(self) -> int:
-        """Channels of the feature maps, where it gives some."""
+        """Return the channels of the feature maps, where it gives some."""
         return self.embed_dim
 
     @property
     def num_patches(self) -> int:
-        """N, tokens or patches of an image of the size that the encoder was built for."""
+        """Return N, the tokens or patches of an image of the size it was built for."""
         return self.grid[0] * self.grid[1]
 
     @property
     def mixes_images(self) -> bool:
-        """Whether an image's embedding depends on the others of its batch, by batch norm."""
+        """Tell whether an image's embedding depends on the others of its batch, by batch norm."""
         return any(isinstance(part, _BatchNorm) for part in self.modules())
 
     def forward(self, images: Tensor) -> Tensor:

@@ -45,8 +45,10 @@ class EncoderConfig(Frozen):
 
     name: str = Field(
         default="resnet18_small",
-        description="resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of two), "
-        "a timm name (hub prefix and weights tag are dropped), or torchvision:NAME",
+        description=(
+            "resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of"
+            " two), a timm name (hub prefix and weights tag are dropped), or torchvision:NAME"
+        ),
     )
     width: int = Field(
         default=_DEFAULT_WIDTH,
@@ -54,8 +56,10 @@ class EncoderConfig(Frozen):
         # channels_last
         ge=8,
         multiple_of=4,
-        description="resnet18_small, amdim: channels of the first stage, D = 8 * width; "
-        "vit_tiny_small: features of a head, D = 3 * width; other encoders have their width in their name",
+        description=(
+            "resnet18_small, amdim: channels of the first stage, D = 8 * width; vit_tiny_small:"
+            " features of a head, D = 3 * width; other encoders have their width in their name"
+        ),
     )
     norm: Literal["batch", "layer", "none"] = Field(
         default="batch",
@@ -66,16 +70,21 @@ class EncoderConfig(Frozen):
         # below, a ResNet strides over 1 px, whose bfloat16 gradient torch 2.14 leaves unset at
         # times, on CPUs
         ge=8,
-        description="cut the image into overlapping patches of this side, px, encode each by itself and average them "
-        "(cpc, cpc_v2); null: the whole image",
+        description=(
+            "cut the image into overlapping patches of this side, px, encode each by itself and"
+            " average them (cpc, cpc_v2); null: the whole image"
+        ),
     )
     patch_stride: int | None = Field(
         default=None, ge=1, description="from one patch to the next, px; null: half of patch_size"
     )
     pooling: Pooling = Field(
         default="auto",
-        description="how an image's places become its embedding: mean, max or gem (mean of third powers) of the "
-        "feature map or patch tokens, class (a transformer's class token); auto: the encoder's own way",
+        description=(
+            "how an image's places become its embedding: mean, max or gem (mean of third powers) of"
+            " the feature map or patch tokens, class (a transformer's class token); auto: the"
+            " encoder's own way"
+        ),
     )
 
     @classmethod
@@ -123,7 +132,8 @@ class EncoderConfig(Frozen):
             self.patch_size is None or self.patch_stride > self.patch_size
         ):
             raise ValueError(
-                f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got {self.patch_size}"
+                f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got"
+                f" {self.patch_size}"
             )
         return self
 

@@ -69,7 +69,7 @@ class LibraryEncoder(Encoder):
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """Those over the places of the map, where the network has one."""
+        """Return those over the places of the map, where the network has one."""
         return ("auto", "mean", "max", "gem") if self.supports("maps") else ("auto",)
 
     def supports(self, feature: Feature) -> bool:
@@ -87,7 +87,7 @@ class LibraryEncoder(Encoder):
 
     @cached_property
     def map_dim(self) -> int:
-        """Channels of the feature maps; 0 where the network gives none."""
+        """Return the channels of the feature maps; 0 where the network gives none."""
         try:
             maps = self._try(self.maps, self._blank())
         except _NO_MAPS:
@@ -96,7 +96,7 @@ class LibraryEncoder(Encoder):
 
     @cached_property
     def _averages_its_maps(self) -> bool:
-        """Whether the network's own embedding is the mean of its maps, tried on noise."""
+        """Tell whether the network's embedding is the mean of its maps, tried on noise."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(1, 3, self.image_size, self.image_size, generator=generator)
         mean = self._try(self.maps, noise).mean(dim=(2, 3))
@@ -205,7 +205,8 @@ def timm_encoder(name: str, image_size: int) -> Encoder:
 def _check_divisible(name: str, image_size: int, patch_size: int) -> None:
     if image_size % patch_size:
         raise ValueError(
-            f"views.size must be a multiple of {patch_size}, the patch size of encoder.name={name}, got {image_size}"
+            f"views.size must be a multiple of {patch_size}, the patch size of encoder.name={name},"
+            f" got {image_size}"
         )
 
 

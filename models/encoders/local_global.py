@@ -34,7 +34,8 @@ class LocalGlobalEncoder(Encoder):
         halvings = (image_size // _SMALLEST).bit_length() - 1
         if image_size != _SMALLEST << max(halvings, 0) or halvings > 4:
             raise ValueError(
-                f"views.size must be 16, 32, 64, 128 or 256 for encoder.name=amdim, got {image_size}"
+                "views.size must be 16, 32, 64, 128 or 256 for encoder.name=amdim, got"
+                f" {image_size}"
             )
         self.local_dim = 4 * width
         self.embed_dim = 8 * width
@@ -56,7 +57,7 @@ class LocalGlobalEncoder(Encoder):
 
     @property
     def map_dim(self) -> int:
-        """Channels of the feature maps: 4w."""
+        """Return the channels of the feature maps: 4w."""
         return self.local_dim
 
     def supports(self, feature: Feature) -> bool:

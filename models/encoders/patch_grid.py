@@ -30,8 +30,9 @@ class PatchGridEncoder(Encoder):
         super().__init__()
         if image_size < patch_size or (image_size - patch_size) % stride:
             raise ValueError(
-                f"patches of encoder.patch_size={patch_size} every {stride} px do not end at the border of views.size="
-                f"{image_size}: let (views.size - patch_size) be a multiple of encoder.patch_stride"
+                f"patches of encoder.patch_size={patch_size} every {stride} px do not end at the"
+                f" border of views.size={image_size}: let (views.size - patch_size) be a multiple"
+                " of encoder.patch_stride"
             )
         self.patch_encoder = patch_encoder
         self.patch_size = patch_size
@@ -42,7 +43,7 @@ class PatchGridEncoder(Encoder):
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """Those over the patches; a patch is embedded by its encoder's own pooling."""
+        """Return those over the patches; each is embedded by its encoder's own pooling."""
         return ("auto", "mean", "max", "gem")
 
     def supports(self, feature: Feature) -> bool:

@@ -58,7 +58,7 @@ class ResNetSmall(Encoder):
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """Those over the places of the map."""
+        """Return those over the places of the map."""
         return ("auto", "mean", "max", "gem")
 
     def supports(self, feature: Feature) -> bool:

@@ -48,7 +48,7 @@ class VisionTransformerEncoder(Encoder):
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """Those over the patch tokens, and the class token where there is one."""
+        """Return those over the patch tokens, and the class token where there is one."""
         over_patches: tuple[Pooling, ...] = ("auto", "mean", "max", "gem")
         return (*over_patches, "class") if self.vit.has_class_token else over_patches
 

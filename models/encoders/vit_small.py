@@ -26,7 +26,8 @@ def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder
     """
     if image_size % _GRID:
         raise ValueError(
-            f"views.size must be a multiple of {_GRID} for encoder.name=vit_tiny_small, got {image_size}"
+            f"views.size must be a multiple of {_GRID} for encoder.name=vit_tiny_small, got"
+            f" {image_size}"
         )
     vit = VisionTransformer(
         img_size=image_size,

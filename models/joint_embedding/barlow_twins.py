@@ -34,7 +34,9 @@ class BarlowTwinsConfig(MethodConfig):
     projection_dim: int = Field(
         default=8192,
         ge=2,
-        description="features D of every layer of the projection head; the loss takes 4 * D^2 bytes",
+        description=(
+            "features D of every layer of the projection head; the loss takes 4 * D^2 bytes"
+        ),
     )
 
 

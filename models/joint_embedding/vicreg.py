@@ -40,7 +40,9 @@ class VICRegConfig(MethodConfig):
     projection_dim: int = Field(
         default=8192,
         ge=2,
-        description="features D of every layer of the projection head; the loss takes 8 * D^2 bytes",
+        description=(
+            "features D of every layer of the projection head; the loss takes 8 * D^2 bytes"
+        ),
     )
 
 
@@ -79,9 +81,11 @@ class VICReg(Method):
         invariance, variance, covariance = vicreg_terms(first, second, batch["valid"])
         weights = self.settings
         return {
-            "loss": weights.invariance_weight * invariance
-            + weights.variance_weight * variance
-            + weights.covariance_weight * covariance,
+            "loss": (
+                weights.invariance_weight * invariance
+                + weights.variance_weight * variance
+                + weights.covariance_weight * covariance
+            ),
             "invariance": invariance.detach(),
             "variance": variance.detach(),
             "covariance": covariance.detach(),

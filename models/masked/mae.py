@@ -49,8 +49,8 @@ class MAEConfig(MethodConfig):
     def _heads_divide(self) -> "MAEConfig":
         if self.decoder_dim % self.decoder_heads:
             raise ValueError(
-                f"method.decoder_dim must be a multiple of method.decoder_heads={self.decoder_heads}, "
-                f"got {self.decoder_dim}"
+                "method.decoder_dim must be a multiple of"
+                f" method.decoder_heads={self.decoder_heads}, got {self.decoder_dim}"
             )
         return self
 

@@ -43,7 +43,10 @@ class Diff:
     kept: int
 
     def __str__(self) -> str:
-        return f"{self.added:,} added, {self.removed:,} removed, {self.changed:,} changed, {self.kept:,} kept"
+        return (
+            f"{self.added:,} added, {self.removed:,} removed, {self.changed:,} changed,"
+            f" {self.kept:,} kept"
+        )
 
 
 class Changes:

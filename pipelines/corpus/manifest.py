@@ -1,9 +1,9 @@
 """The manifest: a corpus listed once, as immutable versions of Parquet parts.
 
 <manifest>/parts/000001-3f9ac0de-00000.parquet    rows in hash order, or tar shards in offset order
-<manifest>/tombstones/000002-81b2c7aa.parquet     rows of older parts that are gone, of all versions up to this one
-<manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, as a quarantine table of stage `index`
-<manifest>/versions/000001.json                   what makes up a version, written last and only if it is not there
+<manifest>/tombstones/000002-81b2c7aa.parquet     rows of older parts gone so far
+<manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, a quarantine table
+<manifest>/versions/000001.json                   what makes up a version, written last
 
 A version shares the parts of the one before. A file's name holds the attempt that wrote it, so that
 a crash or two indexers at once leave orphans at worst, which nobody reads.
@@ -84,7 +84,7 @@ class Manifest:
 
     @property
     def per_video(self) -> int:
-        """Samples of each video, one a clip."""
+        """Return the samples of each video, one a clip."""
         return self.selection.per_video
 
     @property
@@ -94,7 +94,7 @@ class Manifest:
 
     @property
     def columns(self) -> list[str]:
-        """Columns of its rows."""
+        """Return the columns of its rows."""
         names: list[str] = _parquet(uris.join(self.uri, self.parts[0].path)).schema_arrow.names
         return names
 
@@ -226,12 +226,14 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
     found = versions(uri)
     if not found or (version or found[-1]) not in found:
         raise ValueError(
-            f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with jobs.index"
+            f"{uri} holds no manifest{f' version {version}' if version else ''}: make one with"
+            " jobs.index"
         )
     record = json.loads(uris.read_bytes(record_uri(uri, version or found[-1])))
     if any("dead_rows" not in part for part in record["parts"]):
         raise ValueError(
-            f"{uri} is a manifest of an earlier format: list {record['source']} anew with jobs.index"
+            f"{uri} is a manifest of an earlier format: list {record['source']} anew with"
+            " jobs.index"
         )
     parts = tuple(
         Part(part["path"], tuple(part["row_groups"]), part["tombstones"], tuple(part["dead_rows"]))

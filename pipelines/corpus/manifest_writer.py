@@ -138,9 +138,10 @@ def _check_gone(before: Manifest, gone: int, most: float) -> None:
     """
     if gone > most * before.num_rows:
         raise ValueError(
-            f"source.uri {before.source}: {gone:,} of {before.num_rows:,} samples are gone since version "
-            f"{before.version} of {before.uri}, which stays as it is: check that everything is mounted and that all "
-            f"prefixes are there, or accept that with max_gone_fraction=1"
+            f"source.uri {before.source}: {gone:,} of {before.num_rows:,} samples are gone since"
+            f" version {before.version} of {before.uri}, which stays as it is: check that"
+            " everything is mounted and that all prefixes are there, or accept that with"
+            " max_gone_fraction=1"
         )
 
 
@@ -167,7 +168,8 @@ def check_source(before: Manifest | None, source: str) -> None:
     """
     if before and before.source.rstrip("/") != source.rstrip("/"):
         raise ValueError(
-            f"out {before.uri} is the manifest of {before.source}, not of {source}: choose another out"
+            f"out {before.uri} is the manifest of {before.source}, not of {source}: choose"
+            " another out"
         )
 
 
@@ -286,6 +288,6 @@ def _commit(manifest: Manifest) -> None:
         uris.create_bytes(place, json.dumps(record).encode())
     except FileExistsError:
         raise ValueError(
-            f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile, and it stands: "
-            "run jobs.index again to compare with it"
+            f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile,"
+            " and it stands: run jobs.index again to compare with it"
         ) from None

@@ -58,8 +58,7 @@ def _cut_all(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
 
 
 def _cut(fs: AsyncFileSystem, bucket: str, stem: str) -> list[str]:
-    """Stems of the next character of the keys under a stem; none where they fit a page, or one key
-    ends there."""
+    """Return the stems of the next character under a stem; none where its keys fit a page."""
     page = _page(fs, bucket, stem)
     keys = [entry["Key"] for entry in page.get("Contents", [])]
     if not page.get("IsTruncated"):

@@ -25,7 +25,8 @@ _OUTPUTS = (
         "folder of a run (jobs.pretrain)",
         "config.yaml",
         "checkpoints env.json",
-        "metrics metrics.jsonl rollback.json artifact quarantine samples manifest tensorboard report probes",
+        "metrics metrics.jsonl rollback.json artifact quarantine samples manifest tensorboard"
+        " report probes",
     ),
     _output(
         "folder of a pack (jobs.pack)",

@@ -57,7 +57,8 @@ class EmbeddingSink:
             self.part_rows, self.num_rows - start
         ):
             raise RuntimeError(
-                f"rows {start} to {stop} do not make one part of {self.part_rows}: please report this"
+                f"rows {start} to {stop} do not make one part of {self.part_rows}: please report"
+                " this"
             )
         rows = pa.concat_tables(self.order.rows(start, stop)).filter(pa.array(valid))
         embedding = batch[schema.EMBEDDING][valid].astype(np.float16 if self.half else np.float32)

@@ -185,7 +185,8 @@ class Decoder:
         if receive(cast(BinaryIO, child.stdout)) is None:
             self.close()
             raise RuntimeError(
-                f"{' '.join(command[:3])} ends at once, with {child.returncode}: its output says why"
+                f"{' '.join(command[:3])} ends at once, with {child.returncode}: its output"
+                " says why"
             )
         return child
 

@@ -24,7 +24,10 @@ from pipelines.media.timeline import Ends, Timeline, video_stream
 
 # Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg
 # open other files.
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,h264,hevc,ivf,mxf,rm"
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,"
+    "h264,hevc,ivf,mxf,rm"
+)
 _BUFFER_BYTES = 1 << 20  # FFmpeg's default of 32 KiB would be a request to storage each time
 # Some demuxers land behind the instant they are asked for: then from further ahead, at last from
 # the beginning.

@@ -141,7 +141,8 @@ def _column(uri: str, columns: pa.Schema, wanted: str | None) -> str:
     if not fitting:
         there = ", ".join(f"{field.name} ({field.type})" for field in columns)
         raise ValueError(
-            f"source.bytes_column {wanted or ' or '.join(COLUMNS)} is no column of bytes in {uri}: it has {there}"
+            f"source.bytes_column {wanted or ' or '.join(COLUMNS)} is no column of bytes in {uri}:"
+            f" it has {there}"
         )
     return fitting[0]
 

@@ -47,7 +47,10 @@ _REMEDIES = {
     "ExpiredToken": "get new credentials and give the same command line again",
     "RequestTimeTooSkewed": "set this machine's clock",
     "NoSuchBucket": "check the bucket's name",
-    "AccessDenied": "check the credentials and the bucket's policy (a missing object reads so where listing is denied)",
+    "AccessDenied": (
+        "check the credentials and the bucket's policy (a missing object reads so where listing is"
+        " denied)"
+    ),
     "SignatureDoesNotMatch": "check the credentials, the secret key first",
     "InvalidObjectState": "restore the object from the archive",
 }

@@ -42,8 +42,9 @@ def absolute(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.username or parts.password or "@" in parts.netloc:
         raise ValueError(
-            f"{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path} carries credentials: "
-            "leave them out of the URI and use the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE) or an instance role"
+            f"{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path} carries"
+            " credentials: leave them out of the URI and use the environment (AWS_ACCESS_KEY_ID,"
+            " AWS_PROFILE) or an instance role"
         )
     if parts.scheme == "file":
         return os.path.abspath(uri.removeprefix("file://"))
@@ -291,8 +292,7 @@ def list_names(uri: str) -> list[str]:
 
 
 def list_folders(uri: str) -> list[str]:
-    """Names of the folders in a folder, links to folders among them, sorted; none where there is no
-    such folder."""
+    """List the folders in a folder, links to folders among them, sorted."""
     fs, path = filesystem(uri)
     if is_local(uri):
         if not os.path.isdir(path):

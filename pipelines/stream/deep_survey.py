@@ -41,9 +41,9 @@ class DeepSurvey:
         if not self.num_flat:
             return None
         return (
-            f"{self.num_flat} of {self.num_deep} deep images looked at come out nearly constant: "
-            f"their values lie in {self.least:g}..{self.most:g}; set source.value_range=percentiles "
-            "or source.value_range=[LOW,HIGH]"
+            f"{self.num_flat} of {self.num_deep} deep images looked at come out nearly constant:"
+            f" their values lie in {self.least:g}..{self.most:g}; set"
+            " source.value_range=percentiles or source.value_range=[LOW,HIGH]"
         )
 
 

@@ -75,8 +75,9 @@ class _Corpus:
         known = [part.path for part in old.manifest.parts]
         if [part.path for part in self.manifest.parts[: len(known)]] != known:
             raise ValueError(
-                f"manifest {self.manifest.uri} version {self.manifest.version} does not continue version "
-                f"{old.manifest.version}: it was made anew, so start a new run with another out"
+                f"manifest {self.manifest.uri} version {self.manifest.version} does not continue"
+                f" version {old.manifest.version}: it was made anew, so start a new run with"
+                " another out"
             )
 
 

@@ -3,9 +3,9 @@
 Each row carries its share of its block's seconds, so that sums over any rows are right. The stages
 of a task:
 
-    fetch   it stood still for bytes that were not there yet (what prefetching hides costs nothing and is not counted)
+    fetch   it stood still for bytes that were not there yet; prefetched ones cost nothing
     decode  bytes to pixels
-    crop    pixels to the block's columns; colours as well where the task or an actor behind it changes them
+    crop    pixels to the block's columns; colours too where a task or an actor changes them
 
 `ready_at` is the clock when the block was complete. A training worker that waits for a batch waits
 first until its block is ready, and then for transport: building the Arrow block, the object store,

@@ -265,7 +265,8 @@ def main() -> None:
         Killer(words, args.seed, args.kills).run()
     for epoch, counts in seen(args.out).items():
         print(
-            f"epoch {epoch}: {len(counts)} samples, {sum(n > 1 for n in counts.values())} of them more than once"
+            f"epoch {epoch}: {len(counts)} samples, "
+            f"{sum(n > 1 for n in counts.values())} of them more than once"
         )
 
 

@@ -6,9 +6,9 @@ request and is not used up decides its fate:
 
     reply         answered without the server: `status`, `code`, `message`
     reset         connection reset, the request never reaches the server
-    ack_lost      the server executes the request, its answer is thrown away and the connection reset
-    reset_body    reset after `after` bytes of the answer's body; trunc_body: closed in good order there
-    hang          nothing for `seconds` before the answer; hang_body: a pause of `seconds` after `after` bytes
+    ack_lost      the server executes the request, its answer is lost and the connection reset
+    reset_body    reset after `after` bytes of the body; trunc_body: closed in good order there
+    hang          nothing for `seconds` first; hang_body: that pause after `after` bytes
     slow          the body at `rate` bytes/s
     corrupt       the byte at `after` of the body flipped
 """
@@ -212,10 +212,13 @@ async def _reply(
     if not waits:
         async for _ in _body(reader, request):
             pass
-    said = f"<Code>{rule.code}</Code><Message>{rule.message}</Message><AWSAccessKeyId>{ECHOED_KEY}</AWSAccessKeyId>"
-    text = f"<Error>{said}</Error>"
+    said = f"<Code>{rule.code}</Code><Message>{rule.message}</Message>"
+    text = f"<Error>{said}<AWSAccessKeyId>{ECHOED_KEY}</AWSAccessKeyId></Error>"
     body = b"" if request.words[0] == "HEAD" else text.encode()
-    head = f"HTTP/1.1 {rule.status} {rule.code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"HTTP/1.1 {rule.status} {rule.code}\r\nContent-Type: application/xml\r\n"
+        f"Content-Length: {len(body)}\r\n"
+    )
     writer.write(
         head.encode() + f"Connection: {'close' if waits else 'keep-alive'}\r\n\r\n".encode() + body
     )

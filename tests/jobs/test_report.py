@@ -337,7 +337,8 @@ def test_the_stage_that_limits_is_named_with_a_remedy() -> None:
         return line
 
     assert finding() == (
-        "training limits, data is ready 98% of the time: add or speed up training workers (cluster.num_workers, GPUs), "
+        "training limits, data is ready 98% of the time: add or speed up training workers "
+        "(cluster.num_workers, GPUs), "
         "or take a larger global_batch_size"
     )
     assert finding(wait=5.0).startswith(

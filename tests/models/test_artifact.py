@@ -192,7 +192,8 @@ def test_it_loads_in_a_process_that_never_imports_ray(tmp_path: Path) -> None:
     save(str(tmp_path))
     code = (
         "import sys, torch; from models import artifact; a = artifact.load(sys.argv[1]);"
-        "z = a(a.preprocess(torch.zeros(2, 3, 20, 30, dtype=torch.uint8))); assert z.shape == (2, a.embed_dim);"
+        "z = a(a.preprocess(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)));"
+        "assert z.shape == (2, a.embed_dim);"
         "assert not [m for m in sys.modules if m.split('.')[0] in ('ray', 'jobs', 'pipelines')]"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)

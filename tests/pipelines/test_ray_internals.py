@@ -134,7 +134,7 @@ def test_a_plan_runs_only_a_little_ahead(
     items = items.repartition(target_num_rows_per_block=1, strict=True)
     ray_internals.hold_little(items, 0.01)
     ray_internals.plan_little_ahead(items)
-    # Ray lets single blocks through while no task runs behind: here seldom, so that load is no matter.
+    # Ray lets single blocks through while no task runs behind: here seldom, whatever the load.
     items.context.output_backpressure_guard_release_interval_s = 600.0
     slow = items.map_batches(lambda batch: time.sleep(0.05) or batch, batch_size=None, num_cpus=0.9)
     for index, _ in enumerate(slow.iter_batches(batch_size=None, prefetch_batches=0)):
