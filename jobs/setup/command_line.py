@@ -3,6 +3,7 @@ job."""
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -178,15 +179,18 @@ def main(
         if unknown := sorted(flags - set(FLAGS)):
             raise InputError(f"unknown option {unknown[0]}: there are {', '.join(FLAGS)}")
         if "--help" in flags:
-            print(_help(command_of(verb), summary, build, rest))
+            print(_help(command_of(verb), summary, build, rest), flush=True)
             return 0
         config = parse(build, rest)
         if "--print-config" in flags:
-            print(to_yaml(config), end="")
+            print(to_yaml(config), end="", flush=True)
             return 0
         result = run(config)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has enough of it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         failure = failures.failure_of(error)
