@@ -286,7 +286,8 @@ def _write(uri: str, name: str, data: bytes) -> None:
         filesystem.pipe_file(path, data)
         return
     os.makedirs(folder, exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    # Hidden: a process that is killed before the rename leaves it behind.
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
             file.write(data)

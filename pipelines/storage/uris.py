@@ -6,6 +6,7 @@ a URI.
 """
 
 import os
+import re
 import sys
 import tempfile
 import uuid
@@ -23,6 +24,7 @@ from pipelines.storage import retries
 from pipelines.storage.retries import Refused, StorageError
 
 NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
 S3_PROTOCOLS = ("s3", "s3a")
 
@@ -237,9 +239,19 @@ def create_bytes(uri: str, data: bytes) -> None:
             raise FileExistsError(f"{uri} exists already") from error
 
 
+def _temporary(path: str) -> str:
+    """Name a file that becomes another one when it is whole.
+
+    A process that is killed before leaves it behind: hidden, so that nobody who reads the folder,
+    with this project or another, takes it for a whole one.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
 def _create_local(path: str, data: bytes) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -264,7 +276,7 @@ def open_atomic(uri: str) -> Iterator[Any]:
                 raise
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -275,7 +287,10 @@ def open_atomic(uri: str) -> Iterator[Any]:
 
 
 def list_names(uri: str) -> list[str]:
-    """List the names in a folder, sorted; none where there is no such folder."""
+    """List the names in a folder, sorted; none where there is no such folder.
+
+    Files that a killed process did not finish are left out.
+    """
     fs, path = filesystem(uri)
     try:
         with _named(uri):
@@ -288,7 +303,8 @@ def list_names(uri: str) -> list[str]:
         return []
     # An empty folder that was written to before may be listed as an object of its own.
     within = (entry for entry in map(str, entries) if entry.rstrip("/") != path.rstrip("/"))
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in within)
+    names = (entry.rstrip("/").rpartition("/")[2] for entry in within)
+    return sorted(name for name in names if not _LEFT_BEHIND.search(name))
 
 
 def list_folders(uri: str) -> list[str]:

@@ -1,5 +1,12 @@
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.storage import uris
@@ -74,3 +81,29 @@ def test_a_folder_that_is_empty_again_holds_nothing(object_store: ObjectStore) -
     assert uris.list_names("s3://emptied/out") == []
     assert uris.unwritable("s3://emptied/new") is None
     assert uris.list_names("s3://emptied/new") == []
+
+
+KILLED = """
+import os, signal, sys
+from pipelines.storage import uris
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+os.replace = os.link = die
+if sys.argv[2] == "write": uris.write_bytes(sys.argv[1], open(sys.argv[3], "rb").read())
+else: uris.create_bytes(sys.argv[1], open(sys.argv[3], "rb").read())
+"""
+
+
+@pytest.mark.parametrize("how", ["write", "create"])
+def test_what_a_kill_left_unfinished_is_seen_by_no_reader(how: str, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    whole = str(folder / "whole.parquet")
+    folder.mkdir()
+    pq.write_table(pa.table({"x": range(4)}), whole)
+    script = [sys.executable, "-c", KILLED, str(folder / "part.parquet"), how, whole]
+    killed = subprocess.run(script, cwd=Path(__file__).parents[3], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(folder)) == 2  # it died between the last byte and the name
+    assert uris.list_names(str(folder)) == ["whole.parquet"]
+    assert pyarrow.dataset.dataset(folder).count_rows() == 4
+    (folder / "0-3.jsonl.0123abcd.tmp").write_bytes(b"{")  # as it was named before
+    assert uris.list_names(str(folder)) == ["whole.parquet"]
