@@ -24,6 +24,7 @@ from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from models import artifact
 from models.registry import build_method
+from pipelines import ray_internals
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import BadSample
 from pipelines.stream import quarantine
@@ -137,8 +138,7 @@ def finish(run: RunDir, config: PretrainConfig) -> None:
     folder = Path(run.path(checkpoints.FOLDER, checkpoints.name_of(30)))
     folder.mkdir(parents=True)
     torch.save({"step": 30, "method": method.state_dict(), "optimizer": {}}, folder / "state.pt")
-    snapshot = {"latest_checkpoint_result": {"checkpoint_dir_name": checkpoints.name_of(30)}}
-    (folder.parent / "checkpoint_manager_snapshot.json").write_text(json.dumps(snapshot))
+    ray_internals.write_snapshot(str(folder.parent), folder.name, {"step": 30})
     dump = config.model_dump(mode="json")
     preprocess = {"image_size": 32, "mean": config.views.mean, "std": config.views.std}
     kept = {name: dump[name] for name in ("method", "encoder", "views", "seed")}

@@ -105,10 +105,6 @@ def test_what_a_training_worker_raised_is_behind_trains_wrapper() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_cluster_where_nobody_leaves_has_no_draining_nodes() -> None:
-    assert ray_internals.draining_nodes() == set()
-
-
 class Recorder(BackpressurePolicy):
     """Notes how many blocks wait behind the operator that plans."""
 
