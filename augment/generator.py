@@ -13,7 +13,7 @@ from torch import Tensor
 from augment.captions import captions
 from augment.execution.geometry import REDUCTIONS, crop_resize, reduction_for
 from augment.execution.photometric import apply_fused
-from augment.execution.photometric_cpu import Changes, apply_on_cpu
+from augment.execution.photometric_cpu import DrawnChanges, apply_on_cpu
 from augment.kernels.crop import draw_box
 from augment.picture import Picture
 from augment.recipe import Views
@@ -63,7 +63,7 @@ class Cutter:
             )
             changes = None
             if photometric and group.changes():
-                changes = Changes(group, sample_photometric(group, seed=seed, **keys), size)
+                changes = DrawnChanges(group, sample_photometric(group, seed=seed, **keys), size)
             uniforms = crop_uniforms(seed=seed, **keys)
             cut = np.empty(rows.shape[2:], np.uint8)
             self._groups.append(_Group(rows, size, uniforms, crop_bounds(group), changes, cut))
@@ -120,7 +120,7 @@ class _Group:
     size: int
     uniforms: np.ndarray
     bounds: np.ndarray
-    changes: Changes | None
+    changes: DrawnChanges | None
     cut: np.ndarray
 
     @property

@@ -13,7 +13,7 @@ from jobs.training.run_dir import open_run
 from pipelines.storage import uris
 
 
-class ArtifactConfig(JobConfig):
+class MakeArtifactConfig(JobConfig):
     """An artifact of a checkpoint."""
 
     example: ClassVar[str] = "run=runs/a out=runs/a/artifact"
@@ -28,7 +28,7 @@ class ArtifactConfig(JobConfig):
     )
 
 
-def make(config: ArtifactConfig) -> dict[str, Any]:
+def make(config: MakeArtifactConfig) -> dict[str, Any]:
     """Write the artifact.
 
     Returns:
@@ -69,4 +69,4 @@ def _check_free(out: str, fingerprint: str, step: int | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main("artifact", __doc__ or "", lambda values: (ArtifactConfig, values), make))
+    sys.exit(main("artifact", __doc__ or "", lambda values: (MakeArtifactConfig, values), make))

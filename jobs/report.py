@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from jobs import preview
 from jobs.reporting import figures, pictures
 from jobs.reporting import page as html
-from jobs.reporting.figures import Lines, Picture
+from jobs.reporting.figures import Drawing, Lines
 from jobs.reporting.page import Html
 from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples
@@ -138,10 +138,10 @@ def _manifest(run: RunDir, config: PretrainConfig, encoder: Artifact | None) -> 
     return None
 
 
-def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
+def _pictures(found: Found, session: launch.Session) -> dict[str, Drawing]:
     """Draw everything that the run has material for, by name without suffix."""
     config = found.config
-    drawn = list[Picture | None]()
+    drawn = list[Drawing | None]()
     if found.lines:
         dim = build_encoder(config.encoder, config.views.size).embed_dim
         drawn += [
@@ -161,9 +161,9 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Picture]:
     return {picture.name.partition(".")[0]: picture for picture in drawn if picture}
 
 
-def _shown(found: Found, manifest: Manifest) -> list[Picture | None]:
+def _shown(found: Found, manifest: Manifest) -> list[Drawing | None]:
     """Draw what needs the corpus; a run is worth a report also when its images have gone since."""
-    drawn: list[Picture | None] = []
+    drawn: list[Drawing | None] = []
     try:
         samples = preview.draw(found.config, manifest, num_images=pictures.NUM_VIEWED, epoch=0)
         drawn.append(pictures.views(found.config, samples))
@@ -181,7 +181,7 @@ def _steps(found: Found) -> int:
     return int(found.lines[-1]["step"]) if found.lines else 0
 
 
-def _sections(found: Found, pictures: dict[str, Picture]) -> list[Html]:
+def _sections(found: Found, pictures: dict[str, Drawing]) -> list[Html]:
     unseen = (
         "The images can no longer be read."
         if found.manifest
@@ -221,7 +221,7 @@ def _head(found: Found) -> list[Html]:
     return [html.header(title, lead, badge, done=found.encoder is not None), html.tiles(shown)]
 
 
-def _training(found: Found, pictures: dict[str, Picture]) -> Html:
+def _training(found: Found, pictures: dict[str, Drawing]) -> Html:
     if "loss" not in pictures:
         return html.section("Training", html.paragraph("No step has been logged yet.", pale=True))
     parts = [html.pictures(pictures["loss"], width=WIDE_PX)]
@@ -240,11 +240,11 @@ def _training(found: Found, pictures: dict[str, Picture]) -> Html:
     return html.section("Training", *parts)
 
 
-def _sheet(pictures: dict[str, Picture], name: str, missing: str) -> Html:
+def _sheet(pictures: dict[str, Drawing], name: str, missing: str) -> Html:
     return html.pictures(pictures[name]) if name in pictures else html.paragraph(missing, pale=True)
 
 
-def _learnt(found: Found, pictures: dict[str, Picture]) -> list[Html]:
+def _learnt(found: Found, pictures: dict[str, Drawing]) -> list[Html]:
     shown = (
         [html.section("What it makes of its views", html.pictures(pictures["shown"]))]
         if "shown" in pictures

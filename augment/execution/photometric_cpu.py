@@ -33,12 +33,12 @@ def apply_on_cpu(
         draws: `augment.sample.sample_photometric` of the same recipe, on the CPU.
         out: crops' shape, overwritten: uint8, or float32 in [0, 1].
     """
-    changes = Changes(group, draws, crops.shape[-1])
+    changes = DrawnChanges(group, draws, crops.shape[-1])
     for index, (images, targets) in enumerate(zip(crops, out, strict=True)):
         changes.apply(index, images, targets)
 
 
-class Changes:
+class DrawnChanges:
     """The changes drawn for B views, to be applied one view at a time.
 
     Args:

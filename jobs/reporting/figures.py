@@ -46,7 +46,7 @@ Lines = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A picture of the report.
 
     Attributes:
@@ -60,7 +60,7 @@ class Picture:
     data: bytes
 
 
-def loss(lines: Lines) -> Picture:
+def loss(lines: Lines) -> Drawing:
     """Draw the loss over steps."""
     first = lines[0]["loss"]
     last = lines[-1]["loss"]
@@ -73,10 +73,10 @@ def loss(lines: Lines) -> Picture:
     with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
         _curve(axes, lines, "loss", COLOURS[0])
         axes.set_ylabel("loss")
-    return Picture("loss.png", finding, _png(figure))
+    return Drawing("loss.png", finding, _png(figure))
 
 
-def feature_spread(lines: Lines, embed_dim: int) -> Picture:
+def feature_spread(lines: Lines, embed_dim: int) -> Drawing:
     """Draw the standard deviation of normalised features and their effective rank; a collapse shows
     in both.
 
@@ -100,10 +100,10 @@ def feature_spread(lines: Lines, embed_dim: int) -> Picture:
         upper.set(ylabel="feature std", ylim=(0, 1.2 * _highest(lines, "feature_std", even)))
         _curve(lower, lines, "rankme", COLOURS[1])
         lower.set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(lines, "rankme", 1)))
-    return Picture("feature_std.png", finding, _png(figure))
+    return Drawing("feature_std.png", finding, _png(figure))
 
 
-def health(lines: Lines) -> Picture | None:
+def health(lines: Lines) -> Drawing | None:
     """Draw what the looks at the corpus saw: effective rank and spread; None before the first
     look."""
     looks = _looks(lines)
@@ -132,10 +132,10 @@ def health(lines: Lines) -> Picture | None:
                 ylabel="projections' spread\n(1: even)",
                 ylim=(0, 1.15 * _highest(spreads, "health_spread", 1)),
             )
-    return Picture("health.png", finding, _png(figure))
+    return Drawing("health.png", finding, _png(figure))
 
 
-def geometry(lines: Lines) -> Picture | None:
+def geometry(lines: Lines) -> Drawing | None:
     """Draw how near two views lie and how evenly embeddings cover the sphere; None before the first
     look."""
     looks = _looks(lines)
@@ -154,10 +154,10 @@ def geometry(lines: Lines) -> Picture | None:
         )
         _curve(lower, looks, "health_uniformity", COLOURS[1])
         lower.set(ylabel="uniformity\n(lower: more even)")
-    return Picture("geometry.png", finding, _png(figure))
+    return Drawing("geometry.png", finding, _png(figure))
 
 
-def information(lines: Lines) -> Picture | None:
+def information(lines: Lines) -> Drawing | None:
     """Draw the mutual information of two views that InfoNCE certifies; None for other
     objectives."""
     if "info_nce_bound" not in lines[-1]:
@@ -168,7 +168,7 @@ def information(lines: Lines) -> Picture | None:
             axes, [line for line in lines if "info_nce_bound" in line], "info_nce_bound", COLOURS[0]
         )
         axes.set_ylabel("mutual information\nat least (nats)")
-    return Picture("information.png", finding, _png(figure))
+    return Drawing("information.png", finding, _png(figure))
 
 
 def _looks(lines: Lines) -> Lines:
@@ -176,7 +176,7 @@ def _looks(lines: Lines) -> Lines:
     return [{**line, "step": line["health_step"]} for line in lines if "health_rankme" in line]
 
 
-def throughput(lines: Lines) -> Picture:
+def throughput(lines: Lines) -> Drawing:
     """Draw images per second and the share of time spent waiting for data."""
     rate, wait = (
         median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction")
@@ -190,10 +190,10 @@ def throughput(lines: Lines) -> Picture:
         lower.set(
             ylabel="waiting for data\n(% of time)", ylim=(0, 1.15 * _highest(shares, "wait", 9))
         )
-    return Picture("throughput.png", finding, _png(figure))
+    return Drawing("throughput.png", finding, _png(figure))
 
 
-def stages(lines: Lines) -> Picture | None:
+def stages(lines: Lines) -> Drawing | None:
     """Draw where an image's time goes in data tasks and in training workers; None where the log
     does not say."""
     means = stage_means(lines)
@@ -219,7 +219,7 @@ def stages(lines: Lines) -> Picture | None:
         axes.legend(
             ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False
         )
-    return Picture("stages.png", finding, _png(figure))
+    return Drawing("stages.png", finding, _png(figure))
 
 
 def _moved(first: float, last: float) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from mimetypes import guess_type
 from typing import Any
 
-from jobs.reporting.figures import Picture
+from jobs.reporting.figures import Drawing
 
 _STYLE = """
 :root {
@@ -108,7 +108,7 @@ def paragraph(text: str, *, pale: bool = False) -> Html:
     return Html(f"<p{' class=pale' if pale else ''}>{escape(text)}</p>")
 
 
-def pictures(*shown: Picture, width: int | None = None) -> Html:
+def pictures(*shown: Drawing, width: int | None = None) -> Html:
     """Embed pictures, several side by side where there is room.
 
     Args:

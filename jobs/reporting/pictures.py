@@ -12,7 +12,7 @@ from torch.nn import functional
 from jobs import preview
 from jobs.reporting import contact_sheet
 from jobs.reporting.contact_sheet import Cell, grid
-from jobs.reporting.figures import Picture
+from jobs.reporting.figures import Drawing
 from jobs.reporting.sorted_grid import arrange
 from jobs.setup import launch
 from jobs.training import checkpoints
@@ -40,12 +40,12 @@ ATLAS_PX = 1152  # width
 PAGE_COLUMNS = 9
 
 
-def views(config: PretrainConfig, drawn: preview.Drawn) -> Picture:
+def views(config: PretrainConfig, drawn: preview.Drawn) -> Drawing:
     """Show the first images of the first epoch with the views that training makes of them."""
     each = f"{config.views.num_views} views of {config.views.size} px"
     finding = f"{each} of each of {len(drawn.names)} images, first epoch"
     sheet = preview.contact_sheet(drawn, title=finding, page_columns=PAGE_COLUMNS)
-    return Picture("views.png", finding, preview.to_png(sheet))
+    return Drawing("views.png", finding, preview.to_png(sheet))
 
 
 def alike(
@@ -54,7 +54,7 @@ def alike(
     artifact_uri: str,
     encoder: Artifact,
     session: launch.Session,
-) -> list[Picture]:
+) -> list[Drawing]:
     """Show what the artifact finds alike: an atlas and nearest neighbours.
 
     Returns:
@@ -67,7 +67,7 @@ def alike(
     return [atlas(unit, originals), neighbours(unit, originals)]
 
 
-def atlas(unit: Tensor, originals: Tensor) -> Picture:
+def atlas(unit: Tensor, originals: Tensor) -> Drawing:
     """Show as many of the images as fill a page, similar ones side by side.
 
     Args:
@@ -89,10 +89,10 @@ def atlas(unit: Tensor, originals: Tensor) -> Picture:
     cell_px = min(preview.ORIGINAL_PX, ATLAS_PX // num_columns)
     images = list(originals[order])
     sheet = contact_sheet.mosaic(images, num_columns=num_columns, title=finding, cell_px=cell_px)
-    return Picture("atlas.jpg", finding, contact_sheet.to_jpeg(sheet))
+    return Drawing("atlas.jpg", finding, contact_sheet.to_jpeg(sheet))
 
 
-def neighbours(unit: Tensor, originals: Tensor) -> Picture:
+def neighbours(unit: Tensor, originals: Tensor) -> Drawing:
     """Show typical images with those whose embeddings are nearest.
 
     Args:
@@ -116,7 +116,7 @@ def neighbours(unit: Tensor, originals: Tensor) -> Picture:
     ranks = [f"{rank}th" for rank in range(4, NUM_NEIGHBOURS + 1)]
     headings = ["image", "nearest", "2nd", "3rd", *ranks][: len(rows[0])]
     sheet = grid(rows, headings=headings, title=finding, breaks={1})
-    return Picture("neighbours.jpg", finding, contact_sheet.to_jpeg(sheet))
+    return Drawing("neighbours.jpg", finding, contact_sheet.to_jpeg(sheet))
 
 
 def _between_any(unit: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def _embed(
     )
 
 
-def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture | None:
+def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Drawing | None:
     """Show what the newest checkpoint's method makes of the first view of each image.
 
     Returns:
@@ -192,4 +192,4 @@ def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Picture 
     rows = [list(map(Cell, images)) for images in zip(*columns.values(), strict=True)]
     blocks = max(1, PAGE_COLUMNS // len(columns))
     sheet = grid(rows, headings=list(columns), title=finding, blocks=blocks)
-    return Picture("shown.png", finding, preview.to_png(sheet))
+    return Drawing("shown.png", finding, preview.to_png(sheet))

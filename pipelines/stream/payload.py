@@ -31,7 +31,7 @@ SAMPLED_BYTES = 64 << 10  # of either end of a file that is read by parts, to te
 
 
 @dataclass(frozen=True)
-class Part:
+class FileInParts:
     """A file in storage, read by parts.
 
     Attributes:
@@ -64,7 +64,7 @@ class Part:
         return data
 
 
-Payload = bytes | BadSample | Part
+Payload = bytes | BadSample | FileInParts
 
 
 def content_of(payload: Payload) -> int:
@@ -78,7 +78,7 @@ def content_of(payload: Payload) -> int:
     if isinstance(payload, BadSample):
         return 0
     hashed = hashlib.blake2b(digest_size=8)
-    if isinstance(payload, Part):
+    if isinstance(payload, FileInParts):
         hashed.update(str(payload.size).encode())
         length = min(SAMPLED_BYTES, payload.size)
         hashed.update(payload.read(0, length))
@@ -164,5 +164,5 @@ def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
                 )
             )
         else:
-            found.append(Part(rows.slice(index, 1)) if by_parts[index] else next(fetched))
+            found.append(FileInParts(rows.slice(index, 1)) if by_parts[index] else next(fetched))
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.artifact import ArtifactConfig, make
+from jobs.artifact import MakeArtifactConfig, make
 from jobs.setup import run_artifact
 from jobs.setup.command_line import InputError, parse
 from jobs.training import checkpoints
@@ -42,8 +42,8 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def config(run: RunDir, out: str, step: int | None = None) -> ArtifactConfig:
-    return ArtifactConfig(run=run.uri, out=out, step=step)
+def config(run: RunDir, out: str, step: int | None = None) -> MakeArtifactConfig:
+    return MakeArtifactConfig(run=run.uri, out=out, step=step)
 
 
 def test_the_newest_whole_checkpoint_becomes_the_artifact_that_a_run_is_found_by(

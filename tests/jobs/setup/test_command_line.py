@@ -8,7 +8,7 @@ import yaml
 
 from jobs import preview
 from jobs.adapt import AdaptConfig
-from jobs.artifact import ArtifactConfig
+from jobs.artifact import MakeArtifactConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
@@ -360,7 +360,7 @@ CONFIGS = {
     "preview": preview.complete,
     "index": lambda values: (IndexConfig, values),
     "pack": lambda values: (PackConfig, values),
-    "artifact": lambda values: (ArtifactConfig, values),
+    "artifact": lambda values: (MakeArtifactConfig, values),
     "export": lambda values: (ExportConfig, values),
     "adapt": lambda values: (AdaptConfig, values),
     "report": lambda values: (ReportConfig, values),

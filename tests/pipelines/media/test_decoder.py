@@ -16,7 +16,7 @@ from pipelines.media.decoder import Decoder
 from pipelines.media.image import decode
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.ingest import Ingest
-from pipelines.stream.payload import Part
+from pipelines.stream.payload import FileInParts
 from pipelines.stream.shapes import Centre
 from tests.pipelines.media.videos import number_of, video
 from tests.pipelines.stream.test_ingest import listed
@@ -100,7 +100,7 @@ def test_a_video_read_by_parts_is_the_video_read_whole(decoder: Decoder, tmp_pat
     (tmp_path / "a.mp4").write_bytes(b"before" + data + b"after")
     row = listed([tmp_path / "a.mp4"]).table
     row = row.set_column(2, "offset", pa.array([6])).set_column(3, "length", pa.array([len(data)]))
-    whole, by_parts = (decoder.clip(source, MIDDLE).pixels for source in (data, Part(row)))
+    whole, by_parts = (decoder.clip(source, MIDDLE).pixels for source in (data, FileInParts(row)))
     assert np.array_equal(whole, by_parts) and number_of(whole[0]) == 53
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_goes_while_it_is_read_leaves_the_decoder_usable(
     row = listed([tmp_path / "a.mp4"]).table
     (tmp_path / "a.mp4").unlink()
     with pytest.raises(BadSample, match="missing"):
-        decoder.clip(Part(row), MIDDLE)
+        decoder.clip(FileInParts(row), MIDDLE)
     assert decoder.clip(video(20), MIDDLE).pixels.shape == (4, 48, 64, 3)
 
 

@@ -27,7 +27,7 @@ from pipelines.media.jpeg import decode_jpeg
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
-from pipelines.stream.payload import Part, content_of
+from pipelines.stream.payload import FileInParts, content_of
 from pipelines.stream.shapes import Centre, Crops
 
 
@@ -284,5 +284,9 @@ def test_files_of_the_same_bytes_have_the_same_content_wherever_they_lie(
         sum(column.nbytes for column in whole.values())
         == replace(asked, block_rows=7).block_bytes()
     )
-    assert content_of(Part(order.table.slice(1, 1))) == content_of(Part(order.table.slice(4, 1)))
-    assert content_of(Part(order.table.slice(1, 1))) != content_of(Part(order.table.slice(2, 1)))
+    assert content_of(FileInParts(order.table.slice(1, 1))) == content_of(
+        FileInParts(order.table.slice(4, 1))
+    )
+    assert content_of(FileInParts(order.table.slice(1, 1))) != content_of(
+        FileInParts(order.table.slice(2, 1))
+    )
