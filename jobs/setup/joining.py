@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.exceptions import RayError
 from jobs.setup.command_line import InputError
 from pipelines import ray_internals
 
+PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")
 ANSWER_S = 10.0  # a head answers in milliseconds
 JOIN_S = 60.0  # a driver joins in seconds, with packages to upload
 LONGEST = 300  # characters of what Ray says
@@ -100,3 +102,8 @@ def _limited(address: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def beside_the_code(root: Path) -> list[str]:
+    """Name what lies in a clone beside the packages: data and runs that nobody wants uploaded."""
+    return [f"/{path.name}" for path in sorted(root.iterdir()) if path.name not in PACKAGES]

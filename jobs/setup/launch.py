@@ -1,5 +1,4 @@
-"""The one `ray.init` of the project: joins or starts a cluster and checks that the plan fits before
-anything runs."""
+"""The one `ray.init` of the project: a cluster joined or started, and checked against the plan."""
 
 import logging
 import math
@@ -17,7 +16,7 @@ import ray.data
 from augment.recipe import Placement
 from jobs.setup import failures
 from jobs.setup.command_line import InputError
-from jobs.setup.joining import join
+from jobs.setup.joining import beside_the_code, join
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
 from pipelines.storage import retries, uris
@@ -25,7 +24,6 @@ from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")
 
 # Read by Ray, the allocator and the AWS clients when a process starts; never keys: job information
 # shows them.
@@ -183,11 +181,6 @@ def _set_patience(cluster: ClusterConfig) -> None:
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.environ.update(wanted)
         uris.forget_clients()
-
-
-def beside_the_code(root: Path) -> list[str]:
-    """Name what lies in a clone beside the packages: data and runs that nobody wants uploaded."""
-    return [f"/{path.name}" for path in sorted(root.iterdir()) if path.name not in PACKAGES]
 
 
 def own_cores() -> int:
