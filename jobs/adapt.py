@@ -122,8 +122,8 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     launch.check_reachable("test.uri", test_uri)
     labelled_sets.check_places(train_uri, test_uri)
     paths = (uri, train_uri, test_uri)
+    encoder = load_artifact(uri)
     with launch.session(config.cluster, train=False, paths=paths) as session:
-        encoder = load_artifact(uri)
         sets = labelled_sets.read_sets(train_uri, test_uri)
         encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
         rows = pa.concat_tables([sets.train.rows, sets.test.rows])

@@ -70,8 +70,8 @@ def export(config: ExportConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
+    encoder = load_artifact(uri)
     with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
-        encoder = load_artifact(uri)
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
         there = set(uris.list_names(uris.join(out, "embeddings")))
