@@ -34,7 +34,7 @@ from jobs.training.state import TrainState
 from models.method import Batch
 from pipelines.stream.ledger import Ledger
 
-USAGE = __doc__.splitlines()[2] if __doc__ else ""
+USAGE = " ".join((__doc__ or "").split("\n\n")[1].split())
 RECIPES = (
     "simclr_resnet50_imagenet",
     "moco_resnet50_imagenet",

@@ -32,7 +32,7 @@ from models import artifact, optim
 from models.blocks.ema import cosine_momentum, frozen_copy
 from models.encoders.factory import build_encoder
 
-USAGE = __doc__.splitlines()[2] if __doc__ else ""
+USAGE = " ".join((__doc__ or "").split("\n\n")[1].split())
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.job_runs import Row, add_row, images_per_s, job, lines, probes, read_rows, settings
 from models.registry import METHODS
 
-USAGE = __doc__.splitlines()[2] if __doc__ else ""
+USAGE = " ".join((__doc__ or "").split("\n\n")[1].split())
 SEEDS = dict.fromkeys(("simclr", "moco", "byol", "barlow_twins"), (0, 1, 2))
 HEALTH = (
     "health_rankme",

@@ -38,7 +38,7 @@ from pipelines.media.contract import BadSample
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-USAGE = __doc__.splitlines()[2]
+USAGE = " ".join((__doc__ or "").split("\n\n")[1].split())
 DEFAULTS = {"out": "views.json", "passes": "5", "processes": "2", "malloc": "keep", "only": ""}
 PACKAGES = (
     *(
