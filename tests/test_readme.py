@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.adapt import AdaptConfig
-from jobs.artifact import ArtifactConfig
+from jobs.artifact import MakeArtifactConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
@@ -33,7 +33,7 @@ FILES = (".yaml", ".json", ".safetensors")
 MOST_PICTURE_BYTES = 400_000
 JOB_CONFIGS = (
     AdaptConfig,
-    ArtifactConfig,
+    MakeArtifactConfig,
     DemoConfig,
     ExportConfig,
     IndexConfig,
