@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.training.run_dir import RunDir
+from pipelines.storage import uris
 from tests import commands
 
 # What the kernel shows of the processes of a run.
@@ -216,7 +218,9 @@ def seen(run: str) -> dict[int, Counter[int]]:
     """How often the history of the last weights saw each sample, by epoch; of every step its last
     attempt counts."""
     last: dict[int, int] = {}
-    tables = [pq.read_table(path) for path in sorted(Path(run, "samples").glob("*.parquet"))]
+    folder = uris.join(run, "samples")
+    parts = [uris.read_bytes(uris.join(folder, name)) for name in sorted(uris.list_names(folder))]
+    tables = [pq.read_table(pa.BufferReader(part)) for part in parts]
     rows = [
         row
         for table in tables
