@@ -146,7 +146,7 @@ def ours(setup: Setup) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from jobs.setup import launch
+    from jobs.cluster import launch
     from jobs.training.planned_data import PlannedData
     from jobs.training.run_dir import RunDir
 

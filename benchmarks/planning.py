@@ -24,7 +24,7 @@ import ray
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
-from jobs.setup import launch
+from jobs.cluster import launch
 from jobs.training.planned_data import PlannedData
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from jobs.training.run_dir import RunDir

@@ -31,7 +31,7 @@ import torch
 from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
-from jobs.setup.launch import WORKER_ENV
+from jobs.cluster.launch import WORKER_ENV
 from pipelines.corpus.file_kinds import media_of
 from pipelines.media.contract import BadSample
 

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.frozen import Frozen
-from jobs.setup import labelled_sets, launch, run_artifact
+from jobs.cluster import launch
+from jobs.setup import labelled_sets, run_artifact
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact

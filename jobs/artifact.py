@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from jobs.setup import launch, run_artifact
+from jobs.cluster import launch
+from jobs.setup import run_artifact
 from jobs.setup.command_line import InputError, main
 from jobs.setup.sections import JobConfig
 from jobs.training.run_dir import open_run

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.adapt import AdaptConfig, LabelledConfig, ProbeConfig, embed_labelled, judge
+from jobs.cluster import launch
 from jobs.export import ExportConfig, export
 from jobs.index import IndexConfig, index
 from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
-from jobs.setup import launch
 from jobs.setup.command_line import InputError, main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
 from jobs.setup.sections import ClusterConfig, JobConfig, SourceConfig

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from jobs.setup import launch, run_artifact
+from jobs.cluster import launch
+from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim
 from jobs.setup.command_line import InputError, main

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from jobs.setup import launch
+from jobs.cluster import launch
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
 from jobs.setup.failures import as_one_line

@@ -10,7 +10,7 @@ import ray
 from pydantic import Field
 
 from augment.frozen import Frozen
-from jobs.setup import launch
+from jobs.cluster import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim
 from jobs.setup.command_line import main

@@ -4,7 +4,7 @@ artifact."""
 import sys
 from typing import Any
 
-from jobs.setup import launch
+from jobs.cluster import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from augment.generator import ViewGenerator
+from jobs.cluster import launch
 from jobs.reporting.contact_sheet import Cell, grid
-from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main

@@ -10,11 +10,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from jobs import preview
+from jobs.cluster import launch
 from jobs.reporting import figures, pictures
 from jobs.reporting import page as html
 from jobs.reporting.figures import Drawing, Lines
 from jobs.reporting.page import Html
-from jobs.setup import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main, to_yaml

@@ -6,7 +6,7 @@ before a run starts. A streaming repartition takes no resources. Exceptions hide
 Pools of actors are handed references where values would do. Joining a head that is dead or wants
 another token is tried for minutes. `tests/pipelines/test_ray_internals.py` and
 `tests/pipelines/test_ray_tasks.py` hold each of these against the installed Ray,
-`tests/jobs/setup/test_joining.py` the last.
+`tests/jobs/cluster/test_joining.py` the last.
 """
 
 import json

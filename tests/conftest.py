@@ -81,7 +81,9 @@ def object_store(pytestconfig: pytest.Config) -> Iterator[ObjectStore]:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """The one local Ray of this pytest run; jobs called inside join it."""
-    from jobs.setup import launch  # here, so that tests which need no Ray do not pay for its import
+    from jobs.cluster import (
+        launch,  # here, so that tests which need no Ray do not pay for its import
+    )
     from jobs.setup.sections import ClusterConfig
 
     with launch.session(ClusterConfig(address="local", num_workers=2)):

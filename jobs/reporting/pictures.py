@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from jobs import preview
+from jobs.cluster import launch
 from jobs.reporting import contact_sheet
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.reporting.figures import Drawing
 from jobs.reporting.sorted_grid import arrange
-from jobs.setup import launch
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir

@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.setup.launch import Session
+from jobs.cluster.launch import Session
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, resolve

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Every process of a job reads these when it opens its first client; `jobs.setup.launch` sets them.
+# Every process of a job reads these when it opens its first client; `jobs.cluster.launch` sets
+# them.
 RETRY_VARIABLE = "AFIELD_STORAGE_RETRY_S"
 RETRY_S = 300.0
 TIMEOUT_VARIABLE = "AFIELD_STORAGE_TIMEOUT_S"

@@ -46,7 +46,7 @@ def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
         "import time\n"
         "from ray._common.usage import usage_lib\n"
         "print(usage_lib.usage_stats_enabled())\n"
-        "from jobs.setup import launch\n"
+        "from jobs.cluster import launch\n"
         "from jobs.setup.sections import ClusterConfig\n"
         "with launch.session(ClusterConfig(address='local')):\n"
         "    print(usage_lib.usage_stats_enabled())\n"

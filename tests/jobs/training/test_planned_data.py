@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from augment.recipe import Placement
-from jobs.setup import launch
+from jobs.cluster import worker_sizes
+from jobs.cluster.launch import Session
 from jobs.setup.command_line import InputError
-from jobs.setup.launch import Session
 from jobs.setup.sections import ClusterConfig
 from jobs.training.planned_data import resolve
 from pipelines.stream.colour_actors import ActorPool
@@ -37,7 +37,7 @@ def pool(
     placement: Placement = "actor",
     **cluster: Any,
 ) -> ActorPool | None:
-    return launch._view_actors(
+    return worker_sizes.view_actors_beside(
         ClusterConfig(**cluster), gpus, cpus, use_gpu=use_gpu, placement=placement
     )
 

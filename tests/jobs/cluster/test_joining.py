@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.setup import joining
+from jobs.cluster import joining
 from jobs.setup.command_line import InputError
 from tests import commands
 
@@ -108,7 +108,7 @@ def test_a_missing_and_a_wrong_token_are_told_apart(
     guarded_head: str, variables: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     script = (
-        "import sys, ray; from jobs.setup import joining\n"
+        "import sys, ray; from jobs.cluster import joining\n"
         "try: joining.join(sys.argv[1], {})\n"
         "except ValueError as error: print(error)\n"
         "else: print('joined'); ray.shutdown()\n"
