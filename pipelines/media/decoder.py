@@ -29,9 +29,13 @@ _WORK_PER_S = 10_000_000
 _MOST_WORK = 256_000_000
 _PIPE_BYTES = 1 << 20  # Linux's default of 64 KiB means sixteen times the process switches
 _F_SETPIPE_SZ = 1031
-# The allocator's settings of Ray's workers would have the child keep the memory of the largest
-# image it ever saw.
-_NOT_INHERITED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+# Of the environment the child gets what Python and its libraries need to be found and to speak the
+# same language; no credentials, and not the allocator's settings of Ray's workers, which would have
+# it keep the memory of the largest image it ever saw.
+INHERITED = (
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "PYTHONUTF8", "PYTHONIOENCODING"),
+    *("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH"),
+)
 
 
 class File(Protocol):
@@ -167,7 +171,7 @@ class Decoder:
         return None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        env = {name: value for name, value in os.environ.items() if name in INHERITED}
         env |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         start = ["-m", self._module]
         if __package__ != "pipelines.media":  # inside `afield`, whose modules must be imported

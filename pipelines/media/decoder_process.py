@@ -1,10 +1,14 @@
 """The process in which decoders run that may hang, crash or eat memory: bytes come in, pixels go
 out.
 
-It opens no file and no connection. Messages are a line of JSON and as many raw bytes as it
-announces: no pickle, so that a decoder which a file has taken over harms nobody else. A sample that
-takes too long ends the process by the kernel's timer, which needs neither the interpreter nor a
-parent that is still alive.
+It has no credentials: of its parent's environment it gets the few variables that
+`decoder.INHERITED` names, of its open files only the two pipes and standard error. Before the first
+sample it gives up files, sockets, programs and other processes, as far as the kernel takes them;
+`confinement` says what that is, and what is left. Messages are a line of JSON and as many raw bytes
+as it announces: no pickle, so that a decoder which a file has taken over runs nothing in its
+parent. It can still answer with wrong pixels or with nonsense, write to the log, and keep its
+parent waiting. A sample that only takes too long ends the process by the kernel's timer, which
+needs neither the interpreter nor a parent that is still alive.
 """
 
 import io
@@ -19,6 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipelines.media.confinement import confine
 from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.image import decode, deep_values
 
@@ -26,6 +31,7 @@ from pipelines.media.image import decode, deep_values
 # the composite, RGB.
 BASE_BYTES = 1 << 30
 BYTES_PER_PIXEL = 24
+MAX_FILES = 64  # open at once: the pipes, and what is imported later
 
 Message = dict[str, Any]
 
@@ -61,12 +67,14 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
     memory = BASE_BYTES + BYTES_PER_PIXEL * limits.max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the parent decides
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
+    confine()
     send(answers, {"ready": True})
     while (request := receive(requests)) is not None:
         body = body_of(requests, request)

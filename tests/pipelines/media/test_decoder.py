@@ -63,18 +63,19 @@ def test_a_decoder_that_sleeps_or_crashes_costs_its_sample_and_no_other(decoder:
     assert decoder.image(png()).pixels.shape == (24, 40, 3)
 
 
-def test_a_crash_that_does_not_come_again_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AFIELD_TEST_DIED", str(tmp_path / "died"))
+def test_a_crash_that_does_not_come_again_costs_nothing() -> None:
     once = Decoder(Limits(), MODULE)
-    assert once.image(b"die once").pixels.shape == (2, 3, 3)
+    assert once.image(png()).pixels.shape == (24, 40, 3)
+    assert once.image(b"die as the second").pixels.shape == (2, 3, 3)
     once.close()
 
 
-def test_memory_beyond_what_the_pixel_limit_explains_is_refused(decoder: Decoder) -> None:
-    assert refusal(decoder, b"grow").reason == "too_large"
-    assert decoder.image(png()).pixels.shape == (24, 40, 3)
+def test_memory_beyond_what_the_pixel_limit_explains_is_refused() -> None:
+    small = Decoder(Limits(max_pixels=10**6), MODULE)
+    problem = refusal(small, b"grow")
+    assert problem.reason == "too_large" and "more than 1,046 MiB" in problem.message
+    assert small.image(png()).pixels.shape == (24, 40, 3)
+    small.close()
 
 
 def test_a_child_that_cannot_start_is_no_bad_sample() -> None:
@@ -122,7 +123,7 @@ def test_a_stream_goes_on_past_samples_that_hang_and_crash(tmp_path: Path) -> No
         files.append(tmp_path / f"{number}.png")
         files[-1].write_bytes(data)
     folder = str(tmp_path / "quarantine")
-    limits = Limits(timeout_s=1.0)
+    limits = Limits(timeout_s=1.0, max_pixels=10**6)
     work = Ingest(
         listed(files), Centre(16), 4, limits, quarantine=folder, run="test", decoder=MODULE
     )
