@@ -6,6 +6,7 @@ checkpoints/checkpoint_manager_snapshot.json  Ray Train's own: which checkpoints
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,7 @@ def ledger_of(checkpoint: str) -> Ledger:
 
 def whole_steps(folder: str) -> list[int]:
     """Return the steps of the checkpoints of which all files are there, ascending."""
-    names = [name for name in uris.list_names(folder) if name.startswith(PREFIX)]
-    return sorted(step_of(name) for name in names if _is_whole(uris.join(folder, name)))
+    return [step_of(name) for name in _names(folder) if _is_whole(uris.join(folder, name))]
 
 
 def mend(folder: str) -> None:
@@ -76,7 +76,7 @@ def mend(folder: str) -> None:
     """
     if not ray_internals.has_snapshot(folder):
         return
-    names = [name for name in uris.list_names(folder) if name.startswith(PREFIX)]
+    names = _names(folder)
     snapshot = ray_internals.read_snapshot(folder)
     latest = snapshot.latest if snapshot else None
     found = snapshot is not None and set(snapshot.names) <= set(names)
@@ -86,6 +86,12 @@ def mend(folder: str) -> None:
     was = f"checkpoint {latest}" if latest else f"{ray_internals.SNAPSHOT} of {folder}"
     print(f"{was} is torn: going on from {whole or 'the beginning'}", file=sys.stderr)
     ray_internals.write_snapshot(folder, whole, {"step": step_of(whole)} if whole else {})
+
+
+def _names(folder: str) -> list[str]:
+    """List the checkpoints of a folder, by step; others may keep copies beside them."""
+    names = [name for name in uris.list_names(folder) if re.fullmatch(rf"{PREFIX}\d{{9,}}", name)]
+    return sorted(names, key=step_of)
 
 
 def _is_whole(checkpoint: str) -> bool:

@@ -46,16 +46,15 @@ class Control:
         if self._pending is not None:
             self._pending.wait()
         verdict = Verdict(int(self._bits))
-        self._bits = torch.tensor([self._decide(verdict) if collectives.rank() == 0 else 0])
+        self._bits = torch.tensor([self._decide() if collectives.rank() == 0 else 0])
         if self._several:
             self._pending = dist.broadcast(self._bits, src=0, group=self._group, async_op=True)
         return verdict
 
-    def _decide(self, before: Verdict) -> int:
+    def _decide(self) -> int:
         now = time.monotonic()
         leaving = ray_internals.nodes_leaving()
         due = now - self._saved >= self._every_s or bool(leaving - self._leaving)
-        due = due and not before.stop
         if due:
             self._saved = now
             self._leaving = leaving

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
+_PART = re.compile(r"(\d+)-(\d+)\.jsonl")  # of the log: attempt and number
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
     *("tensorboard", checkpoints.FOLDER, "rollback.json"),
@@ -82,7 +84,7 @@ class RunDir:
         """Tell whether anything was trained: weights or a line of the log are there."""
         if self.committed_step() or self.has_artifact():
             return True
-        return any(_part_key(name)[1] > 0 for name in uris.list_names(self.path("metrics")))
+        return any(part > 0 for _, part in self._parts())
 
     def _clear(self, *, keep_manifest: bool) -> None:
         """Delete what a run has written that made no step."""
@@ -146,8 +148,8 @@ class RunDir:
         """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later
         attempt counts."""
         lines: dict[int, dict[str, Any]] = {}
-        for name in sorted(uris.list_names(self.path("metrics")), key=_part_key):
-            text = uris.read_bytes(self.path("metrics", name)).decode()
+        for attempt, part in sorted(self._parts()):
+            text = uris.read_bytes(self._part(attempt, part)).decode()
             lines |= {line["step"]: line for line in map(_line, text.splitlines())}
         joined = [lines[step] for step in sorted(lines)]
         if joined:
@@ -157,16 +159,21 @@ class RunDir:
     def claim_attempt(self) -> int:
         """Take the number of the coming attempt, one more than any before, by writing the first
         part of its log."""
-        attempt = (
-            max((_part_key(name)[0] for name in uris.list_names(self.path("metrics"))), default=-1)
-            + 1
-        )
+        attempt = 1 + max((number for number, _ in self._parts()), default=-1)
         self.write_metrics(attempt, 0, [])
         return attempt
 
     def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
         """Write one part of the log; object storage cannot append."""
-        uris.write_bytes(self.path("metrics", f"{attempt}-{part}.jsonl"), _json_lines(lines))
+        uris.write_bytes(self._part(attempt, part), _json_lines(lines))
+
+    def _part(self, attempt: int, part: int) -> str:
+        return self.path("metrics", f"{attempt}-{part}.jsonl")
+
+    def _parts(self) -> list[tuple[int, int]]:
+        """List the parts of the log, attempt and number; other files may lie beside them."""
+        found = map(_PART.fullmatch, uris.list_names(self.path("metrics")))
+        return [(int(name[1]), int(name[2])) for name in found if name]
 
 
 def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
@@ -184,11 +191,6 @@ def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
         source = config.source.model_copy(update=measured)
         config = config.model_copy(update={"source": source})
     return run, config
-
-
-def _part_key(name: str) -> tuple[int, int]:
-    attempt, part = name.removesuffix(".jsonl").split("-")
-    return int(attempt), int(part)
 
 
 def _line(text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ a crash or two indexers at once leave orphans at worst, which nobody reads.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -214,7 +215,8 @@ def _tombstones(uri: str, row_group: int) -> pa.Table:
 def versions(uri: str) -> list[int]:
     """List the manifest's version numbers at a URI, ascending; none where there is no manifest."""
     names = uris.list_names(uris.join(uri, "versions"))
-    return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+    found = (re.fullmatch(r"(\d{6,})\.json", name) for name in names)
+    return sorted(int(name[1]) for name in found if name)
 
 
 def open_manifest(uri: str, version: int | None = None) -> Manifest:

@@ -39,12 +39,16 @@ def write(folder: str, item: str, rows: list[dict[str, Any]]) -> None:
 
 
 def read(folder: str) -> list[dict[str, Any]]:
-    """Read all parts, each sample once per epoch, ordered by URI."""
+    """Read all parts, each sample once per epoch, ordered by URI; other files may lie about."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    for name in uris.list_names(folder):
+    for name in filter(_is_part, uris.list_names(folder)):
         part = read_table(uris.join(folder, name)).to_pylist()
         rows |= {(row[schema.EPOCH], row[schema.SAMPLE_ID]): row for row in part}
     return sorted(rows.values(), key=lambda row: (row[schema.URI], row[schema.EPOCH]))
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet") and not name.startswith(".")
 
 
 def count_by_reason(rows: list[dict[str, Any]]) -> dict[str, int]:

@@ -4,6 +4,7 @@ manifest read it."""
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from PIL import Image
 from jobs import index as indexing
 from jobs.pack import PackConfig, pack
 from jobs.setup.command_line import InputError, RunError
+from jobs.setup.inputs import make_manifest
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
-from pipelines.packing import parquet_source, shards
+from pipelines.packing import parquet_source
 from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
@@ -247,11 +249,35 @@ def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
     assert pack(configured("s3://pack/in/by-class.tar", "s3://pack/out"))["shards_written"] == 0
 
 
+@ray_only
 def test_what_is_gone_since_the_index_is_quarantined(pictures: Path, tmp_path: Path) -> None:
-    rows = pa.table(
-        {"sample_id": [1], "uri": [str(tmp_path / "gone.jpg")], "offset": [0], "length": [5]}
-    )
-    assert isinstance(fetch(rows)[0], shards.BadSample)
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in sorted(pictures.glob("scene0-*"))[:20]:
+        shutil.copy(path, source)
+    made = make_manifest(str(source), str(tmp_path / "index"))
+    (source / "scene0-03.jpg").unlink()
+    result = pack(configured(made.uri, tmp_path / "p"))
+    assert (result["rows_in"], result["rows"], result["quarantined"]) == (20, 19, 1)
+    (row,) = quarantine.read(f"{tmp_path}/p/quarantine")
+    assert (row["uri"], row["reason"]) == (str(source / "scene0-03.jpg"), "missing")
+    assert contents(open_manifest(result["manifest"])) == of_folder(source)
+
+
+@ray_only
+def test_too_many_bad_samples_end_a_pack_before_all_are_read(
+    pictures: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        whole = number % 2 or path.name.startswith("noise")
+        (source / path.name).write_bytes(path.read_bytes() if whole else b"no picture")
+    words = {"source": {"max_bad_fraction": 0.3}, "reencode": {"max_side": 1200}}
+    with pytest.raises(RunError, match=r"\((4|5)\d%\) are bad .*max_bad_fraction=0.3") as caught:
+        pack(configured(str(source), tmp_path / "p", **words))
+    seen = int(str(caught.value).partition(" of ")[2].partition(" ")[0])
+    assert 100 <= seen < 206
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
+"""What a job hands to a cluster that it joins."""
+
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -7,11 +11,23 @@ from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
 from pipelines.storage import retries
 
+SECRET = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT_KEY", "HF_TOKEN"),
+)
+
 
 def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+    handed: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(launch, "join", lambda address, runtime_env: handed.append(runtime_env))
+    for name in SECRET:
         monkeypatch.setenv(name, "topsecret")
-        assert name not in launch.FORWARDED
+    for name in launch.FORWARDED:
+        monkeypatch.setenv(name, f"the {name}")
+    launch._start(ClusterConfig(address="head:6379"))
+    (runtime_env,) = handed
+    assert runtime_env["env_vars"] == {name: f"the {name}" for name in launch.FORWARDED}
+    assert "topsecret" not in str(runtime_env)
     assert "topsecret" not in str(environment())
 
 

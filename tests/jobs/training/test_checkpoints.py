@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, also when a machine died while it wrote one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_without_a_whole_checkpoint_a_run_begins_anew(
         path.write_bytes(b"")
     assert mended(folder, capsys) is None
     assert checkpoints.ledger(str(folder)) == Ledger(0, ())
+
+
+def test_copies_that_lie_beside_the_checkpoints_are_none(folder: Path) -> None:
+    for name in ("step-000000010 (copy)", "step-old", ".DS_Store"):
+        shutil.copytree(folder / checkpoints.name_of(30), folder / name)
+    assert checkpoints.whole_steps(str(folder)) == [10, 20, 30]
+    (folder / checkpoints.name_of(20) / "state.pt").write_bytes(b"")
+    checkpoints.mend(str(folder))
+    assert checkpoints.committed(str(folder)) == checkpoints.name_of(30)
 
 
 def test_a_run_without_checkpoints_is_left_alone(tmp_path: Path) -> None:

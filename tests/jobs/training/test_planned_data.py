@@ -1,17 +1,29 @@
-"""jobs.training.planned_data and the preflight: where colours change, and whether the pool of
-actors fits."""
+"""jobs.training.planned_data and the preflight: who gets which samples, where colours change, and
+whether the pool of actors fits."""
 
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ray.data import DataIterator
 
 from augment.recipe import Placement
 from jobs.cluster import worker_sizes
 from jobs.cluster.launch import Session
-from jobs.setup.command_line import InputError
+from jobs.setup.command_line import InputError, parse
+from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig
-from jobs.training.planned_data import resolve
+from jobs.training import checkpoints
+from jobs.training.planned_data import PlannedData, resolve
+from jobs.training.run_config import complete_pretrain
+from jobs.training.run_dir import RunDir
+from pipelines import ray_internals, schema
 from pipelines.stream.colour_actors import ActorPool
+from pipelines.stream.plan import Plan
 
 
 def session(**changed: Any) -> Session:
@@ -97,3 +109,70 @@ def test_actors_leave_decoding_the_cpu_that_it_needs() -> None:
         InputError, match=r"cluster.view_actors=3 hold 0.15 of the 1 CPUs that training leaves"
     ):
         pool(0, 1, use_gpu=False, view_actors=3)
+
+
+@pytest.fixture
+def corpus(image_folder: Path, tmp_path: Path) -> Path:
+    """24 images."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for path in sorted((image_folder / "scene0").glob("*.jpg"))[:12]:
+        shutil.copy(path, folder / path.name)
+        shutil.copy(path, folder / f"again-{path.name}")
+    return folder
+
+
+def planned(corpus: Path, out: Path, placement: Placement, *words: str) -> PlannedData:
+    """The data of a run of 6 steps of 8 samples, 2 of which are committed."""
+    manifest = make_manifest(str(corpus), str(out / "manifest"))
+    plan = Plan.fresh(manifest, 0)
+    place = out / checkpoints.FOLDER / checkpoints.name_of(2)
+    place.mkdir(parents=True)
+    checkpoints.write(str(place), {"step": 2}, plan.ledger.at(16))
+    ray_internals.write_snapshot(str(place.parent), place.name, {"step": 2})
+    given = [f"source.uri={corpus}", f"out={out}", "num_steps=6", "global_batch_size=8"]
+    shape = ["simclr_small", "views.size=16", *given, *words]
+    config = parse(complete_pretrain, shape)
+    return PlannedData(config, plan, RunDir(str(out)), 6, placement=placement, view_actors=None)
+
+
+def read(shards: list[DataIterator]) -> list[dict[str, np.ndarray]]:
+    """All that each rank gets, its batches joined; ranks wait for one another."""
+
+    def one(shard: DataIterator) -> dict[str, np.ndarray]:
+        batches = list(shard.iter_batches(batch_size=None))
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    with ThreadPoolExecutor(len(shards)) as threads:
+        return list(threads.map(one, shards))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ranks_share_every_step_from_the_committed_one_to_the_last(
+    corpus: Path, tmp_path: Path
+) -> None:
+    data = planned(corpus, tmp_path / "run", "decode", "method.name=mae", "accumulate=2")
+    shards = data.configure({}, 2)
+    ranks = read([shard["train"] for shard in shards])
+    found = [rank[schema.POSITION].reshape(-1, 2) for rank in ranks]  # micro-batches
+    assert all(len(of_rank) == 8 for of_rank in found)
+    steps = np.stack(found, axis=1)  # (micro-batch, rank, 2)
+    assert np.array_equal(steps.reshape(-1), np.arange(16, 48))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_samples_are_verified_and_colours_changed_where_that_is_asked_for(
+    corpus: Path, tmp_path: Path
+) -> None:
+    plain = planned(corpus, tmp_path / "plain", "worker")
+    strict = planned(corpus, tmp_path / "strict", "decode", "source.verify=etag")
+    os.utime(corpus / "01.jpg", ns=(0, 1))  # written again, for all that anybody can tell
+    ((crops,), (coloured,)) = (
+        read([shard["train"] for shard in data.configure({}, 1)]) for data in (plain, strict)
+    )
+    assert np.array_equal(crops[schema.SAMPLE_ID], coloured[schema.SAMPLE_ID])
+    assert crops[schema.VALID].all()
+    bad = ~coloured[schema.VALID]
+    assert 1 <= bad.sum() <= 2 and len(set(coloured[schema.SAMPLE_ID][bad])) == 1
+    same = (crops["global_crops"] == coloured["global_crops"]).reshape(len(bad), -1).all(axis=1)
+    assert not same[~bad].all()

@@ -50,6 +50,9 @@ def test_a_folder_is_listed_whole_in_hash_order(image_folder: Path, tmp_path: Pa
     ids = rows[schema.SAMPLE_ID].to_pylist()
     assert ids == sorted(ids) and len(set(ids)) == 200
     assert open_manifest(str(tmp_path / "m")) == manifest
+    for name in (".DS_Store", "notes.json", "000009.json.bak", "._000009.json"):
+        (tmp_path / "m" / "versions" / name).write_bytes(b"\x00 no version")
+    assert versions(str(tmp_path / "m")) == [1]
 
 
 def test_what_is_no_sample_is_counted_by_reason(tmp_path: Path) -> None:

@@ -47,8 +47,31 @@ def test_every_epoch_holds_every_sample_once_in_another_order(manifest: Manifest
     plan = Plan.fresh(manifest, seed=0)
     epochs = [ids(plan, 60 * epoch, 60 * (epoch + 1)) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(60)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != ids(Plan.fresh(manifest, seed=1), 0, 60)
+    others = [*epochs, ids(Plan.fresh(manifest, seed=1), 0, 60)]
+    assert len(set(map(tuple, others))) == 4
+
+
+def test_every_window_has_a_permutation_of_its_own_in_every_epoch(manifest: Manifest) -> None:
+    plan = Plan.fresh(manifest, seed=0)
+    orders = []
+    for start in range(0, 180, 60):
+        epoch = ids(plan, start, start + 60)
+        # The two row groups of 20 rows begin with samples 20 and 40.
+        orders += [tuple(i - first for i in epoch if 0 <= i - first < 20) for first in (20, 40)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len(set(orders)) == 6
+
+
+def test_the_row_groups_of_every_epoch_come_in_another_order(manifest: Manifest) -> None:
+    plan = Plan.fresh(manifest, seed=0)
+    ends = (7, 20, 40, 60)
+    orders = set()
+    for start in range(0, 360, 60):
+        groups = [
+            next(g for g, end in enumerate(ends) if i < end) for i in ids(plan, start, start + 60)
+        ]
+        orders.add(tuple(dict.fromkeys(groups)))
+    assert len(orders) > 2
 
 
 def test_an_epoch_is_shuffled_within_row_groups_too(manifest: Manifest) -> None:
