@@ -63,9 +63,14 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 
 
 @contextmanager
-def two_nodes(cpus: tuple[int, int]) -> Iterator[str]:
+def two_nodes(cpus: tuple[int, int], env: dict[str, str] | None = None) -> Iterator[str]:
     """A Ray cluster of two nodes on this machine; gives its address. In a process of its own: one
-    Ray a process."""
+    Ray a process.
+
+    Args:
+        cpus: Of each node.
+        env: The nodes' variables; None: this process's.
+    """
     script = (
         "import sys\n"
         "from ray.cluster_utils import Cluster\n"
@@ -80,6 +85,7 @@ def two_nodes(cpus: tuple[int, int]) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=ROOT,
+        env=env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ import s3fs
 # Below the kernel's ephemeral ports (32768 up) and above Ray's worker ports (10002 to 19999), so
 # that a port found free when the suite begins is still free when the first test wants the server.
 _PORTS = range(20_000, 32_000)
+PUBLIC = "public"  # the bucket that may be read unsigned
 _NAMES = ("s3", "s3-grpc", "master", "master-grpc", "volume", "volume-grpc", "filer", "filer-grpc")
 
 
@@ -139,7 +140,12 @@ class ObjectStore:
 
         full = identity("admin", self.env, ["Admin", "Read", "Write", "List", "Tagging"])
         reader = identity("reader", self.reader_env, ["Read", "List"])
-        (self._folder / "s3.json").write_text(json.dumps({"identities": [full, reader]}))
+        anybody = {
+            "name": "anonymous",
+            "actions": [f"{what}:{PUBLIC}" for what in ("Read", "List")],
+        }
+        identities = {"identities": [full, reader, anybody]}
+        (self._folder / "s3.json").write_text(json.dumps(identities))
 
     def _command(self) -> list[str]:
         ports, folder = self._ports, self._folder

@@ -20,7 +20,7 @@ from jobs.setup import failures
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
-from pipelines.storage import retries, uris
+from pipelines.storage import retries, uris, variables
 from pipelines.stream.colour_actors import ActorPool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,11 +40,8 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-FORWARDED = (
-    *WORKER_ENV,
-    retries.RETRY_VARIABLE,
-    retries.TIMEOUT_VARIABLE,
-)  # to the workers of a joined cluster
+# to the workers of a joined cluster
+FORWARDED = (*WORKER_ENV, retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE)
 
 # whether this process's Ray is a local one that it started; a job inside another job's session asks
 _own = False
@@ -208,7 +205,8 @@ def _start(cluster: ClusterConfig) -> bool:
             log_to_driver=False,
         )
         return True
-    runtime_env: dict[str, object] = {"env_vars": {name: os.environ[name] for name in FORWARDED}}
+    ours = {name: os.environ[name] for name in FORWARDED}
+    runtime_env: dict[str, object] = {"env_vars": ours | variables.forwarded()}
     if (
         not in_submitted_job() and (ROOT / "pyproject.toml").exists()
     ):  # else the nodes have the package installed

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+from pipelines.storage.tls_faults import tls_fault
+
 Result = TypeVar("Result")
 
 # Every process of a job reads these when it opens its first client; `jobs.cluster.launch` sets
@@ -48,6 +50,7 @@ _REMEDIES = {
     "ExpiredToken": "get new credentials and give the same command line again",
     "RequestTimeTooSkewed": "set this machine's clock",
     "NoSuchBucket": "check the bucket's name",
+    "PermanentRedirect": "set AWS_REGION to the bucket's region",
     "AccessDenied": (
         "check the credentials and the bucket's policy (a missing object reads so where listing is"
         " denied)"
@@ -162,12 +165,11 @@ def is_transient(error: BaseException) -> bool:
     status, code, _ = answer(error)
     if status is not None:
         return status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES
-    broken, lasting = _broken_connections()
-    return isinstance(error, broken) and not isinstance(error, lasting)
+    return isinstance(error, _broken_connections()) and tls_fault(error) is None
 
 
 @cache
-def _broken_connections() -> tuple[tuple[type[BaseException], ...], type[BaseException]]:
+def _broken_connections() -> tuple[type[BaseException], ...]:
     """List the errors that clients raise without a whole answer; imported once something has
     failed."""
     import aiohttp
@@ -175,13 +177,12 @@ def _broken_connections() -> tuple[tuple[type[BaseException], ...], type[BaseExc
     import botocore.parsers
     import obstore.exceptions
 
-    broken = (
+    return (
         *(ConnectionError, TimeoutError, aiohttp.ClientError, obstore.exceptions.GenericError),
         *(botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError),
         botocore.exceptions.IncompleteReadError,
         botocore.parsers.ResponseParserError,  # half an error page
     )
-    return broken, botocore.exceptions.SSLError
 
 
 def is_of_client(error: BaseException) -> bool:
@@ -204,6 +205,8 @@ def answer(error: BaseException) -> tuple[int | None, str, str]:
     text = str(error)
     status_text = re.search(r"non-2xx status code: (\d+) ?([^:\n]*)", text)
     of_obstore = type(error).__module__.startswith("obstore")
+    if of_obstore and "BareRedirect" in text:
+        return 301, "PermanentRedirect", "the bucket is in another region"
     if not (of_obstore or isinstance(error, FileNotFoundError)) or status_text is None:
         return None, "", ""
     code, message = (re.search(f"<{name}>([^<]*)</{name}>", text) for name in ("Code", "Message"))
@@ -211,14 +214,21 @@ def answer(error: BaseException) -> tuple[int | None, str, str]:
     return status, code[1] if code else str(status), message[1] if message else status_text[2]
 
 
-def failure(uri: str, error: BaseException) -> StorageError:
+def failure(uri: str, error: BaseException, *, remedy: str | None = None) -> StorageError:
     """Say in one line what went wrong with a request, and what to do.
 
     Only the server's code and message are repeated: its whole answer may hold the access key.
+
+    Args:
+        uri: What was asked for.
+        error: What the client raised.
+        remedy: What to do where the request was refused, if that is known better.
     """
     if isinstance(error, StorageError):
         # A bucket's becomes the object's.
         return type(error)(uri, error.what) if uri.startswith(error.uri) else error
+    if what := tls_fault(error):
+        return StorageError(uri, what)
     status, code, message = answer(error)
     if is_transient(error):
         what = f"{code}: {message}" if status else _first_line(error)
@@ -229,10 +239,11 @@ def failure(uri: str, error: BaseException) -> StorageError:
         return StorageError(
             uri, f"{_first_line(error)}: check the credentials, the endpoint and the network"
         )
-    remedy = _REMEDIES.get(
-        code, "check the credentials" if status in (400, 401, 403) else "check the URI"
-    )
     refused = "refused, " if status in (401, 403) else ""
+    if not (refused and remedy):
+        remedy = _REMEDIES.get(
+            code, "check the credentials" if status in (400, 401, 403) else "check the URI"
+        )
     kind = Refused if status == 403 and code in _REFUSALS else StorageError
     return kind(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
 

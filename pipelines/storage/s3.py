@@ -13,23 +13,32 @@ broke off (pyarrow and obstore do).
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
-import botocore.session
 import obstore
+import obstore.exceptions
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import ClientError
 from fsspec.asyn import sync, sync_wrapper
 from obstore.store import S3Store
 from s3fs import S3FileSystem
 
-from pipelines.storage import retries
+from pipelines.storage import retries, s3_settings
+from pipelines.storage.retries import StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 CREDENTIALS_FOR = timedelta(
     minutes=10
 )  # botocore renews them at least this long before they expire
+_OPENING = Lock()
+ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed")  # in another region
 _PASSED_ON = (404, 409, 412, 416)  # answers that s3fs and its callers know what to do with
 
 
@@ -49,9 +58,18 @@ class PatientS3(S3FileSystem):
             "connect_timeout": min(10.0, retries.timeout_s()),
         }
         config = {"retries": {"mode": "standard", "total_max_attempts": 1}, **timeouts}
+        settings = s3_settings.settings()
+        client = {"region_name": settings.region, "verify": settings.ca_bundle}
+        client = {name: value for name, value in client.items() if value is not None}
         options.setdefault("use_listings_cache", False)
-        super().__init__(config_kwargs=config | options.pop("config_kwargs", {}), **options)
+        options.setdefault("anon", not settings.signed)
+        super().__init__(
+            config_kwargs=config | options.pop("config_kwargs", {}),
+            client_kwargs=client | options.pop("client_kwargs", {}),
+            **options,
+        )
         self.retry_s = retries.retry_s() if retry_s is None else retry_s
+        self.regions: dict[str, str] = {}  # of buckets, as their answers say
         self._listening: Any = None
 
     async def set_session(self, refresh: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
@@ -72,6 +90,8 @@ class PatientS3(S3FileSystem):
         **_: Any,
     ) -> float | None:
         error = caught_exception
+        if response is not None:
+            self._note_region(response[1], request_dict)
         if error is None and response is not None and response[0].status_code >= 300:
             error = ClientError(response[1], operation.name)
         if error is None:
@@ -80,6 +100,26 @@ class PatientS3(S3FileSystem):
             "patience", retries.Patience(self.retry_s)
         )
         return patience.delay(error)
+
+    def _note_region(self, answer: dict[str, Any], request: dict[str, Any]) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        bucket = request["context"].get("s3_redirect", {}).get("bucket")
+        if bucket and (region := headers.get("x-amz-bucket-region")):
+            self.regions[bucket] = region
+
+    def region(self, bucket: str) -> str:
+        """Return a bucket's region where an answer named it, else the client's."""
+        return self.regions.get(bucket) or self.s3.meta.region_name or "us-east-1"
+
+    def find_region(self, bucket: str) -> str:
+        """Ask for a bucket's region: this client follows it there, obstore does not."""
+        with suppress(StorageError, FileNotFoundError, ClientError):  # a refusal names it as well
+            self.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        return self.region(bucket)
+
+    def failure(self, uri: str, error: BaseException) -> StorageError:
+        """Say in one line what went wrong with a request."""
+        return retries.failure(uri, error, remedy=s3_settings.unsigned() if self.anon else None)
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         """Call one operation; bodies are read here, where a connection that breaks in the middle
@@ -105,7 +145,7 @@ class PatientS3(S3FileSystem):
             status, code, _ = retries.answer(error)
             if (status in _PASSED_ON and code != "NoSuchBucket") or not retries.is_of_client(error):
                 raise
-            failure = retries.failure(uri, error)
+            failure = self.failure(uri, error)
         raise failure from None  # the client's own error may hold the access key
 
     call_s3 = sync_wrapper(_call_s3)
@@ -141,17 +181,25 @@ def read_range(fs: PatientS3, path: str, start: int, stop: int) -> bytes:
     """
     bucket, _, key = path.partition("/")
     uri = f"s3://{path}"
-    store = _store(bucket, fs)
+
+    def request(region: str) -> bytes:
+        with _OPENING:  # one of many threads that ask at once
+            store = _store(bucket, fs, region)
+        get = partial(obstore.get_range, store, key, start=start, end=stop)
+        return bytes(retries.patiently(get, fs.retry_s))
+
+    region = fs.region(bucket)
     try:
-        return bytes(
-            retries.patiently(
-                lambda: obstore.get_range(store, key, start=start, end=stop), fs.retry_s
-            )
-        )
+        try:
+            return request(region)
+        except obstore.exceptions.GenericError as error:
+            if retries.answer(error)[1] not in ELSEWHERE or fs.find_region(bucket) == region:
+                raise
+            return request(fs.region(bucket))
     except FileNotFoundError as error:
         if retries.answer(error)[1] != "NoSuchBucket":
             raise FileNotFoundError(uri) from None
-        failure = retries.failure(uri, error)
+        failure = fs.failure(uri, error)
     except ValueError:  # a key that obstore does not spell: empty path segments, control characters
         return bytes(fs.cat_file(path, start=start, end=stop))
     except Exception as error:
@@ -159,7 +207,7 @@ def read_range(fs: PatientS3, path: str, start: int, stop: int) -> bytes:
             return b""
         if not retries.is_of_client(error):
             raise
-        failure = retries.failure(uri, error)
+        failure = fs.failure(uri, error)
     raise failure from None
 
 
@@ -185,46 +233,50 @@ def neighbours(fs: PatientS3, path: str, count: int) -> list[str]:
 
 
 @lru_cache(maxsize=32)
-def _store(bucket: str, fs: PatientS3) -> S3Store:
-    """Open a bucket with the endpoint, region and credentials that botocore's standard chain gives
-    s3fs."""
-    meta = fs.s3.meta
-    credentials = botocore.session.get_session().get_credentials()
-    if credentials is None:
-        raise retries.StorageError(
-            f"s3://{bucket}", "no credentials: set AWS_ACCESS_KEY_ID or AWS_PROFILE, or use a role"
-        )
-
-    def provide() -> Any:
-        now = credentials.get_frozen_credentials()
-        expires_at = (
-            datetime.now(UTC) + CREDENTIALS_FOR
-            if isinstance(credentials, RefreshableCredentials)
-            else None
-        )
-        keys = {
-            "access_key_id": now.access_key,
-            "secret_access_key": now.secret_key,
-            "token": now.token,
-        }
-        return keys | {"expires_at": expires_at}
-
+def _store(bucket: str, fs: PatientS3, region: str) -> S3Store:
+    """Open a bucket where it is, as s3fs does."""
+    settings = s3_settings.settings()
+    here = region == (fs.s3.meta.region_name or "us-east-1")
     timeout_s = retries.timeout_s()
+    trust: ClientConfig = {}
+    if settings.ca_bundle:
+        trust = {"root_certificate": Path(settings.ca_bundle).read_bytes()}
+    access: dict[str, Any] = {"skip_signature": True}
+    if not fs.anon:
+        access = {"credential_provider": partial(_keys, settings.credentials)}
     return S3Store(
         bucket,
-        endpoint=meta.endpoint_url,
-        region=meta.region_name or "us-east-1",
-        credential_provider=provide,
+        endpoint=fs.s3.meta.endpoint_url if here else s3_settings.endpoint_in(region),
+        region=region,
         retry_config={"max_retries": 0},
         client_options={
             "allow_http": True,
             "timeout": timedelta(days=1),  # of a whole request: a slow one is not a stalled one
             "read_timeout": timedelta(seconds=timeout_s),
             "connect_timeout": timedelta(seconds=min(10.0, timeout_s)),
+            **trust,
         },
+        **access,
     )
+
+
+def _keys(credentials: Any) -> Any:
+    """Return the keys of now, as obstore takes them."""
+    now = credentials.get_frozen_credentials()
+    expires_at = (
+        datetime.now(UTC) + CREDENTIALS_FOR
+        if isinstance(credentials, RefreshableCredentials)
+        else None
+    )
+    keys = {
+        "access_key_id": now.access_key,
+        "secret_access_key": now.secret_key,
+        "token": now.token,
+    }
+    return keys | {"expires_at": expires_at}
 
 
 def forget_clients() -> None:
     """Drop open clients."""
     _store.cache_clear()
+    s3_settings.forget()

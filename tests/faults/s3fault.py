@@ -11,6 +11,7 @@ request and is not used up decides its fate:
     hang          nothing for `seconds` first; hang_body: that pause after `after` bytes
     slow          the body at `rate` bytes/s
     corrupt       the byte at `after` of the body flipped
+    elsewhere     the bucket is in `region`: requests signed for another are sent on, as Amazon does
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import contextlib
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -58,6 +60,7 @@ class Rule:
     after: int = 0
     seconds: float = 60.0
     rate: float = 65536.0
+    region: str = ""
     hits: int = field(default=0, init=False)
     _seen: int = field(default=0, init=False)
 
@@ -92,6 +95,11 @@ class Reset(Exception):
 class FaultProxy:
     """Relays to a server while the context is open; `rules` may be replaced at any time.
 
+    Args:
+        upstream: URL of the server.
+        seed: Of the draws.
+        tls: Certificate and key, for clients that speak TLS.
+
     Attributes:
         rules: What goes wrong.
         endpoint: URL to use instead of the server's.
@@ -99,9 +107,10 @@ class FaultProxy:
         sent: Bytes of the bodies of answers, by method of the request.
     """
 
-    def __init__(self, upstream: str, *, seed: int = 0) -> None:
+    def __init__(self, upstream: str, *, seed: int = 0, tls: ssl.SSLContext | None = None) -> None:
         host, port = upstream.removeprefix("http://").rsplit(":", 1)
         self._upstream = host, int(port)
+        self._tls = tls
         self._draw = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -136,8 +145,11 @@ class FaultProxy:
         self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0, limit=BUFFER, backlog=512)
-        self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(
+            self._client, "127.0.0.1", 0, limit=BUFFER, backlog=512, ssl=self._tls
+        )
+        scheme = "https" if self._tls else "http"
+        self.endpoint = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await server.serve_forever()
 
@@ -153,7 +165,7 @@ class FaultProxy:
                 )
                 if rule is not None and rule.action == "reset":
                     raise Reset
-                if rule is not None and rule.action == "reply":
+                if rule is not None and (rule.action == "reply" or _is_elsewhere(request, rule)):
                     if not await _reply(request, reader, writer, rule):
                         return
                     continue
@@ -203,6 +215,11 @@ async def _body(reader: asyncio.StreamReader, head: Head) -> AsyncIterator[bytes
         yield data
 
 
+def _is_elsewhere(request: Head, rule: Rule) -> bool:
+    signed_for = f"/{rule.region}/s3/aws4_request"
+    return rule.action == "elsewhere" and signed_for not in request.headers["authorization"]
+
+
 async def _reply(
     request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rule: Rule
 ) -> bool:
@@ -213,12 +230,16 @@ async def _reply(
         async for _ in _body(reader, request):
             pass
     said = f"<Code>{rule.code}</Code><Message>{rule.message}</Message>"
+    if rule.region:
+        said += f"<Region>{rule.region}</Region>"
     text = f"<Error>{said}<AWSAccessKeyId>{ECHOED_KEY}</AWSAccessKeyId></Error>"
     body = b"" if request.words[0] == "HEAD" else text.encode()
     head = (
         f"HTTP/1.1 {rule.status} {rule.code}\r\nContent-Type: application/xml\r\n"
         f"Content-Length: {len(body)}\r\n"
     )
+    if rule.region:
+        head += f"x-amz-bucket-region: {rule.region}\r\n"
     writer.write(
         head.encode() + f"Connection: {'close' if waits else 'keep-alive'}\r\n\r\n".encode() + body
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests import commands
-from tests.object_store import ObjectStore
+from tests.object_store import PUBLIC, ObjectStore
 
 BIN = Path(sys.executable).parent
 
@@ -122,6 +122,36 @@ def test_two_nodes_train_and_a_local_out_needs_shared_fs(
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["steps"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cluster_without_settings_of_its_own_takes_the_drivers(
+    image_folder: Path, put_folder: Callable[[Path, str], None], object_store: ObjectStore
+) -> None:
+    source = f"{object_store.make_bucket(PUBLIC)}/images"
+    put_folder(image_folder / "scene0", source)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    settings = {"AWS_ENDPOINT_URL": object_store.endpoint, "AWS_SKIP_SIGNATURE": "true"}
+    with commands.two_nodes((2, 2), bare) as address:
+        script = (
+            "import sys, ray\n"
+            "from jobs.cluster import launch\n"
+            "from jobs.setup.sections import ClusterConfig\n"
+            "from pipelines.corpus.listing import list_source\n"
+            "cluster = ClusterConfig(address=sys.argv[1], storage_retry_s=10)\n"
+            "with launch.session(cluster, train=False):\n"
+            "    print(sum(table.num_rows for table in list_source(sys.argv[2])))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, address, source],
+            cwd=commands.ROOT,
+            env=bare | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.split()[-1:] == ["25"], done.stderr
 
 
 @contextmanager
