@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
-from pipelines.stream import plan as planning
+from pipelines.stream import stretch
 from pipelines.stream.ledger import Ledger, Span
 from pipelines.stream.plan import Plan
 
@@ -139,6 +139,65 @@ def test_several_versions_may_join_one_epoch() -> None:
     assert seen[1] == seen[2] == Counter(newest)
 
 
+@pytest.mark.parametrize("interleave", [1, 3])
+@pytest.mark.parametrize("switch", [1, 20, 33, 59])
+def test_what_went_and_came_back_is_shown_once_in_the_running_epoch(
+    switch: int, interleave: int
+) -> None:
+    back = Version(3, (*NEW.groups, tuple(sorted(GONE)), tuple(range(300, 305))))
+    everything = {i for group in back.groups for i in group}
+    for spans in (((switch, NEW), (switch + 1, back)), ((switch, back),)):
+        joined = [(position, version, interleave) for position, version in spans]
+        plan = plan_of((0, OLD, interleave), *joined)
+        seen = by_epoch(read(plan, 0, plan.positions(2)))
+        assert seen[0] == seen[1] == Counter(everything)
+
+
+def later(before: Version, ever: set[int], chance: np.random.Generator) -> Version:
+    """Make a version from which some samples went, to which some came back, and some are new."""
+    loss = chance.choice([0.0, 0.1, 0.5])
+    kept = tuple(tuple(i for i in group if chance.random() >= loss) for group in before.groups)
+    gone = sorted(ever - {i for group in kept for i in group})
+    back = [i for i in gone if chance.random() < 0.5]
+    new = list(range(len(ever), len(ever) + int(chance.integers(1, 20))))
+    ever.update(new)
+    rows = chance.permutation(back + new)
+    edges = np.sort(chance.integers(0, len(rows), size=2))
+    added = tuple(tuple(group.tolist()) for group in np.split(rows, edges) if len(group))
+    return Version(before.version + 1, (*kept, *added))
+
+
+def live(version: Version) -> set[int]:
+    return {i for group in version.groups for i in group}
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_whatever_comes_and_goes_every_sample_is_seen_once_an_epoch(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    ever = set(range(60))
+    versions = [OLD]
+    ledger = Ledger(0, ())
+    consumed: list[tuple[int, int]] = []
+    for _ in range(int(chance.integers(2, 7))):  # each start but the last dies
+        if chance.random() < 0.8:
+            versions.append(later(versions[-1], ever, chance))
+        ledger = ledger.onto(versions[-1].version, int(chance.integers(1, 6)))
+        spans = [(s.position, versions[s.version - 1], s.interleave) for s in ledger.spans]
+        plan = plan_of(*spans, position=ledger.position)
+        stop = ledger.position + int(chance.integers(1, 90))
+        rows = read(plan, 0, stop)
+        assert rows[: len(consumed)] == consumed
+        committed = int(chance.integers(ledger.position, stop + 1))
+        consumed = rows[:committed]
+        ledger = ledger.at(committed)
+    running = rows[-1][0]
+    before = by_epoch(rows[: spans[-1][0]]).get(running, Counter[int]())
+    seen = by_epoch(read(plan, 0, plan.positions(running + 2)))
+    assert all(max(counts.values()) == 1 for counts in seen.values())
+    assert set(seen[running]) == live(versions[-1]) | set(before)
+    assert set(seen[running + 1]) == live(versions[-1])
+
+
 def test_positions_count_epochs_of_different_length() -> None:
     plan = plan_of((0, OLD, 1), (60, NEW, 1))
     size = NEW.num_rows
@@ -177,7 +236,7 @@ def test_the_order_of_an_epoch_is_drawn_once_however_many_items_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[int] = []
-    draw = planning.permutation
+    draw = stretch.permutation
 
     def counted(size: int, *, seed: int, epoch: int, stream: int) -> np.ndarray:
         if stream < 0:  # of row groups, not of the rows of a window
@@ -186,6 +245,6 @@ def test_the_order_of_an_epoch_is_drawn_once_however_many_items_ask(
 
     plan = plan_of((0, OLD, 2))
     expected = read(plan_of((0, OLD, 2)), 0, 180)
-    monkeypatch.setattr(planning, "permutation", counted)
+    monkeypatch.setattr(stretch, "permutation", counted)
     assert [row for start in range(0, 180, 5) for row in read(plan, start, start + 5)] == expected
     assert drawn == [0, 1, 2]
