@@ -1,45 +1,40 @@
-"""Probe a frozen artifact on labelled images, a folder per class, beside the untrained encoder and
-plain colour."""
+"""Probe a frozen artifact on labelled images or videos, beside the untrained encoder and plain
+colour."""
 
 import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from augment.frozen import Frozen
+from jobs.adaptation import judging, labelled_sets
+from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.cluster import launch
-from jobs.setup import labelled_sets, run_artifact
+from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
-from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
+from jobs.setup.sections import TRAINING, ClusterConfig, PerVideoConfig
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.embeddings import embed
+from pipelines.labels import labelled_stream
+from pipelines.labels.labelled_data import LabelledData
+from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
-from pipelines.stream import ingest, shapes
-from pipelines.stream.orders import Listed
+from pipelines.stream import shapes
 
 COLUMNS: dict[str, embed.Kind] = {
     "pretrained": "pretrained",
     "untrained": "untrained",
     "colour": "colour",
 }
-
-
-class LabelledConfig(Frozen):
-    """Labelled images."""
-
-    uri: str = Field(
-        min_length=1, description="a folder with a folder per class, or tar shards laid out so"
-    )
 
 
 class ProbeConfig(Frozen):
@@ -60,7 +55,7 @@ class ProbeConfig(Frozen):
         return dict.fromkeys(other, "name")
 
 
-class AdaptConfig(JobConfig):
+class AdaptConfig(LabelledJobConfig):
     """A probe of an artifact."""
 
     example: ClassVar[str] = (
@@ -77,9 +72,8 @@ class AdaptConfig(JobConfig):
     ignored: ClassVar[tuple[str, ...]] = TRAINING
 
     artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
-    train: LabelledConfig
-    test: LabelledConfig
     probe: ProbeConfig = ProbeConfig()
+    clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
 
 
@@ -89,19 +83,13 @@ class Labelled:
 
     Attributes:
         features: Kind of feature to (N, D) float32.
-        labels: (N,) int64, index of the class.
-        is_test: (N,) bool.
-        num_classes: Classes of the training images.
+        data: The samples.
         digest: The artifact's.
-        account: What was judged and what was left out, for the result.
     """
 
     features: dict[str, Tensor]
-    labels: Tensor
-    is_test: Tensor
-    num_classes: int
+    data: LabelledData
     digest: str
-    account: dict[str, Any]
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
@@ -116,52 +104,49 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         InputError: a set is missing or empty, their classes do not fit, the test images are those
             of training, or there is no artifact.
     """
-    train_uri = launch.user_uri("train.uri", config.train.uri)
-    test_uri = launch.user_uri("test.uri", config.test.uri)
+    config = labelled_sets.with_absolute_places(config)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
-    launch.check_reachable("train.uri", train_uri)
-    launch.check_reachable("test.uri", test_uri)
-    labelled_sets.check_places(train_uri, test_uri)
-    paths = (uri, train_uri, test_uri)
+    labelled_sets.check_places(config)
+    paths = (uri, *labelled_sets.places(config).values())
     encoder = load_artifact(uri)
     with launch.session(config.cluster, train=False, paths=paths) as session:
-        sets = labelled_sets.read_sets(train_uri, test_uri)
+        data = labelled_sets.read_sets(config)
         encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
-        rows = pa.concat_tables([sets.train.rows, sets.test.rows])
-        columns = _embed(rows, encoders, encoder, session.num_workers)
+        columns = _embed(data, encoders, encoder, config.clip.per_video or 1, session.num_workers)
     bad = BadSamples(1, None)
-    bad.add(rows.num_rows, by_reason(columns[schema.REASON]))
+    bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
     bad.tell()
-    judged = sets.judged(columns[schema.VALID], columns[schema.CONTENT])
+    features, valid, content = embed.averaged(columns, tuple(COLUMNS), data.num_rows)
+    kept, data = judging.judged(data, valid, content, config)
     return Labelled(
-        features={name: torch.from_numpy(columns[name][judged.rows]) for name in COLUMNS},
-        labels=torch.from_numpy(judged.labels[judged.rows]),
-        is_test=torch.from_numpy(judged.is_test[judged.rows]),
-        num_classes=len(sets.classes),
+        features={name: torch.from_numpy(values[kept]) for name, values in features.items()},
+        data=data,
         digest=encoder.digest,
-        account=judged.account,
     )
 
 
 def _embed(
-    table: pa.Table, encoders: embed.Encoders, encoder: Artifact, num_actors: int
+    data: LabelledData,
+    encoders: embed.Encoders,
+    encoder: Artifact,
+    per_video: int,
+    num_actors: int,
 ) -> dict[str, np.ndarray]:
-    """Return features of every kind, and the keys of the rows, for all rows of a table in order."""
-    work = ingest.Ingest(
-        Listed(table),
+    """Return features of every kind, and the keys of the rows, for all clips of all samples in
+    order."""
+    work = labelled_stream.work_of(
+        data,
         shapes.Centre(encoder.image_size),
-        embed.BLOCK_ROWS,
         limits_for(encoder, Limits()),
-        quarantine=None,
         run="adapt",
+        block_rows=embed.BLOCK_ROWS,
+        sampling=Sampling(per_video=per_video),
         content=True,
     )
-    stream = embed.embed(
-        ingest.dataset(work, [(0, table.num_rows)]), encoders, num_actors=num_actors
-    )
+    stream = embed.embed(labelled_stream.blocks(work), encoders, num_actors=num_actors)
     batches = list(stream.iter_batches(batch_size=None))
     order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
-    wanted = (*COLUMNS, schema.VALID, schema.REASON, schema.CONTENT)
+    wanted = (*COLUMNS, schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
     return {name: np.concatenate([batch[name] for batch in batches])[order] for name in wanted}
 
 
@@ -172,8 +157,11 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
     Raises:
         InputError: no readable image in a set, or fewer training images than neighbours.
     """
-    train = ~labelled.is_test
-    test = labelled.is_test
+    data = labelled.data
+    _check_task(data)
+    train = torch.from_numpy(data.of("train", "val") if data.val_drawn else data.of("train"))
+    test = torch.from_numpy(data.of("test"))
+    labels = torch.from_numpy(data.labels)
     num_train = int(train.sum())
     num_test = int(test.sum())
     if not num_train or not num_test:
@@ -188,14 +176,27 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
     lines = []
     for name, prefix in (("pretrained", ""), ("untrained", "untrained_"), ("colour", "colour_")):
         x = labelled.features[name]
-        predicted = _predict(probe, x[train], labelled.labels[train], x[test], labelled.num_classes)
-        correct = (predicted == labelled.labels[test]).numpy()
+        predicted = _predict(probe, x[train], labels[train], x[test], data.num_classes)
+        correct = (predicted == labels[test]).numpy()
         low, high = bootstrap_interval(correct)
         result |= {f"{prefix}top1": float(correct.mean()), f"{prefix}ci95": [low, high]}
         lines.append(f"{name} {correct.mean():.1%} [{low:.1%}, {high:.1%}]")
-    line = f"{probe.name} top-1 of {labelled.account['num_classes']} classes: {', '.join(lines)}"
+    line = f"{probe.name} top-1 of {data.account['num_classes']} classes: {', '.join(lines)}"
     counts = {"num_train": num_train, "num_test": num_test, "artifact_digest": labelled.digest}
-    return result | counts | labelled.account | {"result": line}
+    return result | counts | data.account | {"result": line}
+
+
+def _check_task(data: LabelledData) -> None:
+    """Refuse what knn and linear cannot judge.
+
+    Raises:
+        InputError: the labels are not one class a sample.
+    """
+    if data.task == "classes":
+        raise InputError(
+            "probe.name knn and linear judge one label a sample, and samples of train.uri have"
+            " several: give one label each"
+        )
 
 
 def _predict(

@@ -18,7 +18,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from jobs.adapt import AdaptConfig, LabelledConfig, ProbeConfig, embed_labelled, judge
+from jobs.adapt import AdaptConfig, ProbeConfig, embed_labelled, judge
+from jobs.adaptation.label_sections import LabelledConfig, TestConfig
 from jobs.cluster import launch
 from jobs.export import ExportConfig, export
 from jobs.index import IndexConfig, index
@@ -175,7 +176,7 @@ def _probe(config: DemoConfig, out: str) -> dict[str, dict[str, Any]]:
         AdaptConfig(
             artifact=uris.join(run, "artifact"),
             train=LabelledConfig(uri=uris.join(labelled, "train")),
-            test=LabelledConfig(uri=uris.join(labelled, "test")),
+            test=TestConfig(uri=uris.join(labelled, "test")),
             cluster=config.cluster,
         )
     )

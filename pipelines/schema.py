@@ -36,6 +36,21 @@ END_S = "end_s"
 # of a member of a tar shard: what WebDataset groups files by, its name up to the first dot
 KEY = "key"
 EMBEDDING = "embedding"
+# of labelled samples
+NAME = "name"  # path below the source, in Unicode's form NFC
+SPLIT = "split"  # train | val | test
+GROUP = "group"  # what must not be on both sides of a split: a source video, a patient
+LABELS = "labels"
+LABEL = "label"  # (B,) int64 in a batch
+LABEL_HOT = "label_hot"  # (B, C) uint8 in a batch of several labels a sample
+MASK = "mask"  # (B, S, S) uint8 class indices in a batch
+MASK_URI = "mask_uri"
+MASK_OFFSET = "mask_offset"
+MASK_LENGTH = "mask_length"
+BOXES = "boxes"
+# int32, of the file's image, px
+HEIGHT = "height"
+WIDTH = "width"
 DIGEST = "artifact_digest"
 
 MANIFEST = pa.schema(
@@ -66,6 +81,39 @@ QUARANTINE = pa.schema(
         pa.field(EPOCH, pa.int64(), nullable=False),
         pa.field("run", pa.string(), nullable=False),
         pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
+    ]
+)
+
+BOX_FIELDS = [
+    *(pa.field(name, pa.float32()) for name in ("x", "y", "width", "height")),  # px of the image
+    pa.field("crowd", pa.bool_()),  # a region of many, which no single box answers for
+]
+_OF_A_SAMPLE = [
+    pa.field(NAME, pa.string(), nullable=False),
+    pa.field(SPLIT, pa.string()),
+    pa.field(GROUP, pa.string()),
+    pa.field(MASK_URI, pa.string()),
+    pa.field(MASK_OFFSET, pa.int64()),
+    pa.field(MASK_LENGTH, pa.int64()),
+    pa.field(HEIGHT, pa.int32()),  # as an annotation file says; null elsewhere
+    pa.field(WIDTH, pa.int32()),
+]
+# What a source says of its samples: labels are names.
+NAMED = pa.schema(
+    [
+        *MANIFEST,
+        *_OF_A_SAMPLE,
+        pa.field(LABELS, pa.list_(pa.string())),
+        pa.field(BOXES, pa.list_(pa.struct([pa.field(LABEL, pa.string()), *BOX_FIELDS]))),
+    ]
+)
+# What probes take: labels are indices of class names.
+LABELLED = pa.schema(
+    [
+        *MANIFEST,
+        *_OF_A_SAMPLE,
+        pa.field(LABELS, pa.list_(pa.int32())),
+        pa.field(BOXES, pa.list_(pa.struct([pa.field(LABEL, pa.int32()), *BOX_FIELDS]))),
     ]
 )
 

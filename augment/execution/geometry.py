@@ -83,6 +83,18 @@ def _interpolate(cut: np.ndarray, flip: bool, size: int, out: np.ndarray) -> Non
     torch.from_numpy(out).copy_(view.flip(-1) if flip else view)
 
 
+def resize_whole(image: np.ndarray, out: np.ndarray) -> None:
+    """Resize a whole image and write it channels first, bilinear with antialiasing.
+
+    Args:
+        image: (H, W, 3) uint8.
+        out: (3, h, w) uint8, overwritten; may be a part of a larger array.
+    """
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    view = functional.interpolate(pixels, size=out.shape[1:], mode="bilinear", antialias=True)[0]
+    torch.from_numpy(out).copy_(view)
+
+
 def centre_crop(picture: Picture, size: int, out: np.ndarray) -> None:
     """Resize the largest centred square of an image or of a clip's frames: what encoders are shown
     outside pretraining.

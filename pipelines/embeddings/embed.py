@@ -1,6 +1,6 @@
 """Embeds streams of centre crops with frozen encoders, in a pool of Ray Data actors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,3 +97,30 @@ def embed(
         num_cpus=1,
         num_gpus=1 if encoders.use_gpu else None,
     )
+
+
+def averaged(
+    columns: Mapping[str, np.ndarray], names: Sequence[str], num_rows: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Average the features of each sample's clips: those that could be read.
+
+    Args:
+        columns: Of a stream with content, a row a clip, `schema.ROW` its sample.
+        names: Columns of features, (clips, D).
+        num_rows: N, the number of samples.
+
+    Returns:
+        Features by name, (N, D) float32; (N,) bool, whether any clip of each could be read; (N,)
+            int64 hashes of their content.
+    """
+    valid = columns[schema.VALID]
+    row = columns[schema.ROW][valid]
+    clips = np.bincount(row, minlength=num_rows)
+    content = np.zeros(num_rows, np.int64)
+    content[row] = columns[schema.CONTENT][valid]
+    features = {}
+    for name in names:
+        total = np.zeros((num_rows, columns[name].shape[1]), np.float32)
+        np.add.at(total, row, columns[name][valid])
+        features[name] = total / np.maximum(clips, 1)[:, None]
+    return features, clips > 0, content

@@ -25,6 +25,7 @@ Reason = Literal[
     # by the storage, which hands out others; new ones go to the end, for blocks hold an index
     "refused",
     "unsupported",
+    "mask",  # that belongs to it: cannot be used, or is of another size
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

@@ -111,6 +111,14 @@ class Decoder:
         start_s, end_s = self._shown
         return replace(frames, shown=(start_s, end_s))
 
+    def indices(self, data: bytes) -> np.ndarray:
+        """Decode a mask to class indices, (H, W) uint8.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        return self._ask({"mask": True}, data)
+
     def deep_values(self, data: bytes) -> np.ndarray:
         """Return some values of an image of more than 8 bits a channel, float64; none of another.
 

@@ -26,6 +26,7 @@ import numpy as np
 from pipelines.media.confinement import confine
 from pipelines.media.contract import BadSample, Clip, Limits
 from pipelines.media.image import decode, deep_values
+from pipelines.media.index_map import decode_indices
 
 # Interpreter and libraries, then a decoded image in several forms at once: RGBA, the white page,
 # the composite, RGB.
@@ -112,6 +113,8 @@ def _answer(
 ) -> np.ndarray:
     if "values" in request:
         return deep_values(body.tobytes(), limits).view(np.uint8)
+    if "mask" in request:
+        return decode_indices(body.tobytes(), limits)
     if "clip" not in request:
         data = body.tobytes()
         return decode_image(

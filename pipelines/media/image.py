@@ -90,11 +90,11 @@ def deep_values(data: bytes, limits: Limits) -> np.ndarray:
     values = np.empty(0)
     if not data.startswith(b"\xff\xd8\xff"):
         Image.init()
-        deep = _reported(data, lambda: read_values(data, limits))
+        deep = reported(data, lambda: read_values(data, limits))
         if deep is not None:
             values = deep.bands[:, :, :3].reshape(-1).astype(np.float64)
         else:
-            values = _reported(data, lambda: _grey_values(data, limits))
+            values = reported(data, lambda: _grey_values(data, limits))
     step = max(1, -(-len(values) // _MOST_VALUES))
     return np.ascontiguousarray(values[::step])
 
@@ -117,10 +117,10 @@ def _decode_others(data: bytes, limits: Limits) -> np.ndarray:
             return upright(values.rgb(limits.value_range), values.orientation)
         return _load(data, limits)
 
-    return _reported(data, load)
+    return reported(data, load)
 
 
-def _reported(data: bytes, load: Callable[[], Result]) -> Result:
+def reported(data: bytes, load: Callable[[], Result]) -> Result:
     """Load something of a file; whatever goes wrong is a property of its bytes.
 
     Raises:

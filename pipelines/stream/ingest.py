@@ -8,8 +8,8 @@ the ranks of step s.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice, tee
-from typing import Any
+from itertools import islice, repeat, tee
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
 from pipelines.stream.sealed import seal
-from pipelines.stream.shapes import Columns, Shape
+from pipelines.stream.shapes import Columns, MaskFiller, Shape
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 # blocks come in order: what later tasks have made waits in the object store for earlier ones
@@ -56,6 +56,8 @@ class Ingest:
         decoder: Module of the process that decodes what may do harm.
         verify: Whether content is checked against the manifest's etag.
         content: Whether a column of hashes of the files' bytes is added.
+        carried: Columns of the order's rows that blocks have as well, and the bytes a row of each.
+        masks: Whether the order's rows name masks, which the shape crops with their images.
     """
 
     order: Order
@@ -68,11 +70,14 @@ class Ingest:
     decoder: str = "pipelines.media.decoder_process"
     verify: bool = False
     content: bool = False
+    carried: tuple[tuple[str, int], ...] = ()
+    masks: bool = False
 
     def block_bytes(self) -> int:
         """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
         yield."""
         keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
+        keys += sum(nbytes for _, nbytes in self.carried)
         return self.block_rows * (
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
         )
@@ -167,11 +172,21 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
         bad: list[dict[str, Any]] = []
         blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
         clock = stage_times.Stopwatch()
-        ours, theirs = tee(blocks)
+        ours, theirs, of_masks = tee(blocks, 3)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
+        masks: Iterator[Payload] | None = None
+        if ingest.masks:
+            masks = payloads(map(_mask_rows, of_masks), ingest.limits, clock)
+        else:
+            del of_masks  # or it would hold every block
         for rows in ours:
             known = len(bad)
-            columns = _block(rows, islice(fetched, rows.num_rows), ingest, bad, clock)
+            found = zip(
+                islice(fetched, rows.num_rows),
+                islice(masks, rows.num_rows) if masks else repeat(None, rows.num_rows),
+                strict=True,
+            )
+            columns = _block(rows, found, ingest, bad, clock)
             if len(bad) > known and ingest.quarantine is not None:
                 # Before the block is handed on: once its step is committed, nobody looks at these
                 # samples again.
@@ -195,7 +210,7 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _block(
     rows: pa.Table,
-    found: Iterable[Payload],
+    found: Iterable[tuple[Payload, Payload | None]],
     ingest: Ingest,
     bad: list[dict[str, Any]],
     clock: stage_times.Stopwatch,
@@ -209,7 +224,8 @@ def _block(
     content = np.zeros(rows.num_rows, np.int64)
     decoder = _decoder(ingest.limits, ingest.decoder)
 
-    for index, (payload, clip) in enumerate(zip(found, ingest.sampling.clips(rows), strict=True)):
+    clips = ingest.sampling.clips(rows)
+    for index, ((payload, mask), clip) in enumerate(zip(found, clips, strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
             if ingest.content:
@@ -219,8 +235,11 @@ def _block(
                 picture = _decoded(
                     payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames
                 )
+                values = None if mask is None else _mask(mask, picture, decoder)
             with clock.time("crop"):
                 filler.fill(index, picture)
+                if values is not None:
+                    cast(MaskFiller, filler).fill_mask(index, values)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
@@ -242,7 +261,50 @@ def _block(
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     if ingest.content:
         keys[schema.CONTENT] = content
+    keys |= {name: _carried(rows[name]) for name, _ in ingest.carried}
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
+
+
+def _carried(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of numbers (B,), or of as many in each row (B, n)."""
+    values = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(values.type):
+        return np.asarray(values)
+    return np.asarray(values.flatten()).reshape(len(values), values.type.list_size)
+
+
+def _mask_rows(rows: pa.Table) -> pa.Table:
+    """Address the masks of rows as though they were samples."""
+    count = rows.num_rows
+    return pa.table(
+        {
+            schema.URI: rows[schema.MASK_URI],
+            schema.OFFSET: rows[schema.MASK_OFFSET],
+            schema.LENGTH: rows[schema.MASK_LENGTH],
+            schema.MEMBER: pa.nulls(count, pa.string()),
+            "etag": pa.array([""] * count, pa.string()),
+            schema.MEDIA: pa.array(["image"] * count, pa.string()),
+        }
+    )
+
+
+def _mask(payload: Payload, picture: Picture, decoder: Decoder) -> np.ndarray:
+    """Decode the mask of a picture.
+
+    Raises:
+        BadSample: it cannot be used, or is not of the picture's size.
+    """
+    if isinstance(payload, BadSample):
+        raise BadSample("mask", f"its mask: {payload}")
+    assert isinstance(payload, bytes)
+    try:
+        values = decoder.indices(payload)
+    except BadSample as problem:
+        raise BadSample("mask", f"its mask: {problem.message}") from None
+    if values.shape != (picture.height, picture.width):
+        sizes = f"{values.shape[1]} x {values.shape[0]}, its image {picture.width} x"
+        raise BadSample("mask", f"its mask is {sizes} {picture.height}")
+    return values
 
 
 def _decoded(

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from augment.execution.geometry import centre_crop, reduction_for
+from augment.execution.geometry import centre_crop, reduction_for, resize_whole
 from augment.generator import Cutter, ViewGenerator
 from augment.picture import Picture
 from pipelines import schema
@@ -25,6 +25,13 @@ class Filler(Protocol):
 
         In the columns of `Clips`, a row is filled from T frames, or its first frames from fewer.
         """
+
+
+class MaskFiller(Filler, Protocol):
+    """Fills masks too: of shapes that have a column for them."""
+
+    def fill_mask(self, row: int, mask: np.ndarray) -> None:
+        """Fill a row's class indices from (H, W) uint8, after its image."""
 
 
 class Shape(Protocol):
@@ -69,20 +76,25 @@ class Centre:
     Attributes:
         size: S, its side.
         times: Whether columns say when the frames of videos are on display.
+        masks: Whether a column has the class indices of the same square, by nearest neighbour.
     """
 
     size: int
     times: bool = False
+    masks: bool = False
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, 3, S, S) uint8, and the times (B,) float64."""
+        """Allocate (B, 3, S, S) uint8, the times (B,) float64, and masks (B, S, S) uint8."""
         times = (schema.START_S, schema.END_S) if self.times else ()
         images = np.empty((num_rows, 3, self.size, self.size), np.uint8)
-        return {schema.IMAGE: images} | {name: np.full(num_rows, np.nan) for name in times}
+        masks = (schema.MASK,) if self.masks else ()
+        columns = {schema.IMAGE: images} | {name: np.full(num_rows, np.nan) for name in times}
+        return columns | {name: np.empty_like(images[:, 0]) for name in masks}
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Crop and resize; nothing is drawn."""
-        return _CentreFiller(self.size, columns[schema.IMAGE], columns if self.times else {})
+        times = columns if self.times else {}
+        return _CentreFiller(self.size, columns[schema.IMAGE], times, columns.get(schema.MASK))
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,15 @@ class _CentreFiller:
     size: int
     rows: np.ndarray
     times: Columns
+    masks: np.ndarray | None = None
+
+    def fill_mask(self, row: int, mask: np.ndarray) -> None:
+        assert self.masks is not None
+        side = min(mask.shape)
+        top = (mask.shape[0] - side) // 2
+        left = (mask.shape[1] - side) // 2
+        square = mask[top : top + side, left : left + side]
+        self.masks[row] = _nearest(square, self.size, self.size)
 
     def reduction(self, row: int, height: int, width: int) -> int:
         side = min(height, width)
@@ -104,6 +125,71 @@ class _CentreFiller:
             self.size,
             target if picture.pixels.ndim == 3 else target[: len(picture.pixels)],
         )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The whole of each image, its longer side resized to the size, in the upper left corner: for
+    boxes and masks, where no part may be cut off.
+
+    The rest is black, and in masks `ignore`. Columns `height` and `width` say how large the file's
+    image is; a box is resized by `size / max(height, width)`.
+
+    Attributes:
+        size: S, side of the result, px.
+        masks: Whether a column has the class indices, by nearest neighbour.
+        ignore: Class index of the rest.
+    """
+
+    size: int
+    masks: bool = False
+    ignore: int = 255
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate (B, 3, S, S) uint8, height and width (B,) int32, and masks (B, S, S) uint8."""
+        images = np.zeros((num_rows, 3, self.size, self.size), np.uint8)
+        sides = {name: np.zeros(num_rows, np.int32) for name in (schema.HEIGHT, schema.WIDTH)}
+        masks = (schema.MASK,) if self.masks else ()
+        filled = {name: np.full_like(images[:, 0], self.ignore) for name in masks}
+        return {schema.IMAGE: images} | sides | filled
+
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
+        """Resize; nothing is drawn."""
+        return _FittedFiller(self.size, columns)
+
+
+@dataclass(frozen=True)
+class _FittedFiller:
+    size: int
+    columns: Columns
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        side = max(height, width)
+        return reduction_for(side, side, self.size)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        height, width = fitted(picture.height, picture.width, self.size)
+        resize_whole(picture.pixels, self.columns[schema.IMAGE][row][:, :height, :width])
+        self.columns[schema.HEIGHT][row] = picture.height
+        self.columns[schema.WIDTH][row] = picture.width
+
+    def fill_mask(self, row: int, mask: np.ndarray) -> None:
+        height, width = fitted(mask.shape[0], mask.shape[1], self.size)
+        self.columns[schema.MASK][row][:height, :width] = _nearest(mask, height, width)
+
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the height and width of an image whose longer side is resized to a size."""
+    scale = size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W) by the nearest value to the middle of each pixel."""
+    rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
+    nearest: np.ndarray = values[rows[:, None], columns]
+    return nearest
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""pipelines.corpus.labels: the first folder below the source is the class, and nothing goes without
-a word."""
+"""pipelines.labels.class_folders: the first folder below the source is the class, and nothing goes
+without a word."""
 
 import tarfile
 import unicodedata
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import schema
-from pipelines.corpus import labels
-from pipelines.corpus.labels import BESIDE, read_class_folders
+from pipelines.labels.class_folders import BESIDE, read_class_folders
+from pipelines.labels.labelled_rows import LabelledRows
 from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -48,7 +48,11 @@ def found(uri: str) -> list[tuple[str, str]]:
             rows[schema.URI].to_pylist(), rows["member"].to_pylist(), strict=True
         )
     ]
-    return sorted(zip(names, labelled.classes, strict=True))
+    return sorted(zip(names, classes_of(labelled), strict=True))
+
+
+def classes_of(labelled: LabelledRows) -> list[str]:
+    return [name for labels in labelled.rows[schema.LABELS].to_pylist() for name in labels]
 
 
 def test_the_first_folder_below_the_source_is_the_class_however_deep_the_image_lies(
@@ -62,7 +66,10 @@ def test_the_first_folder_below_the_source_is_the_class_however_deep_the_image_l
 
 def test_what_is_left_out_is_counted_and_classes_without_images_are_named(folder: Path) -> None:
     labelled = read_class_folders(str(folder))
-    assert labelled.left_out == Counter({BESIDE: 1, "no image (.txt)": 2, "no image (.md)": 1})
+    assert labelled.left_out.counts == Counter(
+        {BESIDE: 1, "no image (.txt)": 2, "no image (.md)": 1}
+    )
+    assert labelled.left_out.names[BESIDE] == ["beside.jpg"]
     assert labelled.empty == ["empty", "texts"]
 
 
@@ -79,8 +86,8 @@ def test_links_to_class_folders_are_followed_and_circles_are_left_out(
     assert ("5.jpg", "bird") in found(str(folder))
     assert ("5.jpg", "cat") in found(str(folder))
     labelled = read_class_folders(str(folder))
-    assert len(labelled.classes) == 6
-    assert labelled.left_out["link to a folder"] == 3
+    assert labelled.rows.num_rows == 6
+    assert labelled.left_out.counts["link to a folder"] == 3
 
 
 def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
@@ -104,7 +111,7 @@ def test_members_of_shards_are_labelled_as_though_unpacked(folder: Path, tmp_pat
     expected = [("1.jpg", "cat"), ("2.jpg", "cat"), ("3.JPEG", "dog"), ("4.jpg", "dog")]
     assert found(str(shards)) == found(f"{shards}/{{0..1}}.tar") == expected
     assert found(str(shards / "0.tar")) == expected[:2]
-    assert read_class_folders(str(shards)).left_out[BESIDE] == 1
+    assert read_class_folders(str(shards)).left_out.counts[BESIDE] == 1
     (folder / "dog" / "5.tar").write_bytes((shards / "1.tar").read_bytes())
     assert [name for name, kind in found(str(folder)) if kind == "dog"].count("4.jpg") == 2
 
@@ -115,7 +122,7 @@ def test_buckets_are_labelled_as_folders_are(
     object_store.make_bucket("labels")
     put_folder(folder, "s3://labels/some where")
     local, remote = read_class_folders(str(folder)), read_class_folders("s3://labels/some where/")
-    assert sorted(local.classes) == sorted(remote.classes)
+    assert sorted(classes_of(local)) == sorted(classes_of(remote))
     assert local.left_out == remote.left_out
     assert remote.empty == ["texts"]  # a bucket has no folder without an object
     assert found("s3://labels/some where/*/images/*")[0] == ("3.JPEG", "dog")
@@ -124,7 +131,9 @@ def test_buckets_are_labelled_as_folders_are(
 def test_samples_are_left_out_for_a_reason(folder: Path) -> None:
     labelled = read_class_folders(str(folder))
     first = labelled.rows[schema.SAMPLE_ID][0].as_py()
-    less = labels.without(labelled, {first}, "why")
-    assert less.classes == labelled.classes[1:]
+    gone = labelled.rows[schema.SAMPLE_ID].to_numpy() == first
+    less = labelled.without(gone, "why")
+    assert classes_of(less) == classes_of(labelled)[1:]
     assert less.rows.equals(labelled.rows.slice(1))
-    assert less.left_out["why"] == 1
+    assert less.left_out.counts["why"] == 1
+    assert less.left_out.names["why"] == [labelled.names[0]]

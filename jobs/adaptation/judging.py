@@ -1,0 +1,113 @@
+"""What a probe may use of its labelled sets once the files have been read."""
+
+from typing import Any
+
+import numpy as np
+
+from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.adaptation.labelled_sets import LEAKED, leaked
+from jobs.adaptation.telling import NAMES_KEPT, say, shown
+from jobs.setup.failures import InputError
+from pipelines.labels.labelled_data import LabelledData
+
+
+def judged(
+    data: LabelledData, valid: np.ndarray, content: np.ndarray, config: LabelledJobConfig
+) -> tuple[np.ndarray, LabelledData]:
+    """Tell which samples a probe may use, and account for all others on stderr.
+
+    What cannot be read is left out, and so is an image of validation or test of the same bytes as
+    one of training, or of a class of which no training image can be read.
+
+    Args:
+        data: Of `labelled_sets.read_sets`.
+        valid: (N,) bool, whether each sample can be read.
+        content: (N,) int64, hash of its bytes.
+        config: Of the job.
+
+    Returns:
+        (N,) bool, and the samples that it keeps, with what was judged in their `account`.
+
+    Raises:
+        InputError: all test images are among those of training, or no sample of a set can be read.
+    """
+    learns = data.of("train", "val") if data.val_drawn else data.of("train")
+    is_test = data.of("test")
+    copies = _copies(data, valid, content)
+    learnt = _learnt(data, valid & learns)
+    known = np.ones(data.num_rows, bool)
+    if data.task == "class":
+        known = learnt[data.labels]
+    kept = valid & ~copies & known
+    if copies[is_test].any() and not kept[is_test].any():
+        raise InputError(leaked(config))
+    _check_readable(valid, is_test, learns, config)
+    lost = [name for name, found in zip(data.classes, learnt, strict=True) if not found]
+    duplicates = data.account["left_out"].get("test", {}).get(LEAKED, 0) + int(
+        copies[is_test].sum()
+    )
+    _tell(valid, lost, duplicates, int(kept[is_test].sum()))
+    account = _account(data, valid, kept, learns)
+    account |= {"duplicates": duplicates, "lost_classes": lost[:NAMES_KEPT]}
+    names = [name for name, found in zip(data.classes, learnt, strict=True) if found]
+    account |= {"num_classes": len(names), "classes": names[:NAMES_KEPT]}
+    return kept, data.keep(kept).with_account(account)
+
+
+def _copies(data: LabelledData, valid: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Tell which samples of validation and test have the bytes of one of an earlier set."""
+    train = data.of("train") & valid
+    val = data.of("val") & valid
+    test = data.of("test") & valid
+    copies = (val | test) & np.isin(content, content[train])
+    copies |= test & np.isin(content, content[val])
+    return np.asarray(copies)
+
+
+def _learnt(data: LabelledData, usable: np.ndarray) -> np.ndarray:
+    """Tell of which classes there is a training sample that can be read, (C,) bool."""
+    if data.task == "mask":
+        return np.ones(data.num_classes, bool)
+    found: np.ndarray = data.label_hot[usable].any(0)
+    return found
+
+
+def _check_readable(
+    valid: np.ndarray, is_test: np.ndarray, learns: np.ndarray, config: LabelledJobConfig
+) -> None:
+    sets = (("train.uri", config.train.uri, learns), ("test.uri", config.test.uri, is_test))
+    for key, uri, rows in sets:
+        if not valid[rows].any():
+            raise InputError(
+                f"{key} {uri or config.train.uri}: none of its {rows.sum()} labelled samples can"
+                " be read: see the reasons above"
+            )
+
+
+def _tell(valid: np.ndarray, lost: list[str], duplicates: int, remain: int) -> None:
+    if not valid.all():
+        say(f"{(~valid).sum()} of {len(valid)} labelled images cannot be read: left out")
+    if lost:
+        say(f"train.uri: classes without a readable image ({len(lost)}): {shown(lost)}")
+    if duplicates:
+        say(
+            f"test.uri: {duplicates} images are in train.uri as well (the same bytes): left"
+            f" out, {remain} remain to test with"
+        )
+
+
+def _account(
+    data: LabelledData, valid: np.ndarray, kept: np.ndarray, learns: np.ndarray
+) -> dict[str, Any]:
+    """Count what cannot be read, by set, and name the first."""
+    sets = {"train": learns, "val": data.of("val") & ~learns, "test": data.of("test")}
+    names = np.array(data.rows["name"].to_pylist(), dtype=object)
+    present = {name: rows for name, rows in sets.items() if name != "val" or rows.any()}
+    return {
+        "unreadable": {name: int((rows & ~valid).sum()) for name, rows in present.items()},
+        "unreadable_names": {
+            name: names[rows & ~valid][:20].tolist() for name, rows in present.items()
+        },
+        "num_val": int((data.of("val") & kept).sum()),
+        "val_drawn": data.val_drawn,
+    }

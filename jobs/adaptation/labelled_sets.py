@@ -1,0 +1,348 @@
+"""Labelled sets of a job: train, validation and test, what is judged, what is left out, and what
+would make a score a lie."""
+
+import os
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.adaptation import dense_labels
+from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.adaptation.telling import account_of, say, shown, tell_sets, told
+from jobs.cluster import launch
+from jobs.setup.failures import InputError, as_one_line
+from pipelines import schema
+from pipelines.labels import labelled_source
+from pipelines.labels.labelled_data import SPLITS, LabelledData, Split, Task
+from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
+from pipelines.labels.validation_draw import draw_validation
+from pipelines.storage import uris
+
+LEAKED = "also in train.uri"
+LEAKED_VAL = "also among the validation samples"
+UNKNOWN = "of a class that train.uri has not"
+OTHER_SPLIT = "of a split that is not taken from here"
+Sets = dict[Split, LabelledRows]
+Config = TypeVar("Config", bound=LabelledJobConfig)
+
+
+def places(config: LabelledJobConfig) -> dict[str, str]:
+    """Return the URIs that a job with labels is given, by key."""
+    given = {
+        "train.uri": config.train.uri,
+        "val.uri": config.val.uri,
+        "test.uri": config.test.uri,
+        "masks.uri": config.masks.uri,
+        "masks.classes": config.masks.classes,
+        "boxes.uri": config.boxes.uri,
+    }
+    return {key: uri for key, uri in given.items() if uri}
+
+
+def with_absolute_places(config: Config) -> Config:
+    """Make the URIs of a job's labels absolute, and see that they are there.
+
+    Raises:
+        InputError: one is not, or cannot be reached.
+    """
+    values = config.model_dump()
+    for key, uri in places(config).items():
+        section, _, name = key.partition(".")
+        values[section][name] = launch.user_uri(key, uri)
+        launch.check_reachable(key, values[section][name])
+    return type(config).model_validate(values)
+
+
+def check_places(config: LabelledJobConfig) -> None:
+    """Refuse a test set that is the training set, before anything starts.
+
+    Raises:
+        InputError: both lie at the same place.
+    """
+    train = config.train.uri
+    for key, other in (("test.uri", config.test.uri), ("val.uri", config.val.uri)):
+        same = other and _place(train) == _place(other)
+        if other and same and not labelled_source.is_table(other):  # with a column of splits
+            raise InputError(
+                f"{key} {other} is train.uri as well: every image would find itself, and the score"
+                " would say nothing; give other images to test with"
+            )
+
+
+def _place(uri: str) -> str:
+    return (os.path.realpath(uri) if uris.is_local(uri) else uri).rstrip("/")
+
+
+def task_of(config: LabelledJobConfig) -> Task:
+    """Tell what is judged, by what was given: a class or classes a sample, masks, or boxes.
+
+    Raises:
+        InputError: masks and boxes at once.
+    """
+    masks = config.masks.uri or config.columns.mask
+    coco = config.boxes.uri or (
+        config.train.uri if labelled_source.is_coco(config.train.uri) else None
+    )
+    if masks and coco:
+        raise InputError(
+            f"masks ({masks}) and boxes ({coco}) are judged by different probes: give one of them"
+        )
+    return "boxes" if coco else "mask" if masks else "class"
+
+
+def read_sets(config: LabelledJobConfig) -> LabelledData:
+    """List all sets, say what is left out, and pair their classes.
+
+    Args:
+        config: Of the job, with absolute URIs.
+
+    Raises:
+        InputError: a set is missing or empty, their classes do not fit, or nothing is left to
+            judge.
+    """
+    task = task_of(config)
+    sets = _divided(config, task)
+    if task == "mask":
+        sets, classes = dense_labels.with_masks(sets, config)
+    else:
+        if task == "boxes":
+            sets = dense_labels.with_boxes(sets, config)
+        else:
+            task = _task_of_labels(sets, config)
+        classes = sets["train"].classes
+    if task in ("class", "classes") and len(classes) < 2:
+        raise InputError(
+            f"train.uri {config.train.uri} has one class, {classes[0]}, and a probe needs at least"
+            " two: of a folder, the first folder below it is the class"
+        )
+    sets = _without_leaks(sets)
+    sets, unknown = _known_only(sets, classes) if task != "mask" else (sets, [])
+    tell_sets(sets, unknown, classes)
+    _check_left(sets, config, unknown, classes)
+    account = account_of(sets, unknown) | {"task": task}
+    sets, drawn = _with_validation(sets, config)
+    _tell_groups(sets)
+    return LabelledData(
+        _encoded(sets, classes),
+        tuple(classes),
+        task,
+        config.masks.ignore,
+        val_drawn=drawn,
+        account=account,
+    )
+
+
+def _divided(config: LabelledJobConfig, task: Task) -> Sets:
+    """Read each source; what is not given comes from the column of splits of train.uri.
+
+    Raises:
+        InputError: there is no test set.
+    """
+    given: dict[Split, str | None] = {
+        "train": config.train.uri,
+        "val": config.val.uri,
+        "test": config.test.uri,
+    }
+    of_train: list[Split] = ["train", *(split for split in SPLITS if not given[split])]
+    train = _read("train.uri", config.train.uri, config, task)
+    sets: Sets = {"train": _of_splits(train, of_train)}
+    for split in of_train[1:]:
+        part = sets["train"].rows
+        own = _splits(part) == split
+        if own.any():
+            sets[split] = LabelledRows(part.filter(pa.array(own)))
+    sets["train"] = replace(
+        sets["train"],
+        rows=sets["train"].rows.filter(
+            pa.array(np.isin(_splits(sets["train"].rows), ["", "train"]))
+        ),
+    )
+    for split in ("val", "test"):
+        if uri := given[split]:
+            sets[split] = _of_splits(_read(f"{split}.uri", uri, config, task), [split])
+    if "test" not in sets:
+        raise InputError(
+            f"test.uri is not given, and train.uri {config.train.uri} marks no sample as of split"
+            " test: give test.uri, or a table with a column split"
+        )
+    if not sets["train"].rows.num_rows:
+        raise InputError(f"train.uri {config.train.uri} marks no sample as of split train")
+    return {split: sets[split] for split in SPLITS if split in sets}
+
+
+def _of_splits(found: LabelledRows, wanted: list[Split]) -> LabelledRows:
+    """Take the samples of some splits, and those of none."""
+    return found.without(~np.isin(_splits(found.rows), ["", *wanted]), OTHER_SPLIT)
+
+
+def _splits(rows: pa.Table) -> np.ndarray:
+    return np.array([split or "" for split in rows[schema.SPLIT].to_pylist()], dtype="U5")
+
+
+def _read(key: str, uri: str, config: LabelledJobConfig, task: Task) -> LabelledRows:
+    with as_one_line(source_key=key):
+        found = labelled_source.read_source(uri, config.columns, task)
+    if not found.rows.num_rows:
+        why = told(found.left_out)
+        what = "images in class folders" if task == "class" else "images"
+        remedy = "give a folder with a folder of images per class"
+        if labelled_source.is_table(uri):
+            what = "labelled samples"
+            remedy = "its uris are taken from the folder of the table on"
+        raise InputError(f"{key} {uri} holds no {what}{f' ({why})' if why else ''}: {remedy}")
+    return found
+
+
+def _task_of_labels(sets: Sets, config: LabelledJobConfig) -> Task:
+    """Tell whether samples have one label each or several.
+
+    Raises:
+        InputError: those of training have one each, and others several.
+    """
+    several = {split: _several(one) for split, one in sets.items()}
+    if not any(several.values()):
+        return "class"
+    for split, names in several.items():
+        if names and not several["train"]:
+            raise InputError(
+                f"{split}.uri {getattr(config, split).uri or config.train.uri}: {len(names)}"
+                f" samples have several labels ({shown(names[:1])}), and those of train.uri have"
+                " one each: sets of one and of several labels are not mixed; give one label a"
+                " sample, or change columns.separator where it is part of a name"
+            )
+    for split, names in several.items():
+        total = sets[split].rows.num_rows
+        say(f"{split}: {len(names)} of {total} samples have several labels: judged as multi-label")
+    return "classes"
+
+
+def _several(found: LabelledRows) -> list[str]:
+    lists = found.rows[schema.LABELS].to_pylist()
+    pairs = zip(found.names, lists, strict=True)
+    return [name for name, labels in pairs if len(labels or ()) > 1]
+
+
+def _without_leaks(sets: Sets) -> Sets:
+    """Leave out of each set the files that one before it has."""
+    seen = np.asarray(sets["train"].rows[schema.SAMPLE_ID])
+    cleaned = dict(sets)
+    for split, reason in (("val", LEAKED), ("test", LEAKED)):
+        if split in sets:
+            ids = np.asarray(sets[split].rows[schema.SAMPLE_ID])
+            cleaned[split] = sets[split].without(np.isin(ids, seen), reason)
+    if "val" in sets and "test" in sets:
+        of_val = np.asarray(cleaned["val"].rows[schema.SAMPLE_ID])
+        of_test = np.asarray(cleaned["test"].rows[schema.SAMPLE_ID])
+        cleaned["test"] = cleaned["test"].without(np.isin(of_test, of_val), LEAKED_VAL)
+    return cleaned
+
+
+def _known_only(sets: Sets, classes: list[str]) -> tuple[Sets, list[str]]:
+    """Leave out what is of classes that training has not; gives their names too."""
+    known = set(classes)
+    unknown = sorted({name for one in sets.values() for name in one.classes} - known)
+    if not unknown:
+        return sets, []
+    return {split: _of_known(one, known) for split, one in sets.items()}, unknown
+
+
+def _of_known(found: LabelledRows, known: set[str]) -> LabelledRows:
+    labels = found.rows[schema.LABELS].to_pylist()
+    boxes = found.rows[schema.BOXES].to_pylist()
+    kept = [labels and [name for name in labels if name in known] for labels in labels]
+    kept_boxes = [boxes and [box for box in boxes if box[schema.LABEL] in known] for boxes in boxes]
+    rows = found.rows
+    for name, values in ((schema.LABELS, kept), (schema.BOXES, kept_boxes)):
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(
+            index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type)
+        )
+    lost = [bool(before) and not after for before, after in zip(labels, kept, strict=True)]
+    return replace(found, rows=rows).without(np.array(lost, bool), UNKNOWN)
+
+
+def _check_left(
+    sets: Sets, config: LabelledJobConfig, unknown: list[str], classes: list[str]
+) -> None:
+    """Refuse sets of which nothing is left to judge."""
+    for split in ("val", "test"):
+        if split not in sets or sets[split].rows.num_rows:
+            continue
+        place = getattr(config, split).uri or config.train.uri
+        left_out = sets[split].left_out.counts
+        if left_out[LEAKED] or left_out[LEAKED_VAL]:
+            raise InputError(leaked(config, split))
+        if unknown:
+            raise InputError(
+                f"{split}.uri {place} has no class of train.uri's: {shown(unknown)} there, "
+                f"{shown(classes)} in train.uri"
+            )
+        raise InputError(
+            f"{split}.uri {place} has no sample left to judge by ({told(sets[split].left_out)})"
+        )
+
+
+def leaked(config: LabelledJobConfig, split: str = "test") -> str:
+    """Word the refusal of a test set that is part of the training set."""
+    return (
+        f"every image of {split}.uri {getattr(config, split).uri} is in train.uri"
+        f" {config.train.uri} as well, by content: the score would say nothing; give other images"
+        " to test with"
+    )
+
+
+def _with_validation(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, bool]:
+    """Draw validation from train where it is not given."""
+    if "val" in sets or not config.val.fraction:
+        return sets, False
+    rows = sets["train"].rows
+    drawn = np.array(
+        draw_validation(
+            sets["train"].names,
+            rows[schema.GROUP].to_pylist(),
+            [labels or [] for labels in rows[schema.LABELS].to_pylist()],
+            fraction=config.val.fraction,
+            seed=config.val.seed,
+        ),
+        bool,
+    )
+    parts: Sets = {
+        "train": replace(sets["train"], rows=rows.filter(pa.array(~drawn))),
+        "val": LabelledRows(rows.filter(pa.array(drawn)), LeftOutNames()),
+        "test": sets["test"],
+    }
+    return parts, True
+
+
+def _tell_groups(sets: Sets) -> None:
+    """Warn of groups that lie on two sides, where the user drew the line."""
+    groups = {
+        split: set(one.rows[schema.GROUP].to_pylist()) - {None} for split, one in sets.items()
+    }
+    for split in ("val", "test"):
+        both = sorted(groups["train"] & groups.get(split, set()))
+        if both:
+            say(
+                f"warning: {len(both)} groups are in train and in {split} ({shown(both)}): the"
+                " score is not one for new groups"
+            )
+
+
+def _encoded(sets: Sets, classes: list[str]) -> pa.Table:
+    """Join all sets, with indices in place of names; schema `schema.LABELLED`."""
+    index = {name: number for number, name in enumerate(classes)}
+    tables = []
+    for split, one in sets.items():
+        rows = one.rows.to_pydict()
+        rows[schema.SPLIT] = [split] * one.rows.num_rows
+        rows[schema.LABELS] = [
+            [index[name] for name in labels or ()] for labels in rows[schema.LABELS]
+        ]
+        rows[schema.BOXES] = [
+            boxes and [{**box, schema.LABEL: index[box[schema.LABEL]]} for box in boxes]
+            for boxes in rows[schema.BOXES]
+        ]
+        tables.append(pa.table(rows, schema=schema.LABELLED))
+    return pa.concat_tables(tables)

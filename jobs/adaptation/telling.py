@@ -1,0 +1,80 @@
+"""What a job says of its labelled sets: lines for people of bounded length, and lists for
+programs."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.corpus.left_out import most_frequent
+from pipelines.labels.class_folders import parts_of_data_sets
+from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
+
+NAMES_SHOWN = 8  # of classes, in a line for people
+NAMES_KEPT = 1000  # of classes, for programs
+LONGEST_NAME = 60
+
+
+def say(line: str) -> None:
+    """Say a line to people."""
+    print(line, file=sys.stderr)
+
+
+def shown(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(map(_short, names[:NAMES_SHOWN])) + more
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"...{name[-LONGEST_NAME:]}"
+
+
+def told(left_out: LeftOutNames) -> str:
+    """Say in one line how many there are of each reason, with a name of each of the most
+    frequent."""
+    counts = most_frequent(left_out.counts)
+    said = []
+    for number, (reason, count) in enumerate(counts.items()):
+        names = left_out.names.get(reason, [])
+        example = f" ({_short(names[0])})" if names and number < NAMES_SHOWN else ""
+        said.append(f"{count} x {reason}{example}")
+    return ", ".join(said)
+
+
+def tell_sets(sets: Mapping[Any, LabelledRows], unknown: list[str], classes: list[str]) -> None:
+    """Say on stderr what is judged and what is not."""
+    for split, one in sets.items():
+        if total := one.left_out.counts.total():
+            say(f"{split}.uri: {total} left out: {told(one.left_out)}")
+        if one.empty:
+            say(
+                f"{split}.uri: class folders without an image ({len(one.empty)}): "
+                f"{shown(one.empty)}"
+            )
+    if unknown:
+        say(f"test.uri: classes that train.uri has not ({len(unknown)}): {shown(unknown)}")
+    say(f"judging {len(classes)} classes: {shown(classes)}")
+    if parts := parts_of_data_sets(classes):
+        say(
+            f"warning: {shown(parts)} name parts of a data set, and are taken for classes: the"
+            " first folder below train.uri and test.uri is the class; give the folder that holds"
+            " the classes"
+        )
+
+
+def account_of(sets: Mapping[Any, LabelledRows], unknown: list[str]) -> dict[str, Any]:
+    """Return what was left out, for a program."""
+    left_out = {str(name): one.left_out for name, one in sets.items()}
+    return {
+        "left_out": {name: most_frequent(one.counts) for name, one in left_out.items()},
+        "left_out_names": {
+            name: {
+                reason: one.names[reason]
+                for reason in most_frequent(one.counts)
+                if reason in one.names
+            }
+            for name, one in left_out.items()
+        },
+        "empty_classes": {str(name): one.empty[:NAMES_KEPT] for name, one in sets.items()},
+        "test_only_classes": unknown[:NAMES_KEPT],
+    }

@@ -1,0 +1,127 @@
+"""Streams the pixels of labelled samples with their targets: the project's own stream, with labels
+in its batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from pipelines import schema
+from pipelines.corpus.listed_rows import LEFT_OUT, per_clip
+from pipelines.labels.labelled_data import LabelledData
+from pipelines.media.clips import Sampling
+from pipelines.media.contract import Limits
+from pipelines.stream import ingest
+from pipelines.stream.ingest import MIDDLE_FRAME, Ingest
+from pipelines.stream.orders import keyed
+from pipelines.stream.shapes import Shape
+
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledOrder:
+    """Labelled samples held in memory, each clip of a video a position.
+
+    Attributes:
+        table: Manifest rows with `schema.ROW`, the sample's index in `LabelledData.rows`, and their
+            targets.
+        seed: None: each once, as they lie. Else endless epochs, each a permutation: what training
+            takes, and a position says how far it is.
+    """
+
+    table: pa.Table
+    seed: int | None = None
+
+    def rows(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Yield the samples of positions [start, stop), in order."""
+        size = self.table.num_rows
+        if self.seed is None:
+            yield keyed(self.table.slice(start, stop - start), epoch=0, start=start)
+            return
+        while start < stop:
+            epoch, first = divmod(start, size)
+            last = min(size, first + stop - start)
+            chosen = pa.array(_permutation(size, self.seed, epoch)[first:last])
+            yield keyed(self.table.take(chosen), epoch=epoch, start=start)
+            start += last - first
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def work_of(
+    data: LabelledData,
+    shape: Shape,
+    limits: Limits,
+    *,
+    run: str,
+    block_rows: int = BLOCK_ROWS,
+    sampling: Sampling = MIDDLE_FRAME,
+    seed: int | None = None,
+    quarantine: str | None = None,
+    content: bool = False,
+) -> Ingest:
+    """Say how labelled samples are streamed.
+
+    A batch holds what every stream does; `schema.ROW` is the sample's index in `data.rows`. Beside
+    it stand the targets: of task `class` the column `label`, (B,) int64; of `classes`
+    `label_hot`, (B, C) uint8; of `mask` `mask`, (B, S, S) uint8, where the shape makes masks. Boxes
+    are found by `data.boxes(row)`.
+
+    Args:
+        data: The samples, perhaps those of one split: `data.keep(data.of("train"))`.
+        shape: Decoded images to columns: `Centre` and `Fitted` make masks too where told so.
+        limits: What exceeds them is quarantined undecoded.
+        run: Name for the quarantine table.
+        block_rows: Rows of every block but the last.
+        sampling: What is taken of videos; its `per_video` clips of one follow each other.
+        seed: Of endless permuted epochs; None: each sample once.
+        quarantine: Folder of the quarantine table; None: bad samples are only marked.
+        content: Whether a column of hashes of the files' bytes is added.
+    """
+    table = _with_targets(data, sampling.per_video)
+    carried = {"class": ((schema.LABEL, 8),), "classes": ((schema.LABEL_HOT, data.num_classes),)}
+    return Ingest(
+        order=LabelledOrder(table, seed),
+        shape=shape,
+        block_rows=block_rows,
+        limits=limits,
+        quarantine=quarantine,
+        run=run,
+        sampling=sampling,
+        content=content,
+        carried=carried.get(data.task, ()),
+        masks=data.task == "mask" and schema.MASK in shape.empty(1),
+    )
+
+
+def blocks(work: Ingest) -> ray.data.Dataset:
+    """Stream every sample once, in order.
+
+    Args:
+        work: Of `work_of`, without a seed.
+    """
+    assert isinstance(work.order, LabelledOrder) and work.order.seed is None
+    return ingest.dataset(work, [(0, work.order.table.num_rows)])
+
+
+def _with_targets(data: LabelledData, per_video: int) -> pa.Table:
+    names = schema.MANIFEST.names
+    if data.task == "mask":
+        names = [*names, schema.MASK_URI, schema.MASK_OFFSET, schema.MASK_LENGTH]
+    table = data.rows.select(names)
+    table = table.append_column(schema.ROW, pa.array(np.arange(data.num_rows)))
+    if data.task == "class":
+        table = table.append_column(schema.LABEL, pa.array(data.labels))
+    elif data.task == "classes":
+        values = pa.array(data.label_hot.astype(np.uint8).reshape(-1))
+        hot = pa.FixedSizeListArray.from_arrays(values, data.num_classes)
+        table = table.append_column(schema.LABEL_HOT, hot)
+    table = table.append_column(LEFT_OUT, pa.nulls(data.num_rows, pa.string()))
+    return per_clip(table, per_video=per_video).drop_columns([LEFT_OUT.name])

@@ -1,0 +1,165 @@
+"""Masks beside images: a class index for each pixel, in PNG files paired with the images by
+path."""
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from pipelines import schema
+from pipelines.corpus.listed_rows import LEFT_OUT
+from pipelines.labels.class_folders import list_files, names_below, root_of_names
+from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
+from pipelines.media.contract import BadSample, Limits
+from pipelines.media.decoder import Decoder
+from pipelines.ray_tasks import map_in_tasks
+from pipelines.storage import uris
+from pipelines.stream.fetch import fetch
+
+NO_MASK = "image without a mask"
+NO_IMAGE = "mask without an image"
+AMBIGUOUS = "image of a name that several masks have"
+NO_INDICES = "mask that cannot be used"
+TASK_MASKS = 64
+_PLACE = (schema.MASK_URI, schema.MASK_OFFSET, schema.MASK_LENGTH)
+_COUNTED = pa.schema(
+    [
+        pa.field("index", pa.int64()),
+        pa.field("values", pa.list_(pa.int32())),  # class indices that occur
+        pa.field("problem", pa.string()),
+    ]
+)
+
+
+class MaskFolder:
+    """The masks below a folder, found by the path of an image.
+
+    Args:
+        uri: The folder, a glob or shards.
+
+    Raises:
+        ValueError: it is missing or refused.
+    """
+
+    def __init__(self, uri: str) -> None:
+        uri = uris.absolute(uri)
+        listed = list_files(uri)
+        listed = listed.filter(pa.array([r is None for r in listed[LEFT_OUT.name].to_pylist()]))
+        self._names = names_below(listed, root_of_names(uri))
+        self._places = [
+            tuple(row.values())
+            for row in listed.select([schema.URI, schema.OFFSET, schema.LENGTH]).to_pylist()
+        ]
+        self._by_end: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(self._names):
+            stem = _stem(name)
+            while stem:
+                self._by_end[stem].append(index)
+                stem = stem.partition("/")[2]
+        self._used: set[int] = set()
+
+    def pair(self, found: LabelledRows) -> LabelledRows:
+        """Give the samples of a set their masks; leave out those without one.
+
+        A mask belongs to an image where both paths without suffix are equal from some folder on:
+        `images/a/1.jpg` and `masks/a/1.png`, whatever is above `a`.
+        """
+        places: list[tuple[Any, ...]] = []
+        reasons: list[str | None] = []
+        for name, given in zip(found.names, found.rows[schema.MASK_URI].to_pylist(), strict=True):
+            index, reason = (None, None) if given else self._find(_stem(name))
+            reasons.append(reason)
+            places.append((None,) * 3 if index is None else self._places[index])
+            if index is not None:
+                self._used.add(index)
+        rows = found.rows
+        for column, name in enumerate(_PLACE):
+            pairs = zip(rows[name].to_pylist(), places, strict=True)
+            values = [place[column] if own is None else own for own, place in pairs]
+            rows = with_column(rows, name, values)
+        paired = LabelledRows(rows, found.left_out, found.empty)
+        for reason in (NO_MASK, AMBIGUOUS):
+            gone = np.array([one == reason for one in reasons], bool)
+            paired = paired.without(gone, reason)
+            reasons = [one for one in reasons if one != reason]
+        return paired
+
+    def _find(self, stem: str) -> tuple[int | None, str | None]:
+        """Find the mask whose path ends alike for longest."""
+        whole = stem
+        while stem:
+            found = self._by_end.get(stem, [])
+            exact = [index for index in found if _stem(self._names[index]) in (stem, whole)]
+            if len(found) == 1 or len(exact) == 1:
+                return (exact or found)[0], None
+            if found:
+                return None, AMBIGUOUS
+            stem = stem.partition("/")[2]
+        return None, NO_MASK
+
+    def unused(self) -> LeftOutNames:
+        """Return the masks that no image of any set had."""
+        left_out = LeftOutNames()
+        names = enumerate(self._names)
+        left_out.add_all(NO_IMAGE, [name for index, name in names if index not in self._used])
+        return left_out
+
+
+def _stem(name: str) -> str:
+    """Return a path without its suffix."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
+
+
+def without_masks(found: LabelledRows) -> LabelledRows:
+    """Leave out samples of a table that names no mask of theirs."""
+    return found.without(np.asarray(found.rows[schema.MASK_URI].is_null()), NO_MASK)
+
+
+def survey_masks(rows: pa.Table) -> tuple[list[set[int]], list[str | None]]:
+    """Read every mask once, by Ray tasks.
+
+    Args:
+        rows: Schema `schema.NAMED`, each with a mask.
+
+    Returns:
+        The class indices in each, and what is wrong with it, None for nothing.
+    """
+    places = rows.select(_PLACE).rename_columns([schema.URI, schema.OFFSET, schema.LENGTH])
+    places = places.append_column("etag", pa.array([""] * rows.num_rows, pa.string()))
+    places = places.append_column(schema.MEMBER, pa.nulls(rows.num_rows, pa.string()))
+    places = places.append_column("index", pa.array(np.arange(rows.num_rows)))
+    parts = [places.slice(at, TASK_MASKS) for at in range(0, rows.num_rows, TASK_MASKS)]
+    values: list[set[int]] = [set()] * rows.num_rows
+    problems: list[str | None] = [None] * rows.num_rows
+    if parts:
+        dataset = ray.data.from_blocks(parts)
+        dataset.context.execution_no_progress_timeout_s = -1
+        counted = map_in_tasks(dataset, _count_part, batch_size=None, batch_format="pyarrow")
+        for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
+            for row in batch.to_pylist():
+                values[row["index"]] = set(row["values"] or ())
+                problems[row["index"]] = row["problem"]
+    return values, problems
+
+
+def _count_part(places: pa.Table) -> pa.Table:
+    rows = []
+    for place, payload in zip(places["index"].to_pylist(), fetch(places), strict=True):
+        try:
+            if isinstance(payload, BadSample):
+                raise payload
+            found = np.unique(_decoder().indices(payload)).tolist()
+            rows.append({"index": place, "values": found, "problem": None})
+        except BadSample as problem:
+            rows.append({"index": place, "values": [], "problem": problem.message})
+    return pa.Table.from_pylist(rows, schema=_COUNTED)
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> Decoder:
+    return Decoder(Limits())
