@@ -11,7 +11,8 @@ from augment.frozen import Frozen
 from augment.recipe import Views
 from models import optim
 from models.encoders.encoder import Encoder
-from models.encoders.factory import EncoderConfig, build_encoder
+from models.encoders.factory import EncoderConfig
+from models.starting.fitting import starting_encoder
 
 UNLIKE_VIEWS = ("global_crops_1", "global_crops_2")
 """Groups of one view each, whose colours are drawn differently (BYOL, arXiv:2006.07733)."""
@@ -61,7 +62,8 @@ class Method(nn.Module):
 
     `forward` is the only call that data-parallel wrappers synchronise, so all that needs gradients
     happens in it. The encoder is built before anything else: the same seed and `build_encoder`
-    alone give the "untrained" encoder.
+    alone give the "untrained" encoder. Weights that it starts from are in it before a method copies
+    it as a teacher.
 
     Args:
         config: The method's own settings.
@@ -101,7 +103,7 @@ class Method(nn.Module):
     ) -> None:
         super().__init__()
         check_views(views, self.view_groups, config.name)
-        self.encoder = build_encoder(encoder_config, views.size)
+        self.encoder, _ = starting_encoder(encoder_config, views.size)
         self.config = config
         self.views = views
         self.seed = seed
@@ -137,6 +139,12 @@ class Method(nn.Module):
             detached (`torch.func.functional_call`), in "discriminator_loss" what it judges is.
         """
         raise NotImplementedError
+
+    @property
+    def trained_encoder(self) -> Encoder:
+        """Return the encoder that gradients move: another one than `encoder` where a teacher
+        ships."""
+        return self.encoder
 
     def project(self, embedding: Tensor) -> Tensor | None:
         """Return what the objective compares of embeddings (B, D), (B, P); None without a

@@ -26,6 +26,7 @@ PATHS = (
     "run",
     "address",
     "members",
+    "weights",
 )  # may look like YAML, and are not read as such
 
 Values = dict[str, Any]

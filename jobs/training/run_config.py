@@ -176,7 +176,8 @@ class PretrainConfig(JobConfig):
     @classmethod
     def note(cls, values: dict[str, Any]) -> str | None:
         """Say that weights which the encoder's name asks for are not loaded."""
-        return weights_left_out((values.get("encoder") or {}).get("name", ""))
+        encoder = values.get("encoder") or {}
+        return None if encoder.get("weights") else weights_left_out(encoder.get("name", ""))
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
@@ -230,8 +231,11 @@ class PretrainConfig(JobConfig):
         for how in ("placement", "compile"):
             whole["views"].pop(how)
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
-        if whole["encoder"]["pooling"] == "auto":  # as before it was a setting
-            del whole["encoder"]["pooling"]
+        encoder = whole["encoder"]
+        del encoder["min_share"]  # judged once, before the first step
+        for name, default in (("pooling", "auto"), ("weights", None)):
+            if encoder[name] == default:  # as before it was a setting
+                del encoder[name]
         # With and without a slash at its end, a prefix is one source.
         whole["source"] = {
             "uri": whole["source"]["uri"].rstrip("/") or "/",

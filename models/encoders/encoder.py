@@ -60,6 +60,8 @@ class Encoder(nn.Module):
 
     Attributes:
         name: As the configuration calls it; for messages.
+        core: Name of the module in it whose tensors have the names of the library or paper that the
+            network is of; empty: itself.
         embed_dim: D, the length of an embedding.
         pooling: How `forward` makes an embedding of the maps or tokens.
         poolings: What `pooling` may be.
@@ -70,6 +72,7 @@ class Encoder(nn.Module):
     """
 
     name: str = "encoder"
+    core: str = ""
     embed_dim: int
     pooling: Pooling = "auto"
     grid: tuple[int, int]

@@ -37,11 +37,14 @@ def weights_left_out(name: str) -> str | None:
     network = architecture(name)
     if network == name:
         return None
-    return f"encoder.name={name}: no weights are loaded, {network} starts from random ones"
+    return (
+        f"encoder.name={name}: no weights are loaded, {network} starts from random ones;"
+        " encoder.weights=FILE gives it some"
+    )
 
 
 class EncoderConfig(Frozen):
-    """Which network is pretrained; it always starts from random weights."""
+    """Which network is pretrained, and from which weights it starts."""
 
     name: str = Field(
         default="resnet18_small",
@@ -86,6 +89,27 @@ class EncoderConfig(Frozen):
             " encoder's own way"
         ),
     )
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "start from these: an artifact, or a safetensors or torch file of timm, torchvision,"
+            " DINO, DINOv2, DINOv3, MAE, MoCo or V-JEPA; null: random"
+        ),
+        examples=["URI"],
+    )
+    min_share: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description=(
+            "refuse weights that fill less of the encoder, by number of tensors and of values"
+        ),
+    )
+
+    def idle(self) -> dict[str, str]:
+        """Return what random weights have no use for."""
+        return {"min_share": "weights"} if self.weights is None else {}
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class LibraryEncoder(Encoder):
         ValueError: the network cannot take images of this size.
     """
 
+    core = "network"
+
     def __init__(self, network: nn.Module, image_size: int, name: str) -> None:
         super().__init__()
         self.network = network

@@ -35,6 +35,7 @@ class PatchGridEncoder(Encoder):
                 " of encoder.patch_stride"
             )
         self.patch_encoder = patch_encoder
+        self.core = ".".join(filter(None, ("patch_encoder", patch_encoder.core)))
         self.patch_size = patch_size
         self.stride = stride
         side = (image_size - patch_size) // stride + 1

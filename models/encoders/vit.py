@@ -29,6 +29,8 @@ class VisionTransformerEncoder(Encoder):
             (`fc_norm=False`).
     """
 
+    core = "vit"
+
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         self.vit = vit

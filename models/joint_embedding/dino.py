@@ -23,6 +23,7 @@ from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.heads import train_where
 from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.collectives import all_reduce_sum, global_mean
+from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
 from models.losses import cross_view_entropy
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
@@ -168,6 +169,11 @@ class DINO(Method):
         self._seen: Tensor | None = (
             None  # the step's sum of teacher outputs over all workers, and how many
         )
+
+    @property
+    def trained_encoder(self) -> Encoder:
+        """Return the student."""
+        return self.student_encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the teacher's outputs for each large crop from every other crop.

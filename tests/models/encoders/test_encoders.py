@@ -90,7 +90,8 @@ def test_a_name_under_which_weights_are_published_is_that_of_their_network_and_s
 ) -> None:
     assert EncoderConfig(name=name) == EncoderConfig(name=network)
     assert weights_left_out(name) == (
-        f"encoder.name={name}: no weights are loaded, {network} starts from random ones"
+        f"encoder.name={name}: no weights are loaded, {network} starts from random ones;"
+        " encoder.weights=FILE gives it some"
     )
 
 
