@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from jobs.cluster import launch
+from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import InputError, main
@@ -18,6 +19,7 @@ from jobs.training.run_dir import MANIFEST, RunDir
 from models import artifact
 from models.optim import peak_lr
 from models.registry import METHODS
+from models.starting.continuation import gentle_groups
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import REASONS
 from pipelines.stream.plan import Plan
@@ -33,10 +35,11 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         InputError: the input or the cluster cannot do it; nothing was started or changed.
     """
     config, run = _located(config)
-    build(config)
+    gentle_groups(build(config, start=False), config.start)
     _check_batch(config)
     launch.check_reachable("source.uri", config.source.uri)
     check_writable("out", run.uri)
+    start = run_start.prepare(config, run)
     resumed = run.check(config)
     if listed := listed_already(config.source.uri, run.path(MANIFEST)):
         check_corpus(config, listed)  # else after the listing, which takes Ray
@@ -45,6 +48,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         checkpoints.mend(run.path(checkpoints.FOLDER))
         plan = _plan(config, run)
         done = run.committed_step()
+        if start is not None:
+            run_start.keep(start, config, run)
         run.write_config(config)
         num_steps = config.steps(plan)
         if resumed:
@@ -98,7 +103,12 @@ def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
         update={"uri": launch.user_uri("source.uri", config.source.uri)}
     )
     out = launch.absolute_out(config.out)
-    return config.model_copy(update={"source": source, "out": out}), RunDir(out)
+    encoder = config.encoder
+    if encoder.weights is not None:
+        uri = launch.user_uri("encoder.weights", encoder.weights)
+        encoder = encoder.model_copy(update={"weights": uri})
+    placed = {"source": source, "out": out, "encoder": encoder}
+    return config.model_copy(update=placed), RunDir(out)
 
 
 def _check_batch(config: PretrainConfig) -> None:

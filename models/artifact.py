@@ -2,14 +2,15 @@
 come from.
 
 Two files, so that neither Ray nor the training code is needed to use it and nothing is ever
-unpickled: `encoder.safetensors` and `artifact.json`.
+unpickled: `encoder.safetensors` and `artifact.json`. Where training started from other weights than
+random ones, these lie beside them as `start.safetensors`.
 """
 
 import hashlib
 import json
 import os
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import fsspec
 import safetensors.torch
@@ -24,8 +25,9 @@ from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.json_values import finite
 
-_WEIGHTS = "encoder.safetensors"
-_DESCRIPTION = "artifact.json"
+WEIGHTS = "encoder.safetensors"
+DESCRIPTION = "artifact.json"
+_START = "start.safetensors"
 _FORMAT = 1
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -44,6 +46,21 @@ class Preprocess(Frozen):
     bands: tuple[int, ...] = Field((), description="channels of TIFF files that were shown")
 
 
+Baseline = Literal["untrained", "starting weights"]
+
+
+class Start(NamedTuple):
+    """Weights that training started from.
+
+    Attributes:
+        weights: URI that they were read from.
+        data: The encoder's tensors, as safetensors.
+    """
+
+    weights: str
+    data: bytes
+
+
 class Artifact(nn.Module):
     """An encoder with its preprocessing, in evaluation mode.
 
@@ -54,6 +71,8 @@ class Artifact(nn.Module):
         value_range, bands: How images of more than 8 bits or many channels were read.
         config: The run's configuration, "encoder" and "seed" at least.
         provenance: Where the weights come from.
+        baseline: What `untrained` gives for this artifact, for people: "untrained", or "starting
+            weights" where training started from some.
     """
 
     mean: Tensor
@@ -67,12 +86,14 @@ class Artifact(nn.Module):
         config: dict[str, Any],
         preprocess: Preprocess,
         provenance: dict[str, Any],
+        baseline: Baseline = "untrained",
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.digest = digest
         self.config = config
         self.provenance = provenance
+        self.baseline = baseline
         self.embed_dim = encoder.embed_dim
         self.image_size = preprocess.image_size
         self.value_range = preprocess.value_range
@@ -122,6 +143,7 @@ def save(
     config: dict[str, Any],
     preprocess: dict[str, Any],
     provenance: dict[str, Any],
+    start: Start | None = None,
 ) -> str:
     """Write an encoder as an artifact; weights first, so that a description never stands without
     them.
@@ -134,6 +156,7 @@ def save(
             were initialised with).
         preprocess: The fields of `Preprocess`: image_size, mean, std.
         provenance: Whatever says where the weights come from; plain JSON, as are the other two.
+        start: What training started from; None: random weights of the seed.
 
     Returns:
         The digest.
@@ -152,9 +175,14 @@ def save(
         "preprocess": prepared,
         "provenance": finite(provenance),  # figures of a run
     }
+    if start is not None:
+        sha256 = hashlib.sha256(start.data).hexdigest()
+        description["start"] = {"weights": start.weights, "sha256": sha256}
     text = _json(description, indent=2)
-    _write(uri, _WEIGHTS, weights)
-    _write(uri, _DESCRIPTION, text.encode())
+    if start is not None:
+        _write(uri, _START, start.data)
+    _write(uri, WEIGHTS, weights)
+    _write(uri, DESCRIPTION, text.encode())
     return digest
 
 
@@ -170,10 +198,10 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         ValueError: weights and description do not belong together, or are of another format.
     """
     description = _read_description(uri)
-    weights = _read(uri, _WEIGHTS)
+    weights = _read(uri, WEIGHTS)
     if _digest(weights, description["config"], description["preprocess"]) != description["digest"]:
         raise ValueError(
-            f"{uri}: {_WEIGHTS} and {_DESCRIPTION} do not match (half-written or damaged); export"
+            f"{uri}: {WEIGHTS} and {DESCRIPTION} do not match (half-written or damaged); export"
             " it again"
         )
     encoder, preprocess = _initialised(description, uri)
@@ -184,11 +212,13 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         config=description["config"],
         preprocess=preprocess,
         provenance=description["provenance"],
+        baseline="starting weights" if "start" in description else "untrained",
     ).to(device)
 
 
 def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
-    """Build the artifact's encoder as it was before training, from the seed in its configuration.
+    """Build the artifact's encoder as it was before training: from the seed in its configuration,
+    or with the weights that training started from.
 
     The baseline that every probe score is compared with. Its digest is its own.
 
@@ -198,10 +228,12 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
 
     Raises:
         FileNotFoundError: there is no artifact.
-        ValueError: the description is of another format.
+        ValueError: the description is of another format, or the starting weights are damaged.
     """
     description = _read_description(uri)
     encoder, preprocess = _initialised(description, uri)
+    if "start" in description:
+        encoder.load_state_dict(_starting_weights(description, uri))
     return Artifact(
         encoder,
         digest=_digest(_serialised(encoder), description["config"], description["preprocess"]),
@@ -211,9 +243,18 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
     ).to(device)
 
 
+def _starting_weights(description: dict[str, Any], uri: str) -> dict[str, Tensor]:
+    data = _read(uri, _START)
+    if hashlib.sha256(data).hexdigest() != description["start"]["sha256"]:
+        raise ValueError(
+            f"{uri}: {_START} is not the one that {DESCRIPTION} names; export it again"
+        )
+    weights: dict[str, Tensor] = safetensors.torch.load(data)
+    return weights
+
+
 def _initialised(description: dict[str, Any], uri: str) -> tuple[Encoder, Preprocess]:
-    """Rebuild the encoder with the weights that training started from, and how its input is
-    prepared."""
+    """Rebuild the encoder with the random weights of its seed, and how its input is prepared."""
     config = description["config"]
     preprocess = _preprocess(description["preprocess"], uri)
     encoder_config = _encoder_config(config, uri)
@@ -250,10 +291,10 @@ def _preprocess(preprocess: dict[str, Any], uri: str) -> Preprocess:
 
 
 def _read_description(uri: str) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads(_read(uri, _DESCRIPTION))
+    description: dict[str, Any] = json.loads(_read(uri, DESCRIPTION))
     if description.get("format") != _FORMAT:
         raise ValueError(
-            f"{uri}: {_DESCRIPTION} has format {description.get('format')}, this code reads"
+            f"{uri}: {DESCRIPTION} has format {description.get('format')}, this code reads"
             f" {_FORMAT}"
         )
     return description

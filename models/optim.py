@@ -111,6 +111,12 @@ class ParamGroup(TypedDict):
     """The peak learning rate from first step to last."""
     optimizer: NotRequired[Role]
     """Which optimiser governs them: main where left out."""
+    lr_scale: NotRequired[float]
+    """Multiplies their learning rate."""
+    thaws_at: NotRequired[int]
+    """The step before which they wait; their own warm-up begins there."""
+    pulled: NotRequired[bool]
+    """Whether they are pulled towards their start, and so not towards zero by weight decay."""
 
 
 def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
@@ -132,16 +138,25 @@ def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
         peak: The scaled learning rate, `peak_lr`.
         config: Names the warm-up and the floor.
     """
-    warmup = (
-        round(config.warmup_fraction * num_steps)
-        if config.warmup_steps is None
-        else config.warmup_steps
-    )
+    warmup = _warmup_steps(num_steps, config)
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
     low = config.min_lr_fraction
     return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _warmup_steps(num_steps: int, config: OptimConfig) -> int:
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    return round(config.warmup_fraction * num_steps)
+
+
+def _thawed_lr(lr: float, steps: int, peak: float, warmup: int) -> float:
+    """Return the learning rate of parameters that waited, `steps` after they begin to learn."""
+    if steps < 0:
+        return 0.0
+    return min(lr, peak * (steps + 1) / warmup) if warmup else lr
 
 
 def weight_decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
@@ -160,9 +175,14 @@ def set_schedule(
     """
     lr = lr_at(step, num_steps, peak, config)
     decay = weight_decay_at(step, num_steps, config)
+    warmup = _warmup_steps(num_steps, config)
     for group in optimizer.param_groups:
-        group["lr"] = peak if group["fixed_lr"] else lr
-        group["weight_decay"] = decay if group["decay"] else 0.0
+        own = peak if group["fixed_lr"] else lr
+        if thaws_at := group.get("thaws_at", 0):
+            own = _thawed_lr(own, step - thaws_at, peak, warmup)
+        group["lr"] = own * group.get("lr_scale", 1.0)
+        decays = group["decay"] and not group.get("pulled", False)
+        group["weight_decay"] = decay if decays else 0.0
     return lr
 
 
@@ -265,6 +285,11 @@ class Optimizers:
             if (mine := [group for group in groups if group.get("optimizer", "main") == role])
             or role == "main"
         }
+
+    @property
+    def main(self) -> torch.optim.Optimizer:
+        """Return the optimiser that updates the encoder."""
+        return self._parts["main"].optimizer
 
     def set_schedule(self, step: int, num_steps: int) -> float:
         """Set the coming step's learning rates and weight decays.

@@ -180,7 +180,7 @@ def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Drawing 
         None where there is no checkpoint, or nothing to see.
     """
     name = checkpoints.committed(run.path(checkpoints.FOLDER))
-    if name is None or not (method := build(config).eval()).show(drawn.batch):
+    if name is None or not (method := build(config, start=False).eval()).show(drawn.batch):
         return None
     data = uris.read_bytes(run.path(checkpoints.FOLDER, name, checkpoints.STATE))
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

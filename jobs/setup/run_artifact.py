@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from jobs.setup import run_start
 from jobs.setup.command_line import InputError
 from jobs.training import checkpoints
-from jobs.training.run_config import PretrainConfig
+from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir, environment
 from models import artifact
 from models.encoders.encoder import Encoder
-from models.registry import build_method
+from models.starting.continuation import StartConfig
 from pipelines.storage import uris
 
 FOLDER = "artifact"
@@ -23,6 +24,7 @@ DESCRIPTION = "artifact.json"
 
 def write(
     uri: str,
+    run: str,
     config: PretrainConfig,
     encoder: Encoder,
     *,
@@ -35,6 +37,7 @@ def write(
 
     Args:
         uri: Folder of the artifact.
+        run: The run's directory, which holds the weights that it started from.
         config: Of the run.
         encoder: With the weights of the step.
         step: Optimiser steps they have seen.
@@ -43,7 +46,9 @@ def write(
         metrics: The log's line of the step; a figure that is not finite becomes null.
     """
     dump = config.model_dump(mode="json")
-    kept = ("method", "encoder", "views", "optim", "seed", "global_batch_size")
+    kept = ["method", "encoder", "views", "optim", "seed", "global_batch_size"]
+    if config.start != StartConfig():
+        kept.append("start")
     views = config.views
     return artifact.save(
         uri,
@@ -65,6 +70,7 @@ def write(
             "metrics": metrics,
             "packages": environment()["packages"],
         },
+        start=run_start.of_artifact(config, run),
     )
 
 
@@ -103,10 +109,11 @@ def write_from_checkpoint(
     place = uris.join(folder, checkpoints.name_of(wanted))
     data = uris.read_bytes(uris.join(place, checkpoints.STATE))
     saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    method = build_method(config.method, config.encoder, config.views, config.seed)
+    method = build(config, start=False)
     method.load_state_dict(saved["method"])
     digest = write(
         out,
+        run.uri,
         config,
         method.encoder,
         step=wanted,

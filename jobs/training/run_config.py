@@ -17,6 +17,7 @@ from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, build_method
+from models.starting.continuation import StartConfig
 from pipelines.corpus.manifest import Manifest
 from pipelines.stream.plan import Plan
 
@@ -119,6 +120,7 @@ class PretrainConfig(JobConfig):
     views: Views
     clip: ClipConfig = ClipConfig()
     optim: OptimConfig = OptimConfig()
+    start: StartConfig = StartConfig()
     num_steps: int | None = Field(
         None, ge=1, description="optimiser steps; exactly one of num_steps and num_epochs"
     )
@@ -197,14 +199,15 @@ class PretrainConfig(JobConfig):
         return tuple(void)
 
     def idle(self) -> dict[str, str]:
-        """Return what the place where colours change has no use for."""
+        """Return what the place where colours change, or a random start, has no use for."""
         placement = self.views.placement
         unused = list[str]()
         if placement in ("worker", "decode"):
             unused += ["cluster.view_actors", "cluster.gpus_per_view_actor"]
         if placement == "decode":
             unused.append("views.compile")
-        return dict.fromkeys(unused, "views.placement")
+        nothing = {} if self.encoder.weights else {"start.pull": "encoder.weights"}
+        return dict.fromkeys(unused, "views.placement") | nothing
 
     def _check_shares(self) -> None:
         sizes = range(self.cluster.min_workers, self.cluster.max_workers + 1)
@@ -236,6 +239,7 @@ class PretrainConfig(JobConfig):
         for name, default in (("pooling", "auto"), ("weights", None)):
             if encoder[name] == default:  # as before it was a setting
                 del encoder[name]
+        whole["start"] = self.start.model_dump(mode="json", exclude_defaults=True)
         # With and without a slash at its end, a prefix is one source.
         whole["source"] = {
             "uri": whole["source"]["uri"].rstrip("/") or "/",
@@ -247,6 +251,7 @@ class PretrainConfig(JobConfig):
             "views",
             "clip",
             "optim",
+            "start",
             "seed",
             "global_batch_size",
             "source",
@@ -317,14 +322,20 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     }
 
 
-def build(config: PretrainConfig) -> Method:
-    """Build the method of a run, untrained.
+def build(config: PretrainConfig, *, start: bool = True) -> Method:
+    """Build the method of a run as it is before its first step.
+
+    Args:
+        config: Of the run.
+        start: Whether to read the weights that its encoder starts from, where there are some; not
+            where others take their place.
 
     Raises:
         InputError: its encoder, views or settings do not suit it.
     """
+    encoder = config.encoder if start else config.encoder.model_copy(update={"weights": None})
     try:
-        return build_method(config.method, config.encoder, config.views, config.seed)
+        return build_method(config.method, encoder, config.views, config.seed)
     except ValueError as error:
         raise InputError(str(error)) from None
 

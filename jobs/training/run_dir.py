@@ -1,6 +1,6 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/
+config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/
 samples/ manifest/ tensorboard/ report/
 """
 
@@ -27,10 +27,11 @@ from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
+START = "start"
 _PART = re.compile(r"(\d+)-(\d+)\.jsonl")  # of the log: attempt and number
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
-    *("tensorboard", checkpoints.FOLDER, "rollback.json"),
+    *("tensorboard", checkpoints.FOLDER, "rollback.json", START),
 )
 PACKAGES = (
     "afield",
@@ -141,7 +142,7 @@ class RunDir:
     def write_rollback(self, step: int, reason: str) -> None:
         """Record that the run goes back; from then on it trains at half the learning rate."""
         uris.write_bytes(
-            self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode()
+            self.path("rollback.json", START), json.dumps({"step": step, "reason": reason}).encode()
         )
 
     def join_metrics(self) -> list[dict[str, Any]]:

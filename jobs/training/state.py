@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from jobs.setup import run_start
 from jobs.training import checkpoints
 from jobs.training.health_watch import Look
 from jobs.training.run_config import PretrainConfig, build
@@ -16,6 +17,7 @@ from models import collectives
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method, total_loss
 from models.optim import Optimizers
+from models.starting.continuation import Anchor, gentle_groups
 from pipelines.stream.ledger import Ledger
 
 
@@ -29,7 +31,7 @@ class TrainState:
         self.config = config
         self.device = device
         self._plan = plan
-        method = build(config)
+        method = build(run_start.starting_from_copy(config))
         if collectives.world_size() > 1:
             convert_sync_batch_norm(method)
         self.method: Method = method.to(device).to(memory_format=torch.channels_last)
@@ -47,11 +49,12 @@ class TrainState:
             )
         self.optimizers = Optimizers(
             self.method,
-            self.method.param_groups(),
+            gentle_groups(self.method, config.start),
             config.optim,
             config.global_batch_size,
             lr_scale,
         )
+        self._anchor = Anchor(self.method, config.start)  # at the start, before any `restore`
         self.step = 0
         self.best: dict[str, Any] | None = (
             None  # `step`, `rankme` and `encoder` of the healthiest look
@@ -118,6 +121,7 @@ class TrainState:
 
     def update(self, num_steps: int) -> Tensor:
         """Take the optimisers' step; returns the norm of the gradient before clipping."""
+        self._anchor.hold(self.step, self.optimizers.main)
         norm = self.optimizers.step()
         self.step += 1
         self.method.after_step(self.step, num_steps)

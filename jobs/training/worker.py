@@ -176,6 +176,7 @@ def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any])
     encoder, step = run_artifact.best_or_last(state.method.encoder, state.step, state.best, config)
     return run_artifact.write(
         job.run.path(run_artifact.FOLDER),
+        job.run.uri,
         config,
         encoder,
         step=step,

@@ -1,0 +1,141 @@
+"""A run that starts from weights keeps them, and everything after it knows them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.artifact import MakeArtifactConfig, make
+from jobs.setup import run_start
+from jobs.setup.command_line import InputError, parse
+from jobs.training import checkpoints
+from jobs.training.run_config import PretrainConfig, complete_pretrain
+from jobs.training.run_dir import RunDir
+from jobs.training.state import TrainState
+from models import artifact
+from models.encoders.factory import build_encoder
+from pipelines.stream.ledger import Ledger, Span
+from tests.commands import TINY
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of weights that no seed gives, without the last norm."""
+    state = build_encoder(config(tmp_path).encoder, 16).state_dict()
+    del state["stages.3.1.bn2.weight"]
+    for value in state.values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    prefixed = {f"module.backbone.{name}": value for name, value in state.items()}
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": prefixed}, file)
+    return file
+
+
+def config(folder: Path, *words: str) -> PretrainConfig:
+    given = [*TINY, "source.uri=/images", f"out={folder}/run", "num_steps=10", *words]
+    return parse(complete_pretrain, given)
+
+
+def state_of(given: PretrainConfig) -> TrainState:
+    return TrainState(given, torch.device("cpu"), Ledger(0, (Span(0, 2, 1),)))
+
+
+def begin(given: PretrainConfig) -> RunDir:
+    """As `pretrain` does before its first step."""
+    run = RunDir(given.out)
+    start = run_start.prepare(given, run)
+    if start is not None:
+        run_start.keep(start, given, run)
+    run.write_config(given)
+    return run
+
+
+def save_checkpoint(run: RunDir, state: TrainState, step: int) -> None:
+    state.step = step
+    folder = Path(run.path(checkpoints.FOLDER, checkpoints.name_of(step)))
+    folder.mkdir(parents=True)
+    checkpoints.write(str(folder), state.state_dict(), state.ledger())
+    run.write_metrics(0, 1, [{"step": step, "loss": 1.0}])
+
+
+def encoder_of(state: TrainState) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in state.method.encoder.state_dict().items()}
+
+
+def test_the_run_says_what_it_took_and_keeps_it(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = config(tmp_path, f"encoder.weights={weights}")
+    run = begin(given)
+    line = capsys.readouterr().err
+    assert f"encoder.weights {weights} below state_dict.module.backbone" in line
+    assert "99 tensors taken, 0 resampled, 1 missing (stages.3.1.bn2.weight), 0 left over" in line
+    told = json.loads(Path(run.path("start", "weights.json")).read_bytes())
+    assert len(told["taken"]) == 99 and told["missing"].keys() == {"stages.3.1.bn2.weight"}
+    loaded = artifact.load(run.path("start"))
+    for key, value in encoder_of(state_of(given)).items():
+        assert torch.equal(loaded.encoder.state_dict()[key], value), key
+
+
+def test_a_resumed_run_and_its_artifact_know_the_start_after_the_file_is_gone(
+    tmp_path: Path, weights: Path
+) -> None:
+    given = config(tmp_path, f"encoder.weights={weights}", "start.pull=0.1")
+    run = begin(given)
+    state = state_of(given)
+    began = encoder_of(state)
+    with torch.no_grad():
+        for value in state.method.parameters():
+            value.add_(0.1)
+    save_checkpoint(run, state, 7)
+    weights.unlink()
+    assert run_start.prepare(given, run) is None
+    for key, value in encoder_of(state_of(given)).items():
+        assert torch.equal(value, began[key]), key
+    out = str(tmp_path / "made")
+    make(MakeArtifactConfig(run=run.uri, step=7, out=out))
+    made = artifact.load(out)
+    assert made.baseline == "starting weights" and made.config["start"]["pull"] == 0.1
+    baseline = artifact.untrained(out).encoder.state_dict()
+    assert all(torch.equal(baseline[key], value) for key, value in began.items())
+    assert not torch.equal(made.encoder.state_dict()["stem.0.weight"], began["stem.0.weight"])
+    (tmp_path / "made" / "start.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"start\.safetensors is not the one that artifact\.json"):
+        artifact.untrained(out)
+
+
+def test_weights_are_part_of_the_experiment_and_random_ones_are_as_before(
+    tmp_path: Path, weights: Path
+) -> None:
+    plain = config(tmp_path)
+    assert not [key for key in plain.experiment() if "weights" in key or key.startswith("start.")]
+    given = config(tmp_path, f"encoder.weights={weights}", "start.frozen_steps=3")
+    changed = given.experiment()
+    assert changed["encoder.weights"] == str(weights) and changed["start.frozen_steps"] == 3
+    assert given.fingerprint() != plain.fingerprint()
+    share = config(tmp_path, f"encoder.weights={weights}", "encoder.min_share=0.5")
+    assert share.experiment() == config(tmp_path, f"encoder.weights={weights}").experiment()
+
+
+def test_a_file_put_right_before_the_first_step_is_read_again(
+    tmp_path: Path, weights: Path
+) -> None:
+    given = config(tmp_path, f"encoder.weights={weights}")
+    begin(given)
+    torch.save(build_encoder(given.encoder, 16).state_dict(), weights)
+    assert run_start.prepare(given, RunDir(given.out)) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encoder.weights=/nowhere.pth"], r"encoder\.weights /nowhere\.pth does not exist"),
+        (["start.pull=0.1"], r"start\.pull has no effect with encoder\.weights=null"),
+        (["encoder.min_share=0.1"], r"encoder\.min_share has no effect with encoder\.weights"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        begin(config(tmp_path, *words))
