@@ -98,15 +98,14 @@ def write_from_checkpoint(
     Raises:
         InputError: there is no such checkpoint.
     """
-    folder = run.path(checkpoints.FOLDER)
-    kept = checkpoints.whole_steps(folder)
+    kept = checkpoints.whole(run.uri)
     newest = run.committed_step()
     wanted = step if step is not None else newest if newest in kept else max(kept, default=0)
     if wanted not in kept:
         there = ", ".join(map(str, kept)) if kept else "none"
         given = f"step {step}" if step is not None else "checkpoint"
         raise InputError(f"run {run.uri} has no {given}: whole checkpoints there are: {there}")
-    place = uris.join(folder, checkpoints.name_of(wanted))
+    place = kept[wanted]
     data = uris.read_bytes(uris.join(place, checkpoints.STATE))
     saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     method = build(config, start=False)
@@ -155,7 +154,9 @@ def find(uri: str) -> str:
             f"artifact {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact"
             f" run={run} step={step} out={uris.join(run, f'artifact-{step}')}"
         )
-    if name == checkpoints.FOLDER and uris.exists(uris.join(parent, "config.yaml")):
+    if name in (checkpoints.FOLDER, checkpoints.SERIES) and uris.exists(
+        uris.join(parent, "config.yaml")
+    ):
         raise InputError(
             f"artifact {uri} holds the checkpoints of a run: make an artifact of one: "
             f"python -m jobs.artifact run={parent} out={uris.join(parent, FOLDER)}"

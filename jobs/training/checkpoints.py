@@ -3,11 +3,14 @@
 checkpoints/step-000000120/state.pt           method, optimiser and step
 checkpoints/step-000000120/contents.json      their ledger, and the size of state.pt
 checkpoints/checkpoint_manager_snapshot.json  Ray Train's own: which checkpoints are committed
+series/step-000000100/                        the same of every so many steps; none is deleted
 """
 
 import json
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger
 
 FOLDER = "checkpoints"
+SERIES = "series"
 STATE = "state.pt"
 _CONTENTS = "contents.json"
 PREFIX = "step-"
@@ -39,6 +43,30 @@ def write(folder: str, state: dict[str, Any], ledger: Ledger) -> None:
     torch.save(state, path / STATE)
     contents = {"ledger": ledger.as_dict(), "bytes": (path / STATE).stat().st_size}
     (path / _CONTENTS).write_text(json.dumps(contents))
+
+
+def write_to_series(run: str, step: int, state: dict[str, Any], ledger: Ledger) -> None:
+    """Write the checkpoint of a step into the run's series; one of the same step is replaced."""
+    place = uris.join(run, SERIES, name_of(step))
+    with tempfile.TemporaryDirectory(prefix="afield-series-") as folder:
+        write(folder, state, ledger)
+        for name in (STATE, _CONTENTS):  # what says that it is whole comes last
+            with (
+                open(Path(folder) / name, "rb") as source,
+                uris.open_atomic(uris.join(place, name)) as target,
+            ):
+                shutil.copyfileobj(source, target)
+
+
+def whole(run: str) -> dict[int, str]:
+    """Find the whole checkpoints of a run, rolling ones and its series: step to place,
+    ascending."""
+    found = {
+        step: uris.join(run, kind, name_of(step))
+        for kind in (FOLDER, SERIES)
+        for step in whole_steps(uris.join(run, kind))
+    }
+    return dict(sorted(found.items()))
 
 
 def committed(folder: str) -> str | None:
@@ -82,10 +110,10 @@ def mend(folder: str) -> None:
     found = snapshot is not None and set(snapshot.names) <= set(names)
     if found and (latest is None or _is_whole(uris.join(folder, latest))):
         return
-    whole = next((name for name in reversed(names) if _is_whole(uris.join(folder, name))), None)
+    newest = next((name for name in reversed(names) if _is_whole(uris.join(folder, name))), None)
     was = f"checkpoint {latest}" if latest else f"{ray_internals.SNAPSHOT} of {folder}"
-    print(f"{was} is torn: going on from {whole or 'the beginning'}", file=sys.stderr)
-    ray_internals.write_snapshot(folder, whole, {"step": step_of(whole)} if whole else {})
+    print(f"{was} is torn: going on from {newest or 'the beginning'}", file=sys.stderr)
+    ray_internals.write_snapshot(folder, newest, {"step": step_of(newest)} if newest else {})
 
 
 def _names(folder: str) -> list[str]:

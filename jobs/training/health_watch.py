@@ -63,8 +63,8 @@ class Health:
         self._images: tuple[Tensor, Tensor] | None = None  # read at the first look
 
     def look(self, method: Method, step: int, *, saving: bool, autocast: bool) -> Look | None:
-        """Look where it is due: every so many steps, at the end, and before saving weights that a
-        run may go back to.
+        """Look where it is due: every so many steps, at the end, where a checkpoint stays for good,
+        and before saving weights that a run may go back to.
 
         Args:
             method: As trained so far; all ranks must call.
@@ -80,6 +80,7 @@ class Health:
         if (
             step % settings.every_steps
             and not final
+            and not self._config.checkpoint.stays(step)
             and not (saving and settings.on_collapse == "rollback")
         ):
             return None

@@ -32,6 +32,15 @@ class CheckpointConfig(Frozen):
         300.0, gt=0, description="seconds between checkpoints, by rank 0's clock"
     )
     keep: int = Field(2, ge=1, description="checkpoints kept; older ones of this run are deleted")
+    keep_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps from one checkpoint that stays for good, in series/, to the next",
+    )
+
+    def stays(self, step: int) -> bool:
+        """Tell whether the checkpoint of a step belongs to the series."""
+        return self.keep_every_steps is not None and step % self.keep_every_steps == 0
 
 
 class HealthConfig(Frozen):

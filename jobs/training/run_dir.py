@@ -1,7 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ rollback.json artifact/ quarantine/
-samples/ manifest/ tensorboard/ report/
+config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ series/ rollback.json artifact/
+quarantine/ samples/ manifest/ tensorboard/ report/
 """
 
 import json
@@ -31,7 +31,7 @@ START = "start"
 _PART = re.compile(r"(\d+)-(\d+)\.jsonl")  # of the log: attempt and number
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
-    *("tensorboard", checkpoints.FOLDER, "rollback.json", START),
+    *("tensorboard", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
 )
 PACKAGES = (
     "afield",

@@ -97,6 +97,8 @@ def _train(job: TrainingJob, attempt: int) -> None:
         if health.goes_back(look, log):
             return
         state.keep_best(look)
+        if config.checkpoint.stays(state.step) and collectives.rank() == 0:
+            checkpoints.write_to_series(job.run.uri, state.step, state.state_dict(), state.ledger())
         if verdict.stop and not final:
             save(wait=True)
             log.close()

@@ -78,6 +78,30 @@ def test_a_chosen_step_becomes_an_artifact_of_its_own(run: RunDir, tmp_path: Pat
         make(config(run, run.uri, step=13))
 
 
+def test_a_checkpoint_that_stays_becomes_an_artifact_beside_the_rolling_ones(
+    run: RunDir, tmp_path: Path
+) -> None:
+    words = [*TINY, "source.uri=/images", f"out={run.uri}", "num_steps=13"]
+    recipe = parse(complete_pretrain, [*words, "checkpoint.keep_every_steps=5"])
+    assert [step for step in range(1, 14) if recipe.checkpoint.stays(step)] == [5, 10]
+    state = TrainState(recipe, torch.device("cpu"), Ledger(0, (Span(0, 2, 1),)))
+    for step, weight in ((5, 0.1), (10, 0.2), (5, 0.3)):  # a step that was made again counts
+        state.step = step
+        torch.nn.init.constant_(state.method.encoder.get_parameter("stem.0.weight"), weight)
+        checkpoints.write_to_series(run.uri, step, state.state_dict(), state.ledger())
+    assert list(checkpoints.whole(run.uri)) == [5, 7, 10, 13]
+    out = str(tmp_path / "five")
+    make(config(run, out, step=5))
+    made = artifact.load(out)
+    assert torch.all(made.encoder.get_parameter("stem.0.weight") == torch.tensor(0.3))
+    assert made.provenance["num_steps"] == 5
+    Path(run.path("series", "step-000000010", "state.pt")).write_bytes(b"torn")
+    assert list(checkpoints.whole(run.uri)) == [5, 7, 13]
+
+    with pytest.raises(InputError, match=r"is a checkpoint: .*run=.*/run step=5 out=.*artifact-5"):
+        run_artifact.find(run.path("series", "step-000000005"))
+
+
 @pytest.mark.parametrize(
     ("below", "words"),
     [
