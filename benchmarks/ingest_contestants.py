@@ -6,7 +6,6 @@ our stream through Ray, loops without any of it, torch's DataLoader, webdataset.
 """
 
 import itertools
-import os
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ import pyarrow as pa
 import torch
 
 from augment.generator import ViewGenerator
+from jobs.cluster.cores import own_cores
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
@@ -128,7 +128,7 @@ def plain(setup: Setup, processes: int = 1) -> None:
 
 def plain_on_all_cores(setup: Setup) -> None:
     """As many loops as there are cores."""
-    plain(setup, os.cpu_count() or 1)
+    plain(setup, own_cores())
 
 
 def _train_worker(setup: Setup) -> None:

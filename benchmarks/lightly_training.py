@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from augment.recipe import CropGroup, Views
 from benchmarks.job_runs import Row, add_row, images_per_s, job, probes, read_rows, settings
+from jobs.cluster.cores import own_cores
 from jobs.setup.command_line import parse
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models import artifact, optim
@@ -273,7 +274,7 @@ def train(config: PretrainConfig) -> None:
     learner.to(memory_format=torch.channels_last)
     images = ImageFolder(config.source.uri, AllViews(config.views))
     batch = config.global_batch_size
-    workers = os.cpu_count() or 1
+    workers = own_cores()
     loader = DataLoader(
         images, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True
     )

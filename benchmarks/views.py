@@ -31,6 +31,7 @@ import torch
 from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
+from jobs.cluster.cores import own_cores
 from jobs.cluster.launch import WORKER_ENV
 from pipelines.corpus.file_kinds import media_of
 from pipelines.media.contract import BadSample
@@ -255,7 +256,7 @@ def _device() -> dict[str, Any]:
     )
     return {
         "cpu": model,
-        "cores": os.cpu_count(),
+        "cores": own_cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
     }

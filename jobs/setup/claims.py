@@ -58,8 +58,19 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)"
         for key in {**old, **new}
-        if old.get(key) != new.get(key)
+        if _spelled(key, old) != _spelled(key, new)
     ]
+
+
+def one_spelling(source: str) -> str:
+    """Return the URI of a source as it is recorded: with and without a slash at its end, a prefix
+    is one source."""
+    return source.rstrip("/") or "/"
+
+
+def _spelled(key: str, record: Mapping[str, Any]) -> Any:
+    value = record.get(key)
+    return one_spelling(value) if key == "source" and isinstance(value, str) else value
 
 
 def refusal(what: str, out: str, different: list[str]) -> InputError:

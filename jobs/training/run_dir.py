@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from jobs.cluster.cores import own_cores
 from jobs.setup import claims
 from jobs.setup.command_line import InputError, to_yaml
 from jobs.setup.value_range import recorded
@@ -209,7 +210,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
+        "cores": own_cores(),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         "packages": {name: _version(name) for name in PACKAGES},
     }
