@@ -109,9 +109,11 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     labelled_sets.check_places(config)
     paths = (uri, *labelled_sets.places(config).values())
     encoder = load_artifact(uri)
-    with launch.session(config.cluster, train=False, paths=paths) as session:
+    with launch.session(config.cluster, work="embed", paths=paths) as session:
         data = labelled_sets.read_sets(config)
-        encoders = embed.Encoders(uri, COLUMNS, session.use_gpu, session.threads_per_worker)
+        encoders = embed.Encoders(
+            uri, COLUMNS, session.use_gpu, session.threads_per_worker, session.cpus_per_worker
+        )
         columns = _embed(data, encoders, encoder, config.clip.per_video or 1, session.num_workers)
     bad = BadSamples(1, None)
     bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))

@@ -72,7 +72,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     check_writable("out", out)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     encoder = load_artifact(uri)
-    with launch.session(config.cluster, train=False, paths=(out, source, uri)) as session:
+    with launch.session(config.cluster, work="embed", paths=(out, source, uri)) as session:
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
         there = set(uris.list_names(uris.join(out, "embeddings")))
@@ -163,7 +163,11 @@ def _write(
         sampling=Sampling(per_video=manifest.per_video),
     )
     encoders = embed.Encoders(
-        uri, {schema.EMBEDDING: "pretrained"}, session.use_gpu, session.threads_per_worker
+        uri,
+        {schema.EMBEDDING: "pretrained"},
+        session.use_gpu,
+        session.threads_per_worker,
+        session.cpus_per_worker,
     )
     images = ingest.dataset(work, missing)
     embeddings = embed.embed(

@@ -59,7 +59,7 @@ def index(config: IndexConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
     before = _before(out, source)
-    with launch.session(config.cluster, train=False, paths=(out, source)):
+    with launch.session(config.cluster, work="tasks", paths=(out, source)):
         manifest = make_manifest(
             config.source, out, config.clip.per_video, max_gone_fraction=config.max_gone_fraction
         )

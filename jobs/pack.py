@@ -12,7 +12,7 @@ from pydantic import Field
 from augment.frozen import Frozen
 from jobs.cluster import launch
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable, claim
+from jobs.setup.claims import check_writable, claim, one_spelling
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.inputs import manifest_of
@@ -116,7 +116,7 @@ def pack(config: PackConfig) -> dict[str, Any]:
     )
     check_writable("out", out)
     _claim(out, source, config)
-    with launch.session(config.cluster, train=False, paths=(out, source)):
+    with launch.session(config.cluster, work="tasks", paths=(out, source)):
         plan = _plan(config, source, work)
         missing = work.missing(plan.num_shards)
         _write(config, plan, work, missing)
@@ -150,7 +150,7 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
     """
     reencode = config.reencode.model_dump() if config.reencode.max_side else None
     wanted = {
-        "source": source,
+        "source": one_spelling(source),
         "bytes_column": config.source.bytes_column,
         "shard_mib": config.shard_mib,
     }

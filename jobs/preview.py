@@ -111,7 +111,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     check_writable("out", out.rpartition("/")[0])
     with (
-        launch.session(config.cluster, train=False, paths=(source,)),
+        launch.session(config.cluster, work="tasks", paths=(source,)),
         tempfile.TemporaryDirectory(prefix="afield-preview-") as folder,
     ):
         manifest = manifest_of(config.source, folder, config.clip.per_video)

@@ -92,7 +92,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     bad.add(last.get("samples", 0), quarantine.count_by_reason(found.bad))
     bad.tell()
     with launch.session(
-        config.cluster, train=False, paths=(uri, found.config.source.uri)
+        config.cluster, work="embed", paths=(uri, found.config.source.uri)
     ) as session:
         drawn = _pictures(found, session)
     for picture in drawn.values():

@@ -98,3 +98,14 @@ def two_nodes(cpus: tuple[int, int], env: dict[str, str] | None = None) -> Itera
     finally:
         process.stdin.close()
         process.wait(60)
+
+
+def script(text: str, *words: str, timeout_s: float = 200) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", text, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )

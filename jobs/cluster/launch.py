@@ -5,23 +5,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.data
 
 from augment.recipe import Placement
-from jobs.cluster import worker_sizes
 from jobs.cluster.cores import own_cores
 from jobs.cluster.joining import beside_the_code, join
+from jobs.cluster.share import Session, Work, share_of
 from jobs.setup import failures
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
 from pipelines.storage import retries, uris, variables
-from pipelines.stream.colour_actors import ActorPool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,44 +42,6 @@ FORWARDED = (*WORKER_ENV, retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE)
 
 # whether this process's Ray is a local one that it started; a job inside another job's session asks
 _own = False
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a job may use of the cluster.
-
-    Attributes:
-        num_workers: Training processes, the most of them where their number may change.
-        min_workers: The fewest.
-        cpus_per_worker: Logical CPUs each of them holds.
-        threads_per_worker: Compute threads each of them runs.
-        use_gpu: A GPU for each of them.
-        gpus_per_worker: The share of it that they hold.
-        num_nodes: Nodes alive now.
-        data_cpus: Logical CPUs left for decoding.
-        view_actors: The pool of view actors that fits beside training; None: the GPUs have no room
-            for it.
-    """
-
-    num_workers: int
-    min_workers: int
-    cpus_per_worker: float
-    threads_per_worker: int
-    use_gpu: bool
-    gpus_per_worker: float
-    num_nodes: int
-    data_cpus: float
-    view_actors: ActorPool | None
-
-    @property
-    def scaling(self) -> Any:
-        """Return the number of workers as Ray Train takes it: one number, or the least and the
-        most."""
-        return (
-            self.num_workers
-            if self.min_workers == self.num_workers
-            else (self.min_workers, self.num_workers)
-        )
 
 
 def in_submitted_job() -> bool:
@@ -128,7 +87,7 @@ def check_reachable(key: str, uri: str) -> None:
 def session(
     cluster: ClusterConfig,
     *,
-    train: bool = True,
+    work: Work = "train",
     paths: tuple[str, ...] = (),
     placement: Placement = "worker",
 ) -> Iterator[Session]:
@@ -136,7 +95,7 @@ def session(
 
     Args:
         cluster: What the job wants.
-        train: Whether training workers will run; other jobs take CPUs as they come.
+        work: What will run: training workers, actors that embed, or nothing but tasks.
         paths: Sources and results that every node must see.
         placement: Where colours change; a pool of actors must fit as well.
 
@@ -155,7 +114,7 @@ def session(
     ray.data.DataContext.get_current().raise_original_map_exception = True
     try:
         with failures.as_one_line(crashes=True):
-            yield _check(cluster, train=train, own=_own, paths=paths, placement=placement)
+            yield share_of(cluster, work=work, own=_own, paths=paths, placement=placement)
     finally:
         if started:
             ray.shutdown()
@@ -213,51 +172,3 @@ def _start(cluster: ClusterConfig) -> bool:
         runtime_env |= {"working_dir": str(ROOT), "excludes": beside_the_code(ROOT)}
     join(address, runtime_env)
     return False
-
-
-def _check(
-    cluster: ClusterConfig, *, train: bool, own: bool, paths: tuple[str, ...], placement: Placement
-) -> Session:
-    resources = ray.cluster_resources()
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    for path in paths:
-        if uris.is_local(path) and len(nodes) > 1 and not cluster.shared_fs:
-            raise InputError(
-                f"{path} is a local path and the cluster has {len(nodes)} nodes: use object"
-                " storage, or set cluster.shared_fs=true where every node sees the same files"
-            )
-    cpus = float(resources.get("CPU", 0))
-    gpus = float(resources.get("GPU", 0))
-    use_gpu = gpus >= cluster.min_workers if cluster.use_gpu == "auto" else cluster.use_gpu
-    if use_gpu and gpus < cluster.min_workers:
-        raise InputError(
-            f"cluster.use_gpu={cluster.use_gpu} with cluster.num_workers={cluster.num_workers}, but"
-            f" the cluster has {gpus:g} GPUs: set cluster.use_gpu=auto or add GPU nodes"
-        )
-    per_worker = worker_sizes.cpus_per_worker(cluster, cpus, own=own, use_gpu=use_gpu)
-    if train and cluster.min_workers < cluster.max_workers and not use_gpu:
-        per_worker = worker_sizes.leaving_a_cpu(per_worker, worker_sizes.smallest(nodes), cluster)
-    elif train and not own and not use_gpu:
-        per_worker = worker_sizes.fitting(per_worker, worker_sizes.sizes_of(nodes), cluster)
-    left = cpus - (cluster.min_workers * per_worker if train else 0)
-    if left < 1:
-        raise InputError(
-            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={per_worker:g}"
-            f" leave {left:g} of {cpus:g} CPUs, and decoding needs at least 1: use fewer workers,"
-            " fewer CPUs a worker, or a larger cluster"
-        )
-    pool = worker_sizes.view_actors_beside(
-        cluster, gpus, left, use_gpu=use_gpu and train, placement=placement
-    )
-    threads = max(1, own_cores() // cluster.max_workers) if own else max(1, int(per_worker))
-    return Session(
-        num_workers=cluster.max_workers,
-        min_workers=cluster.min_workers,
-        cpus_per_worker=per_worker,
-        threads_per_worker=threads,
-        use_gpu=use_gpu,
-        gpus_per_worker=cluster.gpus_per_worker,
-        num_nodes=len(nodes),
-        data_cpus=left,
-        view_actors=pool,
-    )

@@ -1,9 +1,10 @@
 """What each training worker holds, and what of a cluster is left for view actors beside them."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 from augment.recipe import Placement
+from jobs.cluster.available import Capacity
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
@@ -61,77 +62,101 @@ def _times(whole: float, part: float) -> int:
     return round(whole * 10_000) // max(1, round(part * 10_000))
 
 
-def cpus_per_worker(cluster: ClusterConfig, cpus: float, *, own: bool, use_gpu: bool) -> float:
-    """Return a worker's CPUs: without GPUs training computes on half of all CPUs."""
-    if cluster.cpus_per_worker != "auto":
-        return float(cluster.cpus_per_worker)
-    return 1.0 if own or use_gpu else max(1.0, cpus // (2 * cluster.max_workers))
+def least_cpus(cluster: ClusterConfig) -> float:
+    """Return the fewest CPUs that a worker may hold."""
+    return 1.0 if cluster.cpus_per_worker == "auto" else float(cluster.cpus_per_worker)
 
 
-def smallest(nodes: list[dict[str, Any]]) -> float:
-    """Return the CPUs of the smallest node that has one."""
-    return min(
-        (size for node in nodes if (size := float(node["Resources"].get("CPU", 0))) >= 1),
-        default=0.0,
-    )
+def cpus_of_each(
+    cluster: ClusterConfig, found: Capacity, *, elastic: bool, own: bool, use_gpu: bool
+) -> float:
+    """Return the CPUs of a worker, fitted to what is free of each node.
+
+    Args:
+        cluster: What the job wants.
+        found: What the cluster has now.
+        elastic: Whether the number of workers may change in the run.
+        own: Whether the cluster is a Ray of this process, on one machine.
+        use_gpu: Whether each worker has a GPU; then few CPUs feed it.
+    """
+    sizes = [node["CPU"] for node in found.free]
+    if use_gpu:
+        return least_cpus(cluster)
+    if not elastic or cluster.min_workers == cluster.max_workers:
+        return least_cpus(cluster) if own else fitting(sizes, cluster)
+    try:
+        return leaving_a_cpu(sizes, cluster, own=own)
+    except InputError:  # too little is free now; what others hold comes back
+        return leaving_a_cpu([node["CPU"] for node in found.totals], cluster, own=own)
 
 
-def sizes_of(nodes: list[dict[str, Any]]) -> list[float]:
-    """Return the CPUs of each node."""
-    return [float(node["Resources"].get("CPU", 0)) for node in nodes]
+def wanted_cpus(sizes: Sequence[float], cluster: ClusterConfig) -> float:
+    """Return what a worker takes by itself: without GPUs, training computes on half of all CPUs."""
+    return max(1.0, sum(sizes) // (2 * cluster.max_workers))
 
 
-def fitting(wanted: float, sizes: list[float], cluster: ClusterConfig) -> float:
+def fitting(sizes: Sequence[float], cluster: ClusterConfig) -> float:
     """Return the CPUs of a worker so that all of them find room on the nodes.
 
     By itself a worker takes no more than leaves every node a whole CPU to decode with, where that
     is possible, and else one.
 
     Args:
-        wanted: CPUs that it would take of the cluster as a whole.
         sizes: CPUs of each node.
         cluster: What the job wants.
+    """
+    if cluster.cpus_per_worker != "auto":
+        return float(cluster.cpus_per_worker)
+    for each in range(int(wanted_cpus(sizes, cluster)), 1, -1):
+        if sum(int(max(0.0, size - 1) // each) for size in sizes) >= cluster.max_workers:
+            return float(each)
+    return 1.0
+
+
+def check_room(sizes: Sequence[float], num_workers: int, cluster: ClusterConfig) -> None:
+    """Refuse workers that would never find room.
 
     Raises:
-        InputError: they find no room, and Ray would wait for ever without a word.
+        InputError: no node or too few are large enough.
     """
-    if cluster.cpus_per_worker == "auto":
-        for each in range(int(wanted), 1, -1):
-            if sum(int(max(0.0, size - 1) // each) for size in sizes) >= cluster.max_workers:
-                return float(each)
-        wanted = 1.0
-    room = sum(int(size // wanted) for size in sizes)
-    if room < cluster.max_workers:
+    each = least_cpus(cluster)
+    room = sum(int(size // each) for size in sizes)
+    if room < num_workers:
         raise InputError(
-            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={wanted:g} find"
+            f"cluster.num_workers={cluster.num_workers} x cluster.cpus_per_worker={each:g} find"
             f" room for {room} on nodes of {', '.join(f'{size:g}' for size in sizes)} CPUs: use"
             " fewer workers, fewer CPUs a worker, or larger nodes"
         )
-    return wanted
 
 
-def leaving_a_cpu(wanted: float, size: float, cluster: ClusterConfig) -> float:
-    """CPUs of a worker so that a node of `size` keeps a whole one, however many of them start
-    there.
+def leaving_a_cpu(sizes: Sequence[float], cluster: ClusterConfig, *, own: bool = False) -> float:
+    """Return the CPUs of a worker so that every node on which some start keeps a whole one.
 
     Ray Train starts as many workers as fit, and of the rest of a node Ray Data is given the whole
     CPUs: of less than one, nothing, and then nothing is decoded. So a worker asks for more where
-    one more of them would just fit.
+    one more of them would just fit. A node that is smaller than a worker is left to decoding.
 
     Raises:
-        InputError: a worker leaves no whole CPU of such a node.
+        InputError: a worker leaves no whole CPU of any node.
     """
-    if cluster.cpus_per_worker == "auto":
-        wanted = max(1.0, min(wanted, size - 1))
-    fit = min(cluster.max_workers, int((size - 1) // wanted))
-    while 0 < fit < cluster.max_workers and (fit + 1) * wanted <= size:
-        wanted = math.floor(size / (fit + 1) * 1e4 + 1) / 1e4  # what Ray counts CPUs in
-        fit = min(cluster.max_workers, int((size - 1) // wanted))
-    if not fit:
+    largest = max(sizes, default=0.0)
+    each = least_cpus(cluster)
+    if cluster.cpus_per_worker == "auto" and not own:
+        each = max(1.0, min(wanted_cpus(sizes, cluster), largest - 1))
+
+    def started(size: float) -> int:
+        return min(cluster.max_workers, int(size // each))
+
+    def is_crowded(size: float) -> bool:
+        return started(size) > 0 and size - started(size) * each < 1
+
+    while crowded := next(filter(is_crowded, sizes), None):
+        each = math.floor(crowded / started(crowded) * 1e4 + 1) / 1e4  # what Ray counts CPUs in
+    if each > largest:
         raise InputError(
             f"cluster.num_workers={cluster.num_workers} x"
-            f" cluster.cpus_per_worker={cluster.cpus_per_worker} may take all {size:g} CPUs of a"
+            f" cluster.cpus_per_worker={cluster.cpus_per_worker} may take all {largest:g} CPUs of a"
             " node, and decoding needs at least 1: use nodes of 3 CPUs or more, fewer CPUs a"
             " worker, or a fixed number of workers"
         )
-    return wanted
+    return each

@@ -165,7 +165,9 @@ def _embed(
     )
     images = ingest.dataset(work, [(0, num_images)])
     kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
-    encoders = embed.Encoders(artifact_uri, kinds, session.use_gpu, session.threads_per_worker)
+    encoders = embed.Encoders(
+        artifact_uri, kinds, session.use_gpu, session.threads_per_worker, session.cpus_per_worker
+    )
     columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))
     valid = columns[schema.VALID] & np.isfinite(columns[schema.EMBEDDING]).all(axis=1)
     return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(

@@ -271,7 +271,7 @@ class ClusterConfig(Frozen):
         description="failures in a row without a new checkpoint that are forgiven; -1: any number",
     )
     use_gpu: Literal["auto"] | bool = Field(
-        "auto", description="one GPU a training process; auto: where there are any"
+        "auto", description="one GPU a training process; auto: where there are any or may come"
     )
     gpus_per_worker: float = Field(
         1.0,

@@ -4,8 +4,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,8 @@ from ray.train.torch import TorchTrainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jobs.cluster.launch import Session
+from jobs.cluster.share import Session
+from jobs.cluster.waiting import EVERY_S, lacking
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, resolve
@@ -27,6 +29,7 @@ from pipelines.storage import uris
 from pipelines.stream.plan import Plan
 
 POLL_S = 0.5
+STARTING = "starting the training workers"
 PATIENCE_S = 2.0  # what takes longer is named
 NARROWEST = 80
 # In which order the columns of a step line go where they do not fit; number and loss stay.
@@ -51,7 +54,8 @@ def fit(config: PretrainConfig, plan: Plan, num_steps: int, session: Session) ->
     data = PlannedData(
         config, plan, run, num_steps, placement=placement, view_actors=session.view_actors
     )
-    _watch(_trainer(job, data, session), job.monitor, num_steps, run.committed_step())
+    progress = StepProgress(num_steps, run.committed_step(), partial(lacking, session.least))
+    _watch(_trainer(job, data, session), job.monitor, progress)
     return run.committed_step() >= num_steps
 
 
@@ -82,7 +86,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     )
 
 
-def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> None:
+def _watch(trainer: TorchTrainer, monitor: Any, progress: "StepProgress") -> None:
     """Run `fit` beside the main thread, which shows progress and passes signals on.
 
     On the main thread `fit` would answer SIGINT itself, without a checkpoint.
@@ -96,8 +100,8 @@ def _watch(trainer: TorchTrainer, monitor: Any, num_steps: int, done: int) -> No
             raised.append(error)
 
     thread = threading.Thread(target=run, name="fit", daemon=True)
-    with StepProgress(num_steps, done) as progress, stop_signals() as wanted:
-        progress.waits("starting the training workers")
+    with progress, stop_signals() as wanted:
+        progress.waits(STARTING)
         thread.start()
         running = True
         while running:
@@ -178,9 +182,12 @@ class StepProgress:
     Args:
         num_steps: Optimiser steps of the whole run.
         done: Steps done before.
+        lacking: Says what the cluster lacks for the training workers; None: nothing.
     """
 
-    def __init__(self, num_steps: int, done: int) -> None:
+    def __init__(
+        self, num_steps: int, done: int, lacking: Callable[[], str | None] = lambda: None
+    ) -> None:
         columns = (
             TextColumn("pretraining"),
             BarColumn(),
@@ -193,7 +200,8 @@ class StepProgress:
         self._num_steps = num_steps
         self._started = False
         self._waiting: str | None = None
-        self._since = 0.0
+        self._next = 0.0
+        self._lacking = lacking
 
     def __enter__(self) -> "StepProgress":
         self._bar.start()
@@ -205,13 +213,15 @@ class StepProgress:
     def waits(self, what: str | None) -> None:
         """Note what is being waited for from now on, None for nothing."""
         self._waiting = what
-        self._since = time.monotonic()
+        self._next = time.monotonic() + PATIENCE_S
 
     def tick(self) -> None:
-        """Say what is being waited for, once it takes longer than a moment."""
-        if self._waiting and time.monotonic() - self._since >= PATIENCE_S:
-            self._print(f"{self._waiting} ...")
-            self._waiting = None
+        """Say what is being waited for once it takes longer than a moment, and again and again."""
+        if self._waiting is None or time.monotonic() < self._next:
+            return
+        lack = self._lacking() if self._waiting.startswith(STARTING) else None
+        self._print(f"{self._waiting} ..." + (f" waiting for {lack}" if lack else ""))
+        self._next = time.monotonic() + EVERY_S
 
     def show(self, line: dict[str, Any]) -> None:
         """Show one log line, a warning, that workers have started, or take note of what they wait

@@ -8,7 +8,7 @@ from ray.train import DataConfig
 
 from augment.generator import ViewGenerator
 from augment.recipe import Placement
-from jobs.cluster.launch import Session
+from jobs.cluster.share import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from models.registry import METHODS

@@ -29,12 +29,14 @@ class Encoders:
             initialised with its seed) or `colour` (statistics of the pixels, no network).
         use_gpu: Whether each actor has a GPU.
         threads: Compute threads of an actor on the CPU.
+        cpus: Logical CPUs that it holds.
     """
 
     artifact: str
     columns: Mapping[str, Kind]
     use_gpu: bool
     threads: int
+    cpus: float = 1.0
 
 
 class Embed:
@@ -94,7 +96,7 @@ def embed(
         encoders,
         size=num_actors,
         batch_size=block_rows,  # Ray insists on a number where there are GPUs
-        num_cpus=1,
+        num_cpus=encoders.cpus,
         num_gpus=1 if encoders.use_gpu else None,
     )
 

@@ -140,7 +140,7 @@ def test_a_cluster_without_settings_of_its_own_takes_the_drivers(
             "from jobs.setup.sections import ClusterConfig\n"
             "from pipelines.corpus.listing import list_source\n"
             "cluster = ClusterConfig(address=sys.argv[1], storage_retry_s=10)\n"
-            "with launch.session(cluster, train=False):\n"
+            "with launch.session(cluster, work='tasks'):\n"
             "    print(sum(table.num_rows for table in list_source(sys.argv[2])))\n"
         )
         done = subprocess.run(

@@ -42,23 +42,28 @@ def test_starts_say_where_they_begin(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
-def test_what_takes_longer_than_a_moment_is_named_once(
+def test_what_takes_longer_than_a_moment_is_named_every_ten_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
-    progress = StepProgress(100, 0)
+    progress = StepProgress(100, 0, lambda: "room for 1 x (1 CPU)")
+
+    def tick(at: float) -> None:
+        now[0] = at
+        progress.tick()
+
     progress.waits("starting the training workers")
-    progress.tick()
+    tick(0)
     progress.show({"waiting": "building the network"})
-    now[0] = 1.0
-    progress.tick()
+    tick(1)
     progress.show({"waiting": "reading the first batch"})
-    now[0] = 9.0
-    progress.tick()
-    progress.tick()
+    for at in (9, 9, 18, 19):
+        tick(at)
     progress.show(LINE)
-    now[0] = 99.0
-    progress.tick()
+    tick(99)
+    progress.show({"waiting": "starting the training workers again"})
+    tick(102)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "reading the first batch ..." and len(lines) == 2
+    assert lines[:2] == ["reading the first batch ..."] * 2
+    assert lines[3:] == ["starting the training workers again ... waiting for room for 1 x (1 CPU)"]

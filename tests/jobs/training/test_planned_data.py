@@ -13,7 +13,7 @@ from ray.data import DataIterator
 
 from augment.recipe import Placement
 from jobs.cluster import worker_sizes
-from jobs.cluster.launch import Session
+from jobs.cluster.share import Session
 from jobs.setup.command_line import InputError, parse
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig
@@ -34,8 +34,6 @@ def session(**changed: Any) -> Session:
         "threads_per_worker": 1,
         "use_gpu": True,
         "gpus_per_worker": 1.0,
-        "num_nodes": 1,
-        "data_cpus": 3.0,
         "view_actors": None,
     }
     return Session(**(values | changed))
