@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.frozen import Frozen
-from jobs.adaptation import judging, labelled_sets
+from jobs.adaptation import judging, labelled_sets, leak_check
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact
@@ -85,11 +85,13 @@ class Labelled:
         features: Kind of feature to (N, D) float32.
         data: The samples.
         digest: The artifact's.
+        leaked: (N,) bool, which samples the pretraining corpus has too; None: not looked for.
     """
 
     features: dict[str, Tensor]
     data: LabelledData
     digest: str
+    leaked: np.ndarray | None = None
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
@@ -109,8 +111,13 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     labelled_sets.check_places(config)
     paths = (uri, *labelled_sets.places(config).values())
     encoder = load_artifact(uri)
+    corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
     with launch.session(config.cluster, work="embed", paths=paths) as session:
         data = labelled_sets.read_sets(config)
+        check_task(data)
+        leaks = None
+        if corpus:
+            leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
         encoders = embed.Encoders(
             uri, COLUMNS, session.use_gpu, session.threads_per_worker, session.cpus_per_worker
         )
@@ -120,10 +127,13 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     bad.tell()
     features, valid, content = embed.averaged(columns, tuple(COLUMNS), data.num_rows)
     kept, data = judging.judged(data, valid, content, config)
+    if leaks:
+        data = data.with_account({"leak": leaks.account})
     return Labelled(
         features={name: torch.from_numpy(values[kept]) for name, values in features.items()},
         data=data,
         digest=encoder.digest,
+        leaked=leaks.leaked[kept] if leaks else None,
     )
 
 
@@ -160,7 +170,6 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
         InputError: no readable image in a set, or fewer training images than neighbours.
     """
     data = labelled.data
-    _check_task(data)
     train = torch.from_numpy(data.of("train", "val") if data.val_drawn else data.of("train"))
     test = torch.from_numpy(data.of("test"))
     labels = torch.from_numpy(data.labels)
@@ -182,22 +191,37 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
         correct = (predicted == labels[test]).numpy()
         low, high = bootstrap_interval(correct)
         result |= {f"{prefix}top1": float(correct.mean()), f"{prefix}ci95": [low, high]}
+        if labelled.leaked is not None:
+            result |= _without_leaks(prefix, correct, labelled.leaked[data.of("test")])
         lines.append(f"{name} {correct.mean():.1%} [{low:.1%}, {high:.1%}]")
     line = f"{probe.name} top-1 of {data.account['num_classes']} classes: {', '.join(lines)}"
     counts = {"num_train": num_train, "num_test": num_test, "artifact_digest": labelled.digest}
     return result | counts | data.account | {"result": line}
 
 
-def _check_task(data: LabelledData) -> None:
+def _without_leaks(prefix: str, correct: np.ndarray, leaked: np.ndarray) -> dict[str, Any]:
+    """Score the test images that are not in the pretraining corpus; null where all are."""
+    rest = correct[~leaked]
+    if not len(rest):
+        return {f"{prefix}unleaked_top1": None, f"{prefix}unleaked_ci95": None}
+    interval = list(bootstrap_interval(rest))
+    return {f"{prefix}unleaked_top1": float(rest.mean()), f"{prefix}unleaked_ci95": interval}
+
+
+def check_task(data: LabelledData) -> None:
     """Refuse what knn and linear cannot judge.
 
     Raises:
         InputError: the labels are not one class a sample.
     """
-    if data.task == "classes":
+    given = {
+        "classes": "samples of train.uri have several labels: give one label each",
+        "mask": "masks are given: leave out masks.uri and columns.mask",
+        "boxes": "boxes are given: leave out boxes.uri",
+    }
+    if data.task in given:
         raise InputError(
-            "probe.name knn and linear judge one label a sample, and samples of train.uri have"
-            " several: give one label each"
+            f"probe.name knn and linear judge one class a sample, and {given[data.task]}"
         )
 
 

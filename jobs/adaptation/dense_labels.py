@@ -1,7 +1,5 @@
 """Masks and boxes that lie beside the images of labelled sets."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from jobs.adaptation.label_sections import LabelledJobConfig
@@ -15,22 +13,25 @@ from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
 Sets = dict[Split, LabelledRows]
 
 
-def with_masks(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, list[str]]:
+def with_masks(
+    sets: Sets, config: LabelledJobConfig
+) -> tuple[Sets, list[str], dict[str, LeftOutNames]]:
     """Pair masks with the images of all sets, and tell their classes.
 
     Returns:
-        The sets, of samples whose masks can be used; and the name of each class index.
+        The sets, of samples whose masks can be used; the name of each class index; and the masks
+            that belong to no image.
 
     Raises:
         InputError: no mask belongs to an image of a set, or none can be used.
     """
+    unused = LeftOutNames()
     if config.masks.uri:
         with as_one_line(source_key="masks.uri"):
             folder = masks.MaskFolder(config.masks.uri)
         paired = {split: folder.pair(one) for split, one in sets.items()}
         unused = folder.unused()
         _tell("masks.uri", unused)
-        paired["train"] = _counting(paired["train"], unused)
     else:
         paired = {split: masks.without_masks(one) for split, one in sets.items()}
     place = f"masks.uri {config.masks.uri}"
@@ -48,7 +49,7 @@ def with_masks(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, list[str]]:
         if bad.any():
             say(f"{split}: {bad.sum()} of {len(bad)} masks cannot be used (first: {first})")
         found[split] = {value for of_one in values for value in of_one} - {config.masks.ignore}
-    return paired, _class_names(found, config)
+    return paired, _class_names(found, config), {"masks": unused}
 
 
 def _class_names(found: dict[Split, set[int]], config: LabelledJobConfig) -> list[str]:
@@ -80,13 +81,14 @@ def _class_names(found: dict[Split, set[int]], config: LabelledJobConfig) -> lis
     return names
 
 
-def with_boxes(sets: Sets, config: LabelledJobConfig) -> Sets:
-    """Give the images of all sets their boxes.
+def with_boxes(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, dict[str, LeftOutNames]]:
+    """Give the images of all sets their boxes; tells which boxes belong to none.
 
     Raises:
         InputError: no COCO file names an image of a set, or training has no box.
     """
     given = dict(sets)
+    unused = LeftOutNames()
     place = f"train.uri {config.train.uri}"
     if config.boxes.uri:
         place = f"boxes.uri {config.boxes.uri}"
@@ -95,15 +97,10 @@ def with_boxes(sets: Sets, config: LabelledJobConfig) -> Sets:
         given = {split: said.give(one) for split, one in sets.items()}
         unused = said.unused()
         _tell("boxes.uri", unused)
-        given["train"] = _counting(given["train"], unused)
     _check(given, place, "no image with boxes")
     if not given["train"].classes:
         raise InputError(f"{place} has no box that can be used in an image of train.uri")
-    return given
-
-
-def _counting(found: LabelledRows, more: LeftOutNames) -> LabelledRows:
-    return replace(found, left_out=found.left_out + more)
+    return given, {"boxes": unused}
 
 
 def _check(sets: Sets, place: str, what: str) -> None:

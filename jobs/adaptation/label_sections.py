@@ -1,6 +1,6 @@
 """Configuration of the labelled sets that every job with labels takes."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,10 @@ class ValConfig(Frozen):
     fraction: float = Field(0.1, ge=0, lt=1, description="of train that is drawn")
     seed: int = Field(0, ge=0, description="of the draw")
 
+    def idle(self) -> dict[str, str]:
+        """Return what a validation set that is given leaves of drawing one."""
+        return dict.fromkeys(("fraction", "seed"), "uri") if self.uri else {}
+
 
 class TestConfig(Frozen):
     """Samples to judge by."""
@@ -41,6 +45,17 @@ class TestConfig(Frozen):
     uri: str | None = Field(
         None, min_length=1, description="as train.uri; null: those of split test in train.uri"
     )
+    split: Literal["val", "test"] = Field(
+        "test", description="which split of a table is judged: val where it has no other"
+    )
+    fraction: float = Field(
+        0, ge=0, lt=1, description="of train.uri that is drawn, by group, where it marks no test"
+    )
+    seed: int = Field(0, ge=0, description="of that draw")
+
+    def idle(self) -> dict[str, str]:
+        """Return what a test set that is given leaves of drawing one."""
+        return dict.fromkeys(("fraction", "seed"), "uri") if self.uri else {}
 
 
 class MasksConfig(Frozen):
@@ -69,6 +84,22 @@ class BoxesConfig(Frozen):
     )
 
 
+class LeakConfig(Frozen):
+    """Where check_leak looks for test images."""
+
+    corpus: str | None = Field(
+        None,
+        min_length=1,
+        description="manifest of the pretraining corpus; null: the one that the artifact names",
+    )
+    max_distance: int = Field(
+        32,
+        ge=0,
+        le=96,
+        description="bits of 256 in which the perceptual hashes of near duplicates differ at most",
+    )
+
+
 class LabelledJobConfig(JobConfig):
     """A job that is given labels."""
 
@@ -78,3 +109,7 @@ class LabelledJobConfig(JobConfig):
     columns: Columns = Columns()
     masks: MasksConfig = MasksConfig()
     boxes: BoxesConfig = BoxesConfig()
+    check_leak: bool = Field(
+        False, description="look for the test images in the corpus that the artifact was made from"
+    )
+    leak: LeakConfig = LeakConfig()

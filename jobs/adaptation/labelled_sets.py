@@ -8,23 +8,21 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from jobs.adaptation import dense_labels
+from jobs.adaptation import dense_labels, splitting
 from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.adaptation.splitting import Sets
 from jobs.adaptation.telling import account_of, say, shown, tell_sets, told
 from jobs.cluster import launch
-from jobs.setup.failures import InputError, as_one_line
+from jobs.setup.failures import InputError
 from pipelines import schema
 from pipelines.labels import labelled_source
-from pipelines.labels.labelled_data import SPLITS, LabelledData, Split, Task
+from pipelines.labels.labelled_data import LabelledData, Task
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
-from pipelines.labels.validation_draw import draw_validation
 from pipelines.storage import uris
 
 LEAKED = "also in train.uri"
 LEAKED_VAL = "also among the validation samples"
 UNKNOWN = "of a class that train.uri has not"
-OTHER_SPLIT = "of a split that is not taken from here"
-Sets = dict[Split, LabelledRows]
 Config = TypeVar("Config", bound=LabelledJobConfig)
 
 
@@ -103,12 +101,13 @@ def read_sets(config: LabelledJobConfig) -> LabelledData:
             judge.
     """
     task = task_of(config)
-    sets = _divided(config, task)
+    sets = splitting.read_splits(config, task)
+    beside: dict[str, LeftOutNames] = {}
     if task == "mask":
-        sets, classes = dense_labels.with_masks(sets, config)
+        sets, classes, beside = dense_labels.with_masks(sets, config)
     else:
         if task == "boxes":
-            sets = dense_labels.with_boxes(sets, config)
+            sets, beside = dense_labels.with_boxes(sets, config)
         else:
             task = _task_of_labels(sets, config)
         classes = sets["train"].classes
@@ -121,8 +120,8 @@ def read_sets(config: LabelledJobConfig) -> LabelledData:
     sets, unknown = _known_only(sets, classes) if task != "mask" else (sets, [])
     tell_sets(sets, unknown, classes)
     _check_left(sets, config, unknown, classes)
-    account = account_of(sets, unknown) | {"task": task}
-    sets, drawn = _with_validation(sets, config)
+    account = account_of(sets, beside, unknown) | {"task": task}
+    sets, drawn = splitting.with_validation(sets, config)
     _tell_groups(sets)
     return LabelledData(
         _encoded(sets, classes),
@@ -132,67 +131,6 @@ def read_sets(config: LabelledJobConfig) -> LabelledData:
         val_drawn=drawn,
         account=account,
     )
-
-
-def _divided(config: LabelledJobConfig, task: Task) -> Sets:
-    """Read each source; what is not given comes from the column of splits of train.uri.
-
-    Raises:
-        InputError: there is no test set.
-    """
-    given: dict[Split, str | None] = {
-        "train": config.train.uri,
-        "val": config.val.uri,
-        "test": config.test.uri,
-    }
-    of_train: list[Split] = ["train", *(split for split in SPLITS if not given[split])]
-    train = _read("train.uri", config.train.uri, config, task)
-    sets: Sets = {"train": _of_splits(train, of_train)}
-    for split in of_train[1:]:
-        part = sets["train"].rows
-        own = _splits(part) == split
-        if own.any():
-            sets[split] = LabelledRows(part.filter(pa.array(own)))
-    sets["train"] = replace(
-        sets["train"],
-        rows=sets["train"].rows.filter(
-            pa.array(np.isin(_splits(sets["train"].rows), ["", "train"]))
-        ),
-    )
-    for split in ("val", "test"):
-        if uri := given[split]:
-            sets[split] = _of_splits(_read(f"{split}.uri", uri, config, task), [split])
-    if "test" not in sets:
-        raise InputError(
-            f"test.uri is not given, and train.uri {config.train.uri} marks no sample as of split"
-            " test: give test.uri, or a table with a column split"
-        )
-    if not sets["train"].rows.num_rows:
-        raise InputError(f"train.uri {config.train.uri} marks no sample as of split train")
-    return {split: sets[split] for split in SPLITS if split in sets}
-
-
-def _of_splits(found: LabelledRows, wanted: list[Split]) -> LabelledRows:
-    """Take the samples of some splits, and those of none."""
-    return found.without(~np.isin(_splits(found.rows), ["", *wanted]), OTHER_SPLIT)
-
-
-def _splits(rows: pa.Table) -> np.ndarray:
-    return np.array([split or "" for split in rows[schema.SPLIT].to_pylist()], dtype="U5")
-
-
-def _read(key: str, uri: str, config: LabelledJobConfig, task: Task) -> LabelledRows:
-    with as_one_line(source_key=key):
-        found = labelled_source.read_source(uri, config.columns, task)
-    if not found.rows.num_rows:
-        why = told(found.left_out)
-        what = "images in class folders" if task == "class" else "images"
-        remedy = "give a folder with a folder of images per class"
-        if labelled_source.is_table(uri):
-            what = "labelled samples"
-            remedy = "its uris are taken from the folder of the table on"
-        raise InputError(f"{key} {uri} holds no {what}{f' ({why})' if why else ''}: {remedy}")
-    return found
 
 
 def _task_of_labels(sets: Sets, config: LabelledJobConfig) -> Task:
@@ -291,29 +229,6 @@ def leaked(config: LabelledJobConfig, split: str = "test") -> str:
         f" {config.train.uri} as well, by content: the score would say nothing; give other images"
         " to test with"
     )
-
-
-def _with_validation(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, bool]:
-    """Draw validation from train where it is not given."""
-    if "val" in sets or not config.val.fraction:
-        return sets, False
-    rows = sets["train"].rows
-    drawn = np.array(
-        draw_validation(
-            sets["train"].names,
-            rows[schema.GROUP].to_pylist(),
-            [labels or [] for labels in rows[schema.LABELS].to_pylist()],
-            fraction=config.val.fraction,
-            seed=config.val.seed,
-        ),
-        bool,
-    )
-    parts: Sets = {
-        "train": replace(sets["train"], rows=rows.filter(pa.array(~drawn))),
-        "val": LabelledRows(rows.filter(pa.array(drawn)), LeftOutNames()),
-        "test": sets["test"],
-    }
-    return parts, True
 
 
 def _tell_groups(sets: Sets) -> None:

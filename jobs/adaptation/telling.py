@@ -62,9 +62,12 @@ def tell_sets(sets: Mapping[Any, LabelledRows], unknown: list[str], classes: lis
         )
 
 
-def account_of(sets: Mapping[Any, LabelledRows], unknown: list[str]) -> dict[str, Any]:
-    """Return what was left out, for a program."""
-    left_out = {str(name): one.left_out for name, one in sets.items()}
+def account_of(
+    sets: Mapping[Any, LabelledRows], beside: Mapping[str, LeftOutNames], unknown: list[str]
+) -> dict[str, Any]:
+    """Return what was left out of the sets, and of the masks or boxes beside them, for a
+    program."""
+    left_out = {str(name): one.left_out for name, one in sets.items()} | dict(beside)
     return {
         "left_out": {name: most_frequent(one.counts) for name, one in left_out.items()},
         "left_out_names": {

@@ -175,8 +175,8 @@ def _text(uri: str, encoding: str | None) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{uri} is not {encoding} (line {line}): say what it is with columns.encoding, as"
-            " cp1252"
+            f"source.uri {uri} is not {encoding} (line {line}): say what it is with"
+            " columns.encoding, as cp1252"
         ) from None
 
 
@@ -196,7 +196,7 @@ def _csv(
     names = fields[mark]
     if len(set(names)) < len(names):
         again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{uri} has two columns {again!r}: name each differently")
+        raise ValueError(f"source.uri {uri} has two columns {again!r}: name each differently")
     return names, _csv_rows(uri, text, mark, names, left_out)
 
 
@@ -216,7 +216,9 @@ def _csv_rows(
             else:
                 yield dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{uri} is no CSV (line {reader.line_num}: {error}): mend it") from None
+        raise ValueError(
+            f"source.uri {uri} is no CSV (line {reader.line_num}: {error}): mend it"
+        ) from None
 
 
 def _json_lines(text: str, left_out: LeftOutNames) -> tuple[list[str], list[dict[str, Any]]]:
@@ -238,7 +240,9 @@ def _parquet(uri: str) -> tuple[list[str], Iterator[dict[str, Any]]]:
     try:
         file = pq.ParquetFile(pa.BufferReader(uris.read_bytes(uri)))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri} is no Parquet file: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"source.uri {uri} is no Parquet file: {str(error).splitlines()[0]}"
+        ) from None
     names = file.schema_arrow.names
     batches = file.iter_batches()
     return names, (row for batch in batches for row in batch.to_pylist())
@@ -263,7 +267,7 @@ def _chosen(uri: str, names: list[str], columns: Columns, *, wants_labels: bool)
             chosen[what] = found[0]
         elif needed:
             raise ValueError(
-                f"{uri} has no column {' or '.join(wanted[:3])} (it has"
+                f"source.uri {uri} has no column {' or '.join(wanted[:3])} (it has"
                 f" {', '.join(names[:8]) or 'none'}): name the column with columns.{what}"
             )
     return chosen

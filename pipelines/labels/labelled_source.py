@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.corpus.file_kinds import suffix_of
+from pipelines.corpus.file_kinds import no_sample, suffix_of
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import open_manifest, versions
 from pipelines.labels import coco, label_tables, sidecars
@@ -76,8 +76,9 @@ def by_coco(uri: str) -> LabelledRows:
     """Find the images of a COCO file among those below its folder."""
     said = coco.read_coco(uri)
     found = said.give(read_unlabelled(uri.rpartition("/")[0]))
-    # Its folder may hold those of other COCO files too.
-    counts = {k: v for k, v in found.left_out.counts.items() if k != coco.NO_ENTRY}
+    # Its folder may hold other COCO files, and their images.
+    others = (coco.NO_ENTRY, no_sample(uri))
+    counts = {reason: n for reason, n in found.left_out.counts.items() if reason not in others}
     left_out = LeftOutNames(Counter(counts), found.left_out.names) + said.unused()
     return LabelledRows(found.rows, left_out)
 

@@ -111,6 +111,12 @@ def blocks(work: Ingest) -> ray.data.Dataset:
     return ingest.dataset(work, [(0, work.order.table.num_rows)])
 
 
+def manifest_rows(data: LabelledData) -> pa.Table:
+    """Return the rows of samples without targets, for a `LabelledOrder`."""
+    table = data.rows.select(schema.MANIFEST.names)
+    return table.append_column(schema.ROW, pa.array(np.arange(data.num_rows)))
+
+
 def _with_targets(data: LabelledData, per_video: int) -> pa.Table:
     names = schema.MANIFEST.names
     if data.task == "mask":

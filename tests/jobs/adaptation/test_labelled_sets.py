@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.adaptation import judging, labelled_sets
+from jobs.adaptation import judging, labelled_sets, splitting
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.adaptation.telling import NAMES_KEPT
 from jobs.setup.command_line import InputError
@@ -180,7 +180,7 @@ def test_a_column_of_splits_is_honoured_where_only_train_is_given(
     assert data.splits.tolist() == ["train", "train", "train", "val", "test"]
     assert data.val_drawn is False
     listed |= {"train": rows("cat", "dog")}
-    with pytest.raises(InputError, match=r"marks no sample as of split test: give test\.uri"):
+    with pytest.raises(InputError, match=r"of split test \(it has 2 of no split\): give test\.uri"):
         read(test={})
 
 
@@ -194,8 +194,8 @@ def test_samples_of_a_split_that_another_set_gives_are_left_out_and_counted(
     data = read()
     assert data.splits.tolist() == ["train", "train", "test"]
     assert data.account["left_out"] == {
-        "train": {labelled_sets.OTHER_SPLIT: 1},
-        "test": {labelled_sets.OTHER_SPLIT: 1},
+        "train": {splitting.OTHER_SPLIT: 1},
+        "test": {splitting.OTHER_SPLIT: 1},
     }
 
 

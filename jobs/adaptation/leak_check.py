@@ -1,0 +1,145 @@
+"""Test images that the encoder may have seen: those whose duplicates lie in the corpus it was
+pretrained on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.adaptation.label_sections import LeakConfig
+from jobs.adaptation.telling import NAMES_KEPT, say, shown
+from jobs.setup.failures import InputError
+from jobs.setup.value_range import limits_for
+from models.artifact import Artifact
+from pipelines import schema
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.labels import near_duplicates
+from pipelines.labels.labelled_data import LabelledData
+from pipelines.labels.labelled_stream import LabelledOrder, manifest_rows
+from pipelines.labels.near_duplicates import EXACT
+from pipelines.media.clips import Sampling
+from pipelines.media.contract import Limits
+from pipelines.storage import uris
+from pipelines.stream.orders import ManifestOrder
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What of a labelled set the corpus has too.
+
+    Attributes:
+        leaked: (N,) bool, whether each sample of the set has a duplicate there; False outside test.
+        account: Counts and pairs, for the result.
+    """
+
+    leaked: np.ndarray
+    account: dict[str, Any]
+
+
+def corpus_of(encoder: Artifact, uri: str, config: LeakConfig) -> Manifest:
+    """Open the manifest that an artifact was pretrained on.
+
+    Args:
+        encoder: The artifact; its provenance names the source and the version.
+        uri: Where it lies: a run keeps the manifest of its source beside it.
+        config: Where the user says the manifest lies.
+
+    Raises:
+        InputError: it is not there.
+    """
+    source = encoder.provenance.get("source")
+    version = encoder.provenance.get("manifest_version")
+    beside = uris.join(uri.rstrip("/").rpartition("/")[0], "manifest")
+    for place in [config.corpus] if config.corpus else [source, beside]:
+        there = versions(place) if place else []
+        if place and there:
+            wanted = version if version in there and not config.corpus else None
+            return open_manifest(place, wanted)
+    said = f"its provenance names {source}" if source else "its provenance names no source"
+    raise InputError(
+        f"check_leak=true looks through the corpus of the artifact {uri}, and"
+        f" {config.corpus or beside} is no manifest ({said}): give one with leak.corpus (jobs.index"
+        " makes it)"
+    )
+
+
+def find_leaks(
+    data: LabelledData, encoder: Artifact, corpus: Manifest, config: LeakConfig
+) -> Leaks:
+    """Look for every test image in a corpus, in one pass over it.
+
+    Args:
+        data: The labelled sets.
+        encoder: Whose way of reading deep images is used.
+        corpus: What it was pretrained on.
+        config: How near is near.
+    """
+    limits = limits_for(encoder, Limits())
+    test = np.flatnonzero(data.of("test"))
+    rows = manifest_rows(data.keep(data.of("test")))
+    work = near_duplicates.work_of(LabelledOrder(rows), limits, Sampling(), "leak")
+    wanted = near_duplicates.fingerprints(work, rows.num_rows)
+    order = ManifestOrder(corpus)
+    through = near_duplicates.work_of(order, limits, Sampling(per_video=corpus.per_video), "leak")
+    best: dict[int, tuple[int, int]] = {}
+    counts = np.zeros(len(test), np.int64)
+    seen = 0
+    for read, found in near_duplicates.matches(
+        through, corpus.num_rows, wanted, config.max_distance
+    ):
+        seen += read
+        for one, place, distance in zip(
+            *(found[n].to_pylist() for n in found.column_names), strict=True
+        ):
+            counts[one] += 1
+            best[one] = min(best.get(one, (distance, place)), (distance, place))
+    leaked = np.zeros(data.num_rows, bool)
+    leaked[test[sorted(best)]] = True
+    account = _account(data, test, best, counts, order)
+    account |= {"corpus": corpus.uri, "corpus_version": corpus.version}
+    account |= {"corpus_rows": corpus.num_rows, "corpus_unreadable": corpus.num_rows - seen}
+    _tell(account, len(test))
+    return Leaks(leaked, account)
+
+
+def _account(
+    data: LabelledData,
+    test: np.ndarray,
+    best: dict[int, tuple[int, int]],
+    counts: np.ndarray,
+    order: ManifestOrder,
+) -> dict[str, Any]:
+    """Count what was found, and list the nearest duplicate of each test image, exact ones first."""
+    exact = sum(distance == EXACT for distance, _ in best.values())
+    listed = sorted(best, key=lambda one: best[one])[:NAMES_KEPT]
+    places = near_duplicates.read_order(order, np.array([best[one][1] for one in listed]))
+    rows = data.rows.take(test[listed]) if listed else data.rows.slice(0, 0)
+    images = rows.select([schema.URI, schema.MEMBER]).to_pylist()
+    pairs = [
+        {
+            "test": _shown(image),
+            "corpus": _shown(place),
+            "kind": "exact" if best[one][0] == EXACT else "near",
+            "distance_bits": max(best[one][0], 0),
+            "matches": int(counts[one]),
+        }
+        for one, image, place in zip(listed, images, places, strict=True)
+    ]
+    return {"exact": exact, "near": len(best) - exact, "test_images": len(test), "pairs": pairs}
+
+
+def _shown(row: dict[str, Any]) -> str:
+    member = row[schema.MEMBER]
+    return f"{row[schema.URI]}{f'/{member}' if member else ''}"
+
+
+def _tell(account: dict[str, Any], num_test: int) -> None:
+    total = account["exact"] + account["near"]
+    if not total:
+        say(f"check_leak: none of {num_test} test images is in {account['corpus']}")
+        return
+    say(
+        f"check_leak: {total} of {num_test} test images are in the corpus {account['corpus']}:"
+        f" {account['exact']} of the same bytes, {account['near']} nearly the same"
+        f" ({shown([pair['test'] for pair in account['pairs'][:3]])})"
+    )
