@@ -69,6 +69,7 @@ class Artifact(nn.Module):
         embed_dim: D, the length of an embedding.
         image_size: S, the side of the input in pixels.
         value_range, bands: How images of more than 8 bits or many channels were read.
+        prepared: All of the preprocessing, as it was recorded.
         config: The run's configuration, "encoder" and "seed" at least.
         provenance: Where the weights come from.
         baseline: What `untrained` gives for this artifact, for people: "untrained", or "starting
@@ -98,6 +99,7 @@ class Artifact(nn.Module):
         self.image_size = preprocess.image_size
         self.value_range = preprocess.value_range
         self.bands = preprocess.bands
+        self.prepared = preprocess
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
         self.eval()

@@ -17,6 +17,7 @@ from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
 from jobs.pack import PackConfig
+from jobs.publish import PublishConfig
 from jobs.report import ReportConfig
 from jobs.setup.command_line import recipe_names
 from jobs.setup.help_page import known_keys
@@ -38,6 +39,7 @@ JOB_CONFIGS = (
     ExportConfig,
     IndexConfig,
     PackConfig,
+    PublishConfig,
     ReportConfig,
 )
 

@@ -147,16 +147,20 @@ class RunDir:
         )
 
     def join_metrics(self) -> list[dict[str, Any]]:
-        """Join the parts of the log to `metrics.jsonl`; of a step that was done again the later
-        attempt counts."""
+        """Join the parts of the log to `metrics.jsonl`."""
+        joined = self.read_metrics()
+        if joined:
+            uris.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
+        return joined
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read the parts of the log, by step; of a step that was done again the later attempt
+        counts."""
         lines: dict[int, dict[str, Any]] = {}
         for attempt, part in sorted(self._parts()):
             text = uris.read_bytes(self._part(attempt, part)).decode()
             lines |= {line["step"]: line for line in map(_line, text.splitlines())}
-        joined = [lines[step] for step in sorted(lines)]
-        if joined:
-            uris.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
-        return joined
+        return [lines[step] for step in sorted(lines)]
 
     def claim_attempt(self) -> int:
         """Take the number of the coming attempt, one more than any before, by writing the first

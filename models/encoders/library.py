@@ -77,7 +77,7 @@ class LibraryEncoder(Encoder):
     def supports(self, feature: Feature) -> bool:
         """Tell whether the encoder gives this: maps, and whether the embedding is made of them."""
         if feature == "trainable_maps":
-            return self.supports("maps") and (self.pooling != "auto" or self._averages_its_maps)
+            return self.supports("maps") and (self.pooling != "auto" or self.averages_its_maps)
         return feature == "maps" and self.map_dim > 0
 
     def use_pooling(self, pooling: Pooling) -> None:
@@ -97,7 +97,7 @@ class LibraryEncoder(Encoder):
         return maps.shape[1] if maps.ndim == 4 else 0
 
     @cached_property
-    def _averages_its_maps(self) -> bool:
+    def averages_its_maps(self) -> bool:
         """Tell whether the network's embedding is the mean of its maps, tried on noise."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(1, 3, self.image_size, self.image_size, generator=generator)
@@ -225,6 +225,10 @@ def torchvision_encoder(name: str, image_size: int) -> Encoder:
     """
     size = {"image_size": image_size} if name.startswith("vit_") else {}
     network = get_model(name, weights=None, **size)
-    classifier = next(part for part in _TORCHVISION_CLASSIFIERS if hasattr(network, part))
-    setattr(network, classifier, nn.Identity())
+    setattr(network, torchvision_classifier(network), nn.Identity())
     return TorchvisionEncoder(network, image_size, f"torchvision:{name}")
+
+
+def torchvision_classifier(network: nn.Module) -> str:
+    """Return the name of a torchvision network's classifier."""
+    return next(part for part in _TORCHVISION_CLASSIFIERS if hasattr(network, part))

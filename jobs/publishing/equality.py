@@ -1,0 +1,51 @@
+"""The check that a form must pass before it counts as written: equal embeddings of a
+photograph's crops."""
+
+import numpy as np
+import torch
+from matplotlib import cbook
+from PIL import Image
+from torch import Tensor
+
+from models.artifact import Artifact
+from models.publishing.form import Embed
+
+TOLERANCE = 1e-4
+_PHOTOGRAPH = "grace_hopper.jpg"  # inside matplotlib's wheel
+_CROPS = 8
+_SMALLEST = 64
+
+
+def check_images(artifact: Artifact) -> Tensor:
+    """Prepare crops of a photograph, always the same ones, of different places, sizes and shapes.
+
+    Returns:
+        (B, 3, S, S) float32.
+    """
+    place = cbook.get_sample_data(_PHOTOGRAPH, asfileobj=False)
+    pixels = np.array(Image.open(str(place)).convert("RGB"))
+    rng = np.random.default_rng(0)
+    prepared = []
+    for _ in range(_CROPS):
+        height, width = rng.integers(_SMALLEST, min(pixels.shape[:2]) + 1, size=2)
+        top = rng.integers(0, pixels.shape[0] - height + 1)
+        left = rng.integers(0, pixels.shape[1] - width + 1)
+        crop = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
+        prepared.append(artifact.preprocess(crop.permute(2, 0, 1)[None]))
+    return torch.cat(prepared)
+
+
+@torch.no_grad()
+def difference(artifact: Artifact, embed: Embed, images: Tensor) -> float:
+    """Measure how far a form's embeddings lie from the artifact's own, in batches of two sizes.
+
+    Returns:
+        The largest difference, as a share of the embeddings' largest value; infinite where the
+        shapes differ or a value is no number.
+    """
+    wanted = artifact(images)
+    found = torch.cat([embed(images[:1]), embed(images[1:])])
+    if found.shape != wanted.shape or not torch.isfinite(found).all():
+        return float("inf")
+    scale = wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
+    return float((found - wanted).abs().max() / scale)

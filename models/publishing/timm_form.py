@@ -1,0 +1,159 @@
+"""Weights that `timm.create_model(name, checkpoint_path=...)` loads, in the layout of a hub."""
+
+import json
+import os
+from typing import Any
+
+import timm
+import torch
+from timm.models import save_for_hf
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from models.artifact import Artifact
+from models.encoders.encoder import Encoder
+from models.encoders.library import TimmEncoder, TorchvisionEncoder
+from models.encoders.patch_grid import PatchGridEncoder
+from models.encoders.resnet_small import ResNetSmall
+from models.encoders.vit import VisionTransformerEncoder
+from models.publishing.form import Embed, Form, Unsupported, as_words
+
+# Equal networks under equal names, of weights too, in timm and torchvision.
+RESNETS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+TORCHVISION = "torchvision:"
+_WEIGHTS = "model.safetensors"
+_SETTINGS = "config.json"
+_POOLINGS = {"auto": "avg", "mean": "avg", "max": "max", "class": "token"}
+# What timm's configuration says of the weights that it has published under the same name.
+_OF_OTHER_WEIGHTS = ("tag", "license", "origin_url", "paper_name", "paper_ids", "notes")
+
+
+class TimmForm(Form):
+    """The encoder as a model of timm without classifier."""
+
+    name = "timm"
+    packages = ("timm",)
+    files = (_WEIGHTS, _SETTINGS)
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        self.model, self.settings, self._weights = _as_timm(artifact, self.config.name)
+
+    def write(self, folder: str) -> None:
+        """Write weights and, for a hub, the configuration beside them."""
+        model = timm.create_model(self.model, **self.settings)
+        model.load_state_dict(self._weights, strict=True)
+        prepared = self.artifact.prepared
+        data = {
+            "input_size": (3, prepared.image_size, prepared.image_size),
+            "interpolation": "bilinear",
+            "mean": prepared.mean,
+            "std": prepared.std,
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+        }
+        args = {key: value for key, value in self.settings.items() if key != "num_classes"}
+        save_for_hf(model, folder, model_args=args, data_config=data, safe_serialization=True)
+        place = os.path.join(folder, _SETTINGS)
+        with open(place) as file:
+            described = json.load(file)
+        kept = described["pretrained_cfg"].items()
+        described["pretrained_cfg"] = {
+            key: value for key, value in kept if key not in _OF_OTHER_WEIGHTS
+        }
+        with open(place, "w") as file:
+            json.dump(described, file, indent=2)
+
+    def load(self, folder: str) -> Embed:
+        """Build the model by name with the file as its checkpoint."""
+        place = os.path.join(folder, _WEIGHTS)
+        model = timm.create_model(self.model, checkpoint_path=place, **self.settings).eval()
+
+        def embed(images: Tensor) -> Tensor:
+            embedding: Tensor = model(images).flatten(1)
+            return embedding
+
+        return torch.inference_mode()(embed)
+
+    def usage(self) -> str:
+        """Return the lines that build the model and embed."""
+        return (
+            "import timm\n\n"
+            f'model = timm.create_model("{self.model}", checkpoint_path="{_WEIGHTS}"'
+            f"{as_words(self.settings)}).eval()\n"
+            "embedding = model(images).flatten(1)"
+        )
+
+
+def _as_timm(artifact: Artifact, name: str) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Find the model of timm that an encoder equals.
+
+    Returns:
+        Its name, the arguments that make it equal, and its weights.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    encoder = artifact.encoder
+    size = artifact.image_size
+    settings: dict[str, Any] = {"num_classes": 0}
+    if isinstance(encoder, VisionTransformerEncoder):
+        return _vision_transformer(encoder, name, size)
+    if isinstance(encoder, TimmEncoder | TorchvisionEncoder):
+        network = name.removeprefix(TORCHVISION)
+        if isinstance(encoder, TorchvisionEncoder) and network not in RESNETS:
+            raise Unsupported(f"timm has no model with torchvision's weights of {network}")
+        check_pooling(encoder, "timm")
+        known = timm.get_pretrained_cfg(network)
+        if isinstance(encoder, TimmEncoder) and known is not None and known.fixed_input_size:
+            settings["img_size"] = size
+        return network, settings, dict(encoder.network.state_dict())
+    if isinstance(encoder, ResNetSmall):
+        raise Unsupported("timm.create_model builds no ResNet whose stem is one 3x3 of stride 1")
+    raise Unsupported(f"timm has no network like {shown(encoder)}")
+
+
+def shown(encoder: Encoder) -> str:
+    """Name an encoder for a message."""
+    over_patches = isinstance(encoder, PatchGridEncoder)
+    return f"{encoder.name}{' over patches (encoder.patch_size)' if over_patches else ''}"
+
+
+def check_pooling(encoder: TimmEncoder | TorchvisionEncoder, library: str) -> None:
+    """Refuse a pooling that is not the network's own.
+
+    Raises:
+        Unsupported: it is another one.
+    """
+    own = encoder.pooling == "auto"
+    if not own and not (encoder.pooling == "mean" and encoder.averages_its_maps):
+        raise Unsupported(
+            f"{library}'s {encoder.name} does not embed by encoder.pooling={encoder.pooling}"
+        )
+
+
+def _vision_transformer(
+    encoder: VisionTransformerEncoder, name: str, size: int
+) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    vit = encoder.vit
+    if type(vit) is not VisionTransformer:
+        raise Unsupported(f"timm's {name} embeds by its own tokens, and the encoder by its patches")
+    if encoder.pooling not in _POOLINGS:
+        raise Unsupported(f"timm's transformers have no pooling {encoder.pooling}")
+    settings: dict[str, Any] = {
+        "num_classes": 0,
+        "img_size": size,
+        "global_pool": _POOLINGS[encoder.pooling],
+        "fc_norm": False,
+    }
+    if name == "vit_tiny_small":
+        name = "vit_tiny_patch16_224"
+        settings |= {
+            "patch_size": encoder.patch_size,
+            "class_token": False,
+            "embed_dim": encoder.embed_dim,
+        }
+    return name, settings, dict(vit.state_dict())

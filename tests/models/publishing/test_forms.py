@@ -1,0 +1,219 @@
+"""Published forms: what a library loads by its own names embeds as the artifact does."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+from models import artifact
+from models.artifact import Artifact
+from models.encoders.factory import EncoderConfig, build_encoder
+from models.publishing.form import Unsupported
+from models.publishing.forms import FORMS, missing_packages
+
+ROOT = Path(__file__).resolve().parents[3]
+Make = Callable[..., Artifact]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes an artifact whose every number differs from its initial one, statistics of batch norm
+    too."""
+
+    def made(name: str, size: int, **settings: Any) -> Artifact:
+        config = EncoderConfig(name=name, **settings)
+        torch.manual_seed(0)
+        encoder = build_encoder(config, size)
+        with torch.no_grad():
+            for tensor in encoder.state_dict().values():
+                if tensor.is_floating_point() and tensor.ndim == 1:
+                    tensor.add_(0.1 * torch.rand_like(tensor))
+        place = str(tmp_path / "artifact")
+        artifact.save(
+            place,
+            encoder,
+            config={"encoder": config.model_dump(), "seed": 0},
+            preprocess={"image_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            provenance={"source": "/home/somebody/photos"},
+        )
+        return artifact.load(place)
+
+    return made
+
+
+def check_equal(made: Artifact, form: str, folder: Path) -> None:
+    """Write a form and compare what is loaded back, for one image and for several."""
+    kind = FORMS[form]
+    if missing := missing_packages(kind):
+        pytest.skip(f"needs {', '.join(missing)}: pip install 'afield[publish]'")
+    written = kind(made)
+    written.write(str(folder))
+    assert {path.name for path in folder.iterdir()} == set(written.files)
+    embed = written.load(str(folder))
+    images = torch.rand(5, 3, made.image_size, made.image_size) * 2 - 1
+    with torch.no_grad():
+        wanted = made(images)
+    for batch in (slice(0, 1), slice(0, 5)):
+        difference = (embed(images[batch]) - wanted[batch]).abs().max()
+        assert difference <= 1e-4 * min(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "settings"),
+    [
+        ("vit_tiny_small", 16, {"width": 8}),
+        ("vit_tiny_small", 32, {"width": 8, "pooling": "max"}),
+        ("vit_tiny_patch16_224", 32, {}),
+        ("vit_tiny_patch16_224", 32, {"pooling": "class"}),
+        ("resnet18", 32, {"pooling": "mean"}),
+        ("torchvision:resnet18", 32, {}),
+    ],
+)
+def test_timm_builds_the_encoder_by_name_from_its_checkpoint(
+    make: Make, tmp_path: Path, name: str, size: int, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "form").mkdir()
+    check_equal(make(name, size, **settings), "timm", tmp_path / "form")
+
+
+def test_a_hub_finds_model_and_preparation_in_timm_s_own_layout(make: Make, tmp_path: Path) -> None:
+    made = make("vit_tiny_small", 16, width=8)
+    form = FORMS["timm"](made)
+    form.write(str(tmp_path / "form"))
+    model = timm.create_model(f"local-dir:{tmp_path / 'form'}", pretrained=True).eval()
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), made(images), atol=1e-4, rtol=0)
+    data = timm.data.resolve_model_data_config(model)
+    assert data["input_size"] == (3, 16, 16)
+    assert data["mean"] == pytest.approx(IMAGENET_MEAN)
+    assert (data["crop_pct"], data["interpolation"]) == (1.0, "bilinear")
+    described = json.loads((tmp_path / "form" / "config.json").read_text())
+    assert "license" not in described["pretrained_cfg"]  # of timm's own weights of that name
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "settings"),
+    [
+        ("resnet18_small", 16, {}),
+        ("resnet18_small", 16, {"norm": "layer", "pooling": "mean"}),
+        ("vit_tiny_patch16_224", 32, {"pooling": "class"}),
+        ("resnet18", 32, {}),
+        ("torchvision:resnet18", 32, {}),
+        ("torchvision:mobilenet_v3_small", 32, {}),
+    ],
+)
+def test_torchvision_loads_the_weights_strictly_under_its_own_names(
+    make: Make, tmp_path: Path, name: str, size: int, settings: dict[str, Any]
+) -> None:
+    (tmp_path / "form").mkdir()
+    check_equal(make(name, size, **settings), "torchvision", tmp_path / "form")
+
+
+def test_torchvision_s_weights_have_the_names_of_torchvision(make: Make, tmp_path: Path) -> None:
+    FORMS["torchvision"](make("resnet18_small", 16)).write(str(tmp_path))
+    names = set(safetensors.torch.load_file(str(tmp_path / "torchvision.safetensors")))
+    assert names == set(torchvision.models.resnet18().state_dict()) - {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("resnet18_small", {"width": 8}),
+        ("resnet18_small", {"width": 8, "patch_size": 8, "pooling": "gem"}),
+        ("vit_tiny_small", {"width": 8}),
+        ("amdim", {"width": 8}),
+    ],
+)
+def test_every_encoder_has_the_forms_that_need_no_library_of_networks(
+    make: Make, tmp_path: Path, form: str, name: str, settings: dict[str, Any]
+) -> None:
+    made = make(name, 16, **settings)
+    folder = tmp_path / "form"
+    folder.mkdir()
+    check_equal(made, form, folder)
+    # The traces of both exporters would name the folders of whoever publishes.
+    hidden = (str(ROOT).encode(), b"/home/somebody", str(Path(torch.__file__).parent).encode())
+    for path in folder.iterdir():
+        assert not [place for place in hidden if place in path.read_bytes()], path.name
+
+
+def test_an_onnx_file_says_how_to_prepare_images_and_takes_any_number(
+    make: Make, tmp_path: Path
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    made = make("resnet18_small", 16, width=8)
+    FORMS["onnx"](made).write(str(tmp_path))
+    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", 3, 16, 16]
+    assert session.get_outputs()[0].shape == ["batch", 64]
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["preprocess"])["mean"] == pytest.approx(IMAGENET_MEAN)
+    assert said["artifact_digest"] == made.digest
+
+
+def test_a_program_says_how_to_prepare_images_and_runs_without_this_code(
+    make: Make, tmp_path: Path
+) -> None:
+    made = make("vit_tiny_small", 16, width=8)
+    FORMS["torch_export"](made).write(str(tmp_path))
+    script = (
+        "import sys, torch\n"
+        "said = {'preprocess.json': ''}\n"
+        "program = torch.export.load('model.pt2', extra_files=said)\n"
+        "assert program.module()(torch.zeros(7, 3, 16, 16)).shape == (7, 24)\n"
+        "assert 'antialias' in str(said['preprocess.json'])\n"
+        "assert not {'models', 'jobs'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_plain_form_is_the_same_artifact_without_the_trainer_s_paths(
+    make: Make, tmp_path: Path
+) -> None:
+    made = make("resnet18_small", 16, width=8)
+    FORMS["safetensors"](made).write(str(tmp_path / "form"))
+    loaded = artifact.load(str(tmp_path / "form"))
+    assert loaded.digest == made.digest
+    assert loaded.provenance == {"source": "photos"}
+    started = make("resnet18_small", 16, width=8, weights="/home/somebody/start.pth")
+    FORMS["safetensors"](started).write(str(tmp_path / "started"))
+    loaded = artifact.load(str(tmp_path / "started"))
+    assert loaded.config["encoder"]["weights"] == "start.pth"
+    assert loaded.provenance == {"source": "photos", "published_from": started.digest}
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "settings", "reason"),
+    [
+        ("timm", "resnet18_small", {"width": 8}, "no ResNet whose stem is one 3x3"),
+        ("torchvision", "resnet18_small", {"width": 8}, "has width 64 .*encoder.width=8"),
+        ("torchvision", "resnet18_small", {"norm": "none"}, "encoder.norm=none"),
+        ("torchvision", "resnet18_small", {"pooling": "gem"}, "no pooling gem"),
+        ("timm", "vit_tiny_small", {"pooling": "gem"}, "no pooling gem"),
+        ("torchvision", "vit_tiny_small", {}, "by the class token.*the mean of its patches"),
+        ("timm", "amdim", {"width": 8}, "no network like amdim"),
+        ("torchvision", "resnet18_small", {"patch_size": 8}, "over patches"),
+        ("timm", "torchvision:mobilenet_v3_small", {}, "torchvision's weights of mobilenet"),
+        ("torchvision", "resnet18", {"pooling": "max"}, "encoder.pooling=max"),
+    ],
+)
+def test_a_form_that_no_library_has_is_refused_with_the_reason(
+    make: Make, form: str, name: str, settings: dict[str, Any], reason: str
+) -> None:
+    made = make(name, 32, **settings)
+    with pytest.raises(Unsupported, match=reason):
+        FORMS[form](made)
