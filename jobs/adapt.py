@@ -12,6 +12,7 @@ from torch import Tensor
 
 from augment.frozen import Frozen
 from jobs.adaptation import judging, labelled_sets, leak_check
+from jobs.adaptation.checkpoint_probes import probe_checkpoints
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact
@@ -20,7 +21,7 @@ from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, PerVideoConfig
 from jobs.setup.value_range import limits_for
-from models.artifact import Artifact
+from models.artifact import Artifact, Baseline
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.embeddings import embed
@@ -72,9 +73,22 @@ class AdaptConfig(LabelledJobConfig):
     ignored: ClassVar[tuple[str, ...]] = TRAINING
 
     artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    every_checkpoint: bool = Field(
+        False,
+        description="probe every checkpoint of the run that artifact is, beside its RankMe",
+    )
+    out: str | None = Field(
+        None,
+        min_length=1,
+        description="every_checkpoint: folder of the page and its figures; null: in the run",
+    )
     probe: ProbeConfig = ProbeConfig()
     clip: PerVideoConfig = PerVideoConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    def idle(self) -> dict[str, str]:
+        """Return what the probe of a single artifact has no use for."""
+        return {} if self.every_checkpoint else {"out": "every_checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -86,17 +100,25 @@ class Labelled:
         data: The samples.
         digest: The artifact's.
         leaked: (N,) bool, which samples the pretraining corpus has too; None: not looked for.
+        baseline: What the encoder was before training, for people.
     """
 
     features: dict[str, Tensor]
     data: LabelledData
     digest: str
+    baseline: Baseline
     leaked: np.ndarray | None = None
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
-    """Embed the labelled images and judge each kind of features."""
-    return judge(config.probe, embed_labelled(config))
+    """Embed the labelled images and judge each kind of features; of every checkpoint if asked."""
+    if not config.every_checkpoint:
+        return judge(config.probe, embed_labelled(config))
+
+    def of(artifact: str) -> dict[str, Any]:
+        return adapt(config.model_copy(update={"artifact": artifact, "every_checkpoint": False}))
+
+    return probe_checkpoints(config.artifact, config.out, config.cluster, of)
 
 
 def embed_labelled(config: AdaptConfig) -> Labelled:
@@ -134,6 +156,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         data=data,
         digest=encoder.digest,
         leaked=leaks.leaked[kept] if leaks else None,
+        baseline=encoder.baseline,
     )
 
 
@@ -193,9 +216,11 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
         result |= {f"{prefix}top1": float(correct.mean()), f"{prefix}ci95": [low, high]}
         if labelled.leaked is not None:
             result |= _without_leaks(prefix, correct, labelled.leaked[data.of("test")])
-        lines.append(f"{name} {correct.mean():.1%} [{low:.1%}, {high:.1%}]")
+        shown = labelled.baseline if name == "untrained" else name
+        lines.append(f"{shown} {correct.mean():.1%} [{low:.1%}, {high:.1%}]")
     line = f"{probe.name} top-1 of {data.account['num_classes']} classes: {', '.join(lines)}"
     counts = {"num_train": num_train, "num_test": num_test, "artifact_digest": labelled.digest}
+    result["baseline"] = labelled.baseline
     return result | counts | data.account | {"result": line}
 
 

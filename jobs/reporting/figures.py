@@ -70,10 +70,10 @@ def loss(lines: Lines) -> Drawing:
         finding = (
             f"Loss {_moved(first, last)} from {_short(first)} to {_short(last)} in {steps:,} steps"
         )
-    with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
+    with figure_of(finding, panels=1, size=WIDE) as (figure, (axes,)):
         _curve(axes, lines, "loss", COLOURS[0])
         axes.set_ylabel("loss")
-    return Drawing("loss.png", finding, _png(figure))
+    return Drawing("loss.png", finding, png(figure))
 
 
 def feature_spread(lines: Lines, embed_dim: int) -> Drawing:
@@ -91,7 +91,7 @@ def feature_spread(lines: Lines, embed_dim: int) -> Drawing:
     finding = (
         f"{state}: feature std {std / even:.0%} of an even spread's, effective rank {rank:.0f}"
     )
-    with _figure(finding, panels=2) as (figure, (upper, lower)):
+    with figure_of(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, lines, "feature_std", COLOURS[0])
         upper.axhline(even, color=PALE, linewidth=1, linestyle=(0, (4, 3)))
         upper.annotate(
@@ -100,7 +100,7 @@ def feature_spread(lines: Lines, embed_dim: int) -> Drawing:
         upper.set(ylabel="feature std", ylim=(0, 1.2 * _highest(lines, "feature_std", even)))
         _curve(lower, lines, "rankme", COLOURS[1])
         lower.set(ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(lines, "rankme", 1)))
-    return Drawing("feature_std.png", finding, _png(figure))
+    return Drawing("feature_std.png", finding, png(figure))
 
 
 def health(lines: Lines) -> Drawing | None:
@@ -121,7 +121,7 @@ def health(lines: Lines) -> Drawing | None:
             f" to {last['health_rankme']:.0f} in {len(looks)} looks"
         )
     spreads = [look for look in looks if "health_spread" in look]
-    with _figure(finding, panels=2 if spreads else 1) as (figure, axes):
+    with figure_of(finding, panels=2 if spreads else 1) as (figure, axes):
         _curve(axes[0], looks, "health_rankme", COLOURS[0])
         axes[0].set(
             ylabel="effective rank\n(RankMe)", ylim=(0, 1.15 * _highest(looks, "health_rankme", 1))
@@ -132,7 +132,7 @@ def health(lines: Lines) -> Drawing | None:
                 ylabel="projections' spread\n(1: even)",
                 ylim=(0, 1.15 * _highest(spreads, "health_spread", 1)),
             )
-    return Drawing("health.png", finding, _png(figure))
+    return Drawing("health.png", finding, png(figure))
 
 
 def geometry(lines: Lines) -> Drawing | None:
@@ -146,7 +146,7 @@ def geometry(lines: Lines) -> Drawing | None:
         f"Alignment {last['health_alignment']:.2f}, uniformity {last['health_uniformity']:.2f} at"
         " the last look"
     )
-    with _figure(finding, panels=2) as (figure, (upper, lower)):
+    with figure_of(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, looks, "health_alignment", COLOURS[0])
         upper.set(
             ylabel="alignment\n(0: views coincide)",
@@ -154,7 +154,7 @@ def geometry(lines: Lines) -> Drawing | None:
         )
         _curve(lower, looks, "health_uniformity", COLOURS[1])
         lower.set(ylabel="uniformity\n(lower: more even)")
-    return Drawing("geometry.png", finding, _png(figure))
+    return Drawing("geometry.png", finding, png(figure))
 
 
 def information(lines: Lines) -> Drawing | None:
@@ -163,12 +163,12 @@ def information(lines: Lines) -> Drawing | None:
     if "info_nce_bound" not in lines[-1]:
         return None
     finding = f"Two views share at least {lines[-1]['info_nce_bound']:.2f} nats, by InfoNCE's bound"
-    with _figure(finding, panels=1, size=WIDE) as (figure, (axes,)):
+    with figure_of(finding, panels=1, size=WIDE) as (figure, (axes,)):
         _curve(
             axes, [line for line in lines if "info_nce_bound" in line], "info_nce_bound", COLOURS[0]
         )
         axes.set_ylabel("mutual information\nat least (nats)")
-    return Drawing("information.png", finding, _png(figure))
+    return Drawing("information.png", finding, png(figure))
 
 
 def _looks(lines: Lines) -> Lines:
@@ -182,7 +182,7 @@ def throughput(lines: Lines) -> Drawing:
         median(line[name] for line in lines) for name in ("images_per_s", "wait_fraction")
     )
     finding = f"{rate:,.0f} images/s at the median, {wait:.1%} of the time spent waiting for data"
-    with _figure(finding, panels=2) as (figure, (upper, lower)):
+    with figure_of(finding, panels=2) as (figure, (upper, lower)):
         _curve(upper, lines, "images_per_s", COLOURS[0])
         upper.set(ylabel="images / s", ylim=(0, 1.15 * _highest(lines, "images_per_s", 1)))
         shares = [{**line, "wait": 100 * line["wait_fraction"]} for line in lines]
@@ -190,7 +190,7 @@ def throughput(lines: Lines) -> Drawing:
         lower.set(
             ylabel="waiting for data\n(% of time)", ylim=(0, 1.15 * _highest(shares, "wait", 9))
         )
-    return Drawing("throughput.png", finding, _png(figure))
+    return Drawing("throughput.png", finding, png(figure))
 
 
 def stages(lines: Lines) -> Drawing | None:
@@ -201,7 +201,7 @@ def stages(lines: Lines) -> Drawing | None:
     if finding is None:
         return None
     finding = finding.partition(": ")[0].capitalize()
-    with _figure(finding, panels=1, size=WIDE, steps=False) as (figure, (axes,)):
+    with figure_of(finding, panels=1, size=WIDE, steps=False) as (figure, (axes,)):
         for row, names in ((1, STAGES[:3]), (0, STAGES[3:])):
             left = 0.0
             for name in names:
@@ -219,7 +219,7 @@ def stages(lines: Lines) -> Drawing | None:
         axes.legend(
             ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False
         )
-    return Drawing("stages.png", finding, _png(figure))
+    return Drawing("stages.png", finding, png(figure))
 
 
 def _moved(first: float, last: float) -> str:
@@ -239,7 +239,7 @@ def _highest(lines: Lines, name: str, least: float) -> float:
 
 
 @contextmanager
-def _figure(
+def figure_of(
     finding: str, *, panels: int, size: tuple[float, float] = HALF, steps: bool = True
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Open a figure in the report's style with panels one below the other, and finish it at the end
@@ -275,7 +275,8 @@ def _note() -> dict[str, Any]:
     return {"ha": "right", "va": "bottom", "fontsize": 9, "color": PALE}
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

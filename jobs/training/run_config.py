@@ -19,6 +19,7 @@ from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, build_method
 from models.starting.continuation import StartConfig
 from pipelines.corpus.manifest import Manifest
+from pipelines.storage import uris
 from pipelines.stream.plan import Plan
 
 Run = TypeVar("Run", bound="PretrainConfig")
@@ -343,6 +344,8 @@ def build(config: PretrainConfig, *, start: bool = True) -> Method:
         InputError: its encoder, views or settings do not suit it.
     """
     encoder = config.encoder if start else config.encoder.model_copy(update={"weights": None})
+    if encoder.weights is not None:
+        uris.filesystem(encoder.weights)  # models open URIs with plain fsspec: with this client
     try:
         return build_method(config.method, encoder, config.views, config.seed)
     except ValueError as error:

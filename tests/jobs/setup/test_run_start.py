@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 
 from jobs.artifact import MakeArtifactConfig, make
@@ -17,6 +19,7 @@ from models import artifact
 from models.encoders.factory import build_encoder
 from pipelines.stream.ledger import Ledger, Span
 from tests.commands import TINY
+from tests.small_methods import make_batch
 
 
 @pytest.fixture
@@ -104,6 +107,35 @@ def test_a_resumed_run_and_its_artifact_know_the_start_after_the_file_is_gone(
     (tmp_path / "made" / "start.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"start\.safetensors is not the one that artifact\.json"):
         artifact.untrained(out)
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_timm_its_encoder_waiting_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "resnet18.safetensors"
+    network = timm.create_model("resnet18", num_classes=10)
+    safetensors.torch.save_file(network.state_dict(), file)
+    words = [
+        "encoder.name=resnet18",
+        "encoder.width=64",
+        f"encoder.weights={file}",
+        "start.frozen_steps=1",
+    ]
+    given = config(tmp_path, *words, "start.layer_decay=0.65", "start.pull=0.1")
+    begin(given)
+    told = "100 tensors taken, 0 resampled, 0 missing, 2 left over; 100.0% of the encoder's values"
+    assert told in capsys.readouterr().err
+    state = state_of(given)
+    theirs = network.state_dict()["conv1.weight"]
+    ours = state.method.encoder.get_parameter("network.conv1.weight")
+    head = next(state.method.get_submodule("projection_head").parameters())
+    for step in range(2):
+        before = head.detach().clone()
+        state.set_lr(10)
+        state.backward(make_batch("simclr"), synchronise=True)
+        state.update(10)
+        assert torch.equal(ours, theirs) == (step == 0)
+        assert not torch.equal(head, before)
 
 
 def test_weights_are_part_of_the_experiment_and_random_ones_are_as_before(
