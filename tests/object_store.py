@@ -38,7 +38,7 @@ class ObjectStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = dict(zip(_NAMES, _free_ports(len(_NAMES)), strict=True))
+        self._ports = dict(zip(_NAMES, free_ports(len(_NAMES)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports['s3']}"
         self.access_key, self.secret_key = "testkey", "testsecret"
@@ -224,7 +224,8 @@ def _get(port: int, path: str) -> bytes | None:
         connection.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(_PORTS, k=len(_PORTS)):
         with socket.socket() as probe:

@@ -97,19 +97,14 @@ def _places(pattern: str, *, one_of_many: bool, follow: bool = False) -> list[Pl
     root = len(path.rstrip("/")) + 1
     return [
         Place(pattern, "own", root=root),
-        *(Place(_uri(pattern, name), root=root) for name in folders),
+        *(Place(uris.beside(pattern, name), root=root) for name in folders),
     ]
 
 
 def _glob(fs: AbstractFileSystem, pattern: str, path: str) -> list[Place]:
     if uris.is_s3(pattern):
         return key_places(pattern)
-    return [Place(_uri(pattern, name)) for name in fs.glob(path)]
-
-
-def _uri(like: str, path: str) -> str:
-    """Give a filesystem's path the scheme of the URI it came from."""
-    return f"{like.split('://')[0]}://{path.lstrip('/')}"
+    return [Place(uris.beside(pattern, name)) for name in fs.glob(path)]
 
 
 def _list_places(places: pa.Table, selection: Selection = EVERYTHING) -> Iterator[pa.Table]:
@@ -147,7 +142,7 @@ def _remote_entries(place: Place) -> Iterator[Entry]:
         below = place.root and len(folder) >= place.root
         if below and (reason := _own_output(fs, folder, [*folders, *files])):
             folders.clear()  # which `walk` then does not go into
-            yield Entry(_uri(place.uri, folder), problem=reason)
+            yield Entry(uris.beside(place.uri, folder), problem=reason)
             continue
         problem = "in a hidden folder" if place.root and is_hidden(folder[place.root :]) else None
         for info in files.values():
@@ -165,7 +160,7 @@ def _own_output(fs: AbstractFileSystem, folder: str, names: list[str]) -> str | 
 
 def _remote_entry(like: str, info: dict[str, Any]) -> Entry:
     etag = str(info.get("ETag") or info.get("etag") or info.get("LastModified") or "").strip('"')
-    return Entry(_uri(like, info["name"]), int(info["size"] or 0), etag)
+    return Entry(uris.beside(like, info["name"]), int(info["size"] or 0), etag)
 
 
 def entries(uri: str) -> Iterator[Entry]:

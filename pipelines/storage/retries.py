@@ -6,13 +6,14 @@ and jitter, for `retry_s` seconds a request. Whatever the server answers on purp
 ExpiredToken, NoSuchBucket) is not.
 """
 
+import asyncio
 import itertools
 import os
 import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -56,12 +57,17 @@ _REMEDIES = {
         " denied)"
     ),
     "SignatureDoesNotMatch": "check the credentials, the secret key first",
+    "ContainerNotFound": "check the container's name",
     "InvalidObjectState": "restore the object from the archive",
+    "BlobArchived": "restore the object from the archive",
 }
 
 
 # Answers to a request that was understood and whose keys were right.
-_REFUSALS = ("AccessDenied", "InvalidObjectState", "Forbidden", "403")
+_REFUSALS = (
+    *("AccessDenied", "InvalidObjectState", "Forbidden", "403"),
+    *("AuthorizationPermissionMismatch", "BlobArchived"),
+)
 
 
 class StorageError(OSError):
@@ -91,6 +97,22 @@ class Refused(StorageError):
     Bad data where others of the same bucket are handed out (`uris.hands_out_others`), else as any
     `StorageError`.
     """
+
+
+class Answered(Exception):
+    """What a server answered, as the module of its client tells it.
+
+    Args:
+        status: Of HTTP.
+        code: The server's word for it.
+        message: What it says besides, without secrets.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(status, code, message)
+        self.status = status
+        self.code = code
+        self.message = message
 
 
 class Retries:
@@ -160,6 +182,29 @@ def patiently(request: Callable[[], Result], seconds: float) -> Result:
         time.sleep(delay)
 
 
+async def patiently_async(
+    request: Callable[[], Awaitable[Result]],
+    seconds: float,
+    told: Callable[[Exception], Exception] = lambda error: error,
+) -> Result:
+    """Make a request in an event loop, again where it fails for a passing reason.
+
+    Args:
+        request: Makes it.
+        seconds: How long to go on trying.
+        told: Says what went wrong in the words of this module.
+    """
+    patience = Patience(seconds)
+    while True:
+        try:
+            return await request()
+        except Exception as error:
+            delay = patience.delay(told(error))
+            if delay is None:
+                raise
+        await asyncio.sleep(delay)
+
+
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same request may succeed a moment later."""
     status, code, _ = answer(error)
@@ -194,6 +239,8 @@ def is_of_client(error: BaseException) -> bool:
 def answer(error: BaseException) -> tuple[int | None, str, str]:
     """Return status, S3 error code and message of the answer behind an error; None where none
     came."""
+    if isinstance(error, Answered):
+        return error.status, error.code, error.message
     found: Any = next(
         (e for e in (error, error.__cause__) if isinstance(getattr(e, "response", None), dict)),
         None,
@@ -244,7 +291,7 @@ def failure(uri: str, error: BaseException, *, remedy: str | None = None) -> Sto
         remedy = _REMEDIES.get(
             code, "check the credentials" if status in (400, 401, 403) else "check the URI"
         )
-    kind = Refused if status == 403 and code in _REFUSALS else StorageError
+    kind = Refused if code in _REFUSALS and status in (403, 409) else StorageError
     return kind(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
 
 

@@ -21,70 +21,61 @@ import pyarrow.fs
 from fsspec import AbstractFileSystem
 
 from pipelines.storage import retries
+from pipelines.storage.addresses import (
+    AZURE_PROTOCOLS,
+    S3_PROTOCOLS,
+    absolute,
+    account,
+    beside,
+    is_local,
+    is_s3,
+    join,
+)
 from pipelines.storage.retries import Refused, StorageError
 
 NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
 _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
-S3_PROTOCOLS = ("s3", "s3a")
+_EXTRAS = {"gs": "gcs", "gcs": "gcs"} | dict.fromkeys(AZURE_PROTOCOLS, "azure")
 
 
-def absolute(uri: str) -> str:
-    """Return the URI with a local relative path made absolute; other URIs unchanged.
-
-    Raises:
-        ValueError: the URI is empty or carries credentials; the message does not repeat them.
-    """
-    if not uri:
-        raise ValueError(
-            "a URI must not be empty: give a path or something like s3://bucket/prefix"
-        )
-    if "://" not in uri:
-        return os.path.abspath(os.path.expanduser(uri))
-    parts = urlsplit(uri)
-    if parts.username or parts.password or "@" in parts.netloc:
-        raise ValueError(
-            f"{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path} carries"
-            " credentials: leave them out of the URI and use the environment (AWS_ACCESS_KEY_ID,"
-            " AWS_PROFILE) or an instance role"
-        )
-    if parts.scheme == "file":
-        return os.path.abspath(uri.removeprefix("file://"))
-    return uri
-
-
-def is_local(uri: str) -> bool:
-    """Tell whether the URI is a path of this machine's file system."""
-    return "://" not in uri or uri.startswith("file://")
-
-
-def is_s3(uri: str) -> bool:
-    """Tell whether the URI names something in S3."""
-    return urlsplit(uri).scheme in S3_PROTOCOLS
+def _open(uri: str, retry_s: float | None = None) -> AbstractFileSystem:
+    """Open the filesystem of an absolute URI."""
+    return _opened("file" if is_local(uri) else urlsplit(uri).scheme, account(uri), retry_s)
 
 
 @lru_cache(maxsize=32)
-def _open(protocol: str, retry_s: float | None = None) -> AbstractFileSystem:
-    if protocol in S3_PROTOCOLS:
-        from pipelines.storage import (
-            s3,
-        )  # its clients take half a second to import: not for local files
-
-        # For libraries that open URIs themselves as well.
-        fsspec.register_implementation(protocol, s3.PatientS3, clobber=True)
-        return s3.PatientS3(retry_s=retry_s)
-    try:
-        return fsspec.filesystem(protocol, use_listings_cache=False)
+def _opened(protocol: str, account: str | None, retry_s: float | None) -> AbstractFileSystem:
+    patient: type[AbstractFileSystem]
+    options: dict[str, str] = {"host": account} if account else {}
+    try:  # clients take half a second to import: not for local files
+        if protocol in S3_PROTOCOLS:
+            from pipelines.storage.clients.s3 import PatientS3 as patient
+        elif protocol in ("gs", "gcs"):
+            from pipelines.storage.clients.gcs import PatientGCS as patient
+        elif protocol in AZURE_PROTOCOLS:
+            from pipelines.storage.clients.azure_blobs import PatientAzure as patient
+        else:
+            return fsspec.filesystem(protocol, use_listings_cache=False)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"{protocol}:// has no filesystem here: {error}") from error
+        extra = _EXTRAS.get(protocol)
+        what = f"pip install 'afield[{extra}]'" if extra else str(error)
+        raise ValueError(f"{protocol}:// has no filesystem here: {what}") from error
+    # For libraries that open URIs themselves as well.
+    fsspec.register_implementation(protocol, patient, clobber=True)
+    return patient(retry_s=retry_s, **options)
 
 
 def forget_clients() -> None:
     """Drop open clients, so that the next one reads the environment's credentials anew."""
-    _open.cache_clear()
-    if s3 := sys.modules.get("pipelines.storage.s3"):
+    _opened.cache_clear()
+    if s3 := sys.modules.get("pipelines.storage.clients.s3"):
         s3.forget_clients()
         s3.PatientS3.clear_instance_cache()
+    if gcs := sys.modules.get("pipelines.storage.clients.gcs"):
+        gcs.PatientGCS.clear_instance_cache()
+    if azure := sys.modules.get("pipelines.storage.clients.azure_blobs"):
+        azure.PatientAzure.clear_instance_cache()
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -97,7 +88,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
         ValueError: credentials in the URI, or a protocol nobody serves.
     """
     uri = absolute(uri)
-    fs = _open("file" if is_local(uri) else urlsplit(uri).scheme)
+    fs = _open(uri)
     return fs, str(fs._strip_protocol(uri))
 
 
@@ -110,11 +101,6 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     if is_local(uri):
         return pyarrow.fs.LocalFileSystem(), path
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
-
-
-def join(uri: str, *names: str) -> str:
-    """Append path segments to a URI."""
-    return "/".join([uri.rstrip("/"), *names])
 
 
 def exists(uri: str) -> bool:
@@ -155,7 +141,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
         return b""
     fs, path = filesystem(uri)
     if is_s3(uri):
-        from pipelines.storage import s3
+        from pipelines.storage.clients import s3
 
         return s3.read_range(fs, path, start, stop)
     with _named(uri):
@@ -174,13 +160,13 @@ def _neighbours(uri: str) -> list[str]:
     """List a few files beside one, of a bucket also the first ones."""
     fs, path = filesystem(uri)
     if is_s3(uri):
-        from pipelines.storage import s3
+        from pipelines.storage.clients import s3
 
         paths = s3.neighbours(fs, path, NEIGHBOURS)
         return [f"{urlsplit(uri).scheme}://{other}" for other in paths]
     found = (entry for entry in fs.ls(fs._parent(path), detail=True) if entry["type"] == "file")
     paths = [str(entry["name"]) for entry in found if entry["size"] and entry["name"] != path]
-    return [fs.unstrip_protocol(other) for other in paths[:NEIGHBOURS]]
+    return [beside(uri, other) for other in paths[:NEIGHBOURS]]
 
 
 def _is_readable(uri: str) -> bool:
@@ -333,7 +319,7 @@ def reachable(uri: str) -> str | None:
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
-        fs = _open(urlsplit(absolute(uri)).scheme, PROBE_S)
+        fs = _open(absolute(uri), PROBE_S)
     try:
         with _named(uri):
             if fs.exists(path) if is_local(uri) else fs.ls(path, refresh=True) is not None:
@@ -363,7 +349,7 @@ def unwritable(uri: str) -> str | None:
         return _unwritable_folder(filesystem(uri)[1])
     probe = join(uri, f".write-{uuid.uuid4().hex[:8]}")
     _, path = filesystem(probe)
-    fs = _open(urlsplit(absolute(uri)).scheme, PROBE_S)
+    fs = _open(absolute(uri), PROBE_S)
     try:
         with _named(probe):
             fs.pipe_file(path, b"")

@@ -47,13 +47,13 @@ _STORAGE = [
         "pipelines/storage/retries.py",
         "faults/test_storage_faults",
         (" or time.monotonic() >= self._until", ""),
-        ("status == 403 and code in _REFUSALS", "status == 403"),
+        ("code in _REFUSALS and status in (403, 409)", "status in (403, 409)"),
         ("2 ** min(16, next(self._attempts))", "1"),  # no back-off
         ("        RETRIES.add()\n", ""),
     ),
     *_of(
-        "pipelines/storage/s3.py",
-        "faults/test_storage_faults pipelines/storage/test_credentials",
+        "pipelines/storage/clients/s3.py",
+        "faults/test_storage_faults pipelines/storage/clients/test_credentials",
         ('"total_max_attempts": 1', '"total_max_attempts": 5'),
         ("if isinstance(credentials, RefreshableCredentials)", "if False"),
         ("minutes=10", "days=10"),

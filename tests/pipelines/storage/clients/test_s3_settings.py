@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipelines.storage import retries, s3_settings, uris, variables
+from pipelines.storage import retries, uris, variables
+from pipelines.storage.clients import s3_settings
 from pipelines.storage.retries import RETRIES, Refused, StorageError
 from tests.faults.s3fault import FaultProxy, Rule
 from tests.object_store import PUBLIC, ObjectStore

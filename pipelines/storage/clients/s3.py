@@ -10,9 +10,7 @@ budget of retries; neither survives a restart of the server, and neither reads a
 broke off (pyarrow and obstore do).
 """
 
-import asyncio
 import io
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -28,7 +26,8 @@ from fsspec.asyn import sync, sync_wrapper
 from obstore.store import S3Store
 from s3fs import S3FileSystem
 
-from pipelines.storage import retries, s3_settings
+from pipelines.storage import retries
+from pipelines.storage.clients import s3_settings
 from pipelines.storage.retries import StorageError
 
 if TYPE_CHECKING:
@@ -138,9 +137,9 @@ class PatientS3(S3FileSystem):
             return answer
 
         try:
-            return await (
-                _patiently(request, self.retry_s) if method == "get_object" else request()
-            )
+            if method == "get_object":  # what the client's hook has tried is not tried again
+                return await retries.patiently_async(request, self.retry_s)
+            return await request()
         except Exception as error:
             status, code, _ = retries.answer(error)
             if (status in _PASSED_ON and code != "NoSuchBucket") or not retries.is_of_client(error):
@@ -149,20 +148,6 @@ class PatientS3(S3FileSystem):
         raise failure from None  # the client's own error may hold the access key
 
     call_s3 = sync_wrapper(_call_s3)
-
-
-async def _patiently(request: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    """`retries.patiently` for the event loop; what the client's hook has tried already is not tried
-    again."""
-    patience = retries.Patience(seconds)
-    while True:
-        try:
-            return await request()
-        except Exception as error:
-            delay = patience.delay(error)
-            if delay is None:
-                raise
-        await asyncio.sleep(delay)
 
 
 class _Body(io.BytesIO):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.credentials import RefreshableCredentials
 
-from pipelines.storage import s3, uris
+from pipelines.storage import uris
+from pipelines.storage.clients import s3
 from pipelines.storage.retries import StorageError
 from tests.object_store import ObjectStore
 
