@@ -5,10 +5,8 @@ quarantine/ samples/ manifest/ tensorboard/ report/
 """
 
 import json
-import math
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,13 +21,11 @@ from jobs.setup.command_line import InputError, to_yaml
 from jobs.setup.value_range import recorded
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain
-from models.json_values import finite
-from pipelines.storage import uris
+from pipelines.storage import step_log, uris
 from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
 START = "start"
-_PART = re.compile(r"(\d+)-(\d+)\.jsonl")  # of the log: attempt and number
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
     *("tensorboard", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
@@ -86,7 +82,7 @@ class RunDir:
         """Tell whether anything was trained: weights or a line of the log are there."""
         if self.committed_step() or self.has_artifact():
             return True
-        return any(part > 0 for _, part in self._parts())
+        return any(part.has_lines() for part in step_log.parts(self._log))
 
     def _clear(self, *, keep_manifest: bool) -> None:
         """Delete what a run has written that made no step."""
@@ -150,36 +146,32 @@ class RunDir:
         """Join the parts of the log to `metrics.jsonl`."""
         joined = self.read_metrics()
         if joined:
-            uris.write_bytes(self.path("metrics.jsonl"), _json_lines(joined))
+            uris.write_bytes(self.path("metrics.jsonl"), step_log.to_json(joined))
         return joined
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read the parts of the log, by step; of a step that was done again the later attempt
         counts."""
-        lines: dict[int, dict[str, Any]] = {}
-        for attempt, part in sorted(self._parts()):
-            text = uris.read_bytes(self._part(attempt, part)).decode()
-            lines |= {line["step"]: line for line in map(_line, text.splitlines())}
-        return [lines[step] for step in sorted(lines)]
+        return step_log.read(self._log)
 
     def claim_attempt(self) -> int:
         """Take the number of the coming attempt, one more than any before, by writing the first
         part of its log."""
-        attempt = 1 + max((number for number, _ in self._parts()), default=-1)
+        attempt = 1 + max((part.last[0] for part in step_log.parts(self._log)), default=-1)
         self.write_metrics(attempt, 0, [])
         return attempt
 
     def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
-        """Write one part of the log; object storage cannot append."""
-        uris.write_bytes(self._part(attempt, part), _json_lines(lines))
+        """Write one part of the log."""
+        step_log.write(self._log, attempt, part, lines)
 
-    def _part(self, attempt: int, part: int) -> str:
-        return self.path("metrics", f"{attempt}-{part}.jsonl")
+    def compact_metrics(self) -> None:
+        """Put parts of the log together where there are many."""
+        step_log.compact(self._log)
 
-    def _parts(self) -> list[tuple[int, int]]:
-        """List the parts of the log, attempt and number; other files may lie beside them."""
-        found = map(_PART.fullmatch, uris.list_names(self.path("metrics")))
-        return [(int(name[1]), int(name[2])) for name in found if name]
+    @property
+    def _log(self) -> str:
+        return self.path("metrics")
 
 
 def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
@@ -197,16 +189,6 @@ def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
         source = config.source.model_copy(update=measured)
         config = config.model_copy(update={"source": source})
     return run, config
-
-
-def _line(text: str) -> dict[str, Any]:
-    """Read a line of the log; null stands for a figure that was no number."""
-    values: dict[str, Any] = json.loads(text)
-    return {name: math.nan if value is None else value for name, value in values.items()}
-
-
-def _json_lines(lines: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(finite(line), allow_nan=False) + "\n" for line in lines).encode()
 
 
 def environment() -> dict[str, Any]:

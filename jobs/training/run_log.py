@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from pipelines import schema
 from pipelines.media.contract import REASONS
-from pipelines.storage import uris
+from pipelines.storage import step_log, uris
 from pipelines.storage.retries import RETRIES
 
 Item = TypeVar("Item")
@@ -72,6 +73,8 @@ class RunLog:
         self._flushed = time.monotonic()
         self._writing: Future[None] | None = None
         self._background = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._compaction = ThreadPoolExecutor(1, thread_name_prefix="compaction")
+        self._compaction.submit(self._compact)  # what attempts before have left
         self._folder = tempfile.TemporaryDirectory(prefix="afield-tensorboard-")
         self._board = SummaryWriter(self._folder.name) if self._config.log.tensorboard else None
 
@@ -244,9 +247,15 @@ class RunLog:
             self._writing = self._background.submit(
                 self._run.write_metrics, self._attempt, self._part, self._lines
             )
+            if self._part % step_log.MANY == 0:
+                self._compaction.submit(self._compact)
         self._part = self._part + 1
         self._lines = []
         self._flushed = time.monotonic()
+
+    def _compact(self) -> None:
+        with suppress(OSError):  # another time: reading takes longer, and nothing is lost
+            self._run.compact_metrics()
 
     def close(self) -> None:
         """Write what is left."""
@@ -254,6 +263,7 @@ class RunLog:
             return
         self.flush()
         self._background.shutdown()
+        self._compaction.shutdown()
         if self._board:
             self._board.close()
             for file in Path(self._folder.name).iterdir():

@@ -339,6 +339,17 @@ def remove(uri: str) -> None:
             fs.rm(path, recursive=True)
 
 
+def remove_file(uri: str) -> None:
+    """Delete a file, in one request.
+
+    Raises:
+        FileNotFoundError: there is none, where the storage says so.
+    """
+    fs, path = filesystem(uri)
+    with _named(uri):
+        fs.rm_file(path)
+
+
 def unwritable(uri: str) -> str | None:
     """Try whether files can be written below a URI; nothing stays behind.
 

@@ -14,6 +14,7 @@ from jobs.training.run_log import SHARES, SUMS, PretrainingError, RunLog, stage_
 from jobs.training.training_job import TrainingJob
 from pipelines import schema
 from pipelines.media.contract import REASONS
+from pipelines.storage import step_log, uris
 from pipelines.stream.ledger import Ledger
 
 
@@ -66,6 +67,20 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
         **what,
     )
     return RunLog(job, 0, 0)
+
+
+def test_the_parts_of_a_long_log_are_put_together_while_it_is_written(
+    log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_log, "FLUSH_S", 0.0)
+    monkeypatch.setattr(step_log, "MANY", 8)
+    for number in range(1, 35):
+        step(log, number, batch([4 * (number - 1) + place for place in range(4)]))
+        log.flush()
+    log.close()
+    metrics = log._run.path("metrics")
+    assert len(uris.list_names(metrics)) < 17
+    assert [line["step"] for line in step_log.read(metrics)] == list(range(2, 35, 2))
 
 
 def batch(positions: list[int], reasons: list[int] | None = None) -> dict[str, Tensor]:
