@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from pipelines.packing.pack_plan import SAMPLES
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet, read_table
+from pipelines.storage.small_files import read_many, side_by_side
 from pipelines.stream import quarantine
 
 COLUMNS = ("bytes", "image")  # looked for where the user names none
@@ -79,7 +80,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         raise ValueError(
             f"source.uri {uri} holds no Parquet file, and source.bytes_column is for those alone"
         )
-    items = [item for file in files for item in _items(file, staging)]
+    items = list(chain.from_iterable(side_by_side(partial(_items, staging=staging), files)))
     if items:
         _check_bytes(items[0])
     there = set(uris.list_names(staging.folder))
@@ -91,17 +92,17 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         staged = map_in_tasks(dataset, copy, batch_size=1, batch_format="pyarrow")
         for _ in staged.iter_batches(batch_size=None):
             pass
-    for item in items:
-        yield read_table(uris.join(staging.folder, f"{item['name']}.parquet"))
+    yield from read_many(staging.folder, [f"{item['name']}.parquet" for item in items], read_table)
 
 
 def num_rows(uri: str) -> int:
     """Count the rows of all Parquet files of a source."""
-    return sum(
-        _open(entry.uri).metadata.num_rows
-        for entry in entries(uri)
-        if entry.uri.lower().endswith(".parquet")
-    )
+    files = [entry.uri for entry in entries(uri) if entry.uri.lower().endswith(".parquet")]
+    return sum(side_by_side(_num_rows, files))
+
+
+def _num_rows(uri: str) -> int:
+    return int(_open(uri).metadata.num_rows)
 
 
 def _open(uri: str) -> pq.ParquetFile:
@@ -113,14 +114,15 @@ def _open(uri: str) -> pq.ParquetFile:
         ) from None
 
 
-def _items(file: Entry, staging: Staging) -> Iterator[dict[str, Any]]:
-    """Yield one item for each row group of a file, once its column is found.
+def _items(file: Entry, staging: Staging) -> list[dict[str, Any]]:
+    """Return one item for each row group of a file, once its column is found.
 
     A copy is named by what it is a copy of: files may come and go between the tries of a pack.
     """
     parquet = _open(file.uri)
     column = _column(file.uri, parquet.schema_arrow, staging.column)
     content = hashlib.blake2b(f"{file.uri}\0{file.etag}".encode(), digest_size=16).hexdigest()
+    items = list[dict[str, Any]]()
     first = 0
     for row_group in range(parquet.num_row_groups):
         name = f"{content}-{row_group:06d}"
@@ -131,8 +133,9 @@ def _items(file: Entry, staging: Staging) -> Iterator[dict[str, Any]]:
             "row_group": row_group,
             "first": first,
         }
-        yield what | {"column": column}
+        items.append(what | {"column": column})
         first += parquet.metadata.row_group(row_group).num_rows
+    return items
 
 
 def _column(uri: str, columns: pa.Schema, wanted: str | None) -> str:

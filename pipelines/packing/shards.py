@@ -4,7 +4,6 @@ done is kept."""
 import io
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import IO, Any
@@ -27,12 +26,11 @@ from pipelines.packing.pack_plan import PackPlan
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import read_table
+from pipelines.storage.small_files import side_by_side
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
 
 FETCH_BYTES = 16 << 20  # read at a time by one task
-READERS = 16  # records of finished shards read at a time, each a request or two
-READ_AHEAD = 128
 MAX_TASKS = 4096  # each costs the planner about 3 ms before the first shard
 _ORIGIN = (
     ("sample_id", pa.int64()),
@@ -100,10 +98,7 @@ class Pack:
 
     def listed(self, num_shards: int) -> Iterator[pa.Table]:
         """Yield the samples of all finished shards as a listing would find them."""
-        with ThreadPoolExecutor(READERS, thread_name_prefix="done") as threads:
-            for start in range(0, num_shards, READ_AHEAD):
-                numbers = range(start, min(start + READ_AHEAD, num_shards))
-                yield from threads.map(self._listed, numbers)
+        return side_by_side(self._listed, range(num_shards))
 
     def _listed(self, number: int) -> pa.Table:
         return read_table(self.done(number)).select(LISTED.names)
