@@ -80,7 +80,8 @@ def export(config: ExportConfig) -> dict[str, Any]:
         missing = [part for part in wanted if sinks.part_name(*part) not in there]
         counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
         if missing:
-            counts = _write(config, out, uri, encoder, manifest, missing, session)
+            with quarantine.compacting(uris.join(out, "quarantine")):
+                counts = _write(config, out, uri, encoder, manifest, missing, session)
     bad = _bad_samples(config, out, manifest.num_rows)
     bad.tell()
     bad.check(final=True)
@@ -134,7 +135,7 @@ def _bad_samples(config: ExportConfig, out: str, seen: int) -> BadSamples:
     """Count what the export could not use, of so many samples."""
     folder = uris.join(out, "quarantine")
     bad = BadSamples(config.source.max_bad_fraction, folder)
-    bad.add(seen, quarantine.count_by_reason(quarantine.read(folder)))
+    bad.add(seen, quarantine.summarise(folder).reasons)
     return bad
 
 
@@ -184,9 +185,9 @@ def _write(
     )
     counts: dict[str, int] = {}
     for counts in sinks.write_embeddings(embeddings, sink):
-        bad = _bad_samples(config, out, counts["rows"] + counts["quarantined"])
-        if counts["quarantined"] > config.source.max_bad_fraction * bad.seen:
-            bad.check()
+        seen = counts["rows"] + counts["quarantined"]
+        if counts["quarantined"] > config.source.max_bad_fraction * seen:
+            _bad_samples(config, out, seen).check()
     return counts
 
 

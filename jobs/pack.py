@@ -117,9 +117,10 @@ def pack(config: PackConfig) -> dict[str, Any]:
     check_writable("out", out)
     _claim(out, source, config)
     with launch.session(config.cluster, work="tasks", paths=(out, source)):
-        plan = _plan(config, source, work)
-        missing = work.missing(plan.num_shards)
-        _write(config, plan, work, missing)
+        with quarantine.compacting(work.quarantine):
+            plan = _plan(config, source, work)
+            missing = work.missing(plan.num_shards)
+            _write(config, plan, work, missing)
         bad = _bad_samples(config, work, plan.rows_in)
         bad.tell()
         bad.check(final=True)
@@ -226,7 +227,7 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
 def _bad_samples(config: PackConfig, work: Pack, seen: int) -> BadSamples:
     """Count what the pack could not use, of so many samples."""
     bad = BadSamples(config.source.max_bad_fraction, work.quarantine)
-    bad.add(seen, quarantine.count_by_reason(quarantine.read(work.quarantine)))
+    bad.add(seen, quarantine.summarise(work.quarantine).reasons)
     return bad
 
 

@@ -22,6 +22,7 @@ from models.registry import METHODS
 from models.starting.continuation import gentle_groups
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import REASONS
+from pipelines.stream import quarantine
 from pipelines.stream.plan import Plan
 
 
@@ -63,7 +64,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             source = settled(config.source, plan.manifest, run.uri)
             warn_of_flat(plan.manifest, source.limits())
             read = config.model_copy(update={"source": source})
-        finished = whole or _train(read, plan, num_steps, session)
+        with quarantine.compacting(run.path("quarantine")):
+            finished = whole or _train(read, plan, num_steps, session)
     lines = run.join_metrics()
     _tell_left_out(config, run, lines)
     if finding := bottleneck(lines):

@@ -61,7 +61,7 @@ class Found:
         lines: Its log.
         manifest: The corpus, None before it is listed.
         encoder: The artifact, None before the last step.
-        bad: Rows of the quarantine table.
+        bad: What the quarantine holds.
         probes: Results of `jobs.adapt`, where someone put them.
         environment: Versions and machine.
     """
@@ -71,7 +71,7 @@ class Found:
     lines: Lines
     manifest: Manifest | None
     encoder: Artifact | None
-    bad: list[dict[str, Any]]
+    bad: quarantine.Summary
     probes: list[dict[str, Any]]
     environment: dict[str, Any]
 
@@ -89,7 +89,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     found = read_run(uri)
     bad = BadSamples(1, found.run.path("quarantine"))
     last = found.lines[-1] if found.lines else {}
-    bad.add(last.get("samples", 0), quarantine.count_by_reason(found.bad))
+    bad.add(last.get("samples", 0), found.bad.reasons)
     bad.tell()
     with launch.session(
         config.cluster, work="embed", paths=(uri, found.config.source.uri)
@@ -122,7 +122,8 @@ def read_run(uri: str) -> Found:
     except (ValidationError, yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"run {uri} holds a damaged file: {str(error).splitlines()[0]}") from None
     encoder = load_artifact(run.path("artifact")) if run.has_artifact() else None
-    bad = quarantine.read(run.path("quarantine"))
+    quarantine.compact(run.path("quarantine"), quarantine.FEW)
+    bad = quarantine.summarise(run.path("quarantine"), NUM_EXAMPLES)
     return Found(
         run, config, lines, _manifest(run, config, encoder), encoder, bad, probes, environment
     )
@@ -216,7 +217,7 @@ def _head(found: Found) -> list[Html]:
         shown += [(f"{last['loss']:#.4g}", "final loss" if found.encoder else "loss so far")]
     if found.manifest:
         shown += [(f"{found.manifest.num_rows:,}", "images in the corpus")]
-    shown += [(f"{len({row[schema.SAMPLE_ID] for row in found.bad}):,}", "unreadable images")]
+    shown += [(f"{found.bad.num_samples:,}", "unreadable images")]
     shown += [(f"{probe['top1']:.1%}", f"{probe['probe']} top-1") for probe in found.probes]
     return [html.header(title, lead, badge, done=found.encoder is not None), html.tiles(shown)]
 
@@ -307,13 +308,10 @@ def _probes(found: Found) -> list[Html]:
 
 def _bad(found: Found) -> list[Html]:
     parts = []
-    if found.bad:
+    if found.bad.reasons:
         rows = []
-        for reason, count in quarantine.count_by_reason(found.bad).items():
-            examples = {
-                row[schema.URI]: row["message"] for row in found.bad if row["reason"] == reason
-            }
-            shown = [f"{uri}: {message}" for uri, message in list(examples.items())[:NUM_EXAMPLES]]
+        for reason, count in found.bad.reasons.items():
+            shown = [f"{uri}: {message}" for uri, message in found.bad.examples.get(reason, [])]
             rows.append((reason.replace("_", " "), count, html.lines(shown)))
         parts += [html.table(("reason", "samples", "for example"), rows)]
     else:

@@ -190,7 +190,7 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
             if len(bad) > known and ingest.quarantine is not None:
                 # Before the block is handed on: once its step is committed, nobody looks at these
                 # samples again.
-                quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad)
+                quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad[known:])
             yield columns | clock.columns(rows.num_rows)
 
 

@@ -96,13 +96,31 @@ def test_a_shard_of_a_plan_costs_its_own_bytes(
     assert rows.num_rows > 900 and counted.sent["GET"] < whole / 5
 
 
+def bad_rows(number: int) -> list[dict[str, object]]:
+    row = dict.fromkeys(("stage", "reason", "message", "run"), "x")
+    row |= {schema.OFFSET: 0, schema.LENGTH: 1, schema.EPOCH: 0, "time": 0}
+    return [{**row, schema.SAMPLE_ID: i, schema.URI: f"s3://{i * i}/{i}"} for i in range(number)]
+
+
 def test_a_small_table_costs_one_request(proxy: FaultProxy) -> None:
-    row = dict.fromkeys((schema.URI, "stage", "reason", "message", "run"), "x")
-    row |= {schema.SAMPLE_ID: 1, schema.OFFSET: 0, schema.LENGTH: 1, schema.EPOCH: 0}
-    quarantine.write(f"{BUCKET}/quarantine", "0", [row | {"time": 0}])
+    quarantine.write(f"{BUCKET}/quarantine", "0", bad_rows(1))
+    (name,) = uris.list_names(f"{BUCKET}/quarantine")
     counted = fresh(proxy)
-    assert read_table(f"{BUCKET}/quarantine/0.parquet").num_rows == 1
+    assert read_table(f"{BUCKET}/quarantine/{name}").num_rows == 1
     assert counted.requests.total() == 1
+
+
+def test_counting_bad_samples_reads_no_uris(proxy: FaultProxy) -> None:
+    folder = f"{BUCKET}/many"
+    for number, row in enumerate(bad_rows(20_000)[::200]):
+        quarantine.write(folder, f"{number}", [row])
+    quarantine.write(folder, "rest", bad_rows(20_000))
+    quarantine.compact(folder, least=100)
+    (joined,) = uris.list_names(folder)
+    whole = uris.size(f"{folder}/{joined}")
+    counted = fresh(proxy)
+    assert quarantine.summarise(folder).reasons == {"x": 20_000}
+    assert counted.sent["GET"] < whole / 2
 
 
 def test_headers_behind_large_members_are_fetched_by_themselves(proxy: FaultProxy) -> None:
