@@ -139,7 +139,7 @@ class RunDir:
     def write_rollback(self, step: int, reason: str) -> None:
         """Record that the run goes back; from then on it trains at half the learning rate."""
         uris.write_bytes(
-            self.path("rollback.json", START), json.dumps({"step": step, "reason": reason}).encode()
+            self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode()
         )
 
     def join_metrics(self) -> list[dict[str, Any]]:

@@ -50,3 +50,9 @@ def test_parts_of_an_attempt_are_joined_in_order(run: RunDir) -> None:
     for part in range(1, 12):
         run.write_metrics(0, part, [{"step": 1, "loss": float(part)}, {"step": part, "loss": 0.5}])
     assert steps(run) == [(1, 11.0), *((step, 0.5) for step in range(2, 12))]
+
+
+def test_why_a_run_went_back_is_read_as_it_was_written(run: RunDir) -> None:
+    assert run.rollback() is None
+    run.write_rollback(7, "the spread fell")
+    assert run.rollback() == {"step": 7, "reason": "the spread fell"}
