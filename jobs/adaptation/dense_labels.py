@@ -29,7 +29,7 @@ def with_masks(
     if config.masks.uri:
         with as_one_line(source_key="masks.uri"):
             folder = masks.MaskFolder(config.masks.uri)
-        paired = {split: folder.pair(one) for split, one in sets.items()}
+        paired = folder.pair(sets)
         unused = folder.unused()
         _tell("masks.uri", unused)
     else:
@@ -94,7 +94,7 @@ def with_boxes(sets: Sets, config: LabelledJobConfig) -> tuple[Sets, dict[str, L
         place = f"boxes.uri {config.boxes.uri}"
         with as_one_line(source_key="boxes.uri"):
             said = coco.read_coco(config.boxes.uri)
-        given = {split: said.give(one) for split, one in sets.items()}
+        given = said.give(sets)
         unused = said.unused()
         _tell("boxes.uri", unused)
     _check(given, place, "no image with boxes")

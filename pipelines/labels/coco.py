@@ -11,12 +11,14 @@ import numpy as np
 from pipelines import schema
 from pipelines.corpus.file_kinds import suffix_of
 from pipelines.corpus.listing import entries
+from pipelines.labels.labelled_data import Split
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, nfc, with_column
+from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths
 from pipelines.storage import uris
 
 NO_ENTRY = "image that the COCO file does not name"
 NO_FILE = "image of the COCO file that is not there"
-AMBIGUOUS = "image of a name that the COCO file has twice"
+AMBIGUOUS = "image whose path does not tell which entry of a COCO file is its own"
 NO_SIZE = "box without area"
 OUTSIDE = "box outside of its image"
 NO_IMAGE = "box of an image that is not named"
@@ -40,59 +42,40 @@ class CocoImages:
     used: set[str] = field(default_factory=set)
     twice: set[str] = field(default_factory=set)
 
-    def give(self, found: LabelledRows) -> LabelledRows:
-        """Give the samples of a set their boxes; leave out those that no COCO file names.
+    def give(self, sets: dict[Split, LabelledRows]) -> dict[Split, LabelledRows]:
+        """Give the samples of all sets their boxes; leave out those that no COCO file names.
 
-        An image without a box is one in which there is nothing. It is found by its path, or by how
-        its path ends, where one image only ends so.
+        An image without a box is one in which there is nothing. Images are found as `pair_paths`
+        says.
         """
-        ends = _by_end(self.images)
-        reasons: list[str | None] = []
-        said: list[dict[str, Any]] = []
-        for name in found.names:
-            key, reason = self._find(name, ends)
-            reasons.append(reason)
-            said.append(self.images[key] if key is not None else {})
-            if key is not None:
-                self.used.add(key)
+        things = list(self.images)
+        names = [name for one in sets.values() for name in one.names]
+        ids = [i for one in sets.values() for i in one.rows[schema.SAMPLE_ID].to_pylist()]
+        found = pair_paths(names, ids, things)
+        twice = [index for index, name in enumerate(things) if name in self.twice]
+        found[np.isin(found, twice)] = SEVERAL
+        given = {}
+        start = 0
+        for split, one in sets.items():
+            given[split] = self._give(one, found[start : start + one.rows.num_rows], things)
+            start += one.rows.num_rows
+        return given
+
+    def _give(self, found: LabelledRows, index: np.ndarray, things: list[str]) -> LabelledRows:
+        said = [self.images[things[at]] if at >= 0 else {} for at in index.tolist()]
+        self.used |= {things[at] for at in index.tolist() if at >= 0}
         rows = found.rows
         for column in (schema.HEIGHT, schema.WIDTH, schema.BOXES):
             rows = with_column(rows, column, [one.get(column) for one in said])
         given = LabelledRows(rows, found.left_out, found.empty)
-        for reason in (NO_ENTRY, AMBIGUOUS):
-            gone = np.array([one == reason for one in reasons], bool)
-            given = given.without(gone, reason)
-            reasons = [one for one in reasons if one != reason]
-        return given
-
-    def _find(self, name: str, ends: dict[str, list[str]]) -> tuple[str | None, str | None]:
-        tail = name
-        while tail:
-            if tail in self.twice:
-                return None, AMBIGUOUS
-            if tail in self.images:
-                return tail, None
-            found = ends.get(tail, [])
-            if found:
-                return (found[0], None) if len(found) == 1 else (None, AMBIGUOUS)
-            tail = tail.partition("/")[2]
-        return None, NO_ENTRY
+        none = index == NONE
+        return given.without(none, NO_ENTRY).without((index == SEVERAL)[~none], AMBIGUOUS)
 
     def unused(self) -> LeftOutNames:
         """Return what was left out, with the images that no set had."""
         left_out = self.left_out + LeftOutNames()
         left_out.add_all(NO_FILE, [name for name in self.images if name not in self.used])
         return left_out
-
-
-def _by_end(images: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    ends: dict[str, list[str]] = defaultdict(list)
-    for name in images:
-        tail = name
-        while tail:
-            ends[tail].append(name)
-            tail = tail.partition("/")[2]
-    return ends
 
 
 def read_coco(uri: str) -> CocoImages:

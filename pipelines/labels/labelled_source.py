@@ -75,7 +75,7 @@ def read_source(uri: str, columns: Columns, task: Task) -> LabelledRows:
 def by_coco(uri: str) -> LabelledRows:
     """Find the images of a COCO file among those below its folder."""
     said = coco.read_coco(uri)
-    found = said.give(read_unlabelled(uri.rpartition("/")[0]))
+    found = said.give({"train": read_unlabelled(uri.rpartition("/")[0])})["train"]
     # Its folder may hold other COCO files, and their images.
     others = (coco.NO_ENTRY, no_sample(uri))
     counts = {reason: n for reason, n in found.left_out.counts.items() if reason not in others}

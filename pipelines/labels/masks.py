@@ -1,9 +1,7 @@
 """Masks beside images: a class index for each pixel, in PNG files paired with the images by
 path."""
 
-from collections import defaultdict
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +10,9 @@ import ray.data
 from pipelines import schema
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.labels.class_folders import list_files, names_below, root_of_names
+from pipelines.labels.labelled_data import Split
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
+from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
 from pipelines.ray_tasks import map_in_tasks
@@ -21,7 +21,7 @@ from pipelines.stream.fetch import fetch
 
 NO_MASK = "image without a mask"
 NO_IMAGE = "mask without an image"
-AMBIGUOUS = "image of a name that several masks have"
+AMBIGUOUS = "image whose path does not tell which mask is its own"
 NO_INDICES = "mask that cannot be used"
 TASK_MASKS = 64
 _PLACE = (schema.MASK_URI, schema.MASK_OFFSET, schema.MASK_LENGTH)
@@ -53,52 +53,39 @@ class MaskFolder:
             tuple(row.values())
             for row in listed.select([schema.URI, schema.OFFSET, schema.LENGTH]).to_pylist()
         ]
-        self._by_end: dict[str, list[int]] = defaultdict(list)
-        for index, name in enumerate(self._names):
-            stem = _stem(name)
-            while stem:
-                self._by_end[stem].append(index)
-                stem = stem.partition("/")[2]
         self._used: set[int] = set()
 
-    def pair(self, found: LabelledRows) -> LabelledRows:
-        """Give the samples of a set their masks; leave out those without one.
+    def pair(self, sets: dict[Split, LabelledRows]) -> dict[Split, LabelledRows]:
+        """Give the samples of all sets their masks; leave out those without one.
 
-        A mask belongs to an image where both paths without suffix are equal from some folder on:
-        `images/a/1.jpg` and `masks/a/1.png`, whatever is above `a`.
+        A mask belongs to an image as `pair_paths` says, suffixes left aside; one that a table names
+        is kept.
         """
-        places: list[tuple[Any, ...]] = []
-        reasons: list[str | None] = []
-        for name, given in zip(found.names, found.rows[schema.MASK_URI].to_pylist(), strict=True):
-            index, reason = (None, None) if given else self._find(_stem(name))
-            reasons.append(reason)
-            places.append((None,) * 3 if index is None else self._places[index])
-            if index is not None:
-                self._used.add(index)
-        rows = found.rows
-        for column, name in enumerate(_PLACE):
-            pairs = zip(rows[name].to_pylist(), places, strict=True)
-            values = [place[column] if own is None else own for own, place in pairs]
-            rows = with_column(rows, name, values)
-        paired = LabelledRows(rows, found.left_out, found.empty)
-        for reason in (NO_MASK, AMBIGUOUS):
-            gone = np.array([one == reason for one in reasons], bool)
-            paired = paired.without(gone, reason)
-            reasons = [one for one in reasons if one != reason]
+        names = [_stem(name) for one in sets.values() for name in one.names]
+        ids = [i for one in sets.values() for i in one.rows[schema.SAMPLE_ID].to_pylist()]
+        found = pair_paths(names, ids, [_stem(name) for name in self._names])
+        paired = {}
+        start = 0
+        for split, one in sets.items():
+            paired[split] = self._give(one, found[start : start + one.rows.num_rows])
+            start += one.rows.num_rows
         return paired
 
-    def _find(self, stem: str) -> tuple[int | None, str | None]:
-        """Find the mask whose path ends alike for longest."""
-        whole = stem
-        while stem:
-            found = self._by_end.get(stem, [])
-            exact = [index for index in found if _stem(self._names[index]) in (stem, whole)]
-            if len(found) == 1 or len(exact) == 1:
-                return (exact or found)[0], None
-            if found:
-                return None, AMBIGUOUS
-            stem = stem.partition("/")[2]
-        return None, NO_MASK
+    def _give(self, found: LabelledRows, index: np.ndarray) -> LabelledRows:
+        given = ~np.asarray(found.rows[schema.MASK_URI].is_null())
+        self._used |= set(index[(index >= 0) & ~given].tolist())
+        rows = found.rows
+        for column, name in enumerate(_PLACE):
+            own = rows[name].to_pylist()
+            values = [
+                self._places[at][column] if at >= 0 and not has else value
+                for value, at, has in zip(own, index.tolist(), given.tolist(), strict=True)
+            ]
+            rows = with_column(rows, name, values)
+        paired = LabelledRows(rows, found.left_out, found.empty)
+        none = (index == NONE) & ~given
+        several = (index == SEVERAL) & ~given
+        return paired.without(none, NO_MASK).without(several[~none], AMBIGUOUS)
 
     def unused(self) -> LeftOutNames:
         """Return the masks that no image of any set had."""

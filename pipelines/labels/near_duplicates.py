@@ -150,7 +150,11 @@ def _compare(
             rows.append((which, np.full_like(which, place[one]), np.full_like(which, EXACT)))
         rows += _near(batch[schema.IMAGE][valid], place, wanted, max_distance)
     columns = [np.concatenate([row[column] for row in rows]) for column in range(3)]
-    return dict(zip(MATCHES.names, columns, strict=True))
+    # A pair counts once, by its least distance: of the same bytes, upright, mirrored.
+    order = np.lexsort((columns[2], columns[1], columns[0]))
+    pairs = np.stack([columns[0], columns[1]])[:, order]
+    first = np.r_[True, (pairs[:, 1:] != pairs[:, :-1]).any(0)]
+    return {name: column[order][first] for name, column in zip(MATCHES.names, columns, strict=True)}
 
 
 def _near(

@@ -49,7 +49,7 @@ def box(number: int = 0, **values: Any) -> dict[str, Any]:
 def test_boxes_reach_their_images_by_path_and_categories_by_name(tmp_path: Path) -> None:
     uri = write(tmp_path / "c.json", [box(), box(image_id=2, category_id=9, iscrowd=1)])
     said = read_coco(uri)
-    given = said.give(samples("train/1.jpg", "b/2.jpg", "other.jpg"))
+    given = said.give({"train": samples("train/1.jpg", "b/2.jpg", "other.jpg")})["train"]
     assert given.names == ["train/1.jpg", "b/2.jpg"]
     assert given.classes == ["cat", "dog"]
     first, second = given.rows[schema.BOXES].to_pylist()
@@ -86,7 +86,8 @@ def test_several_files_are_one_and_a_name_in_both_is_nobodys(tmp_path: Path) -> 
     write(tmp_path / "a.json", [box()], [IMAGES[0]])
     write(tmp_path / "b.json", [box(image_id=2)], IMAGES[:2])
     said = read_coco(str(tmp_path))
-    assert said.give(samples("1.jpg", "b/2.jpg")).left_out.names == {coco.AMBIGUOUS: ["1.jpg"]}
+    given = said.give({"train": samples("1.jpg", "b/2.jpg")})["train"]
+    assert given.left_out.names == {coco.AMBIGUOUS: ["1.jpg"]}
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def test_masks_come_with_their_images_and_those_that_do_not_fit_are_bad_samples(
         mask.save(path)
     image(tmp_path / "masks" / "alone.png")
     folder = masks.MaskFolder(str(tmp_path / "masks"))
-    found = folder.pair(read_source(str(tmp_path / "images"), Columns(), "mask"))
+    images = read_source(str(tmp_path / "images"), Columns(), "mask")
+    found = folder.pair({"train": images})["train"]
     assert found.left_out.names == {masks.NO_MASK: ["lost.png"]}
     assert folder.unused().names == {masks.NO_IMAGE: ["alone.png"]}
     seen, problems = masks.survey_masks(found.rows)
@@ -174,7 +175,8 @@ def test_masks_of_colours_say_so(tmp_path: Path) -> None:
     image(tmp_path / "images" / "1.png")
     image(tmp_path / "masks" / "1.png")
     folder = masks.MaskFolder(str(tmp_path / "masks"))
-    found = folder.pair(read_source(str(tmp_path / "images"), Columns(), "mask"))
+    images = read_source(str(tmp_path / "images"), Columns(), "mask")
+    found = folder.pair({"train": images})["train"]
     _, problems = masks.survey_masks(found.rows)
     assert problems == ["RGB pixels, where class indices (grey or palette) must be"]
 
