@@ -3,7 +3,7 @@ colour."""
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from augment.frozen import Frozen
 from jobs.adaptation import judging, labelled_sets, leak_check
 from jobs.adaptation.checkpoint_probes import probe_checkpoints
 from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.adaptation.trained import adapt_by_training
+from jobs.adaptation.training_sections import TrainedAdaptConfig, TrainedProbeConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples, by_reason
@@ -262,5 +264,22 @@ def _predict(
     )
 
 
+def complete(
+    values: dict[str, Any],
+) -> tuple[type[AdaptConfig] | type[TrainedAdaptConfig], dict[str, Any]]:
+    """Choose the configuration class by `probe.name`."""
+    probe = values.get("probe") or {}
+    name = probe.get("name") if isinstance(probe, dict) else None
+    trained = name in get_args(TrainedProbeConfig.model_fields["name"].annotation)
+    return (TrainedAdaptConfig if trained else AdaptConfig), values
+
+
+def run(config: AdaptConfig | TrainedAdaptConfig) -> dict[str, Any]:
+    """Judge frozen features, or train."""
+    if isinstance(config, TrainedAdaptConfig):
+        return adapt_by_training(config)
+    return adapt(config)
+
+
 if __name__ == "__main__":
-    sys.exit(main("adapt", __doc__ or "", lambda values: (AdaptConfig, values), adapt))
+    sys.exit(main("adapt", __doc__ or "", complete, run))

@@ -14,6 +14,7 @@ from jobs.setup.value_range import settled, warn_of_flat
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
+from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build, check_corpus, complete_pretrain
 from jobs.training.run_dir import MANIFEST, RunDir
 from models import artifact
@@ -178,7 +179,7 @@ def _train(config: PretrainConfig, plan: Plan, num_steps: int, session: launch.S
     back."""
     run = RunDir(config.out)
     before = run.rollback()
-    finished = fit(config, plan, num_steps, session)
+    finished = fit(config, Samples.of_plan(plan, config), num_steps, session)
     back = run.rollback()
     if back is None or back == before:
         return finished
@@ -186,7 +187,7 @@ def _train(config: PretrainConfig, plan: Plan, num_steps: int, session: launch.S
         f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate",
         file=sys.stderr,
     )
-    return fit(config, plan, num_steps, session)
+    return fit(config, Samples.of_plan(plan, config), num_steps, session)
 
 
 if __name__ == "__main__":

@@ -2,48 +2,36 @@
 come from.
 
 Two files, so that neither Ray nor the training code is needed to use it and nothing is ever
-unpickled: `encoder.safetensors` and `artifact.json`. Where training started from other weights than
-random ones, these lie beside them as `start.safetensors`.
+unpickled: `encoder.safetensors` and `artifact.json`; and `head.safetensors` where labels taught a
+head. Where training started from other weights than random ones, these lie beside them as
+`start.safetensors`.
 """
 
 import hashlib
 import json
 import os
 import uuid
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import fsspec
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.json_values import finite
+from models.preprocess import Preprocess
+from models.supervised.head import Head, HeadConfig, build_head
 
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "artifact.json"
+_HEAD = "head.safetensors"
 _START = "start.safetensors"
 _FORMAT = 1
-_Positive = Annotated[float, Field(gt=0)]
-
-
-class Preprocess(Frozen):
-    """How an image becomes the encoder's input."""
-
-    image_size: int = Field(ge=1, description="side of the input, pixels")
-    mean: tuple[float, float, float] = Field(description="subtracted from RGB in [0, 1]")
-    std: tuple[_Positive, _Positive, _Positive] = Field(
-        description="divides RGB in [0, 1] after the mean is subtracted"
-    )
-    value_range: Literal["auto", "type"] | tuple[float, float] = Field(
-        "auto", description="which values of images of more than 8 bits are black and white"
-    )
-    bands: tuple[int, ...] = Field((), description="channels of TIFF files that were shown")
 
 
 Baseline = Literal["untrained", "starting weights"]
@@ -74,6 +62,7 @@ class Artifact(nn.Module):
         provenance: Where the weights come from.
         baseline: What `untrained` gives for this artifact, for people: "untrained", or "starting
             weights" where training started from some.
+        head: What labels taught; None after pretraining.
     """
 
     mean: Tensor
@@ -88,9 +77,11 @@ class Artifact(nn.Module):
         preprocess: Preprocess,
         provenance: dict[str, Any],
         baseline: Baseline = "untrained",
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.head = head
         self.digest = digest
         self.config = config
         self.provenance = provenance
@@ -108,6 +99,21 @@ class Artifact(nn.Module):
         """Embed prepared images (B, 3, S, S) float as (B, D)."""
         embedding: Tensor = self.encoder(images)
         return embedding
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Tell what labels taught of prepared images (B, 3, S, S) float.
+
+        Returns:
+            Probabilities in the order of `head.config.classes`: (B, C) summing to 1; of several
+            classes an image, each by itself; of masks (B, C, S, S).
+
+        Raises:
+            ValueError: the artifact has no head.
+        """
+        if self.head is None:
+            raise ValueError("the artifact has no head: adapt it first, with jobs.adapt")
+        scores = self.head.scores(self.encoder, images)
+        return scores.sigmoid() if self.head.config.task == "classes" else scores.softmax(1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Prepare decoded images: largest centred square, antialiased resize, normalisation.
@@ -146,6 +152,7 @@ def save(
     preprocess: dict[str, Any],
     provenance: dict[str, Any],
     start: Start | None = None,
+    head: nn.Module | None = None,
 ) -> str:
     """Write an encoder as an artifact; weights first, so that a description never stands without
     them.
@@ -159,6 +166,7 @@ def save(
         preprocess: The fields of `Preprocess`: image_size, mean, std.
         provenance: Whatever says where the weights come from; plain JSON, as are the other two.
         start: What training started from; None: random weights of the seed.
+        head: What labels taught on it.
 
     Returns:
         The digest.
@@ -169,12 +177,15 @@ def save(
     _encoder_config(config, uri)
     prepared = _preprocess(preprocess, uri).model_dump(mode="json", exclude_defaults=True)
     weights = _serialised(encoder)
-    digest = _digest(weights, config, prepared)
+    told = _description_of(head)
+    head_weights = None if head is None else _serialised(head)
+    digest = _digest(weights, config, prepared, told, head_weights)
     description = {
         "format": _FORMAT,
         "digest": digest,
         "config": config,
         "preprocess": prepared,
+        **({} if told is None else {"head": told}),
         "provenance": finite(provenance),  # figures of a run
     }
     if start is not None:
@@ -184,6 +195,8 @@ def save(
     if start is not None:
         _write(uri, _START, start.data)
     _write(uri, WEIGHTS, weights)
+    if head_weights is not None:
+        _write(uri, _HEAD, head_weights)
     _write(uri, DESCRIPTION, text.encode())
     return digest
 
@@ -201,13 +214,20 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
     """
     description = _read_description(uri)
     weights = _read(uri, WEIGHTS)
-    if _digest(weights, description["config"], description["preprocess"]) != description["digest"]:
+    told = description.get("head")
+    head_weights = None if told is None else _read(uri, _HEAD)
+    signed = (description["config"], description["preprocess"], told, head_weights)
+    if _digest(weights, *signed) != description["digest"]:
         raise ValueError(
             f"{uri}: {WEIGHTS} and {DESCRIPTION} do not match (half-written or damaged); export"
             " it again"
         )
     encoder, preprocess = _initialised(description, uri)
     encoder.load_state_dict(safetensors.torch.load(weights))
+    head = None
+    if head_weights is not None:
+        head = build_head(_head_config(told, uri), encoder)
+        head.load_state_dict(safetensors.torch.load(head_weights))
     return Artifact(
         encoder,
         digest=description["digest"],
@@ -215,6 +235,7 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         preprocess=preprocess,
         provenance=description["provenance"],
         baseline="starting weights" if "start" in description else "untrained",
+        head=head,
     ).to(device)
 
 
@@ -272,6 +293,20 @@ def _serialised(encoder: nn.Module) -> bytes:
     return weights
 
 
+def _description_of(head: nn.Module | None) -> dict[str, Any] | None:
+    if head is None:
+        return None
+    assert isinstance(head, Head)
+    return head.config.model_dump(mode="json", exclude_defaults=True)
+
+
+def _head_config(told: Any, uri: str) -> HeadConfig:
+    try:
+        return HeadConfig.model_validate(told)
+    except ValidationError as error:
+        raise ValueError(f"{uri}: head does not describe a head: {error}") from error
+
+
 def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
     if not isinstance(config.get("seed"), int):
         raise ValueError(
@@ -302,12 +337,20 @@ def _read_description(uri: str) -> dict[str, Any]:
     return description
 
 
-def _digest(weights: bytes, config: dict[str, Any], preprocess: dict[str, Any]) -> str:
-    signed = {
+def _digest(
+    weights: bytes,
+    config: dict[str, Any],
+    preprocess: dict[str, Any],
+    told: dict[str, Any] | None = None,
+    head_weights: bytes | None = None,
+) -> str:
+    signed: dict[str, Any] = {
         "config": config,
         "preprocess": preprocess,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
+    if head_weights is not None:
+        signed["head"] = [told, hashlib.sha256(head_weights).hexdigest()]
     return hashlib.sha256(_json(signed).encode()).hexdigest()
 
 

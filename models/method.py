@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ Media = Literal["image", "clip", "audio", "text"]
 
 
 class Batch(TypedDict):
-    """One worker's share of a step; no labels."""
+    """One worker's share of a step; labels only for methods that declare them."""
 
     views: dict[str, Tensor]
     """Group name -> (V, B, 3, S, S) float, normalised; (V, B, T, 3, S, S) for a method of clips."""
@@ -39,6 +39,9 @@ class Batch(TypedDict):
     valid: Tensor
     """(B,) bool; False where the sample could not be decoded, its pixels are then finite and
     meaningless."""
+    targets: NotRequired[dict[str, Tensor]]
+    """What `Method.columns` asks for, by column: "label" (B,) int64, "label_hot" (B, C) uint8,
+    "mask" (B, S, S) uint8."""
 
 
 class MethodConfig(Frozen):
@@ -176,6 +179,10 @@ class Method(nn.Module):
         Called by every worker; a method that moves more than `progress` calls this one as well.
         """
         self.progress.fill_(step / num_steps)
+
+    def ships(self) -> tuple[Encoder, nn.Module | None]:
+        """Return the encoder of the artifact, and the head where labels taught one."""
+        return self.encoder, None
 
     def param_groups(self) -> list[optim.ParamGroup]:
         """Split the trainable parameters into named optimiser groups, with and without weight

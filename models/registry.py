@@ -23,6 +23,8 @@ from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
 from models.method import Method, MethodConfig
 from models.spatial.rotation import Rotation
+from models.supervised.finetune import Finetune
+from models.supervised.segment import Segment
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
@@ -45,6 +47,21 @@ METHODS: dict[str, type[Method]] = {
     "rotation": Rotation,
 }
 
+SUPERVISED: dict[str, type[Method]] = {
+    "finetune": Finetune,
+    "segment": Segment,
+}
+"""Objectives with labels: what `jobs.adapt` trains with."""
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the class of an objective, with labels or without.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    return (METHODS | SUPERVISED)[name]
+
 
 DEFAULT = "simclr"
 """What is pretrained with where no method is named."""
@@ -56,7 +73,7 @@ def build_method(
     """Build a method whose weights depend on `seed` alone.
 
     Args:
-        method_config: Settings of one of `METHODS`; its `name` selects the class.
+        method_config: Settings of one of `METHODS` or `SUPERVISED`; its `name` selects the class.
         encoder_config: The encoder to train.
         views: Which views the method is fed.
         seed: Of the initial weights and of the method's own draws; the caller's random state is
@@ -68,10 +85,11 @@ def build_method(
     Raises:
         ValueError: unknown method, or encoder and views that the method cannot use.
     """
-    if method_config.name not in METHODS:
+    known = METHODS | SUPERVISED
+    if method_config.name not in known:
         raise ValueError(
             f"method.name={method_config.name} is not known; choose from {', '.join(METHODS)}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return METHODS[method_config.name](method_config, encoder_config, views, seed)
+        return known[method_config.name](method_config, encoder_config, views, seed)

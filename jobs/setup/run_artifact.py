@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import torch
+from torch import nn
 
 from jobs.setup import run_start
 from jobs.setup.command_line import InputError
@@ -28,6 +29,7 @@ def write(
     config: PretrainConfig,
     encoder: Encoder,
     *,
+    head: nn.Module | None = None,
     step: int,
     trained_steps: int,
     manifest_version: int,
@@ -40,6 +42,7 @@ def write(
         run: The run's directory, which holds the weights that it started from.
         config: Of the run.
         encoder: With the weights of the step.
+        head: What labels taught on it.
         step: Optimiser steps they have seen.
         trained_steps: Optimiser steps of the run so far, more where the healthiest ship.
         manifest_version: The corpus they have seen.
@@ -53,6 +56,7 @@ def write(
     return artifact.save(
         uri,
         encoder,
+        head=head,
         config={name: dump[name] for name in kept},
         preprocess={
             "image_size": views.size,
@@ -110,11 +114,13 @@ def write_from_checkpoint(
     saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     method = build(config, start=False)
     method.load_state_dict(saved["method"])
+    encoder, head = method.ships()
     digest = write(
         out,
         run.uri,
         config,
-        method.encoder,
+        encoder,
+        head=head,
         step=wanted,
         trained_steps=wanted,
         manifest_version=checkpoints.ledger_of(place).spans[-1].version,

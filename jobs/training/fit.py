@@ -20,13 +20,12 @@ from jobs.cluster.share import Session
 from jobs.cluster.waiting import EVERY_S, lacking
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
-from jobs.training.planned_data import PlannedData, resolve
+from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
 from pipelines.storage import uris
-from pipelines.stream.plan import Plan
 
 POLL_S = 0.5
 STARTING = "starting the training workers"
@@ -36,23 +35,24 @@ NARROWEST = 80
 LEAST_WANTED = ("mem", "rank", "lr", "std", "wait", "img/s")
 
 
-def fit(config: PretrainConfig, plan: Plan, num_steps: int, session: Session) -> bool:
+def fit(config: PretrainConfig, samples: Samples, num_steps: int, session: Session) -> bool:
     """Train to the last step and write the artifact; False where a signal stopped it before."""
     run = RunDir(config.out)
     placement = resolve(config.views.placement, session)
     job = TrainingJob(
         config=config,
         num_steps=num_steps,
-        num_rows=plan.manifest.num_stored,
-        epoch_samples=plan.manifest.num_rows,
+        num_rows=samples.num_stored,
+        epoch_samples=samples.num_samples,
         threads=session.threads_per_worker,
         photometric_done=placement != "worker",
-        manifest=plan.manifest.uri,
-        ledger=plan.ledger,
+        manifest=samples.manifest,
+        targets=samples.targets,
+        ledger=samples.ledger,
         monitor=start_monitor(),
     )
     data = PlannedData(
-        config, plan, run, num_steps, placement=placement, view_actors=session.view_actors
+        config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
     progress = StepProgress(num_steps, run.committed_step(), partial(lacking, session.least))
     _watch(_trainer(job, data, session), job.monitor, progress)

@@ -73,9 +73,11 @@ class Health:
             autocast: Whether the encoder computes in bfloat16.
 
         Returns:
-            The same on every rank; None where nothing was looked at.
+            The same on every rank; None where nothing was looked at, as in a run with labels.
         """
         settings = self._config.health
+        if self._job.manifest is None:
+            return None
         final = step == self._job.num_steps
         if (
             step % settings.every_steps
@@ -173,6 +175,7 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
         float32, normalised.
     """
     config = job.config
+    assert job.manifest is not None
     plan = Plan.open(job.manifest, job.ledger, config.seed)
     count = min(config.health.num_samples, plan.manifests[0].num_rows)
     name, views = _one_view(config.views)

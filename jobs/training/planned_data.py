@@ -1,7 +1,8 @@
-"""What Ray Train asks for its data: one ordered stream for each worker group, from the committed
-step to the last."""
+"""What a run reads, and what Ray Train asks for: one ordered stream for each worker group, from the
+committed step to the last."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from ray.data import DataIterator, Dataset
 from ray.train import DataConfig
@@ -11,10 +12,82 @@ from augment.recipe import Placement
 from jobs.cluster.share import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
-from models.registry import METHODS
+from models.registry import method_class
+from pipelines import schema
+from pipelines.labels import labelled_stream
+from pipelines.labels.labelled_data import LabelledData
+from pipelines.media.clips import Sampling
 from pipelines.stream import colour_actors, ingest, shapes
 from pipelines.stream.colour_actors import ActorPool
+from pipelines.stream.ledger import Ledger
+from pipelines.stream.orders import Order
 from pipelines.stream.plan import Plan
+
+_ONLY_VERSION = 1  # of samples held in memory: others would be another run
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Endless epochs of a corpus or of a labelled set.
+
+    Attributes:
+        order: Positions to samples.
+        ledger: What the committed weights have seen of it.
+        num_stored: Rows ever stored, of which some may be gone.
+        num_samples: Samples of an epoch now.
+        sampling: What is taken of videos.
+        manifest: URI of the corpus; None: labelled samples, by which the weights are judged.
+        carried: Columns of the order that a batch has too, and the bytes a row of each.
+        masks: Whether the order's rows name masks.
+    """
+
+    order: Order
+    ledger: Ledger
+    num_stored: int
+    num_samples: int
+    sampling: Sampling
+    manifest: str | None = None
+    carried: tuple[tuple[str, int], ...] = ()
+    masks: bool = False
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Return the columns of a batch that labels made."""
+        names = tuple(name for name, _ in self.carried)
+        return (*names, schema.MASK) if self.masks else names
+
+    @classmethod
+    def of_plan(cls, plan: Plan, config: PretrainConfig) -> Self:
+        """Read a corpus."""
+        return cls(
+            order=plan,
+            ledger=plan.ledger,
+            num_stored=plan.manifest.num_stored,
+            num_samples=plan.manifest.num_rows,
+            sampling=config.clip.sampling(plan.manifest, config.seed),
+            manifest=plan.manifest.uri,
+        )
+
+    @classmethod
+    def of_labelled(cls, data: LabelledData, ledger: Ledger, config: PretrainConfig) -> Self:
+        """Read labelled samples, all of them for training.
+
+        Args:
+            data: The samples.
+            ledger: Of the committed weights.
+            config: Of the run.
+        """
+        sampling = Sampling(per_video=config.clip.per_video or 1)
+        order = labelled_stream.order_of(data, sampling.per_video, config.seed)
+        return cls(
+            order=order,
+            ledger=ledger.onto(_ONLY_VERSION, config.source.interleave),
+            num_stored=data.num_rows,
+            num_samples=order.table.num_rows,
+            sampling=sampling,
+            carried=labelled_stream.carried_by(data),
+            masks=data.task == "mask",
+        )
 
 
 class PlannedData(DataConfig):
@@ -28,7 +101,7 @@ class PlannedData(DataConfig):
     def __init__(
         self,
         config: PretrainConfig,
-        plan: Plan,
+        samples: Samples,
         run: RunDir,
         num_steps: int,
         *,
@@ -37,7 +110,7 @@ class PlannedData(DataConfig):
     ) -> None:
         super().__init__()
         self._config = config
-        self._plan = plan
+        self._samples = samples
         self._run = run
         self._num_steps = num_steps
         self._placement = placement
@@ -50,14 +123,21 @@ class PlannedData(DataConfig):
         config = self._config
         generator = ViewGenerator(config.views, config.seed)
         work = ingest.Ingest(
-            order=self._plan,
-            shape=shape_of(config, generator, photometric=self._placement == "decode"),
+            order=self._samples.order,
+            shape=shape_of(
+                config,
+                generator,
+                photometric=self._placement == "decode",
+                masks=self._samples.masks,
+            ),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self._run.path("quarantine"),
             run=config.fingerprint(),
-            sampling=config.clip.sampling(self._plan.manifest, config.seed),
+            sampling=self._samples.sampling,
             verify=config.source.verify == "etag",
+            carried=self._samples.carried,
+            masks=self._samples.masks,
         )
         stop = self._num_steps * config.global_batch_size
         stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
@@ -70,11 +150,11 @@ class PlannedData(DataConfig):
 
 
 def shape_of(
-    config: PretrainConfig, generator: ViewGenerator, *, photometric: bool
+    config: PretrainConfig, generator: ViewGenerator, *, photometric: bool, masks: bool = False
 ) -> shapes.Shape:
     """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
-    crops = shapes.Crops(generator, photometric=photometric)
-    if METHODS[config.method.name].media != "clip":
+    crops = shapes.Crops(generator, photometric=photometric, masks=masks)
+    if method_class(config.method.name).media != "clip":
         return crops
     return shapes.Clips(crops, config.clip.num_frames)
 

@@ -16,7 +16,7 @@ from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConf
 from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
-from models.registry import DEFAULT, METHODS, build_method
+from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
 from models.starting.continuation import StartConfig
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
@@ -168,7 +168,7 @@ class PretrainConfig(JobConfig):
             given = "both" if self.num_steps else "neither"
             raise ValueError(f"give exactly one of num_steps and num_epochs, got {given}")
         self._check_shares()
-        if self.accumulate > 1 and not METHODS[self.method.name].accumulates:
+        if self.accumulate > 1 and not method_class(self.method.name).accumulates:
             raise ValueError(
                 f"accumulate {self.accumulate} would change the objective of {self.method.name},"
                 " whose samples meet in the loss: use accumulate=1 with more workers or a smaller"
@@ -178,8 +178,13 @@ class PretrainConfig(JobConfig):
 
     @classmethod
     def check_given(cls, values: dict[str, Any]) -> None:
-        """Refuse groups of views that the method does not eat; earlier runs may hold them."""
-        method = METHODS[values["method"]["name"]]
+        """Refuse groups of views that the method does not eat, which earlier runs may hold, and a
+        method that learns from labels."""
+        if (name := values["method"]["name"]) in SUPERVISED:
+            raise InputError(
+                f"method.name {name} learns from labels: python -m jobs.adapt probe.name={name}"
+            )
+        method = method_class(values["method"]["name"])
         groups = values["views"].get("groups")
         for group in groups if isinstance(groups, dict) else ():
             if group not in method.view_groups:
@@ -197,7 +202,7 @@ class PretrainConfig(JobConfig):
         not."""
         if key != "method.name":
             return other_of(("num_steps", "num_epochs"), key, values)
-        method = METHODS[values["method"]["name"]]
+        method = method_class(values["method"]["name"])
         keys = values["method"].keys() - method.Config.model_fields.keys()
         groups = (values.get("views") or {}).get("groups") or {}
         unknown = groups.keys() - method.view_groups.keys()
@@ -299,7 +304,7 @@ def for_method(base: type[Run], name: str) -> type[Run]:
         base: Of what kind of run.
         name: The method.
     """
-    kind = METHODS[name]
+    kind = method_class(name)
     config = Field(default_factory=kind.Config, description=METHOD_HELP)
     fields: dict[str, Any] = {"method": (kind.Config, config)}
     if kind.adversarial:
@@ -317,14 +322,14 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     if not isinstance(method, dict):
         raise InputError(f"method {method} must hold keys: did you mean method.name={method}")
     name = method.get("name", DEFAULT)
-    if name not in METHODS:
+    if name not in METHODS | SUPERVISED:
         raise InputError(f"method.name {name} is unknown: choose one of {', '.join(METHODS)}")
     views = values.get("views") or {}
     if not isinstance(views, dict):
         raise InputError(f"views {views} must hold keys: did you mean views.size={views}")
     size = views.get("size", _DEFAULT_SIZE)
     if isinstance(size, int) and size >= 8:
-        views = _overlay(METHODS[name].default_views(size).model_dump(mode="json"), views)
+        views = _overlay(method_class(name).default_views(size).model_dump(mode="json"), views)
     return for_method(PretrainConfig, name), {
         **values,
         "method": {"name": name, **method},
@@ -358,7 +363,7 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
     Raises:
         InputError: with what helps.
     """
-    method = METHODS[config.method.name]
+    method = method_class(config.method.name)
     check_media(
         manifest,
         as_frames=config.clip.as_frames,

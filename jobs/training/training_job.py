@@ -19,8 +19,10 @@ class TrainingJob:
         epoch_samples: Samples of an epoch now.
         threads: Compute threads of a worker.
         photometric_done: Whether colours were changed before the stream reaches the workers.
-        manifest: URI of the manifest.
-        ledger: What is read of it, from which position on.
+        manifest: URI of the manifest; None: labels judge the weights, and no look is taken at them
+            without.
+        targets: Columns of a batch that labels made.
+        ledger: What is read of the samples, from which position on.
         monitor: The driver's `Monitor`, an actor.
     """
 
@@ -30,7 +32,8 @@ class TrainingJob:
     epoch_samples: int
     threads: int
     photometric_done: bool
-    manifest: str
+    manifest: str | None
+    targets: tuple[str, ...]
     ledger: Ledger
     monitor: Any
 

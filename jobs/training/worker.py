@@ -84,7 +84,7 @@ def _train(job: TrainingJob, attempt: int) -> None:
         lr = state.set_lr(job.num_steps)
         for last in _micro_batches(config.accumulate):
             columns, position = next(batches)
-            batch = _method_batch(columns, views, photometric_done=job.photometric_done)
+            batch = _method_batch(columns, views, job)
             outputs = state.backward(batch, synchronise=last)
             log.saw(columns, position, outputs)
             audit.saw(state.step + 1, columns)
@@ -143,16 +143,23 @@ def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[s
         yield columns, first + index * micro * world
 
 
-def _method_batch(
-    columns: dict[str, Tensor], views: ViewGenerator, *, photometric_done: bool
-) -> Batch:
+def _method_batch(columns: dict[str, Tensor], views: ViewGenerator, job: TrainingJob) -> Batch:
     epoch = columns[schema.EPOCH]
     sample_id = columns[schema.SAMPLE_ID]
     crops = {name: columns[name] for name in views.views.groups}
-    images = views(crops, epoch, sample_id, photometric_done=photometric_done)
+    images = views(crops, epoch, sample_id, photometric_done=job.photometric_done)
     row = columns[schema.ROW]
     valid = columns[schema.VALID]
-    return {"views": images, "sample_id": sample_id, "row": row, "epoch": epoch, "valid": valid}
+    batch: Batch = {
+        "views": images,
+        "sample_id": sample_id,
+        "row": row,
+        "epoch": epoch,
+        "valid": valid,
+    }
+    if job.targets:
+        batch["targets"] = {name: columns[name] for name in job.targets}
+    return batch
 
 
 def save_checkpoint(state: TrainState, *, wait: bool) -> None:
@@ -175,12 +182,14 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
 def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any]) -> str:
     """Write the encoder that ships with what made it; returns the digest."""
     config = state.config
-    encoder, step = run_artifact.best_or_last(state.method.encoder, state.step, state.best, config)
+    encoder, head = state.method.ships()
+    encoder, step = run_artifact.best_or_last(encoder, state.step, state.best, config)
     return run_artifact.write(
         job.run.path(run_artifact.FOLDER),
         job.run.uri,
         config,
         encoder,
+        head=head,
         step=step,
         trained_steps=state.step,
         manifest_version=job.ledger.spans[-1].version,

@@ -85,10 +85,8 @@ def work_of(
         quarantine: Folder of the quarantine table; None: bad samples are only marked.
         content: Whether a column of hashes of the files' bytes is added.
     """
-    table = _with_targets(data, sampling.per_video)
-    carried = {"class": ((schema.LABEL, 8),), "classes": ((schema.LABEL_HOT, data.num_classes),)}
     return Ingest(
-        order=LabelledOrder(table, seed),
+        order=order_of(data, sampling.per_video, seed),
         shape=shape,
         block_rows=block_rows,
         limits=limits,
@@ -96,9 +94,20 @@ def work_of(
         run=run,
         sampling=sampling,
         content=content,
-        carried=carried.get(data.task, ()),
+        carried=carried_by(data),
         masks=data.task == "mask" and schema.MASK in shape.empty(1),
     )
+
+
+def order_of(data: LabelledData, per_video: int, seed: int | None = None) -> LabelledOrder:
+    """Order labelled samples, so many clips of each video; endlessly where a seed is given."""
+    return LabelledOrder(_with_targets(data, per_video), seed)
+
+
+def carried_by(data: LabelledData) -> tuple[tuple[str, int], ...]:
+    """Return the columns of an order that blocks have as well, and the bytes a row of each."""
+    of_task = {"class": ((schema.LABEL, 8),), "classes": ((schema.LABEL_HOT, data.num_classes),)}
+    return of_task.get(data.task, ())
 
 
 def blocks(work: Ingest) -> ray.data.Dataset:

@@ -47,26 +47,58 @@ class Shape(Protocol):
 @dataclass(frozen=True)
 class Crops:
     """The crops of every view, drawn by the key of each sample; with `photometric`, coloured here
-    as well."""
+    as well.
+
+    Attributes:
+        generator: Draws and cuts.
+        photometric: Whether colours are changed here.
+        masks: Whether a column has the class indices of the first group's first view, by nearest
+            neighbour; its views must be upright.
+    """
 
     generator: ViewGenerator
     photometric: bool
+    masks: bool = False
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, V, 3, S, S) uint8 a group."""
+        """Allocate (B, V, 3, S, S) uint8 a group, and masks (B, S, S) uint8."""
         views = self.generator.views
         sizes = {
             name: (group.count, 3, views.group_size(name), views.group_size(name))
             for name, group in views.groups.items()
         }
-        return {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
+        columns = {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
+        if self.masks:
+            columns[schema.MASK] = np.empty_like(next(iter(columns.values()))[:, 0, 0])
+        return columns
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
         views = self.generator.views
         seed = self.generator.seed
         keys = (torch.tensor(epoch), torch.tensor(sample_id))
-        return Cutter(views, seed, columns, *keys, photometric=self.photometric)
+        crops = {name: column for name, column in columns.items() if name in views.groups}
+        cutter = Cutter(views, seed, crops, *keys, photometric=self.photometric)
+        return _MaskedCropFiller(cutter, columns[schema.MASK]) if self.masks else cutter
+
+
+@dataclass(frozen=True)
+class _MaskedCropFiller:
+    cutter: Cutter
+    masks: np.ndarray
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        return self.cutter.reduction(row, height, width)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        self.cutter.fill(row, picture)
+
+    def fill_mask(self, row: int, mask: np.ndarray) -> None:
+        top, left, height, width, flip = self.cutter.first_box(row, *mask.shape)
+        cut = mask[top : top + height, left : left + width]
+        size = self.masks.shape[1]
+        resized = _nearest(cut, size, size)
+        self.masks[row] = resized[:, ::-1] if flip else resized
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Killer:
         address: Of an existing cluster; None: a local Ray each time.
         world_sizes: Numbers of workers, in turn.
         log: What was done, for people.
+        verb: Of the command.
     """
 
     words: list[str]
@@ -52,6 +53,7 @@ class Killer:
     address: "Nodes | None" = None
     world_sizes: tuple[int, ...] = (1, 2, 3)
     log: list[str] = field(default_factory=list)
+    verb: str = "pretrain"
 
     def run(self, timeout_s: float = 240) -> None:
         """Run to the end; each start may take `timeout_s`."""
@@ -67,7 +69,7 @@ class Killer:
     def _start(self, workers: int) -> subprocess.Popen[str]:
         address = self.address.address if self.address else "local"
         return commands.start(
-            "pretrain",
+            self.verb,
             *self.words,
             f"cluster.num_workers={workers}",
             f"cluster.address={address}",

@@ -1,0 +1,231 @@
+"""Configuration of an adaptation that trains."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from augment.frozen import Frozen, other_of
+from augment.recipe import ColorJitter, CropGroup
+from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.setup.sections import ClusterConfig, PerVideoConfig
+from jobs.training.run_config import CheckpointConfig, LogConfig, PretrainConfig, load_pretrain
+from models.artifact import Artifact
+from models.optim import OptimConfig
+from models.starting.continuation import StartConfig
+from models.supervised.finetune import FinetuneConfig
+from models.supervised.head import HeadConfig
+from models.supervised.segment import SegmentConfig
+from models.supervised.supervised import GROUP, SupervisedConfig
+from pipelines.labels.labelled_data import LabelledData, Task
+
+_COLOUR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+
+
+class TrainedProbeConfig(Frozen):
+    """A head that is trained with the encoder, or on it."""
+
+    name: Literal["finetune", "attentive", "segment"] = Field(
+        description=(
+            "finetune: the encoder learns too; attentive: attention over a frozen encoder's places;"
+            " segment: the class of each pixel"
+        )
+    )
+    trained: Literal["all", "blocks", "lora", "head"] | None = Field(
+        None,
+        description=(
+            "what learns beside the head: all, the last blocks, low-rank updates (lora), or nothing"
+            " (head); null: all of finetune, nothing of the others"
+        ),
+    )
+    blocks: int = Field(2, ge=1, description="trained=blocks: how many, from the end")
+    lora_rank: int = Field(8, ge=1, description="trained=lora: rank of the updates")
+    lora_alpha: float = Field(16, gt=0, description="trained=lora: their scale, times the rank")
+    width: int | None = Field(
+        None, ge=8, description="segment: channels of a small convolutional head; null: linear"
+    )
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="finetune: share of a label given to all classes"
+    )
+    mixup: float = Field(0.0, ge=0, description="finetune: alpha of mixup; 0: none")
+    cutmix: float = Field(0.0, ge=0, description="finetune: alpha of CutMix; 0: none")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the running average of weights that ships; 0: none"
+    )
+    baseline: bool = Field(True, description="train the same from random weights beside it")
+
+    def what_learns(self) -> Literal["all", "blocks", "lora", "head"]:
+        """Return what learns beside the head."""
+        return self.trained or ("all" if self.name == "finetune" else "head")
+
+    def idle(self) -> dict[str, str]:
+        """Return what another probe, or another choice of what learns, has no use for."""
+        of_learning = {"blocks": ("blocks",), "lora": ("lora_rank", "lora_alpha")}
+        own = of_learning.get(self.what_learns(), ())
+        idle = dict.fromkeys({"blocks", "lora_rank", "lora_alpha"} - set(own), "trained")
+        if self.name != "segment":
+            idle["width"] = "name"
+        if self.name != "finetune":
+            idle |= dict.fromkeys(("label_smoothing", "mixup", "cutmix"), "name")
+        return idle
+
+    def method(self, data: LabelledData) -> SupervisedConfig:
+        """Return the objective for some labels."""
+        learning = {
+            "trained": self.what_learns(),
+            "blocks": self.blocks,
+            "lora_rank": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+            "ema_decay": self.ema_decay,
+        }
+        forms: dict[str, Literal["linear", "attentive", "dense"]] = {
+            "finetune": "linear",
+            "attentive": "attentive",
+            "segment": "dense",
+        }
+        tasks: dict[Task, Literal["class", "classes", "mask"]] = {
+            "class": "class",
+            "classes": "classes",
+            "mask": "mask",
+        }
+        head = HeadConfig(
+            name=forms[self.name], task=tasks[data.task], classes=data.classes, width=self.width
+        )
+        if self.name == "segment":
+            return SegmentConfig(head=head, ignore=data.ignore, **learning)
+        mixing = {"mixup": self.mixup, "cutmix": self.cutmix}
+        smoothing = self.label_smoothing if self.name == "finetune" else 0.0
+        return FinetuneConfig(head=head, label_smoothing=smoothing, **mixing, **learning)
+
+
+class AdaptOptimConfig(OptimConfig):
+    """How weights are updated. The defaults suit small labelled sets (arXiv:2111.06377, A.1)."""
+
+    name: Literal["sgd", "lars", "adamw"] = Field(default="adamw", description="optimiser")
+    lr: float = Field(default=2e-3, gt=0, description="peak learning rate at a global batch of 256")
+    weight_decay: float = Field(
+        default=0.05,
+        ge=0,
+        description="weight decay, for adamw decoupled; none on biases and norms",
+    )
+    warmup_fraction: float = Field(
+        default=0.1, ge=0, le=1, description="linear warm-up, as a fraction of num_steps"
+    )
+
+
+class AdaptStartConfig(StartConfig):
+    """How gently the artifact's weights are changed."""
+
+    layer_decay: float = Field(
+        default=0.75,
+        gt=0,
+        le=1,
+        description=(
+            "each layer of the encoder learns at this times the rate of the one above it, the"
+            " highest at this times the head's"
+        ),
+    )
+
+
+class TrainingViewsConfig(Frozen):
+    """What the images of training look like."""
+
+    size: int | None = Field(None, ge=8, description="side of the crops, px; null: the artifact's")
+    scale: tuple[float, float] = Field(
+        (0.35, 1.0), description="range of a crop's share of the image's area"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image")
+    colour: bool = Field(False, description="change brightness, contrast, saturation and hue")
+
+
+class TrainedAdaptConfig(LabelledJobConfig):
+    """An adaptation that trains."""
+
+    example: ClassVar[str] = (
+        "artifact=runs/a train.uri=labelled/train test.uri=labelled/test probe.name=finetune"
+        " out=runs/a-tuned"
+    )
+    most_used: ClassVar[tuple[str, ...]] = (
+        "artifact",
+        "train.uri",
+        "test.uri",
+        "out",
+        "probe.name",
+        "probe.trained",
+        "num_epochs",
+        "optim.lr",
+        "global_batch_size",
+        "cluster.num_workers",
+        "cluster.use_gpu",
+    )
+
+    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    out: str = Field(
+        min_length=1, description="folder of the run and its artifact; new, or holding the same"
+    )
+    probe: TrainedProbeConfig
+    views: TrainingViewsConfig = TrainingViewsConfig()
+    optim: AdaptOptimConfig = AdaptOptimConfig()
+    start: AdaptStartConfig = AdaptStartConfig()
+    num_epochs: float | None = Field(None, gt=0, description="passes over train; null: 30")
+    num_steps: int | None = Field(None, ge=1, description="optimiser steps, in place of num_epochs")
+    global_batch_size: int = Field(64, ge=1, description="samples of a step, over all workers")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the head, the order and every draw")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="autocast; auto: bfloat16 on GPUs"
+    )
+    clip: PerVideoConfig = PerVideoConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @classmethod
+    def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
+        """Return the other length of the run."""
+        return other_of(("num_steps", "num_epochs"), key, values)
+
+    def steps(self, num_train: int) -> int:
+        """Return the optimiser steps over so many samples."""
+        if self.num_steps is not None:
+            return self.num_steps
+        return max(1, int((self.num_epochs or 30) * num_train // self.global_batch_size))
+
+    def run_of(
+        self, start: Artifact, data: LabelledData, *, num_steps: int, weights: str | None, out: str
+    ) -> PretrainConfig:
+        """Return the training run.
+
+        Args:
+            start: The artifact whose encoder is adapted.
+            data: The labelled samples.
+            num_steps: Optimiser steps.
+            weights: What the encoder starts from; None: random weights.
+            out: The run directory.
+        """
+        preprocess = {"mean": start.mean.flatten().tolist(), "std": start.std.flatten().tolist()}
+        group = CropGroup(
+            scale=self.views.scale,
+            ratio=(1.0, 1.0) if data.task == "mask" else (3 / 4, 4 / 3),
+            flip=self.views.flip,
+            color_jitter=_COLOUR if self.views.colour else None,
+        )
+        views = {"size": self.views.size or start.image_size, "groups": {GROUP: group}}
+        values = {
+            "source": {
+                "uri": self.train.uri,
+                "value_range": start.value_range,
+                "bands": start.bands,
+                "max_bad_fraction": 1.0,
+            },
+            "out": out,
+            "method": self.probe.method(data).model_dump(mode="json"),
+            "encoder": {**start.config["encoder"], "weights": weights},
+            "views": {**views, **preprocess, "groups": {GROUP: group.model_dump(mode="json")}},
+            "clip": {"per_video": self.clip.per_video},
+            "num_steps": num_steps,
+            **{name: getattr(self, name) for name in ("seed", "precision", "global_batch_size")},
+        }
+        if weights is not None and self.probe.what_learns() in ("all", "blocks"):
+            values["start"] = self.start.model_dump(mode="json")
+        for name in ("optim", "cluster", "checkpoint", "log"):
+            values[name] = getattr(self, name).model_dump(mode="json")
+        return load_pretrain(values)

@@ -1,0 +1,188 @@
+"""How good answers are: shares with intervals, by class, and whether confidence can be trusted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.probes import bootstrap_interval
+
+_BINS = 15
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Answers of one class an image, judged.
+
+    Attributes:
+        top1: Share that is right.
+        ci95: Its bootstrap interval over test images.
+        per_class: Share of each class's images that is told, NaN of a class without any, (C,).
+        confusion: Images of class i told as class j, (C, C) int64.
+        calibration_error: Expected calibration error of 15 bins (arXiv:1706.04599): mean distance
+            of confidence from the share that is right.
+        nll: Mean negative log-likelihood of the right class, nats.
+    """
+
+    top1: float
+    ci95: tuple[float, float]
+    per_class: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    calibration_error: float
+    nll: float
+
+
+def judge_classes(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> ClassScores:
+    """Judge answers of one class an image.
+
+    Args:
+        probabilities: (N, C), each row summing to 1.
+        labels: The right classes, (N,) in 0..C - 1.
+
+    Raises:
+        ValueError: no image, or shapes that do not fit.
+    """
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise ValueError(
+            f"probabilities must be (N, C) and labels (N,), got {probabilities.shape} and"
+            f" {labels.shape}"
+        )
+    told = probabilities.argmax(1)
+    correct = told == labels
+    confusion = confusion_of(labels, told, probabilities.shape[1])
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    return ClassScores(
+        top1=float(correct.mean()),
+        ci95=bootstrap_interval(correct),
+        per_class=_diagonal_share(confusion),
+        confusion=confusion,
+        calibration_error=_calibration_error(probabilities.max(1), correct),
+        nll=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
+    )
+
+
+def confusion_of(
+    labels: NDArray[np.int64], told: NDArray[np.int64], num_classes: int
+) -> NDArray[np.int64]:
+    """Count how often class i was told as class j, (C, C)."""
+    counts = np.bincount(labels * num_classes + told, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def _diagonal_share(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    total = confusion.sum(1).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        share: NDArray[np.float64] = np.diag(confusion) / total
+    return share
+
+
+def _calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+    place = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    size = np.bincount(place, minlength=_BINS)
+    claimed = np.bincount(place, confidence, minlength=_BINS)
+    right = np.bincount(place, correct, minlength=_BINS)
+    return float(np.abs(claimed - right).sum() / size.sum())
+
+
+def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
+    """Return the mean precision at the place of each positive in the ranking by score.
+
+    Of equal scores the least favourable order counts, so a constant earns no luck. NaN where there
+    is no positive.
+
+    Args:
+        scores: (N,), higher first.
+        positive: (N,) bool.
+    """
+    order = np.lexsort((positive, -scores))
+    ranked = positive[order]
+    if not ranked.any():
+        return float("nan")
+    hits = np.cumsum(ranked)
+    precision = hits / np.arange(1, len(ranked) + 1)
+    return float(precision[ranked].mean())
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """Answers of a class a pixel, judged.
+
+    Attributes:
+        miou: Mean over the classes that occur of intersection over union.
+        ci95: Its bootstrap interval over test images.
+        per_class: Intersection over union of each class, NaN of one that does not occur, (C,).
+        pixel_top1: Share of the pixels that is right.
+    """
+
+    miou: float
+    ci95: tuple[float, float]
+    per_class: NDArray[np.float64]
+    pixel_top1: float
+
+
+def judge_masks(confusions: NDArray[np.int64], *, seed: int = 0) -> MaskScores:
+    """Judge masks by how their pixels were told.
+
+    Args:
+        confusions: Pixels of class i told as class j in each image, (N, C, C).
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: no image.
+    """
+    if confusions.ndim != 3 or not len(confusions):
+        raise ValueError(f"confusions must be (N, C, C) with N >= 1, got {confusions.shape}")
+    whole = confusions.sum(0).astype(np.float64)
+    num_images, num_classes = confusions.shape[:2]
+    generator = np.random.default_rng(seed)
+    times = generator.multinomial(num_images, np.full(num_images, 1 / num_images), _RESAMPLES)
+    resampled = times @ confusions.reshape(num_images, -1).astype(np.float64)
+    drawn = _mean_iou(resampled.reshape(-1, num_classes, num_classes))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return MaskScores(
+        miou=float(_mean_iou(whole[None])[0]),
+        ci95=(float(low), float(high)),
+        per_class=_iou(whole[None])[0],
+        pixel_top1=float(np.trace(whole) / max(whole.sum(), 1)),
+    )
+
+
+def _iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
+    """Return intersection over union by class, (R, C); NaN where neither occurs."""
+    hit = np.diagonal(confusions, axis1=1, axis2=2)
+    union = confusions.sum(1) + confusions.sum(2) - hit
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou: NDArray[np.float64] = hit / union
+    return np.where(confusions.sum(2) > 0, iou, np.nan)
+
+
+def _mean_iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = np.nanmean(_iou(confusions), axis=1)
+    return mean
+
+
+def paired_difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """Return by how much the second's share of right answers is higher, with its interval.
+
+    The same resampled images judge both, which is what makes small differences tell.
+
+    Args:
+        first: Whether each image was told rightly, (N,) bool.
+        second: The same images, told otherwise.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"both must be (N,) with N >= 1, got {first.shape} and {second.shape}")
+    gained = float((second & ~first).mean())
+    lost = float((first & ~second).mean())
+    shares = [gained, lost, max(0.0, 1 - gained - lost)]
+    drawn = np.random.default_rng(seed).multinomial(len(first), shares, _RESAMPLES * 5)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / len(first), [0.025, 0.975])
+    return gained - lost, (float(low), float(high))

@@ -1,0 +1,158 @@
+"""What is trained on an encoder for a task with labels, and ships beside it."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augment.frozen import Frozen
+from models.encoders.encoder import Encoder
+
+Task = Literal["class", "classes", "mask"]
+"""What a head tells of an image: its one class, which of many classes it has, or the class of each
+pixel."""
+
+
+class HeadConfig(Frozen):
+    """Which head, and what its outputs mean."""
+
+    name: Literal["linear", "attentive", "dense"] = Field(description="form of the head")
+    task: Task = Field("class", description="what it tells")
+    classes: tuple[str, ...] = Field(min_length=1, description="their names, in the outputs' order")
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="dense: channels of two 3x3 convolutions before the last; null: the last alone",
+    )
+    num_heads: int = Field(8, ge=1, description="attentive: heads of the attention, at most")
+
+
+class Head(nn.Module):
+    """From images and their encoder to scores.
+
+    Attributes:
+        config: What it was built of.
+    """
+
+    config: HeadConfig
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Encode normalised images (B, 3, H, W) as what `forward` takes."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score features: (B, C), of pixels (B, C, h, w); float32, before softmax or sigmoid."""
+        raise NotImplementedError
+
+    def scores(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Score normalised images (B, 3, H, W): (B, C), of their pixels (B, C, H, W)."""
+        scores: Tensor = self(self.features(encoder, images))
+        return scores if scores.ndim == 2 else enlarged(scores, (images.shape[2], images.shape[3]))
+
+
+class LinearHead(Head):
+    """One linear layer on the embedding."""
+
+    def __init__(self, config: HeadConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(encoder.embed_dim, len(config.classes))
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Return the embedding (B, D)."""
+        embedding: Tensor = encoder(images)
+        return embedding
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score embeddings (B, D)."""
+        scores: Tensor = self.linear(features.float())
+        return scores
+
+
+class AttentiveHead(Head):
+    """Cross-attention of one learned query over the places of an image, then a linear layer.
+
+    As I-JEPA and V-JEPA judge frozen features (arXiv:2301.08243, arXiv:2404.08471), for encoders
+    whose embedding was never trained: what a class needs lies in some places, and a mean dilutes
+    it.
+    """
+
+    def __init__(self, config: HeadConfig, encoder: Encoder) -> None:
+        super().__init__()
+        encoder.require("maps", "probe.name=attentive")
+        self.config = config
+        dim = encoder.map_dim
+        heads = math.gcd(config.num_heads, dim)
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        nn.init.trunc_normal_(self.query, std=0.02)
+        self.norm = nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.last_norm = nn.LayerNorm(dim)
+        self.linear = nn.Linear(dim, len(config.classes))
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Return the maps (B, D, h, w)."""
+        return encoder.maps(images)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score maps (B, D, h, w): (B, C)."""
+        places = self.norm(features.float().flatten(2).transpose(1, 2))  # (B, N, D)
+        query = self.query.expand(len(places), -1, -1)
+        pooled, _ = self.attention(query, places, places, need_weights=False)  # (B, 1, D)
+        scores: Tensor = self.linear(self.last_norm(pooled[:, 0]))
+        return scores
+
+
+class DenseHead(Head):
+    """A class for each place of the maps: a linear layer, or a small convolutional network."""
+
+    def __init__(self, config: HeadConfig, encoder: Encoder) -> None:
+        super().__init__()
+        encoder.require("maps", "probe.name=segment")
+        self.config = config
+        dim = encoder.map_dim
+        layers: list[nn.Module] = []
+        if config.width is not None:
+            for _ in range(2):
+                # not batch norm: scores of an image must not depend on the others
+                norm = nn.GroupNorm(math.gcd(32, config.width), config.width)
+                layers += [nn.Conv2d(dim, config.width, 3, padding=1, bias=False), norm, nn.ReLU()]
+                dim = config.width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(dim, len(config.classes), 1))
+        # The scales of maps differ a hundredfold between encoders, and one rate is to fit all.
+        self.norm = nn.GroupNorm(1, encoder.map_dim)
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Return the maps (B, D, h, w)."""
+        return encoder.maps(images)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score maps (B, D, h, w): (B, C, h, w), as coarse as they are."""
+        scores: Tensor = self.layers(self.norm(features.float()))
+        return scores
+
+
+_FORMS: dict[str, type[LinearHead] | type[AttentiveHead] | type[DenseHead]] = {
+    "linear": LinearHead,
+    "attentive": AttentiveHead,
+    "dense": DenseHead,
+}
+
+
+def build_head(config: HeadConfig, encoder: Encoder) -> Head:
+    """Build a head with random weights from torch's CPU generator.
+
+    Raises:
+        ValueError: the encoder does not give what the head takes.
+    """
+    return _FORMS[config.name](config, encoder)
+
+
+def enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring scores of places (B, C, h, w) to the pixels (B, C, *size), bilinearly."""
+    return functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,109 @@
+"""Tells what an adapted artifact makes of streams of images, in a pool of Ray Data actors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import ray.data
+import torch
+from torch import Tensor
+
+from models import artifact
+from pipelines import schema
+from pipelines.embeddings.embed import BLOCK_ROWS
+from pipelines.ray_tasks import map_in_actors
+from pipelines.storage import uris
+
+PROBABILITIES = "probabilities"  # (B, C) float32
+CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
+TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Which artifact, and where it runs.
+
+    Attributes:
+        artifact: URI of an artifact with a head.
+        use_gpu: Whether each actor has a GPU.
+        threads: Compute threads of an actor on the CPU.
+    """
+
+    artifact: str
+    use_gpu: bool
+    threads: int
+
+
+class Predict:
+    """An actor's artifact; takes blocks with `image`, gives them back with what it tells in its
+    place.
+
+    Of classes the column `probabilities`; of masks `confusion` where the block has masks, and
+    `told_mask` where not.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        torch.set_num_threads(predictor.threads)
+        # the artifact opens its URI with plain fsspec: with this client from now
+        uris.filesystem(predictor.artifact)
+        self._device = torch.device("cuda" if predictor.use_gpu else "cpu")
+        loaded = artifact.load(predictor.artifact).to(self._device)
+        self._artifact = loaded.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predict one block."""
+        images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(self._device)
+        prepared = self._artifact.preprocess(images)
+        told = self._artifact.predict(prepared.contiguous(memory_format=torch.channels_last))
+        if told.ndim == 2:
+            return batch | {PROBABILITIES: told.float().cpu().numpy()}
+        if schema.MASK not in batch:
+            return batch | {TOLD_MASK: told.argmax(1).to(torch.uint8).cpu().numpy()}
+        mask = torch.from_numpy(np.array(batch.pop(schema.MASK))).to(self._device)
+        return batch | {CONFUSION: _confusions(mask, told).cpu().numpy()}
+
+
+def _confusions(mask: Tensor, told: Tensor) -> Tensor:
+    """Count how pixels were told, those of no class left out.
+
+    Args:
+        mask: (B, S, S) uint8.
+        told: (B, C, S, S).
+
+    Returns:
+        (B, C * C) int32.
+    """
+    num_images, num_classes = told.shape[:2]
+    right = mask.flatten(1).long()
+    labelled = right < num_classes
+    place = right * num_classes + told.argmax(1).flatten(1)
+    place = torch.where(labelled, place, num_classes**2)
+    counts = torch.zeros(num_images, num_classes**2 + 1, dtype=torch.int32, device=mask.device)
+    counts.scatter_add_(1, place, torch.ones_like(place, dtype=torch.int32))
+    return counts[:, :-1]
+
+
+def predict(
+    images: ray.data.Dataset,
+    predictor: Predictor,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    num_actors: int,
+) -> ray.data.Dataset:
+    """Add what an artifact tells to a stream of `Centre` or `Fitted` blocks, in order.
+
+    Args:
+        images: Blocks with `image`, and `mask` where it is to be judged.
+        predictor: What to predict with.
+        block_rows: Rows of every block but the last.
+        num_actors: Size of the pool.
+    """
+    return map_in_actors(
+        images,
+        Predict,
+        predictor,
+        size=num_actors,
+        batch_size=block_rows,  # Ray insists on a number where there are GPUs
+        num_cpus=1,
+        num_gpus=1 if predictor.use_gpu else None,
+    )

@@ -1,0 +1,168 @@
+"""Adaptations that train: they learn, they resume, and what they leave tells the same."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jobs.adaptation.trained import RESULT, adapt_by_training
+from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.setup.failures import InputError
+from models import artifact
+from tests import commands
+from tests.faults.killing import Killer
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def brightness(tmp_path: Path) -> Path:
+    """Noise in two classes, of which one is brighter; the right half of every image is."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", 8)):
+        for number in range(2 * count):
+            name = "bright" if number % 2 else "dark"
+            pixels = draw.integers(0, 100, (24, 24, 3)) + 100 * (number % 2)
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{split}{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """Noise whose one half is brighter, with masks that say which; a border is not judged."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", 6)):
+        for number in range(count):
+            pixels = draw.integers(0, 80, (24, 32, 3))
+            mask = np.zeros((24, 32), np.uint8)
+            half = np.s_[:, 16:] if number % 2 else np.s_[:, :16]
+            pixels[half] += 150
+            mask[half] = 1
+            mask[0] = 9
+            for kind, values in (("images", pixels.astype(np.uint8)), ("masks", mask)):
+                folder = tmp_path / kind / split
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(folder / f"{split}{number}.png")
+    return tmp_path
+
+
+def config(small_artifact: str, folder: Path, name: str, **more: Any) -> TrainedAdaptConfig:
+    values = {
+        "artifact": small_artifact,
+        "train": {"uri": str(folder / "train")},
+        "test": {"uri": str(folder / "test")},
+        "out": str(folder / "out"),
+        "probe": {"name": name, **more.pop("probe", {})},
+        "optim": {"lr": 0.01, "lr_scaling": "none"},
+        "views": {"scale": (0.5, 1.0)},
+        "global_batch_size": 16,
+        "num_steps": 12,
+        "log": {"every_steps": 4, "tensorboard": False},
+        **more,
+    }
+    return TrainedAdaptConfig.model_validate(values)
+
+
+def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
+    small_artifact: str, brightness: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = config(small_artifact, brightness, "finetune", probe={"baseline": False})
+    result = adapt_by_training(wanted)
+    assert result["classes"] == ["bright", "dark"] and result["num_classes"] == 2
+    assert result["top1"] > 0.9 and result["ci95"][0] <= result["top1"]
+    assert set(result) >= {"confusion", "calibration_error", "nll"}
+    assert result["per_class"].keys() == {"bright", "dark"}
+    assert result["parameters"]["trained"] > 0
+    assert result["result"].startswith("finetune top-1 of 2 classes: pretrained ")
+    assert json.loads((brightness / "out" / RESULT).read_text())["top1"] == result["top1"]
+    adapted = artifact.load(result["artifact"])
+    assert adapted.digest == result["artifact_digest"]
+    pixels = np.full((1, 3, 24, 24), 200, np.uint8)
+    with torch.inference_mode():
+        told = adapted.predict(adapted.preprocess(torch.from_numpy(pixels)))
+    assert adapted.head is not None and adapted.head.config.classes[int(told.argmax())] == "bright"
+    capsys.readouterr()
+    assert adapt_by_training(wanted) == result
+    assert "steps of" not in capsys.readouterr().err
+
+    shutil.move(brightness / "train" / "dark", brightness / "train" / "dim")
+    shutil.move(brightness / "test" / "dark", brightness / "test" / "dim")
+    with pytest.raises(
+        InputError, match=r"another experiment: it differs in method\.head\.classes"
+    ):
+        adapt_by_training(wanted)
+
+
+def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves: Path) -> None:
+    masks = {"uri": str(halves / "masks"), "ignore": 9}
+    given = config(
+        small_artifact,
+        halves / "images",
+        "segment",
+        masks=masks,
+        num_steps=20,
+        optim={"lr": 0.05, "lr_scaling": "none"},
+        probe={"baseline": False},
+    )
+    result = adapt_by_training(given)
+    assert result["miou"] > 0.6 and result["ci95"][0] <= result["miou"] <= result["ci95"][1]
+    assert result["per_class"].keys() == {"0", "1"}
+    assert "untrained_miou" not in result
+    assert "segment mIoU of 2 classes" in result["result"]
+    start = artifact.load(small_artifact).encoder.state_dict()
+    tuned = artifact.load(result["artifact"]).encoder.state_dict()
+    assert all((tuned[name] == value).all() for name, value in start.items())
+
+
+def test_labels_of_another_kind_are_refused(small_artifact: str, brightness: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"probe\.name segment learns from mask labels, .* class: give masks\.uri"
+    ):
+        adapt_by_training(config(small_artifact, brightness, "segment"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("trained", ["all", "head"])
+def test_random_weights_are_trained_beside_it(
+    trained: str, small_artifact: str, brightness: Path
+) -> None:
+    given = config(small_artifact, brightness, "finetune", probe={"trained": trained}, num_steps=4)
+    result = adapt_by_training(given)
+    name = "scratch" if trained == "all" else "untrained"
+    assert {"top1", "ci95", f"{name}_top1", f"{name}_ci95"} <= set(result)
+    assert f", {name} " in result["result"]
+    own, other = (
+        artifact.load(str(brightness / "out" / part)) for part in ("artifact", f"{name}/artifact")
+    )
+    assert own.digest != other.digest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_adaptation_goes_on_with_another_number_of_workers(
+    small_artifact: str, brightness: Path
+) -> None:
+    words = [f"artifact={small_artifact}", f"train.uri={brightness}/train"]
+    words += [f"test.uri={brightness}/test", "probe.name=finetune", f"out={brightness}/out"]
+    words += ["probe.baseline=false", "num_steps=120", "global_batch_size=48"]
+    words += ["checkpoint.every_s=1", "log.every_steps=5", "optim.lr=0.01"]
+    Killer(words, seed=1, kills=2, victims=("train worker", "driver"), verb="adapt").run()
+    result = json.loads((brightness / "out" / RESULT).read_text())
+    assert result["top1"] > 0.9
+    lines = (brightness / "out" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 120
+
+
+def test_the_command_line_refuses_what_another_probe_takes(tmp_path: Path) -> None:
+    words = ["artifact=a", "train.uri=t", "test.uri=t", "out=o", "probe.name=segment"]
+    refused = commands.run("adapt", *words, "probe.mixup=0.5")
+    assert refused.returncode == 2 and "probe.mixup" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
