@@ -12,9 +12,10 @@ from jobs.cluster.available import Resources
 from jobs.setup.command_line import InputError
 from pipelines import ray_internals
 
+FIRST_S = 2.0
 EVERY_S = 10.0
 SETTLES_S = 5.0  # what is given back is free for others within a heartbeat of its node
-LONGEST = 100  # characters of another job's command line
+LONGEST = 160  # characters of another job's command line
 
 
 def wait_for_room(bundles: Sequence[Resources]) -> None:
@@ -30,8 +31,10 @@ def wait_for_room(bundles: Sequence[Resources]) -> None:
         return
     group = placement_group([dict(bundle) for bundle in bundles], strategy="PACK")
     try:
-        while not group.wait(EVERY_S):
+        patience = FIRST_S
+        while not group.wait(patience):
             _tell(bundles, group)
+            patience = EVERY_S
     finally:
         remove_placement_group(group)
     deadline = time.monotonic() + SETTLES_S
@@ -50,9 +53,15 @@ def lacking(bundles: Sequence[Resources]) -> str | None:
         f"{available.total(free, name):g} of {available.total(found, name):g} {name}s"
         for name in names
     ]
-    jobs = [f"`{line[:LONGEST]}`" for line in ray_internals.other_jobs()]
+    jobs = [f"`{_shortened(line)}`" for line in ray_internals.other_jobs()]
     held = f"; the rest is held by {', '.join(jobs)}" if jobs else ""
     return f"room for {described(bundles)}: {' and '.join(left)} are free{held}"
+
+
+def _shortened(command: str) -> str:
+    """Return a job's command line without the folder of its interpreter."""
+    program, space, words = command.partition(" ")
+    return f"{program.rpartition('/')[2]}{space}{words}"[:LONGEST]
 
 
 def described(bundles: Sequence[Resources]) -> str:
