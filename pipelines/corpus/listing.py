@@ -42,7 +42,7 @@ def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Tabl
             with it as cause.
     """
     uri = uris.absolute(uri)
-    patterns = list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
+    patterns = _patterns(uri)
     places = [
         place
         for pattern in patterns
@@ -55,6 +55,11 @@ def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Tabl
             yield table
     if not num_rows and any(char in uri for char in MAGIC):
         raise ValueError(f"source.uri {uri} matches nothing: check the pattern")
+
+
+def _patterns(uri: str) -> list[str]:
+    """Expand the braces of a URI that is not there as it stands."""
+    return list(braceexpand(uri)) if "{" in uri and not uris.exists(uri) else [uri]
 
 
 def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
@@ -169,8 +174,9 @@ def entries(uri: str) -> Iterator[Entry]:
     Raises:
         ValueError: the source is missing or refused, with the remedy.
     """
-    for place in _places(uri, one_of_many=False):
-        yield from _entries(place)
+    for pattern in _patterns(uri):
+        for place in _places(pattern, one_of_many=False):
+            yield from _entries(place)
 
 
 def look_up(uri: str) -> Entry:

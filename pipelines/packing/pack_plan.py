@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
+from pipelines.packing.texts_beside import BESIDE, BESIDE_TYPE, TextsBeside
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
 from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
@@ -39,6 +40,7 @@ SAMPLES = pa.schema(
         pa.field("origin_uri", pa.string()),
         pa.field("origin_offset", pa.int64()),  # bytes, or the row of a Parquet file
         pa.field("origin_member", pa.string()),
+        pa.field(BESIDE, BESIDE_TYPE),
     ]
 )
 
@@ -46,6 +48,7 @@ SAMPLES = pa.schema(
 def samples_of(manifest: Manifest) -> Iterator[pa.Table]:
     """Yield the samples of a manifest, schema `SAMPLES`; a video once, however many clips of it are
     listed."""
+    texts = TextsBeside(manifest)
     for part, row_group, rows in manifest.row_groups():
         if rows:
             table = manifest.read_row_group(part, row_group)
@@ -56,6 +59,7 @@ def samples_of(manifest: Manifest) -> Iterator[pa.Table]:
                 table[name] for name in (schema.SAMPLE_ID, schema.URI, schema.OFFSET, schema.LENGTH)
             ]
             columns += [pc.coalesce(member, uri), table["media"], uri, table[schema.OFFSET], member]
+            columns.append(texts.of(uri.to_pylist(), member.to_pylist()))
             yield pa.Table.from_arrays(columns, schema=SAMPLES)
 
 
@@ -173,7 +177,8 @@ class PackPlan:
         self.rows_in = int(record["rows_in"])
 
     def read(self, shard: int) -> pa.Table:
-        """Read the samples of a shard, schema `SAMPLES`."""
+        """Read the samples of a shard, schema `SAMPLES`; earlier plans name no files beside
+        them."""
         if self._single:
             return self._open(f"{self._uri}.parquet").read_row_group(shard)
         return self._open(_file(self._uri, shard)).read_row_group(shard % SHARDS_PER_FILE)

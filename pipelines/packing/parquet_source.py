@@ -24,6 +24,7 @@ from pipelines.corpus.listed_rows import sample_id
 from pipelines.corpus.listing import entries
 from pipelines.media.contract import BadSample
 from pipelines.packing.pack_plan import SAMPLES
+from pipelines.packing.texts_beside import BESIDE, BESIDE_TYPE
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet, read_table
@@ -92,7 +93,15 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         staged = map_in_tasks(dataset, copy, batch_size=1, batch_format="pyarrow")
         for _ in staged.iter_batches(batch_size=None):
             pass
-    yield from read_many(staging.folder, [f"{item['name']}.parquet" for item in items], read_table)
+    names = [f"{item['name']}.parquet" for item in items]
+    yield from map(_completed, read_many(staging.folder, names, read_table))
+
+
+def _completed(table: pa.Table) -> pa.Table:
+    """Add the column of texts beside a sample to what an earlier release staged."""
+    if BESIDE in table.column_names:
+        return table
+    return table.append_column(SAMPLES.field(BESIDE), pa.nulls(len(table), BESIDE_TYPE))
 
 
 def num_rows(uri: str) -> int:

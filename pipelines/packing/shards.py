@@ -16,13 +16,14 @@ import simplejpeg
 from PIL import Image
 
 from pipelines import schema
-from pipelines.corpus.file_kinds import HEAD_BYTES, kind_of_bytes, media_of
+from pipelines.corpus.file_kinds import HEAD_BYTES, kind_of_bytes, media_of, no_sample
 from pipelines.corpus.left_out import NO_EPOCH
-from pipelines.corpus.listed_rows import LISTED, sample_id
+from pipelines.corpus.listed_rows import LEFT_OUT, LISTED, sample_id
 from pipelines.corpus.listing import look_up
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
 from pipelines.packing.pack_plan import PackPlan
+from pipelines.packing.texts_beside import BESIDE
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import read_table
@@ -145,6 +146,7 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
                 stage = "fetch" if isinstance(payload, BadSample) else "decode"
                 try:
                     members.append(_add(tar, row, payload, pack))
+                    members += _add_texts(tar, row)
                 except BadSample as problem:
                     bad.append(_bad_row(row, problem, stage))
     quarantine.write(pack.quarantine, f"shard-{number:06d}", bad)
@@ -154,7 +156,8 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
         member |= {schema.URI: shard.uri, "etag": shard.etag}
     with uris.open_atomic(pack.done(number)) as file:
         pq.write_table(pa.Table.from_pylist(members, schema=DONE), file)
-    return {"shard": number, "rows": len(members), "bytes": shard.size, "quarantined": len(bad)}
+    rows_packed = sum(member.get(LEFT_OUT.name) is None for member in members)
+    return {"shard": number, "rows": rows_packed, "bytes": shard.size, "quarantined": len(bad)}
 
 
 def _tar(file: IO[bytes]) -> tarfile.TarFile:
@@ -193,6 +196,35 @@ def _add(
         "media": media_of(member.name),
     }
     return what | origin | {"origin_sample_id": row[schema.SAMPLE_ID]}
+
+
+def _add_texts(tar: tarfile.TarFile, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Append what lay beside a sample under the sample's key; gives what a listing would say of
+    it."""
+    beside = row.get(BESIDE) or []
+    if not beside:
+        return []
+    places = {name: [one[name] for one in beside] for name in (schema.OFFSET, schema.LENGTH)}
+    count = len(beside)
+    table = pa.table(
+        {
+            schema.URI: [row[schema.URI]] * count,
+            **places,
+            schema.MEMBER: [row["origin_member"]] * count,
+            "etag": [""] * count,
+        }
+    )
+    added = []
+    for one, data in zip(beside, fetch(table), strict=True):
+        if isinstance(data, BadSample):  # the sample is there, and its label is missed when asked
+            continue
+        member = tarfile.TarInfo(f"{row[schema.SAMPLE_ID] & (1 << 64) - 1:016x}.{one['suffix']}")
+        member.size = len(data)
+        what = {schema.OFFSET: tar.offset + tarfile.BLOCKSIZE, schema.LENGTH: len(data)}
+        tar.addfile(member, io.BytesIO(data))
+        reason = {LEFT_OUT.name: no_sample(member.name), schema.MEDIA: ""}
+        added.append(what | reason | {"member": member.name})
+    return added
 
 
 def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, Any]:

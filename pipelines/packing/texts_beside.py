@@ -1,0 +1,80 @@
+"""What lies beside an image in a tar shard and says something of it, as WebDataset has it: `0.cls`,
+`0.json`, `0.txt`.
+
+A manifest keeps such files among what was left out. A pack takes them along, each under the key of
+its image, so that labels and captions outlive it.
+"""
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import schema
+from pipelines.corpus.manifest import Manifest
+from pipelines.labels.sidecars import key_of
+from pipelines.storage import uris
+from pipelines.storage.parquet_files import open_parquet
+
+SUFFIXES = (".cls", ".json", ".txt")
+MAX_BYTES = 1 << 20  # more is no label and no caption
+BESIDE = "beside"
+BESIDE_TYPE = pa.list_(
+    pa.struct(
+        [
+            pa.field("suffix", pa.string()),
+            pa.field(schema.OFFSET, pa.int64()),
+            pa.field(schema.LENGTH, pa.int64()),
+        ]
+    )
+)
+_COLUMNS = [schema.URI, schema.MEMBER, schema.OFFSET, schema.LENGTH, "reason"]
+
+
+class TextsBeside:
+    """Finds the texts beside the members of shards, one shard in memory at a time.
+
+    Args:
+        manifest: Whose samples are asked for.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        path = manifest.left_out_table
+        self._file = open_parquet(uris.join(manifest.uri, path)) if path else None
+        self._of_shard = lru_cache(maxsize=2)(self._read_shard)
+
+    def of(self, shards: list[str], members: list[str | None]) -> pa.Array:
+        """Return what lies beside each sample, type `BESIDE_TYPE`."""
+        found: list[list[dict[str, Any]]] = []
+        for shard, member in zip(shards, members, strict=True):
+            texts = self._of_shard(shard) if member is not None and self._file else {}
+            found.append(texts.get(key_of(member), []) if member is not None else [])
+        return pa.array(found, BESIDE_TYPE)
+
+    def _read_shard(self, shard: str) -> dict[str, list[dict[str, Any]]]:
+        """Read the texts of one shard, by key, from the row groups that may hold some."""
+        assert self._file is not None
+        groups = [
+            group for group in range(self._file.num_row_groups) if self._may_hold(group, shard)
+        ]
+        texts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for group in groups:
+            table = self._file.read_row_group(group, columns=_COLUMNS)
+            table = table.filter(pc.equal(table[schema.URI], shard))
+            for row in table.filter(pc.starts_with(table["reason"], "no image")).to_pylist():
+                suffix = f".{(row[schema.MEMBER] or '').rpartition('.')[2].lower()}"
+                if suffix in SUFFIXES and 0 < row[schema.LENGTH] <= MAX_BYTES:
+                    place = {name: row[name] for name in (schema.OFFSET, schema.LENGTH)}
+                    texts[key_of(row[schema.MEMBER])].append({"suffix": suffix[1:]} | place)
+        return texts
+
+    def _may_hold(self, group: int, shard: str) -> bool:
+        """Tell by its statistics whether a row group may name a shard."""
+        assert self._file is not None
+        column = self._file.schema_arrow.get_field_index(schema.URI)
+        known = self._file.metadata.row_group(group).column(column).statistics
+        if known is None or not known.has_min_max:
+            return True
+        return bool(known.min <= shard <= known.max)
