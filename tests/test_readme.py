@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.adapt import AdaptConfig
+from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.artifact import MakeArtifactConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
@@ -41,6 +42,7 @@ JOB_CONFIGS = (
     PackConfig,
     PublishConfig,
     ReportConfig,
+    TrainedAdaptConfig,
 )
 
 
