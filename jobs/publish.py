@@ -3,13 +3,14 @@ compared, and a model card."""
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from importlib import metadata
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.cluster import launch
 from jobs.publishing import equality, model_card, probe_results, run_curves
@@ -40,6 +41,14 @@ def _listed(value: object) -> object:
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
 
+def _as_hubs_spell_it(license: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
+        raise ValueError(
+            f"license {license!r} is not as hubs spell it: apache-2.0, mit, cc-by-4.0, other"
+        )
+    return license
+
+
 class PublishConfig(JobConfig):
     """A publication of an artifact."""
 
@@ -56,7 +65,7 @@ class PublishConfig(JobConfig):
         description=f"of {', '.join(FORMS)}; null: all that the encoder has",
         examples=["[FORMAT,...]"],
     )
-    license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] = Field(
+    license: Annotated[str, AfterValidator(_as_hubs_spell_it)] = Field(
         "unknown", description="of the weights, as hubs spell it: apache-2.0, mit, cc-by-4.0, other"
     )
     name: str | None = Field(None, min_length=1, description="of the model; null: method, encoder")
