@@ -44,7 +44,7 @@ def test_copies_of_test_images_in_the_corpus_are_found_exact_and_near(
     corpus = tmp_path / "corpus"
     (corpus / "exact.jpg").write_bytes(kept["test/scene0/8"].read_bytes())
     picture = Image.open(kept["test/scene1/9"]).convert("RGB")
-    picture.resize((picture.width // 2, picture.height // 2)).save(corpus / "small.jpg")
+    picture.resize((picture.width * 2, picture.height * 2)).save(corpus / "large.jpg")
     ImageOps.mirror(Image.open(kept["test/scene1/11"]).convert("RGB")).save(corpus / "turned.png")
     (corpus / "broken.jpg").write_bytes(b"no picture")
     manifest = write_manifest(str(tmp_path / "m"), str(corpus), list_source(str(corpus)))
@@ -64,7 +64,7 @@ def test_copies_of_test_images_in_the_corpus_are_found_exact_and_near(
     }
     assert pairs == {
         (kept["test/scene0/8"].name, "exact.jpg", "exact"),
-        (kept["test/scene1/9"].name, "small.jpg", "near"),
+        (kept["test/scene1/9"].name, "large.jpg", "near"),
         (kept["test/scene1/11"].name, "turned.png", "near"),
     }
     assert [pair["matches"] for pair in leak["pairs"]] == [1, 1, 1]
