@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PACKAGES := afield augment models pipelines jobs
 
-.PHONY: demo test test-all check clean env
+.PHONY: demo test test-all mutants check clean env
 
 demo: env
 	$(BIN)/python -m jobs.demo out=runs/demo
@@ -14,6 +14,9 @@ test: env
 
 test-all: env
 	$(BIN)/python -m pytest -m "not gpu" -o session_timeout=14400
+
+mutants: env
+	$(BIN)/python -m tests.mutants
 
 check: env
 	$(BIN)/ruff format --check .

@@ -52,10 +52,14 @@ def run(
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
-    """Read stderr up to the first line that holds a text; raises where the job ends before."""
-    assert process.stderr is not None
+    """Read stderr up to the first line that holds a text; raises where the job ends before.
+
+    Where stderr goes the way of stdout, that is read.
+    """
+    stream = process.stderr or process.stdout
+    assert stream is not None
     lines: list[str] = []
-    for line in process.stderr:
+    for line in stream:
         lines.append(line)
         if text in line:
             return lines

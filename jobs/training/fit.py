@@ -29,6 +29,7 @@ from pipelines.storage import uris
 
 POLL_S = 0.5
 STARTING = "starting the training workers"
+GROW_S = 60.0  # how often a run with a range of workers looks for room, at least
 PATIENCE_S = 2.0  # what takes longer is named
 NARROWEST = 80
 # In which order the columns of a step line go where they do not fit; number and loss stay.
@@ -72,6 +73,8 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
             num_workers=session.scaling,
             use_gpu=session.use_gpu,
             resources_per_worker=resources,
+            # Growing goes back to the last checkpoint: there is little to lose where they are many.
+            elastic_resize_monitor_interval_s=min(GROW_S, job.config.checkpoint.every_s),
         ),
         run_config=RunConfig(
             name=checkpoints.FOLDER,

@@ -158,11 +158,15 @@ class Nodes:
 
     Attributes:
         address: For `cluster.address`.
+        job_server: URL for `ray job submit`, where it has a dashboard.
         pid: Process that all of its processes descend from.
     """
 
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self._process, self.address, self.pid = process, address, process.pid
+    def __init__(self, process: subprocess.Popen[str], address: str, job_server: str) -> None:
+        self._process = process
+        self.address = address
+        self.job_server = job_server
+        self.pid = process.pid
 
     def replace(self) -> None:
         """Kill one worker node outright, as a spot notice would, and add another."""
@@ -171,6 +175,14 @@ class Nodes:
     def add(self) -> None:
         """Add a worker node."""
         self._ask("add")
+
+    def lose(self) -> None:
+        """Kill the worker node that is there longest."""
+        self._ask("lose")
+
+    def processes(self, name: str) -> list[int]:
+        """Return the ids of the cluster's processes that hold a text in their command line."""
+        return [pid for pid in descendants(self.pid) if name in _command_line(pid)]
 
     def _ask(self, what: str) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -181,19 +193,23 @@ class Nodes:
 
 
 @contextmanager
-def nodes(cpus: int = 4, count: int = 2) -> Iterator[Nodes]:
+def nodes(cpus: int = 4, count: int = 2, *, dashboard: bool = False) -> Iterator[Nodes]:
     """Start a head and `count` nodes of `cpus` logical CPUs each, in a process of their own."""
+    # Any free ports: other clusters may run on this machine.
+    head = {"num_cpus": 0, "include_dashboard": dashboard, "dashboard_port": 0}
+    head |= {"dashboard_agent_listen_port": 0}
     script = f"""
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
+cluster = Cluster(initialize_head=True, head_node_args={head})
 workers = [cluster.add_node(num_cpus={cpus}) for _ in range({count})]
 cluster.wait_for_nodes()
-print(cluster.address, flush=True)
+print("address", cluster.address, cluster.head_node.webui_url, flush=True)
 for line in sys.stdin:
-    if line == "replace\\n":
+    if line.strip() in ("replace", "lose"):
         cluster.remove_node(workers.pop(0), allow_graceful=False)
-    workers.append(cluster.add_node(num_cpus={cpus}))
+    if line.strip() in ("replace", "add"):
+        workers.append(cluster.add_node(num_cpus={cpus}))
     print("done", flush=True)
 cluster.shutdown()
 """
@@ -208,9 +224,8 @@ cluster.shutdown()
     assert process.stdout is not None and process.stdin is not None
     try:
         lines = iter(process.stdout.readline, "")
-        yield Nodes(
-            process, next(line.strip() for line in lines if ":" in line and " " not in line.strip())
-        )
+        told = next(line.split() for line in lines if line.startswith("address "))
+        yield Nodes(process, told[1], f"http://{told[2]}")
     finally:
         process.stdin.close()
         process.wait(60)

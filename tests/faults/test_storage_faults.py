@@ -279,6 +279,30 @@ def test_an_expired_token_of_one_request_stops_at_once(proxy: FaultProxy) -> Non
         fetch(rows(list(OBJECTS)))
 
 
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "InvalidAccessKeyId"])
+def test_wrong_keys_are_no_fault_of_the_object(code: str, proxy: FaultProxy) -> None:
+    proxy.rules = [Rule("reply", path="images/05", status=403, code=code)]
+    with pytest.raises(StorageError, match=f"images/05: refused, {code}"):
+        fetch(rows(list(OBJECTS)))
+
+
+def test_a_range_behind_the_end_of_an_object_is_empty(proxy: FaultProxy) -> None:
+    size = len(OBJECTS["00"])
+    assert uris.read_range(f"{BUCKET}/images/00", size + 10, size + 20) == b""
+    assert uris.read_range(f"{BUCKET}/images/00", size - 5, size + 5) == OBJECTS["00"][-5:]
+
+
+def test_each_try_waits_longer_up_to_a_limit_and_never_as_long_as_the_others() -> None:
+    delays = []
+    for _ in range(20):
+        patience = retries.Patience(1000)
+        delays.append([patience.delay(TimeoutError()) or 0.0 for _ in range(12)])
+    for number in range(12):
+        limit = min(retries.LONGEST_DELAY_S, retries.FIRST_DELAY_S * 2**number)
+        waits = [of_client[number] for of_client in delays]
+        assert limit / 2 <= min(waits) < max(waits) <= limit
+
+
 def test_a_refused_shard_is_left_out_of_a_listing(proxy: FaultProxy) -> None:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:

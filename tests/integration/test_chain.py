@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.adapt import AdaptConfig, adapt
+from jobs.adapt import AdaptConfig, ProbeConfig, embed_labelled, judge
 from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.report import ReportConfig, report
@@ -126,11 +126,12 @@ def test_the_chain_runs_on_object_storage_with_two_workers(
         "train": {"uri": source},
         "test": {"uri": "s3://chain/mirrored"},
     }
-    scores = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "knn", "k": 1}}))
+    embedded = embed_labelled(AdaptConfig.model_validate(labelled))
+    scores = judge(ProbeConfig(name="knn", k=1), embedded)
     assert scores["top1"] > 0.5  # an image is its mirrored one's nearest neighbour
     assert (scores["num_train"], scores["num_test"]) == (50, 10)
     assert scores["classes"] == ["scene0", "scene1"] and scores["duplicates"] == 0
-    linear = adapt(AdaptConfig.model_validate({**labelled, "probe": {"name": "linear"}}))
+    linear = judge(ProbeConfig(name="linear"), embedded)
     assert 0.5 < linear["top1"] <= 1.0 and linear["artifact_digest"] == encoder.digest
 
     wanted = ExportConfig.model_validate(

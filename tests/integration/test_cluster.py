@@ -43,14 +43,18 @@ def usage_listener() -> Iterator[tuple[list[str], dict[str, str]]]:
 
 def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
     script = (
-        "import time\n"
+        "import pathlib, time\n"
         "from ray._common.usage import usage_lib\n"
+        "from ray._private import worker\n"
         "print(usage_lib.usage_stats_enabled())\n"
         "from jobs.cluster import launch\n"
         "from jobs.setup.sections import ClusterConfig\n"
         "with launch.session(ClusterConfig(address='local')):\n"
         "    print(usage_lib.usage_stats_enabled())\n"
-        "    time.sleep(10)\n"
+        "    log = pathlib.Path(worker._global_node.get_logs_dir_path(), 'dashboard.log')\n"
+        "    while 'Usage reporting is ' not in (log.read_text() if log.exists() else ''):\n"
+        "        time.sleep(0.1)\n"
+        "    time.sleep(2)\n"  # a report would follow at once, and then one a second
     )
     env = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
     with usage_listener() as (reports, usage):

@@ -25,12 +25,12 @@ PATIENCE_S = 280
 def main() -> int:
     """Run the mutants that the command line asks for; 1 where too few are caught."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.mutants")
-    parser.add_argument("--only", default="", help="paths that begin so")
+    parser.add_argument("--only", nargs="*", default=[""], help="paths that begin so")
     parser.add_argument("--at-random", type=int, default=20, help="how many more, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--no-stated", action="store_true", help="leave out the stated set")
     args = parser.parse_args()
-    stated = [] if args.no_stated else [m for m in STATED if m.path.startswith(args.only)]
+    stated = [] if args.no_stated else [m for m in STATED if m.path.startswith(tuple(args.only))]
     drawn = chosen(ROOT, args.seed, args.at_random)
     with tempfile.TemporaryDirectory(prefix="afield-mutants-") as folder:
         tree = Path(folder)
@@ -80,9 +80,9 @@ def _is_caught(mutant: Mutant, tree: Path) -> bool:
         return True
     finally:
         path.write_text(source)
-    if done.returncode not in (0, 1, 2):
+    if done.returncode not in (0, 1, 2, 5):
         raise RuntimeError(done.stdout.decode()[-2000:])
-    return done.returncode != 0
+    return done.returncode in (1, 2)  # 5: all tests of it are slow ones
 
 
 if __name__ == "__main__":

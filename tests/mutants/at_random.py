@@ -2,14 +2,14 @@
 
 import ast
 import random
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from tests.mutants.stated import STATED, Mutant
 
 FOLDERS = (
-    *("pipelines/storage", "pipelines/corpus", "pipelines/media", "pipelines/stream"),
+    *("pipelines/storage", "pipelines/storage/clients", "pipelines/corpus", "pipelines/media"),
+    "pipelines/stream",
     *("pipelines/packing", "pipelines/embeddings", "jobs/training"),
 )
 _COMPARED = {
@@ -36,27 +36,24 @@ def chosen(root: Path, seed: int, count: int) -> list[Mutant]:
         count: How many.
     """
     found = [
-        mutant
+        (path, node)
         for folder in FOLDERS
         for path in sorted((root / folder).glob("*.py"))
-        for mutant in _of_module(root, path)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.expr) and _changed(node) is not None
     ]
-    return random.Random(seed).sample(found, count)
+    drawn = random.Random(seed).sample(found, count)
+    return [_mutant(str(path.relative_to(root)), path.read_text(), node) for path, node in drawn]
 
 
-def _of_module(root: Path, path: Path) -> Iterator[Mutant]:
-    source = path.read_text()
+def _mutant(name: str, source: str, node: ast.expr) -> Mutant:
+    before = ast.get_source_segment(source, node) or ""
+    # With all that comes before it: the same expression may stand in several places.
     lines = source.splitlines(keepends=True)
-    name = str(path.relative_to(root))
-    for node in ast.walk(ast.parse(source)):
-        changed = _changed(node)
-        if changed is None or not isinstance(node, ast.expr) or not source.isascii():
-            continue
-        before = ast.get_source_segment(source, node) or ""
-        # With all that comes before it: the same expression may stand in several places.
-        above = source[: sum(map(len, lines[: node.lineno - 1])) + node.col_offset]
-        where = f"line {node.lineno}: {' '.join(before.split())} -> {changed}"
-        yield Mutant(name, above + before, f"{above}({changed})", tests_of(name), where)
+    indent = lines[node.lineno - 1].encode()[: node.col_offset].decode()
+    above = "".join(lines[: node.lineno - 1]) + indent
+    where = f"line {node.lineno}: {' '.join(before.split())} -> {_changed(node)}"
+    return Mutant(name, above + before, f"{above}({_changed(node)})", tests_of(name), where)
 
 
 def _changed(node: ast.AST) -> str | None:

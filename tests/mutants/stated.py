@@ -171,7 +171,7 @@ _MEDIA = [
 
 _STREAM = [
     *_of(
-        "pipelines/stream/plan.py",
+        "pipelines/stream/stretch.py",
         "pipelines/stream/test_plan pipelines/stream/test_plan_versions",
         ("stream=int(members[0])", "stream=0"),  # one permutation for all windows
         ("seed=seed, epoch=epoch, stream=-1)", "seed=seed, epoch=0, stream=-1)"),
@@ -287,7 +287,7 @@ _TRAINING = [
     ),
     *_of(
         "jobs/training/run_dir.py",
-        "jobs/training/test_run_dir",
+        "jobs/training/test_run_dir jobs/setup/test_claims",
         ("attempt = 1 + max(", "attempt = 0 + max("),
         ("if self.has_steps():", "if False:"),
     ),
@@ -328,9 +328,13 @@ _TRAINING = [
     ),
     *_of(
         "jobs/cluster/launch.py",
-        "jobs/cluster/test_launch faults/test_one_cluster",
-        ("and len(nodes) > 1 and not cluster.shared_fs", "and False"),
-        ("    *WORKER_ENV,\n", '    *WORKER_ENV, "AWS_SECRET_ACCESS_KEY",\n'),
+        "jobs/cluster/test_launch",
+        ("FORWARDED = (*WORKER_ENV,", 'FORWARDED = (*WORKER_ENV, "AWS_SECRET_ACCESS_KEY",'),
+    ),
+    *_of(
+        "jobs/cluster/share.py",
+        "faults/test_one_cluster",
+        ("and num_nodes > 1 and not cluster.shared_fs", "and False"),
     ),
 ]
 

@@ -87,10 +87,12 @@ def test_a_resumed_run_goes_on_exactly_with_both_optimisers(tmp_path: Path) -> N
     wanted = config("optim.discriminator.name=adamw")
     straight = begin(wanted)
     take_step(straight)
+    straight.samples_seen = 12
+    straight.bad_samples = {"empty": 2}
     checkpoints.write(str(tmp_path), copy.deepcopy(straight.state_dict()), straight.ledger())
     resumed = begin(wanted)
     resumed.restore(ray.train.Checkpoint.from_directory(tmp_path))
-    assert resumed.step == 1
+    assert (resumed.step, resumed.samples_seen, resumed.bad_samples) == (1, 12, {"empty": 2})
     take_step(straight)
     take_step(resumed)
     for name, value in straight.method.state_dict().items():

@@ -55,6 +55,19 @@ def test_an_interrupted_write_to_object_storage_leaves_the_old_content(
     assert uris.list_names("s3://atomic/folder") == ["file"]
 
 
+@pytest.mark.parametrize("where", ["local", "bucket"])
+def test_of_two_who_create_a_file_the_second_is_told(
+    where: str, tmp_path: Path, object_store: ObjectStore
+) -> None:
+    uri = str(tmp_path / "file")
+    if where == "bucket":
+        uri = f"{object_store.make_bucket('created')}/file"
+    uris.create_bytes(uri, b"first")
+    with pytest.raises(FileExistsError):
+        uris.create_bytes(uri, b"second")
+    assert uris.read_bytes(uri) == b"first"
+
+
 def test_a_missing_bucket_and_wrong_credentials_are_told_apart(
     object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from augment.recipe import CropGroup, Views
 from pipelines import ray_internals, schema
 from pipelines.corpus.file_kinds import media_of
 from pipelines.corpus.listed_rows import sample_id
-from pipelines.media.contract import Limits
+from pipelines.media.contract import REASONS, Limits
 from pipelines.media.image import decode
 from pipelines.media.jpeg import decode_jpeg
 from pipelines.stream import ingest, quarantine, shapes
@@ -290,3 +290,12 @@ def test_files_of_the_same_bytes_have_the_same_content_wherever_they_lie(
     assert content_of(FileInParts(order.table.slice(1, 1))) != content_of(
         FileInParts(order.table.slice(2, 1))
     )
+
+
+def test_content_is_verified_where_that_is_asked_for(files: list[Path]) -> None:
+    order = listed(files[:4])  # whose etags are those of no file
+    (plain,) = run_items(items((0, 4)), ingest=work(order, None, Centre(16)))
+    strict = replace(work(order, None, Centre(16)), verify=True)
+    (verified,) = run_items(items((0, 4)), ingest=strict)
+    assert plain[schema.VALID].all() and not verified[schema.VALID].any()
+    assert set(verified[schema.REASON].tolist()) == {1 + REASONS.index("checksum")}

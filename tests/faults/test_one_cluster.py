@@ -1,0 +1,110 @@
+"""A cluster in short: a run that grows, loses a worker, a node and its driver, and goes on.
+
+The long forms are slow: `test_growth`, `test_exactly_once`, `test_stop_and_resume`,
+`tests/integration/test_cluster.py`. All of these share one cluster, in a process of its own.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.training.run_dir import RunDir
+from tests import commands
+from tests.faults import killing
+from tests.faults.killing import Nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    """A head without CPUs, and one node of three, on which a run of one worker fits."""
+    with killing.nodes(cpus=3, count=1, dashboard=True) as started:
+        yield started
+
+
+def submit(cluster: Nodes, *words: str) -> subprocess.Popen[str]:
+    """Submit pretraining; all that it says comes by `stdout`."""
+    command = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--working-dir", "."]
+    return subprocess.Popen(
+        [*command, "--", sys.executable, "-m", "jobs.pretrain", *commands.TINY, *words],
+        cwd=commands.ROOT,
+        env={**os.environ, "RAY_API_SERVER_ADDRESS": cluster.job_server},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_local_place_on_several_nodes_is_refused(
+    cluster: Nodes, image_folder: Path, tmp_path: Path
+) -> None:
+    words = (
+        f"source.uri={image_folder}",
+        f"out={tmp_path}/m",
+        f"cluster.address={cluster.address}",
+    )
+    refused = commands.run("index", *words)
+    assert refused.returncode == 2 and "and the cluster has 2 nodes" in refused.stderr
+    assert "cluster.shared_fs=true" in refused.stderr and not (tmp_path / "m").exists()
+
+
+def test_a_submitted_run_grows_and_outlives_a_worker_a_node_and_its_driver(
+    cluster: Nodes, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = [f"source.uri={image_folder}", f"out={out}", "num_steps=100000", "log.every_steps=5"]
+    words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
+    words += ["checkpoint.every_s=1", "debug.log_samples=true"]
+    submitted = submit(cluster, *words)
+    try:
+        commands.read_until(submitted, "training on 1 worker")
+        commands.read_until(submitted, "loss")
+        cluster.add()
+        commands.read_until(submitted, " on 2 workers")
+        commands.read_until(submitted, "loss")
+        os.kill(cluster.processes(killing.TRAIN_WORKER)[-1], signal.SIGKILL)
+        commands.read_until(submitted, " on 2 workers")
+        commands.read_until(submitted, "loss")
+        cluster.lose()
+        commands.read_until(submitted, "on 1 worker")
+        commands.read_until(submitted, "loss")
+        workers = cluster.processes(killing.TRAIN_WORKER)
+        for driver in cluster.processes("jobs.pretrain"):
+            os.kill(driver, signal.SIGKILL)
+        submitted.communicate(timeout=100)
+    finally:
+        submitted.kill()
+    assert submitted.returncode == 1
+    killing.wait_for_end(workers)  # they may commit another step before Ray ends them
+    committed = RunDir(str(out)).committed_step()
+    assert committed
+
+    again = commands.start("pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}")
+    try:
+        commands.read_until(again, f"going on from step {committed} on 1 worker")
+        commands.read_until(again, "loss")
+        again.send_signal(signal.SIGTERM)
+        _, stderr = again.communicate(timeout=100)
+    finally:
+        again.kill()
+    stopped = re.search(r"stopped at step (\d+) of 100000; the same command line", stderr)
+    assert again.returncode == 1 and stopped is not None, stderr
+    steps = RunDir(str(out)).committed_step()
+    assert int(stopped[1]) == steps > committed
+    check(killing.seen(str(out)), steps)
+
+
+def check(epochs: dict[int, Counter[int]], steps: int) -> None:
+    """Count 200 samples in each epoch of a run in steps of 32, each once."""
+    whole, rest = divmod(32 * steps, 200)
+    assert [len(epochs[epoch]) for epoch in range(whole)] == [200] * whole
+    assert len(epochs.get(whole, ())) == rest
+    assert all(set(counts.values()) == {1} for counts in epochs.values())
