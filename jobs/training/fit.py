@@ -69,7 +69,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the annotation is of Train V1
             num_workers=session.scaling,
             use_gpu=session.use_gpu,
             resources_per_worker=resources,
