@@ -1,0 +1,85 @@
+"""A node that is killed outright, and a run whose node is announced to leave."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.training.run_dir import RunDir
+from tests import commands
+from tests.faults.killing import nodes
+
+DRAIN = """
+import subprocess, sys
+import ray
+from ray.util import placement_group_table
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+groups = [one for one in placement_group_table().values() if one["state"] == "CREATED"]
+(node,) = {node for one in groups for node in one["bundles_to_node_id"].values()}
+command = [sys.argv[2], "drain-node", "--address", sys.argv[1], "--node-id", node]
+command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+subprocess.run([*command, "--deadline-remaining-seconds", "600"], check=True)
+"""
+MONITOR = """
+import ray
+from ray.cluster_utils import Cluster
+from jobs.training.monitor import Monitor, start_monitor
+
+cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
+worker = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+ray.init(address=cluster.address, log_to_driver=False)
+there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
+elsewhere = ray.remote(num_cpus=0)(Monitor).options(scheduling_strategy=there).remote()
+monitor = start_monitor()
+for one in (elsewhere, monitor):
+    ray.get(one.log.remote({"step": 1}))
+cluster.remove_node(worker, allow_graceful=False)
+try:
+    while True:  # its process outlives its node by a moment
+        ray.get(elsewhere.take.remote())
+except ray.exceptions.RayActorError:
+    print("lost")
+print(ray.get(monitor.take.remote()))
+"""
+
+
+@pytest.mark.timeout(200)
+def test_the_loss_of_any_other_node_leaves_the_monitor_alone() -> None:
+    done = commands.script(MONITOR)
+    # among what Ray itself says of the lost node
+    assert {"lost", "[{'step': 1}]"} <= set(done.stdout.splitlines()), done.stderr
+
+
+def start(address: str, image_folder: Path, out: Path, *words: str) -> subprocess.Popen[str]:
+    common = [f"source.uri={image_folder}", f"out={out}", f"cluster.address={address}"]
+    common += ["cluster.shared_fs=true", "cluster.cpus_per_worker=2", "cluster.max_failures=1"]
+    return commands.start("pretrain", *commands.TINY, *common, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_node_that_is_announced_to_leave_saves_a_checkpoint(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["num_steps=1000000", "checkpoint.every_s=100000", "log.every_steps=10"]
+    with nodes(cpus=3, count=2) as cluster:
+        process = start(cluster.address, image_folder, out, *words)
+        try:
+            commands.read_until(process, "loss")
+            assert RunDir(str(out)).committed_step() == 0
+            ray = str(Path(sys.executable).parent / "ray")
+            drained = commands.script(DRAIN, cluster.address, ray)
+            assert drained.returncode == 0, drained.stderr
+            deadline = time.monotonic() + 100
+            while not RunDir(str(out)).committed_step():
+                assert process.poll() is None and time.monotonic() < deadline
+                commands.read_until(process, "loss")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
