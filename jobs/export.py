@@ -14,7 +14,7 @@ from pydantic import Field
 from jobs.cluster import launch
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable, claim
+from jobs.setup.claims import check_writable, claim, held
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.sections import (
@@ -32,6 +32,7 @@ from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
+from pipelines.storage.lease import Held
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.orders import ManifestOrder
 
@@ -72,7 +73,10 @@ def export(config: ExportConfig) -> dict[str, Any]:
     check_writable("out", out)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     encoder = load_artifact(uri)
-    with launch.session(config.cluster, work="embed", paths=(out, source, uri)) as session:
+    with (
+        held("export", out, "embeddings", "quarantine") as mine,
+        launch.session(config.cluster, work="embed", paths=(out, source, uri)) as session,
+    ):
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
         _claim(out, config, encoder, manifest)
         there = set(uris.list_names(uris.join(out, "embeddings")))
@@ -81,7 +85,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
         if missing:
             with quarantine.compacting(uris.join(out, "quarantine")):
-                counts = _write(config, out, uri, encoder, manifest, missing, session)
+                counts = _write(config, mine, uri, encoder, manifest, missing, session)
     bad = _bad_samples(config, out, manifest.num_rows)
     bad.tell()
     bad.check(final=True)
@@ -141,13 +145,14 @@ def _bad_samples(config: ExportConfig, out: str, seen: int) -> BadSamples:
 
 def _write(
     config: ExportConfig,
-    out: str,
+    mine: Held,
     uri: str,
     encoder: Artifact,
     manifest: Manifest,
     missing: list[tuple[int, int]],
     session: launch.Session,
 ) -> dict[str, int]:
+    out = mine.fence.uri
     order = ManifestOrder(manifest)
     limits = limits_for(encoder, settled(config.source, manifest).limits())
     warn_of_flat(manifest, limits)
@@ -182,9 +187,11 @@ def _write(
         config.part_rows,
         encoder.digest,
         half,
+        mine.fence,
     )
     counts: dict[str, int] = {}
     for counts in sinks.write_embeddings(embeddings, sink):
+        mine.check()
         seen = counts["rows"] + counts["quarantined"]
         if counts["quarantined"] > config.source.max_bad_fraction * seen:
             _bad_samples(config, out, seen).check()

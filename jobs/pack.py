@@ -4,6 +4,7 @@ missing."""
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import ray
@@ -12,7 +13,7 @@ from pydantic import Field
 from augment.frozen import Frozen
 from jobs.cluster import launch
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable, claim, one_spelling
+from jobs.setup.claims import check_writable, claim, held, one_spelling
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.inputs import manifest_of
@@ -32,6 +33,7 @@ from pipelines.packing.pack_plan import HashOrder, PackPlan, is_planned, samples
 from pipelines.packing.shards import Pack, Reencoding, measure, write_shards
 from pipelines.ray_tasks import MAX_RETRIES
 from pipelines.storage import uris
+from pipelines.storage.lease import Held
 from pipelines.stream import quarantine
 
 RECORD = "pack.json"
@@ -115,15 +117,23 @@ def pack(config: PackConfig) -> dict[str, Any]:
         out, Reencoding(side, config.reencode.quality) if side else None, config.source.limits()
     )
     check_writable("out", out)
+    with held("pack", out, "plan", "shards", "done", "quarantine", "staging", "source") as mine:
+        return _pack(config, source, replace(work, fence=mine.fence), mine)
+
+
+def _pack(config: PackConfig, source: str, work: Pack, mine: Held) -> dict[str, Any]:
+    """Pack while nobody else writes to the folder."""
+    out = work.out
     _claim(out, source, config)
     with launch.session(config.cluster, work="tasks", paths=(out, source)):
         with quarantine.compacting(work.quarantine):
-            plan = _plan(config, source, work)
+            plan = _plan(config, source, work, mine)
             missing = work.missing(plan.num_shards)
-            _write(config, plan, work, missing)
+            _write(config, plan, work, missing, mine)
         bad = _bad_samples(config, work, plan.rows_in)
         bad.tell()
         bad.check(final=True)
+        mine.fence.check()
         manifest = write_manifest(
             uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards)
         )
@@ -159,7 +169,7 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
     claim("pack", out, RECORD, record)
 
 
-def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
+def _plan(config: PackConfig, source: str, work: Pack, mine: Held) -> PackPlan:
     """Open the plan of the pack, made if missing.
 
     Raises:
@@ -174,6 +184,7 @@ def _plan(config: PackConfig, source: str, work: Pack) -> PackPlan:
             if work.reencoding:
                 task = ray.remote(measure).options(max_retries=MAX_RETRIES)
                 scale = ray.get(task.remote(order.head(MEASURED), work))
+            mine.fence.check()
             write_plan(
                 work.plan, order, rows_in=rows_in, shard_bytes=config.shard_mib * MIB, scale=scale
             )
@@ -195,7 +206,7 @@ def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> i
     return manifest.num_rows
 
 
-def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -> None:
+def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int], mine: Held) -> None:
     """Write shards.
 
     Raises:
@@ -211,6 +222,7 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int]) -
             file=sys.stderr,
         )
     for number, shard in enumerate(write_shards(work, missing) if missing else (), start=1):
+        mine.check()
         rows = rows + shard["rows"]
         size = size + shard["bytes"]
         bad = bad + shard["quarantined"]

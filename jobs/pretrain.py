@@ -2,12 +2,13 @@
 artifact."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from jobs.cluster import launch
 from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable
+from jobs.setup.claims import check_writable, held
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled, warn_of_flat
@@ -16,13 +17,14 @@ from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build, check_corpus, complete_pretrain
-from jobs.training.run_dir import MANIFEST, RunDir
+from jobs.training.run_dir import MANIFEST, OWN_FOLDERS, RunDir
 from models import artifact
 from models.optim import peak_lr
 from models.registry import METHODS
 from models.starting.continuation import gentle_groups
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import REASONS
+from pipelines.storage.lease import Held
 from pipelines.stream import quarantine
 from pipelines.stream.plan import Plan
 
@@ -41,6 +43,12 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     _check_batch(config)
     launch.check_reachable("source.uri", config.source.uri)
     check_writable("out", run.uri)
+    with held("pretrain", run.uri, *OWN_FOLDERS) as mine:
+        return _run(config, replace(run, fence=mine.fence), mine)
+
+
+def _run(config: PretrainConfig, run: RunDir, mine: Held) -> dict[str, Any]:
+    """Run or resume while nobody else writes to the run directory."""
     start = run_start.prepare(config, run)
     resumed = run.check(config)
     if listed := listed_already(config.source.uri, run.path(MANIFEST)):
@@ -66,7 +74,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             warn_of_flat(plan.manifest, source.limits())
             read = config.model_copy(update={"source": source})
         with quarantine.compacting(run.path("quarantine")):
-            finished = whole or _train(read, plan, num_steps, session)
+            finished = whole or _train(read, run, plan, num_steps, session, mine)
     lines = run.join_metrics()
     _tell_left_out(config, run, lines)
     if finding := bottleneck(lines):
@@ -174,12 +182,19 @@ def _derived(config: PretrainConfig, manifest: Manifest, num_steps: int) -> str:
     )
 
 
-def _train(config: PretrainConfig, plan: Plan, num_steps: int, session: launch.Session) -> bool:
+def _train(
+    config: PretrainConfig,
+    run: RunDir,
+    plan: Plan,
+    num_steps: int,
+    session: launch.Session,
+    mine: Held,
+) -> bool:
     """Train as `fit` does, from the last checkpoint once more where a collapse sends the run
     back."""
-    run = RunDir(config.out)
     before = run.rollback()
-    finished = fit(config, Samples.of_plan(plan, config), num_steps, session)
+    samples = Samples.of_plan(plan, config)
+    finished = fit(config, run, samples, num_steps, session, mine)
     back = run.rollback()
     if back is None or back == before:
         return finished
@@ -187,7 +202,7 @@ def _train(config: PretrainConfig, plan: Plan, num_steps: int, session: launch.S
         f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate",
         file=sys.stderr,
     )
-    return fit(config, Samples.of_plan(plan, config), num_steps, session)
+    return fit(config, run, Samples.of_plan(plan, config), num_steps, session, mine)
 
 
 if __name__ == "__main__":

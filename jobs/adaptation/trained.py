@@ -14,14 +14,14 @@ from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact, run_start
 from jobs.setup.bad_samples import BadSamples, by_reason
-from jobs.setup.claims import check_writable
+from jobs.setup.claims import check_writable, held
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.training import checkpoints
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build
-from jobs.training.run_dir import RunDir
+from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
 from models.json_values import finite
@@ -32,6 +32,7 @@ from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
+from pipelines.storage.lease import Held
 from pipelines.stream import shapes
 
 RESULT = "adaptation.json"
@@ -58,7 +59,10 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     check_writable("out", out)
     start = load_artifact(uri)
     paths = (uri, out, *labelled_sets.places(config).values())
-    with launch.session(config.cluster, paths=paths) as session:
+    with (
+        held("adapt", out, *OWN_FOLDERS) as mine,
+        launch.session(config.cluster, paths=paths) as session,
+    ):
         data = labelled_sets.read_sets(config)
         _check_task(config, data)
         judged = dict[str, _Judged]()
@@ -66,7 +70,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             train = data.keep(data.of("train", "val") if data.val_drawn else data.of("train"))
             num_steps = config.steps(train.num_rows)
             run = config.run_of(start, train, num_steps=num_steps, weights=weights, out=place)
-            if not _train(run, train, num_steps, session, prefix):
+            if not _train(run, train, num_steps, session, mine, prefix):
                 return {"exit_code": 1, "steps": RunDir(place).committed_step(), "result": out}
             judged[prefix] = _judge(config, run, data, session)
     result = _result(config, judged, out)
@@ -102,10 +106,11 @@ def _train(
     train: LabelledData,
     num_steps: int,
     session: launch.Session,
+    mine: Held,
     prefix: str,
 ) -> bool:
     """Train or resume a run to its last step; False where a signal stopped it before."""
-    run = RunDir(config.out)
+    run = RunDir(config.out, mine.fence)
     start = run_start.prepare(config, run)
     resumed = run.check(config)
     checkpoints.mend(run.path(checkpoints.FOLDER))
@@ -122,7 +127,8 @@ def _train(
         f"{what}: {train.num_rows} samples, {num_steps} steps of {config.global_batch_size}",
         file=sys.stderr,
     )
-    return fit(config, Samples.of_labelled(train, run.ledger(), config), num_steps, session)
+    samples = Samples.of_labelled(train, run.ledger(), config)
+    return fit(config, run, samples, num_steps, session, mine)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 anything starts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from jobs.setup.failures import InputError
-from pipelines.storage import uris
+from pipelines.storage import lease, temporaries, uris
 
 
 def check_writable(key: str, uri: str) -> None:
@@ -17,6 +18,26 @@ def check_writable(key: str, uri: str) -> None:
     """
     if problem := uris.unwritable(uri):
         raise InputError(f"{key} {problem}")
+
+
+@contextmanager
+def held(job: str, out: str, *folders: str) -> Iterator[lease.Held]:
+    """Hold an output folder while a job writes there, and clear it of what dead ones left.
+
+    Args:
+        job: Who writes, for whoever wants the folder meanwhile.
+        out: The folder.
+        folders: Those in it that nobody else writes to.
+
+    Raises:
+        lease.Busy: another job writes there; becomes exit code 2.
+    """
+    with lease.held(out, owner=job) as mine:
+        if mine.born is not None:
+            temporaries.sweep(out, mine.born, deep=False)
+            for folder in folders:
+                temporaries.sweep(uris.join(out, folder), mine.born, deep=True)
+        yield mine
 
 
 def claim(what: str, out: str, record_name: str, record: Mapping[str, Any]) -> None:
@@ -34,8 +55,9 @@ def claim(what: str, out: str, record_name: str, record: Mapping[str, Any]) -> N
     place = uris.join(out, record_name)
     if not uris.exists(place):
         check_empty(what, out, beside=("manifest",))
-        uris.write_bytes(place, json.dumps(record).encode())
-    elif different := differing(json.loads(uris.read_bytes(place)), record):
+        if uris.create(place, json.dumps(record).encode()):
+            return
+    if different := differing(json.loads(uris.read_bytes(place)), record):
         raise refusal(what, out, different)
 
 

@@ -23,6 +23,7 @@ from ray.exceptions import (
 from pipelines import ray_internals
 from pipelines.ray_internals import first_line
 from pipelines.ray_tasks import MAX_RETRIES
+from pipelines.storage.lease import Busy, Lost
 from pipelines.storage.retries import StorageError
 
 
@@ -66,9 +67,9 @@ def _mendable(error: BaseException) -> Failure | None:
     cause = getattr(error, "cause", None)
     inner = cause if isinstance(cause, BaseException) else error  # Ray wraps what a task raised
     message = first_line(str(inner))
-    if isinstance(inner, InputError):
+    if isinstance(inner, InputError | Busy):
         return InputError(message)
-    if isinstance(inner, RunError | StorageError):
+    if isinstance(inner, RunError | StorageError | Lost):
         return RunError(message)
     if isinstance(inner, OutOfDiskError):
         return RunError(f"Ray's disk is full: {message}")

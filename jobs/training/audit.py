@@ -71,6 +71,7 @@ class SampleAudit:
         table = pa.Table.from_arrays(
             [pa.array(column, pa.int64()) for column in columns], schema=SCHEMA
         )
+        self._run.check_held()
         with uris.open_atomic(
             self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")
         ) as file:

@@ -26,6 +26,7 @@ from jobs.training.run_dir import RunDir
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
 from pipelines.storage import uris
+from pipelines.storage.lease import Held
 
 POLL_S = 0.5
 STARTING = "starting the training workers"
@@ -36,9 +37,19 @@ NARROWEST = 80
 LEAST_WANTED = ("mem", "rank", "lr", "std", "wait", "img/s")
 
 
-def fit(config: PretrainConfig, samples: Samples, num_steps: int, session: Session) -> bool:
-    """Train to the last step and write the artifact; False where a signal stopped it before."""
-    run = RunDir(config.out)
+def fit(
+    config: PretrainConfig,
+    run: RunDir,
+    samples: Samples,
+    num_steps: int,
+    session: Session,
+    mine: Held,
+) -> bool:
+    """Train to the last step and write the artifact; False where a signal stopped it before.
+
+    Raises:
+        Lost: another job has taken the run directory over.
+    """
     placement = resolve(config.views.placement, session)
     job = TrainingJob(
         config=config,
@@ -51,12 +62,13 @@ def fit(config: PretrainConfig, samples: Samples, num_steps: int, session: Sessi
         targets=samples.targets,
         ledger=samples.ledger,
         monitor=start_monitor(),
+        fence=mine.fence,
     )
     data = PlannedData(
         config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
     progress = StepProgress(num_steps, run.committed_step(), partial(lacking, session.least))
-    _watch(_trainer(job, data, session), job.monitor, progress)
+    _watch(_trainer(job, data, session), job.monitor, mine, progress)
     return run.committed_step() >= num_steps
 
 
@@ -89,7 +101,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     )
 
 
-def _watch(trainer: TorchTrainer, monitor: Any, progress: "StepProgress") -> None:
+def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgress") -> None:
     """Run `fit` beside the main thread, which shows progress and passes signals on.
 
     On the main thread `fit` would answer SIGINT itself, without a checkpoint.
@@ -110,6 +122,7 @@ def _watch(trainer: TorchTrainer, monitor: Any, progress: "StepProgress") -> Non
         while running:
             thread.join(POLL_S)
             running = thread.is_alive()
+            mine.check()
             if wanted.is_set():
                 monitor.stop.remote()  # each time: a monitor that was started again has forgotten
             lines: list[dict[str, Any]] = answer(monitor.take.remote(), [])

@@ -22,6 +22,7 @@ from jobs.setup.value_range import recorded
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines.storage import step_log, uris
+from pipelines.storage.lease import Fence
 from pipelines.stream.ledger import Ledger
 
 MANIFEST = "manifest"
@@ -30,6 +31,8 @@ STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
     *("tensorboard", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
 )
+# What only training writes, and the first artifact.
+OWN_FOLDERS = ("metrics", "quarantine", "samples", "tensorboard", "artifact")
 PACKAGES = (
     "afield",
     "ray",
@@ -52,13 +55,24 @@ class RunDir:
 
     Attributes:
         uri: The directory, absolute.
+        fence: Of the lease on it, for whoever writes there; None: for those who only read.
     """
 
     uri: str
+    fence: Fence | None = None
 
     def path(self, *names: str) -> str:
         """Return the URI of something in the directory."""
         return uris.join(self.uri, *names)
+
+    def check_held(self) -> None:
+        """Make sure, before something is written, that the directory is still this job's.
+
+        Raises:
+            Lost: another job has taken it over.
+        """
+        if self.fence:
+            self.fence.check()
 
     def check(self, config: PretrainConfig) -> bool:
         """Tell whether the directory holds this experiment already; False where it is new.
@@ -104,6 +118,7 @@ class RunDir:
 
     def write_config(self, config: PretrainConfig) -> None:
         """Record what runs, and on what."""
+        self.check_held()
         uris.write_bytes(self.path("config.yaml"), to_yaml(config).encode())
         uris.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
 
@@ -138,6 +153,7 @@ class RunDir:
 
     def write_rollback(self, step: int, reason: str) -> None:
         """Record that the run goes back; from then on it trains at half the learning rate."""
+        self.check_held()
         uris.write_bytes(
             self.path("rollback.json"), json.dumps({"step": step, "reason": reason}).encode()
         )
@@ -146,6 +162,7 @@ class RunDir:
         """Join the parts of the log to `metrics.jsonl`."""
         joined = self.read_metrics()
         if joined:
+            self.check_held()
             uris.write_bytes(self.path("metrics.jsonl"), step_log.to_json(joined))
         return joined
 
@@ -163,6 +180,7 @@ class RunDir:
 
     def write_metrics(self, attempt: int, part: int, lines: Iterable[dict[str, Any]]) -> None:
         """Write one part of the log."""
+        self.check_held()
         step_log.write(self._log, attempt, part, lines)
 
     def compact_metrics(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
+from pipelines.storage.lease import Fence
 from pipelines.stream.ledger import Ledger
 
 
@@ -24,6 +25,7 @@ class TrainingJob:
         targets: Columns of a batch that labels made.
         ledger: What is read of the samples, from which position on.
         monitor: The driver's `Monitor`, an actor.
+        fence: Of the driver's lease on the run directory; None: it holds none.
     """
 
     config: PretrainConfig
@@ -36,8 +38,9 @@ class TrainingJob:
     targets: tuple[str, ...]
     ledger: Ledger
     monitor: Any
+    fence: Fence | None = None
 
     @property
     def run(self) -> RunDir:
         """Return the run directory."""
-        return RunDir(self.config.out)
+        return RunDir(self.config.out, self.fence)

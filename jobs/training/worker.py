@@ -76,6 +76,8 @@ def _train(job: TrainingJob, attempt: int) -> None:
         audit.flush()
         state.samples_seen = log.bad.seen
         state.bad_samples = dict(log.bad.reasons)
+        if collectives.rank() == 0:
+            job.run.check_held()
         save_checkpoint(state, wait=wait)
 
     begun_at = state.step
@@ -182,6 +184,7 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
 def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any]) -> str:
     """Write the encoder that ships with what made it; returns the digest."""
     config = state.config
+    job.run.check_held()
     encoder, head = state.method.ships()
     encoder, step = run_artifact.best_or_last(encoder, state.step, state.best, config)
     return run_artifact.write(

@@ -284,10 +284,8 @@ def _commit(manifest: Manifest) -> None:
         "parts": [asdict(part) for part in manifest.parts],
     }
     place = record_uri(manifest.uri, manifest.version)
-    try:
-        uris.create_bytes(place, json.dumps(record).encode())
-    except FileExistsError:
+    if not uris.create(place, json.dumps(record).encode()):
         raise ValueError(
             f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile,"
             " and it stands: run jobs.index again to compare with it"
-        ) from None
+        )

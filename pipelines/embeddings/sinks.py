@@ -13,6 +13,7 @@ import ray.data
 from pipelines import schema
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
+from pipelines.storage.lease import Fence
 from pipelines.stream.orders import ManifestOrder
 
 
@@ -37,6 +38,7 @@ class EmbeddingSink:
         part_rows: Rows of every part but the last.
         digest: The artifact's.
         half: float16 instead of float32.
+        fence: Of the export's lease on the folder; None: it holds none.
     """
 
     out: str
@@ -45,6 +47,7 @@ class EmbeddingSink:
     part_rows: int
     digest: str
     half: bool
+    fence: Fence | None = None
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage
@@ -85,6 +88,8 @@ class EmbeddingSink:
         table = pa.table(columns, schema=schema.embeddings(embedding.shape[1], dtype))
         with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
+            if self.fence:
+                self.fence.check()
         counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
         return {
             name: np.array([count])

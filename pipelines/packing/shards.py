@@ -26,6 +26,7 @@ from pipelines.packing.pack_plan import PackPlan
 from pipelines.packing.texts_beside import BESIDE
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
+from pipelines.storage.lease import Fence
 from pipelines.storage.parquet_files import read_table
 from pipelines.storage.small_files import side_by_side
 from pipelines.stream import quarantine
@@ -63,11 +64,13 @@ class Pack:
         out: The folder.
         reencoding: None: bytes stay as they are.
         limits: How images are read, when re-encoding.
+        fence: Of the pack's lease on the folder; None: it holds none.
     """
 
     out: str
     reencoding: Reencoding | None
     limits: Limits
+    fence: Fence | None = None
 
     @property
     def plan(self) -> str:
@@ -149,6 +152,8 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
                     members += _add_texts(tar, row)
                 except BadSample as problem:
                     bad.append(_bad_row(row, problem, stage))
+        if pack.fence:
+            pack.fence.check()
     quarantine.write(pack.quarantine, f"shard-{number:06d}", bad)
     shard = look_up(pack.shard(number))
     for member in members:

@@ -6,7 +6,6 @@ a URI.
 """
 
 import os
-import re
 import sys
 import tempfile
 import uuid
@@ -20,7 +19,7 @@ import fsspec
 import pyarrow.fs
 from fsspec import AbstractFileSystem
 
-from pipelines.storage import retries
+from pipelines.storage import conditional, retries, temporaries
 from pipelines.storage.addresses import (
     AZURE_PROTOCOLS,
     S3_PROTOCOLS,
@@ -34,7 +33,6 @@ from pipelines.storage.addresses import (
 from pipelines.storage.retries import Refused, StorageError
 
 NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
-_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"} | dict.fromkeys(AZURE_PROTOCOLS, "azure")
 
@@ -199,52 +197,55 @@ def write_bytes(uri: str, data: bytes) -> None:
         file.write(data)
 
 
-def create_bytes(uri: str, data: bytes) -> None:
-    """Write a small file whole, if and only if there is none: of several writers at once exactly
-    one succeeds.
+def create(uri: str, data: bytes) -> bool:
+    """Write a small file whole, if and only if there is none.
 
-    Raises:
-        FileExistsError: somebody was first; the file is theirs.
+    Returns:
+        True where it is there with this content; of several writers at once, whose data differ,
+        exactly one is told so. False: somebody was first, and the file is theirs.
     """
     fs, path = filesystem(uri)
     if is_local(uri):
-        _create_local(path, data)
-        return
-    try:
-        fs.pipe_file(path, data, mode="create")
-    except (
-        OSError
-    ) as error:  # SeaweedFS and Ceph word their refusal so that s3fs does not recognise it
-        answer = getattr(error.__cause__, "response", {})
-        refused = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412
-        if not refused and not isinstance(error, FileExistsError):
-            raise
-        if (
-            read_bytes(uri) != data
-        ):  # else the answer to our own write was lost, and the client tried again
-            raise FileExistsError(f"{uri} exists already") from error
+        return conditional.create_file(path, data)
+    with _named(uri):
+        return conditional.create_object(fs, path, data)
 
 
-def _temporary(path: str) -> str:
-    """Name a file that becomes another one when it is whole.
+def read_tagged(uri: str) -> tuple[bytes, str]:
+    """Read a whole small file and its etag, for `replace_if`.
 
-    A process that is killed before leaves it behind: hidden, so that nobody who reads the folder,
-    with this project or another, takes it for a whole one.
+    Raises:
+        FileNotFoundError: there is none.
     """
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+    fs, path = filesystem(uri)
+    if is_s3(uri):
+        with _named(uri):
+            return conditional.read_object(fs, path)
+    data = read_bytes(uri)
+    return data, conditional.tag_of(data)
 
 
-def _create_local(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.link(temporary, path)  # unlike a rename, refused where there is one already
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+def replace_if(uri: str, data: bytes, etag: str) -> bool:
+    """Write a small file whole, if and only if it has not changed since it was read.
+
+    Args:
+        uri: A local file or an object of S3.
+        data: The new content.
+        etag: Of the content to be replaced, from `read_tagged`.
+
+    Returns:
+        False where there is another content by now, or none.
+
+    Raises:
+        StorageError: the store cannot do that: it is not S3, or an old Ceph.
+    """
+    fs, path = filesystem(uri)
+    if is_local(uri):
+        return conditional.replace_file(path, data, etag)
+    if not is_s3(uri):
+        raise StorageError(uri, "this store cannot replace an object by its etag: use S3")
+    with _named(uri):
+        return conditional.replace_object(fs, path, data, etag)
 
 
 @contextmanager
@@ -261,15 +262,11 @@ def open_atomic(uri: str) -> Iterator[Any]:
                 file.closed = True  # else leaving the block would upload what there is
                 raise
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with temporaries.writing(path) as file:
+        yield file
+        if not file.closed:
+            file.flush()
+        os.replace(file.name, path)
 
 
 def list_names(uri: str) -> list[str]:
@@ -290,7 +287,7 @@ def list_names(uri: str) -> list[str]:
     # An empty folder that was written to before may be listed as an object of its own.
     within = (entry for entry in map(str, entries) if entry.rstrip("/") != path.rstrip("/"))
     names = (entry.rstrip("/").rpartition("/")[2] for entry in within)
-    return sorted(name for name in names if not _LEFT_BEHIND.search(name))
+    return sorted(name for name in names if not temporaries.is_left_behind(name))
 
 
 def list_folders(uri: str) -> list[str]:

@@ -94,7 +94,7 @@ _CORPUS = [
         "pipelines/corpus/manifest_writer.py",
         "pipelines/corpus/test_manifest pipelines/corpus/test_manifest_versions",
         ("if gone > most * before.num_rows", "if False"),
-        ("uris.create_bytes(place", "uris.write_bytes(place"),  # two indexers at once
+        ("not uris.create(place", "uris.write_bytes(place"),  # two indexers at once
         ("if before and before.source.rstrip", "if False and before and before.source.rstrip"),
     ),
     *_of(

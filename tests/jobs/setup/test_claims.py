@@ -1,16 +1,24 @@
 """An output folder holds one thing, and can be written before anything starts."""
 
+import fcntl
 import json
 import math
+import os
+import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.setup.claims import check_writable, claim
-from jobs.setup.command_line import parse
+import jobs.export
+import jobs.pack
+import jobs.pretrain
+from jobs.setup.claims import check_writable, claim, held
+from jobs.setup.command_line import main, parse
 from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
+from pipelines.storage import uris
 
 
 def test_a_folder_is_taken_once(tmp_path: Path) -> None:
@@ -33,6 +41,77 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left_behind(
         check_writable("out", str(tmp_path / "file" / "run"))
     with pytest.raises(InputError, match="cannot be written"):
         check_writable("out", "/proc/run")
+
+
+def test_of_two_claims_at_once_one_is_told_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "pack")
+    look = uris.exists
+
+    def late(uri: str) -> bool:
+        there = look(uri)
+        if not there:  # somebody else comes between the look and the claim
+            uris.write_bytes(uri, b'{"size": 1}')
+        return there
+
+    monkeypatch.setattr(uris, "exists", late)
+    with pytest.raises(InputError, match=r"is no pack and not empty|holds another pack"):
+        claim("pack", out, "pack.json", {"size": 2})
+    assert uris.read_bytes(f"{out}/pack.json") == b'{"size": 1}'
+
+
+@pytest.mark.parametrize(
+    ("build", "run", "words"),
+    [
+        (complete_pretrain, jobs.pretrain.pretrain, ["simclr_small", "num_steps=9"]),
+        (lambda values: (jobs.pack.PackConfig, values), jobs.pack.pack, []),
+        (
+            lambda values: (jobs.export.ExportConfig, values),
+            jobs.export.export,
+            ["artifact={artifact}"],
+        ),
+    ],
+)
+def test_a_second_driver_is_told_whose_the_folder_is_before_ray_starts(
+    build: Any,
+    run: Any,
+    words: list[str],
+    small_artifact: str,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    given = [word.format(artifact=small_artifact) for word in words]
+    with held("pretrain", str(out)):
+        code = main("job", "", build, run, [*given, f"source.uri={image_folder}", f"out={out}"])
+    assert code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith(f"error: out {out} is in use by pretrain on {platform.node()}, pid")
+    assert not any("Ray" in line for line in said)
+
+
+def test_what_dead_writers_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    names = (
+        *("metrics/.0-3.jsonl.0123abcd.tmp", ".config.yaml.0123abcd.tmp"),
+        *("metrics/0-3.jsonl", "metrics/.notes.tmp", "mine/.config.yaml.0123abcd.tmp"),
+        "metrics/.written.jsonl.0123abcd.tmp",
+    )
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"x")
+        os.utime(out / name, (1, 1))
+    with open(out / names[-1], "ab") as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        with held("pretrain", str(out), "metrics"):
+            new = out / "metrics" / ".1-0.jsonl.0123abcd.tmp"
+            new.write_bytes(b"x")
+        assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+            *names[2:],
+            "metrics/.1-0.jsonl.0123abcd.tmp",
+        }
 
 
 def config(out: Path, source: str, *words: str) -> PretrainConfig:

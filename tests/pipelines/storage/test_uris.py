@@ -102,7 +102,7 @@ from pipelines.storage import uris
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 os.replace = os.link = die
 if sys.argv[2] == "write": uris.write_bytes(sys.argv[1], open(sys.argv[3], "rb").read())
-else: uris.create_bytes(sys.argv[1], open(sys.argv[3], "rb").read())
+else: uris.create(sys.argv[1], open(sys.argv[3], "rb").read())
 """
 
 
