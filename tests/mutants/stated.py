@@ -39,9 +39,17 @@ _STORAGE = [
     *_of(
         "pipelines/storage/uris.py",
         "pipelines/storage/test_uris",
-        ('f".{name}.{uuid', 'f"{name}.{uuid'),  # a temporary file that readers see
         ("                file.discard()", "                pass"),  # half an object is uploaded
-        ("os.link(temporary, path)", "os.replace(temporary, path)"),  # of two, the second wins
+    ),
+    *_of(
+        "pipelines/storage/temporaries.py",
+        "pipelines/storage/test_uris",
+        ('f".{name}.{uuid', 'f"{name}.{uuid'),  # a temporary file that readers see
+    ),
+    *_of(
+        "pipelines/storage/conditional.py",
+        "pipelines/storage/test_uris",
+        ("os.link(file.name, path)", "os.replace(file.name, path)"),  # of two, the second wins
     ),
     *_of(
         "pipelines/storage/retries.py",

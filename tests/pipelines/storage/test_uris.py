@@ -62,9 +62,8 @@ def test_of_two_who_create_a_file_the_second_is_told(
     uri = str(tmp_path / "file")
     if where == "bucket":
         uri = f"{object_store.make_bucket('created')}/file"
-    uris.create_bytes(uri, b"first")
-    with pytest.raises(FileExistsError):
-        uris.create_bytes(uri, b"second")
+    assert uris.create(uri, b"first")
+    assert not uris.create(uri, b"second")
     assert uris.read_bytes(uri) == b"first"
 
 
