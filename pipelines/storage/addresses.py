@@ -55,6 +55,8 @@ def is_s3(uri: str) -> bool:
 
 def beside(uri: str, path: str) -> str:
     """Return the URI of another path of the same filesystem, as it was written for the first."""
+    if is_local(uri):
+        return path
     if (host := account(uri)) is not None:
         container, _, key = path.lstrip("/").partition("/")
         return f"{urlsplit(uri).scheme}://{container}@{host}/{key}"

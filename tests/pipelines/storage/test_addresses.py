@@ -14,6 +14,7 @@ def test_a_container_before_an_account_is_no_credential() -> None:
     assert addresses.beside(uri, "container/other") == f"abfs://container@{HOST}/other"
     assert addresses.account("az://container/images") is None
     assert addresses.beside("gs://bucket/a", "bucket/b") == "gs://bucket/b"
+    assert addresses.beside("/folder/a", "/folder/b") == "/folder/b"
 
 
 @pytest.mark.parametrize(
