@@ -90,7 +90,8 @@ class AdaptConfig(LabelledJobConfig):
 
     def idle(self) -> dict[str, str]:
         """Return what the probe of a single artifact has no use for."""
-        return {} if self.every_checkpoint else {"out": "every_checkpoint"}
+        idle = self.out is not None and not self.every_checkpoint
+        return {"out": "every_checkpoint"} if idle else {}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Pack a source of any kind into WebDataset tar shards in hash order; a rerun writes only what is
 missing."""
 
+import json
 import sys
 import tempfile
 import time
@@ -215,7 +216,7 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int], m
     start = time.monotonic()
     rows = 0
     size = 0
-    bad = 0
+    bad = BadSamples(config.source.max_bad_fraction, work.quarantine)
     if len(missing) < plan.num_shards:
         print(
             f"{plan.num_shards - len(missing)} of {plan.num_shards} shards are there already",
@@ -225,15 +226,14 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int], m
         mine.check()
         rows = rows + shard["rows"]
         size = size + shard["bytes"]
-        bad = bad + shard["quarantined"]
+        bad.add(shard["rows"] + shard["quarantined"], json.loads(shard["reasons"]))
         speed = rows / (time.monotonic() - start)
         line = (
             f"shard {number}/{len(missing)}  {rows:,} samples  {size / MIB:,.0f} MiB  {speed:,.0f}"
             " samples/s"
         )
-        print(f"{line}  {bad:,} quarantined", file=sys.stderr)
-        if bad > config.source.max_bad_fraction * (rows + bad):
-            _bad_samples(config, work, rows + bad).check()
+        print(f"{line}  {bad.total:,} quarantined", file=sys.stderr)
+        bad.check()
 
 
 def _bad_samples(config: PackConfig, work: Pack, seen: int) -> BadSamples:

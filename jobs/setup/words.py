@@ -130,8 +130,9 @@ def _sections(recipe: str) -> frozenset[str]:
 
 
 def _value(key: str, text: str) -> Any:
-    """Read a value as YAML, so that numbers, lists and null mean what they look like."""
-    if key.rpartition(".")[2] in PATHS:
+    """Read a value as YAML, so that numbers, lists and null mean what they look like; a path as it
+    stands."""
+    if key.rpartition(".")[2] in PATHS and text != "null":
         return text
     try:
         raw: Any = OmegaConf.from_dotlist([f"value={text}"])

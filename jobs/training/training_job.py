@@ -22,9 +22,9 @@ class TrainingJob:
         photometric_done: Whether colours were changed before the stream reaches the workers.
         manifest: URI of the manifest; None: labels judge the weights, and no look is taken at them
             without.
-        targets: Columns of a batch that labels made.
         ledger: What is read of the samples, from which position on.
         monitor: The driver's `Monitor`, an actor.
+        targets: Columns of a batch that labels made.
         fence: Of the driver's lease on the run directory; None: it holds none.
     """
 
@@ -35,9 +35,9 @@ class TrainingJob:
     threads: int
     photometric_done: bool
     manifest: str | None
-    targets: tuple[str, ...]
     ledger: Ledger
     monitor: Any
+    targets: tuple[str, ...] = ()
     fence: Fence | None = None
 
     @property

@@ -5,7 +5,7 @@ linear layers, or nothing but the head. A running average of the weights ships w
 """
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -99,7 +99,7 @@ class Supervised(Method):
         super().train(mode)
         if self.config.trained == "head":
             self.encoder.eval()
-        for part in self.encoder.modules():
+        for part in self.modules():
             if isinstance(part, _BatchNorm) and not _learns(part):
                 part.eval()
         if self.average is not None:
@@ -118,9 +118,8 @@ class Supervised(Method):
 
     def ships(self) -> tuple[Encoder, Head]:
         """Return the encoder and the head of the artifact, low-rank updates merged."""
-        encoder, head = self._learning() if self.average is None else self.average
-        assert isinstance(head, Head)
-        assert isinstance(encoder, Encoder)
+        parts = self._learning() if self.average is None else self.average
+        encoder, head = cast(tuple[Encoder, Head], tuple(parts))
         if self.config.trained == "lora":
             merged = build_encoder(self._encoder_config, self.views.size)
             merged.load_state_dict(lora.merged_state(encoder))

@@ -2,7 +2,9 @@
 done is kept."""
 
 import io
+import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -108,11 +110,11 @@ class Pack:
         return read_table(self.done(number)).select(LISTED.names)
 
 
-def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, int]]:
+def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, Any]]:
     """Write shards in parallel.
 
     Yields:
-        For each that is finished its `shard`, `rows`, `bytes` and `quarantined`.
+        For each that is finished its `shard`, `rows`, `bytes`, `quarantined` and `reasons`.
     """
     items = [{"shard": number} for number in shards]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS))
@@ -134,11 +136,11 @@ def _plan(uri: str) -> PackPlan:
     return PackPlan(uri)
 
 
-def write_shard(pack: Pack, number: int) -> dict[str, int]:
+def write_shard(pack: Pack, number: int) -> dict[str, Any]:
     """Write one shard, then its quarantined samples, then the record that it is done.
 
     Returns:
-        `shard`, `rows`, `bytes`, `quarantined`.
+        `shard`, `rows`, `bytes`, `quarantined`, and as JSON its `reasons` with their counts.
     """
     rows = _plan(pack.plan).read(number)
     members: list[dict[str, Any]] = []
@@ -162,7 +164,9 @@ def write_shard(pack: Pack, number: int) -> dict[str, int]:
     with uris.open_atomic(pack.done(number)) as file:
         pq.write_table(pa.Table.from_pylist(members, schema=DONE), file)
     rows_packed = sum(member.get(LEFT_OUT.name) is None for member in members)
-    return {"shard": number, "rows": rows_packed, "bytes": shard.size, "quarantined": len(bad)}
+    reasons = json.dumps(Counter(row[schema.REASON] for row in bad))
+    written = {"shard": number, "rows": rows_packed, "bytes": shard.size}
+    return written | {"quarantined": len(bad), "reasons": reasons}
 
 
 def _tar(file: IO[bytes]) -> tarfile.TarFile:

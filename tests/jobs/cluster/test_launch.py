@@ -9,7 +9,7 @@ import pytest
 from jobs.cluster import launch
 from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
-from pipelines.storage import retries
+from pipelines.storage import retries, variables
 
 SECRET = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN"),
@@ -22,6 +22,8 @@ def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(launch, "join", lambda address, runtime_env: handed.append(runtime_env))
     for name in SECRET:
         monkeypatch.setenv(name, "topsecret")
+    for name in (*variables.FORWARDED, "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
     for name in launch.FORWARDED:
         monkeypatch.setenv(name, f"the {name}")
     launch._start(ClusterConfig(address="head:6379"))
