@@ -4,8 +4,8 @@ botocore's standard chain (variables, profile, role) decides, and what it leaves
 decided here, so that they never differ.
 """
 
-import logging
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +16,6 @@ from botocore.exceptions import BotoCoreError
 from pipelines.storage import variables
 from pipelines.storage.retries import StorageError
 
-LOG = logging.getLogger(__name__)
 NO_KEYS = "set AWS_ACCESS_KEY_ID or AWS_PROFILE, or use a role"
 
 
@@ -57,7 +56,8 @@ def settings() -> Settings:
         name = variables.CA_BUNDLE if os.environ.get(variables.CA_BUNDLE) else variables.TRUSTED
         raise StorageError("S3", f"{name}={bundle} is no file: every node needs it there")
     if credentials is None and not asked:
-        LOG.warning("no AWS credentials: requests to S3 are not signed (%s)", NO_KEYS)
+        line = f"no AWS credentials: requests to S3 are not signed ({NO_KEYS})"
+        print(line, file=sys.stderr)
     return Settings(credentials is not None, credentials, region or None, bundle or None)
 
 

@@ -18,7 +18,7 @@ from jobs.setup.command_line import InputError, parse
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig
 from jobs.training import checkpoints
-from jobs.training.planned_data import PlannedData, resolve
+from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import complete_pretrain
 from jobs.training.run_dir import RunDir
 from pipelines import ray_internals, schema
@@ -131,7 +131,8 @@ def planned(corpus: Path, out: Path, placement: Placement, *words: str) -> Plann
     given = [f"source.uri={corpus}", f"out={out}", "num_steps=6", "global_batch_size=8"]
     shape = ["simclr_small", "views.size=16", *given, *words]
     config = parse(complete_pretrain, shape)
-    return PlannedData(config, plan, RunDir(str(out)), 6, placement=placement, view_actors=None)
+    samples = Samples.of_plan(plan, config)
+    return PlannedData(config, samples, RunDir(str(out)), 6, placement=placement, view_actors=None)
 
 
 def read(shards: list[DataIterator]) -> list[dict[str, np.ndarray]]:

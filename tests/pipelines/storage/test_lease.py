@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,9 @@ class Driver:
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        while number == signal.SIGSTOP and stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
 
     def said(self) -> str:
         """What it said on stderr, once it has ended."""
