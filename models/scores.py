@@ -139,10 +139,10 @@ def judge_masks(confusions: NDArray[np.int64], *, seed: int = 0) -> MaskScores:
     generator = np.random.default_rng(seed)
     times = generator.multinomial(num_images, np.full(num_images, 1 / num_images), _RESAMPLES)
     resampled = times @ confusions.reshape(num_images, -1).astype(np.float64)
-    drawn = _mean_iou(resampled.reshape(-1, num_classes, num_classes))
+    drawn = mean_iou(resampled.reshape(-1, num_classes, num_classes))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return MaskScores(
-        miou=float(_mean_iou(whole[None])[0]),
+        miou=float(mean_iou(whole[None])[0]),
         ci95=(float(low), float(high)),
         per_class=_iou(whole[None])[0],
         pixel_top1=float(np.trace(whole) / max(whole.sum(), 1)),
@@ -158,7 +158,8 @@ def _iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(confusions.sum(2) > 0, iou, np.nan)
 
 
-def _mean_iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
+def mean_iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean over the classes that occur of intersection over union, (R,) of (R, C, C)."""
     mean: NDArray[np.float64] = np.nanmean(_iou(confusions), axis=1)
     return mean
 
