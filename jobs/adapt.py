@@ -27,17 +27,14 @@ from models.artifact import Artifact, Baseline
 from models.probes import bootstrap_interval, knn_predict, linear_predict
 from pipelines import schema
 from pipelines.embeddings import embed
+from pipelines.embeddings.features import Features, Kind
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from pipelines.stream import shapes
 
-COLUMNS: dict[str, embed.Kind] = {
-    "pretrained": "pretrained",
-    "untrained": "untrained",
-    "colour": "colour",
-}
+COLUMNS: tuple[Kind, ...] = ("pretrained", "untrained", "colour")
 
 
 class ProbeConfig(Frozen):
@@ -143,14 +140,12 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         leaks = None
         if corpus:
             leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
-        encoders = embed.Encoders(
-            uri, COLUMNS, session.use_gpu, session.threads_per_worker, session.cpus_per_worker
-        )
+        encoders = embed.Encoders({kind: Features(uri, kind) for kind in COLUMNS}, session.placed)
         columns = _embed(data, encoders, encoder, config.clip.per_video or 1, session.num_workers)
     bad = BadSamples(1, None)
     bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
     bad.tell()
-    features, valid, content = embed.averaged(columns, tuple(COLUMNS), data.num_rows)
+    features, valid, content = embed.averaged(columns, COLUMNS, data.num_rows)
     kept, data = judging.judged(data, valid, content, config)
     if leaks:
         data = data.with_account({"leak": leaks.account})

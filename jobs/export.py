@@ -30,6 +30,7 @@ from models.artifact import Artifact
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks
+from pipelines.embeddings.features import Features
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
@@ -168,13 +169,7 @@ def _write(
         run=encoder.digest[:16],
         sampling=Sampling(per_video=manifest.per_video),
     )
-    encoders = embed.Encoders(
-        uri,
-        {schema.EMBEDDING: "pretrained"},
-        session.use_gpu,
-        session.threads_per_worker,
-        session.cpus_per_worker,
-    )
+    encoders = embed.Encoders({schema.EMBEDDING: Features(uri)}, session.placed)
     images = ingest.dataset(work, missing)
     embeddings = embed.embed(
         images, encoders, block_rows=block_rows, num_actors=session.num_workers

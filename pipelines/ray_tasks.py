@@ -8,6 +8,7 @@ node is not counted by it.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray.data
@@ -16,6 +17,26 @@ from pipelines import ray_internals
 
 MAX_RETRIES = 3  # of a block whose process died under it
 MAX_RESTARTS = 20  # of an actor: more of them will not mend a constructor that kills its process
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the actors of a pool run.
+
+    Attributes:
+        use_gpu: Whether each actor has a GPU.
+        threads: Compute threads of an actor on the CPU.
+        cpus: Logical CPUs that it holds.
+    """
+
+    use_gpu: bool
+    threads: int
+    cpus: float = 1.0
+
+    @property
+    def device(self) -> str:
+        """Return where an actor's network goes."""
+        return "cuda" if self.use_gpu else "cpu"
 
 
 def map_in_tasks(
@@ -51,6 +72,36 @@ def map_in_actors(
         "ray_remote_args_fn": ray_internals.hand_actors_values,
     }
     return _map_batches(blocks, worker, options | limits | pool)
+
+
+def map_in_networks(
+    images: ray.data.Dataset,
+    worker: type,
+    network: object,
+    placed: Placed,
+    *,
+    block_rows: int,
+    num_actors: int,
+) -> ray.data.Dataset:
+    """Apply a network to a stream of blocks in a pool of actors, in order.
+
+    Args:
+        images: The blocks.
+        worker: Made once in each actor of `network`, then called with blocks.
+        network: Which network; small, as an artifact travels as its URI.
+        placed: Where the actors run.
+        block_rows: Rows of every block but the last.
+        num_actors: Size of the pool.
+    """
+    return map_in_actors(
+        images,
+        worker,
+        network,
+        size=num_actors,
+        batch_size=block_rows,  # Ray insists on a number where there are GPUs
+        num_cpus=placed.cpus,
+        num_gpus=1 if placed.use_gpu else None,
+    )
 
 
 def _map_batches(

@@ -118,6 +118,11 @@ LABELLED = pa.schema(
 )
 
 
+def image_at(size: int) -> str:
+    """Name the column of centre crops of one size, where a block has several sizes."""
+    return f"{IMAGE}_{size}"
+
+
 def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
     """Return the schema of exported embeddings of `dim` features."""
     return pa.schema(

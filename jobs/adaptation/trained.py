@@ -186,7 +186,7 @@ def _predicted(
         sampling=Sampling(per_video=config.clip.per_video or 1),
         content=True,
     )
-    predictor = predict.Predictor(place, session.use_gpu, session.threads_per_worker)
+    predictor = predict.Predictor(place, session.placed)
     stream = predict.predict(
         labelled_stream.blocks(work), predictor, num_actors=session.num_workers
     )

@@ -10,6 +10,7 @@ from jobs.cluster.available import Capacity, Resources
 from jobs.cluster.cores import own_cores
 from jobs.setup.command_line import InputError
 from jobs.setup.sections import ClusterConfig
+from pipelines.ray_tasks import Placed
 from pipelines.storage import uris
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 
@@ -50,6 +51,11 @@ class Session:
             if self.min_workers == self.num_workers
             else (self.min_workers, self.num_workers)
         )
+
+    @property
+    def placed(self) -> Placed:
+        """Return where actors run that each take the place of a training process."""
+        return Placed(self.use_gpu, self.threads_per_worker, self.cpus_per_worker)
 
     @property
     def least(self) -> list[Resources]:

@@ -23,6 +23,7 @@ from models.clustering.k_means import k_means
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed
+from pipelines.embeddings.features import Features
 from pipelines.storage import uris
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
@@ -164,10 +165,7 @@ def _embed(
         sampling=config.clip.sampling(manifest, config.seed),
     )
     images = ingest.dataset(work, [(0, num_images)])
-    kinds: dict[str, embed.Kind] = {schema.EMBEDDING: "pretrained"}
-    encoders = embed.Encoders(
-        artifact_uri, kinds, session.use_gpu, session.threads_per_worker, session.cpus_per_worker
-    )
+    encoders = embed.Encoders({schema.EMBEDDING: Features(artifact_uri)}, session.placed)
     columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))
     valid = columns[schema.VALID] & np.isfinite(columns[schema.EMBEDDING]).all(axis=1)
     return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(

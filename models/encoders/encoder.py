@@ -5,7 +5,7 @@ when it is built, and takes `maps`, `tokens` or the embedding. Which network giv
 interest to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -94,6 +94,16 @@ class Encoder(nn.Module):
         return self.grid[0] * self.grid[1]
 
     @property
+    def depth(self) -> int:
+        """Return the number of layers that `layers` tells apart."""
+        return 1
+
+    @property
+    def pools_its_layers(self) -> bool:
+        """Tell whether `forward` gives what `pool` makes of the last layer."""
+        return True
+
+    @property
     def mixes_images(self) -> bool:
         """Tell whether an image's embedding depends on the others of its batch, by batch norm."""
         return any(isinstance(part, _BatchNorm) for part in self.modules())
@@ -118,6 +128,22 @@ class Encoder(nn.Module):
                 cost nothing beyond the patch embedding.
         """
         raise NotImplementedError
+
+    def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
+        """Encode images (B, 3, H, W) as the features of some layers, in one pass.
+
+        A layer is a block of a transformer, or a stage of a convolutional network. The last one
+        gives what `tokens` or `maps` gives; earlier ones pass through the same last norm, where
+        there is one. Where `supports("maps")`.
+
+        Args:
+            images: Normalised.
+            wanted: Numbers of layers, ascending: 1 is next to the pixels, `depth` the last.
+
+        Returns:
+            Tokens of each layer, or maps (B, D, h, w), whose D, h and w may differ.
+        """
+        return [self.tokens(images) if self.supports("tokens") else self.maps(images)]
 
     def freeze_patch_embedding(self) -> None:
         """Leave what makes tokens of pixels at its random values, where `supports("tokens")`."""

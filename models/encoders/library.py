@@ -1,5 +1,6 @@
 """Encoders of timm and torchvision, with random weights and without their classifiers."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models._api import get_model, list_models
 
-from models.encoders.encoder import Encoder, Feature, Pooling
+from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
 from models.encoders.vit import VisionTransformerEncoder
 
 _TIMM_VIT_MODULES = ("vision_transformer", "deit")
@@ -87,6 +88,11 @@ class LibraryEncoder(Encoder):
             self.embed_dim = self.map_dim
             self._freeze_beyond_maps()
 
+    @property
+    def pools_its_layers(self) -> bool:
+        """Tell whether it was built to pool its maps: the network's own way is another."""
+        return self.pooling != "auto"
+
     @cached_property
     def map_dim(self) -> int:
         """Return the channels of the feature maps; 0 where the network gives none."""
@@ -146,8 +152,29 @@ class TimmEncoder(LibraryEncoder):
                 images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
             )
             return last[-1]
-        features: Tensor = network.forward_features(images)
-        channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+        return self._channels_first(network.forward_features(images))
+
+    @cached_property
+    def depth(self) -> int:
+        """Return the blocks or stages that the network tells apart."""
+        told = getattr(self.network, "feature_info", None)
+        return len(told) if told and hasattr(self.network, "forward_intermediates") else 1
+
+    def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
+        """Encode images (B, 3, S, S) as the maps of some blocks or stages."""
+        if list(wanted) == [self.depth]:
+            return [self.maps(images)]
+        network: Any = self.network
+        last, found = network.forward_intermediates(
+            images, indices=[layer - 1 for layer in wanted], norm=True, output_fmt="NCHW"
+        )
+        # Beyond its last stage a convolutional network may have a layer of its own.
+        if wanted[-1] == self.depth and not self._has_tokens:
+            found[-1] = self._channels_first(last)
+        return list(found)
+
+    def _channels_first(self, features: Tensor) -> Tensor:
+        channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
         return features.permute(0, 3, 1, 2) if channels_last else features
 
     @cached_property

@@ -1,7 +1,7 @@
 """ResNet-18 (He 2015, arXiv:1512.03385) for images of 32 to 96 px, as SimCLR alters it
 (arXiv:2002.05709, B.9)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from models.encoders.encoder import Encoder, Feature, Pooling
+from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
 
 _BLOCKS_PER_STAGE = 2
 _WIDTH_FACTORS = (1, 2, 4, 8)
@@ -69,6 +69,23 @@ class ResNetSmall(Encoder):
         """Encode images (B, 3, H, W) as the last stage's map (B, 8 * width, H/8, W/8)."""
         features: Tensor = self.stages(self.stem(images))
         return features
+
+    @property
+    def depth(self) -> int:
+        """Return the number of stages."""
+        return len(self.stages)
+
+    def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
+        """Encode images (B, 3, H, W) as the maps of some stages."""
+        features = self.stem(images)
+        found: list[Tensor | Tokens] = []
+        for number, stage in enumerate(self.stages, start=1):
+            if number > wanted[-1]:
+                break
+            features = stage(features)
+            if number in wanted:
+                found.append(features)
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, H, W) as (B, 8 * width)."""

@@ -1,6 +1,9 @@
 """Vision transformers as encoders: one adapter around timm's VisionTransformer, whatever its
 size."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -83,12 +86,32 @@ class VisionTransformerEncoder(Encoder):
             visible = tokens[:, num_prefix:].gather(1, index)  # (B, K, D)
             tokens = torch.cat([tokens[:, :num_prefix], visible], dim=1)  # (B, P + K, D)
             encoded = vit.norm(vit.blocks(vit.norm_pre(tokens)))
-        num_class = int(vit.has_class_token)
-        return Tokens(
-            cls=encoded[:, 0] if num_class else None,
-            registers=encoded[:, num_class:num_prefix],
-            patches=encoded[:, num_prefix:],
+        return self._split(encoded[:, :num_prefix], encoded[:, num_prefix:])
+
+    @property
+    def depth(self) -> int:
+        """Return the number of blocks."""
+        return len(self.vit.blocks)
+
+    def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
+        """Encode images (B, 3, H, W) as the tokens of some blocks, after the last norm."""
+        found: Any = self.vit.forward_intermediates(
+            images,
+            indices=[layer - 1 for layer in wanted],
+            return_prefix_tokens=True,
+            norm=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
         )
+        if not self.vit.num_prefix_tokens:
+            return [self._split(patches[:, :0], patches) for patches in found]
+        return [self._split(prefix, patches) for patches, prefix in found]
+
+    def _split(self, prefix: Tensor, patches: Tensor) -> Tokens:
+        """Tell the class token from the other tokens (B, P, D) that stand before the patches."""
+        num_class = int(self.vit.has_class_token)
+        return Tokens(prefix[:, 0] if num_class else None, prefix[:, num_class:], patches)
 
     def freeze_patch_embedding(self) -> None:
         """Leave the patch embedding at its random values."""

@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import ray.data
 import torch
 from torch import Tensor
 
-from models import artifact
-from models.probes import colour_statistics
 from pipelines import schema
-from pipelines.ray_tasks import map_in_actors
-from pipelines.storage import uris
+from pipelines.embeddings.features import Extractor, Features
+from pipelines.ray_tasks import Placed, map_in_networks
+from pipelines.stream.shapes import Centre, Centres
 
 BLOCK_ROWS = 256
-Kind = Literal["pretrained", "untrained", "colour"]
 
 
 @dataclass(frozen=True)
@@ -24,80 +21,60 @@ class Encoders:
     """Which features to take of each image, in one pass over the pixels.
 
     Attributes:
-        artifact: URI of the artifact.
-        columns: Column name to `pretrained` (the artifact), `untrained` (its configuration
-            initialised with its seed) or `colour` (statistics of the pixels, no network).
-        use_gpu: Whether each actor has a GPU.
-        threads: Compute threads of an actor on the CPU.
-        cpus: Logical CPUs that it holds.
+        columns: Column name to what it holds; of one artifact or several.
+        placed: Where the actors run.
     """
 
-    artifact: str
-    columns: Mapping[str, Kind]
-    use_gpu: bool
-    threads: int
-    cpus: float = 1.0
+    columns: Mapping[str, Features]
+    placed: Placed
 
 
 class Embed:
-    """An actor's encoders; takes blocks with `image`, gives them back with embeddings in its
+    """An actor's encoders; takes blocks with images, gives them back with embeddings in their
     place."""
 
     def __init__(self, encoders: Encoders) -> None:
-        torch.set_num_threads(encoders.threads)
-        uris.filesystem(
-            encoders.artifact
-        )  # the artifact opens its URI with plain fsspec: with this client from now
-        self._device = torch.device("cuda" if encoders.use_gpu else "cpu")
-        loaders = {"pretrained": artifact.load, "untrained": artifact.untrained}
-        self._columns = encoders.columns
-        self._loaded = {
-            kind: load(encoders.artifact)
-            for kind, load in loaders.items()
-            if kind in encoders.columns.values()
-        }
-        for encoder in self._loaded.values():
-            encoder.to(self._device).to(memory_format=torch.channels_last)
+        torch.set_num_threads(encoders.placed.threads)
+        self._device = torch.device(encoders.placed.device)
+        self._extract = Extractor(encoders.columns, self._device)
 
-    @torch.inference_mode()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed one block; columns are float32 (B, D)."""
-        images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(self._device)
-        features = {
-            name: self._features(kind, images).float().cpu().numpy()
-            for name, kind in self._columns.items()
-        }
-        return batch | features
+        """Embed one block."""
+        images = {size: self._images(batch, size) for size in self._extract.sizes}
+        features = self._extract(images)
+        return batch | {name: values.cpu().numpy() for name, values in features.items()}
 
-    def _features(self, kind: Kind, images: Tensor) -> Tensor:
-        if kind == "colour":
-            return colour_statistics(images)
-        encoder = self._loaded[kind]
-        features: Tensor = encoder(
-            encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
-        )
-        return features
+    def _images(self, batch: dict[str, np.ndarray], size: int) -> Tensor:
+        """Take the images of a size out of a block, (B, 3, S, S)."""
+        named = schema.image_at(size)
+        column = batch.pop(named if named in batch else schema.IMAGE)
+        return torch.from_numpy(np.array(column)).to(self._device)
+
+
+def shape_for(sizes: Sequence[int], *, times: bool = False) -> Centre | Centres:
+    """Return what the stream must make of images for encoders that take these sizes.
+
+    Args:
+        sizes: `image_size` of each artifact.
+        times: Whether columns say when the frames of videos are on display.
+    """
+    distinct = tuple(sorted(set(sizes)))
+    return Centre(distinct[0], times) if len(distinct) == 1 else Centres(distinct, times)
 
 
 def embed(
     images: ray.data.Dataset, encoders: Encoders, *, block_rows: int = BLOCK_ROWS, num_actors: int
 ) -> ray.data.Dataset:
-    """Add embeddings to a stream of `shapes.Centre` blocks, in order.
+    """Add embeddings to a stream of the blocks that `shape_for` makes, in order.
 
     Args:
-        images: Blocks with `sample_id, position, valid, image`.
+        images: Blocks with `sample_id, position, valid` and images.
         encoders: What to compute.
         block_rows: Rows of every block but the last.
-        num_actors: Size of the pool; fixed, as a growing one starts too late to matter.
+        num_actors: Size of the pool.
     """
-    return map_in_actors(
-        images,
-        Embed,
-        encoders,
-        size=num_actors,
-        batch_size=block_rows,  # Ray insists on a number where there are GPUs
-        num_cpus=encoders.cpus,
-        num_gpus=1 if encoders.use_gpu else None,
+    return map_in_networks(
+        images, Embed, encoders, encoders.placed, block_rows=block_rows, num_actors=num_actors
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from models import artifact
 from pipelines import schema
 from pipelines.embeddings.embed import BLOCK_ROWS
-from pipelines.ray_tasks import map_in_actors
+from pipelines.ray_tasks import Placed, map_in_networks
 from pipelines.storage import uris
 
 PROBABILITIES = "probabilities"  # (B, C) float32
@@ -24,13 +24,11 @@ class Predictor:
 
     Attributes:
         artifact: URI of an artifact with a head.
-        use_gpu: Whether each actor has a GPU.
-        threads: Compute threads of an actor on the CPU.
+        placed: Where the actors run.
     """
 
     artifact: str
-    use_gpu: bool
-    threads: int
+    placed: Placed
 
 
 class Predict:
@@ -42,10 +40,10 @@ class Predict:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        torch.set_num_threads(predictor.threads)
+        torch.set_num_threads(predictor.placed.threads)
         # the artifact opens its URI with plain fsspec: with this client from now
         uris.filesystem(predictor.artifact)
-        self._device = torch.device("cuda" if predictor.use_gpu else "cpu")
+        self._device = torch.device(predictor.placed.device)
         loaded = artifact.load(predictor.artifact).to(self._device)
         self._artifact = loaded.to(memory_format=torch.channels_last)
 
@@ -98,12 +96,6 @@ def predict(
         block_rows: Rows of every block but the last.
         num_actors: Size of the pool.
     """
-    return map_in_actors(
-        images,
-        Predict,
-        predictor,
-        size=num_actors,
-        batch_size=block_rows,  # Ray insists on a number where there are GPUs
-        num_cpus=1,
-        num_gpus=1 if predictor.use_gpu else None,
+    return map_in_networks(
+        images, Predict, predictor, predictor.placed, block_rows=block_rows, num_actors=num_actors
     )

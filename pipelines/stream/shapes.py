@@ -160,6 +160,50 @@ class _CentreFiller:
 
 
 @dataclass(frozen=True)
+class Centres:
+    """The largest centred square of each image at several sizes, from one decode: for encoders
+    that were trained at different ones.
+
+    A square of size S is in the column `schema.image_at(S)`.
+
+    Attributes:
+        sizes: Sides of the squares, px.
+        times: Whether columns say when the frames of videos are on display.
+    """
+
+    sizes: tuple[int, ...]
+    times: bool = False
+
+    def empty(self, num_rows: int) -> Columns:
+        """Allocate (B, 3, S, S) uint8 for each size, and the times (B,) float64."""
+        columns = dict[str, np.ndarray]()
+        for size in self.sizes:
+            square = Centre(size, self.times).empty(num_rows)
+            columns |= {schema.image_at(size): square.pop(schema.IMAGE)} | square
+        return columns
+
+    def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
+        """Crop and resize; nothing is drawn."""
+        times = columns if self.times else {}
+        rows = [columns[schema.image_at(size)] for size in self.sizes]
+        return _CentresFiller(
+            [_CentreFiller(size, row, times) for size, row in zip(self.sizes, rows, strict=True)]
+        )
+
+
+@dataclass(frozen=True)
+class _CentresFiller:
+    fillers: list[_CentreFiller]
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        return min(filler.reduction(row, height, width) for filler in self.fillers)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        for filler in self.fillers:
+            filler.fill(row, picture)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The whole of each image, its longer side resized to the size, in the upper left corner: for
     boxes and masks, where no part may be cut off.

@@ -6,11 +6,13 @@ import ray.data
 
 from pipelines import ray_internals
 from pipelines.embeddings.embed import BLOCK_ROWS, Encoders, embed
+from pipelines.embeddings.features import Features
+from pipelines.ray_tasks import Placed
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_takes_actors_with_a_gpu_each() -> None:
-    encoders = Encoders("file:///none", {"embedding": "pretrained"}, use_gpu=True, threads=1)
+    encoders = Encoders({"embedding": Features("file:///none")}, Placed(use_gpu=True, threads=1))
     stream = embed(
         ray.data.range(2 * BLOCK_ROWS), encoders, num_actors=1
     )  # Ray refuses here what it will not run

@@ -1,0 +1,212 @@
+"""What is embedded: which encoder, which of its layers, and how its places become a vector.
+
+Plain PyTorch: an export, a probe and a search that embeds one image take the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models import artifact
+from models.artifact import Artifact
+from models.encoders.encoder import Encoder, Pooling, Tokens
+from models.probes import colour_statistics
+from pipelines.storage import uris
+
+Kind = Literal["pretrained", "untrained", "colour"]
+Form = Literal["pooled", "tokens", "maps"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is taken of each image.
+
+    Attributes:
+        artifact: URI of the artifact.
+        kind: `pretrained` (the artifact), `untrained` (what it was before training) or `colour`
+            (statistics of the pixels as the artifact would see them, no network).
+        pooling: How the places of a layer become one vector; `auto`: as the artifact says.
+        layer: The layer: 1 is next to the pixels, -1 the last one; None: the last. A layer is a
+            block of a transformer or a stage of a convolutional network.
+        last_blocks: So many layers up to that one, joined, first to last.
+        form: `pooled` (B, D); `tokens` (B, N, D), the patch tokens or the places of the maps row
+            by row; `maps` (B, D, h, w).
+        normalised: Whether vectors get length 1: of tokens and maps those of each place.
+        half: float16 instead of float32.
+    """
+
+    artifact: str
+    kind: Kind = "pretrained"
+    pooling: Pooling = "auto"
+    layer: int | None = None
+    last_blocks: int = 1
+    form: Form = "pooled"
+    normalised: bool = False
+    half: bool = False
+
+    @property
+    def is_own_embedding(self) -> bool:
+        """Tell whether the embedding is asked for as the artifact itself makes it."""
+        return (self.pooling, self.layer, self.last_blocks, self.form) == (
+            "auto",
+            None,
+            1,
+            "pooled",
+        )
+
+    def layers(self, depth: int) -> list[int]:
+        """Return the layers that are joined, 1 to `depth`, ascending.
+
+        Raises:
+            ValueError: they are not there.
+        """
+        last = depth if self.layer is None else self.layer
+        last = depth + 1 + last if last < 0 else last
+        if not 1 <= last <= depth:
+            raise ValueError(
+                f"layer {self.layer} is none of the encoder, which has {depth}: give 1 to {depth},"
+                " or -1 for the last"
+            )
+        if not 1 <= self.last_blocks <= last:
+            raise ValueError(
+                f"last_blocks {self.last_blocks} must be 1 to {last}: so many layers end there"
+            )
+        return list(range(last - self.last_blocks + 1, last + 1))
+
+
+def check(features: Features, encoder: Encoder) -> None:
+    """Refuse what an encoder does not give.
+
+    Raises:
+        ValueError: with key, value and remedy, in one line.
+    """
+    if features.kind == "colour" or features.is_own_embedding:
+        return
+    if not encoder.supports("maps"):
+        raise ValueError(
+            f"encoder.name={encoder.name} gives an embedding and no feature maps: leave out"
+            " pooling, layer, last_blocks and form"
+        )
+    features.layers(encoder.depth)
+    if features.form == "pooled" and features.pooling != "auto":
+        try:
+            encoder.check_pooling(features.pooling)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("encoder.")) from None
+
+
+class Extractor:
+    """Computes several features of images, every encoder loaded once and run once for all of its
+    features.
+
+    Args:
+        columns: Name to description.
+        device: Where the encoders go.
+
+    Raises:
+        ValueError: an encoder does not give what is asked for, or an artifact is damaged.
+        OSError: an artifact is not there.
+    """
+
+    def __init__(self, columns: Mapping[str, Features], device: str | torch.device = "cpu") -> None:
+        named = sorted(columns.items(), key=_encoder_of)
+        self._groups = [(key, list(group)) for key, group in groupby(named, _encoder_of)]
+        self._loaded = {key: _load(*key).to(device) for key, _ in self._groups}
+        for key, group in self._groups:
+            self._loaded[key].to(memory_format=torch.channels_last)
+            for _, features in group:
+                check(features, self._loaded[key].encoder)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Return the sides of the images that the encoders take, ascending."""
+        return sorted({encoder.image_size for encoder in self._loaded.values()})
+
+    @torch.inference_mode()
+    def __call__(self, images: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Compute all columns, on the encoders' device.
+
+        Args:
+            images: Side to (B, 3, S, S) uint8 on that device, of each of `sizes`.
+        """
+        found = dict[str, Tensor]()
+        for key, group in self._groups:
+            encoder = self._loaded[key]
+            found |= _computed(encoder, images[encoder.image_size], dict(group))
+        return found
+
+
+def _encoder_of(named: tuple[str, Features]) -> tuple[str, str]:
+    return named[1].artifact, named[1].kind
+
+
+def _load(uri: str, kind: str) -> Artifact:
+    uris.filesystem(uri)  # the artifact opens its URI with plain fsspec: with this client from now
+    # Of colours only the size counts.
+    return artifact.load(uri) if kind == "pretrained" else artifact.untrained(uri)
+
+
+def _computed(
+    encoder: Artifact, images: Tensor, columns: Mapping[str, Features]
+) -> dict[str, Tensor]:
+    """Compute features of one encoder in one pass; in two where its own embedding is made of more
+    than its layers, and layers are asked for as well."""
+    if all(features.kind == "colour" for features in columns.values()):
+        colours = colour_statistics(images)
+        return {name: _finished(colours, features) for name, features in columns.items()}
+    prepared = encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
+    network = encoder.encoder
+    own = {name for name, features in columns.items() if features.is_own_embedding}
+    if network.pools_its_layers and own != set(columns):
+        own = set()
+    found = dict[str, Tensor]()
+    if own:
+        embedding = encoder(prepared)
+        found = {name: _finished(embedding, columns[name]) for name in own}
+    rest = {name: each for name, each in columns.items() if name not in own}
+    if not rest:
+        return found
+    wanted = {name: features.layers(network.depth) for name, features in rest.items()}
+    numbers = sorted({number for layers in wanted.values() for number in layers})
+    layers = dict(zip(numbers, network.layers(prepared, numbers), strict=True))
+    for name, features in rest.items():
+        chosen = [layers[number] for number in wanted[name]]
+        found[name] = _finished(_joined(network, chosen, features, prepared), features)
+    return found
+
+
+def _joined(
+    encoder: Encoder, layers: Sequence[Tensor | Tokens], features: Features, images: Tensor
+) -> Tensor:
+    """Join layers to one tensor of a feature's form."""
+    if features.form == "pooled":
+        pooling = None if features.pooling == "auto" else features.pooling
+        return torch.cat([encoder.pool(layer, pooling) for layer in layers], dim=1)
+    places = [_maps(layer, encoder, images) for layer in layers]
+    # Stages of a convolutional network have grids of different sizes: the last one's counts.
+    height, width = places[-1].shape[2:]
+    same = [functional.adaptive_avg_pool2d(place, (height, width)) for place in places]
+    maps = torch.cat(same, dim=1)  # (B, D, h, w)
+    return maps if features.form == "maps" else maps.flatten(2).transpose(1, 2)  # (B, N, D)
+
+
+def _maps(layer: Tensor | Tokens, encoder: Encoder, images: Tensor) -> Tensor:
+    """Return a layer as maps (B, D, h, w)."""
+    if not isinstance(layer, Tokens):
+        return layer
+    grid = [side // encoder.patch_size for side in images.shape[2:]]
+    maps: Tensor = layer.patches.transpose(1, 2).unflatten(2, grid)
+    return maps
+
+
+def _finished(values: Tensor, features: Features) -> Tensor:
+    """Give vectors their length and type."""
+    values = values.float()
+    if features.normalised:
+        values = functional.normalize(values, dim=2 if features.form == "tokens" else 1)
+    return values.half() if features.half else values

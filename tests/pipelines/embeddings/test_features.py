@@ -1,0 +1,120 @@
+"""What is embedded: each feature is what its description says, and what an encoder cannot give is
+refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+from models import artifact
+from models.encoders.factory import EncoderConfig, build_encoder
+from models.probes import colour_statistics
+from pipelines.embeddings.features import Extractor, Features
+
+
+def save(folder: Path, name: str, size: int, **settings: Any) -> str:
+    config = EncoderConfig.model_validate({"name": name} | settings)
+    torch.manual_seed(1)
+    encoder = build_encoder(config, size)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))  # as though it were trained
+    artifact.save(
+        str(folder),
+        encoder,
+        config={"encoder": config.model_dump(mode="json"), "seed": 0},
+        preprocess={"image_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        provenance={},
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("resnet"), "resnet18_small", 32, width=8)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("vit"), "vit_tiny_patch16_224", 48)
+
+
+def images(size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(size)
+    return torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+@torch.no_grad()
+def test_each_feature_is_what_its_description_says(vit: str) -> None:
+    token = Features(vit, pooling="class")
+    columns = {
+        "own": Features(vit),
+        "class": token,
+        "third": replace(token, layer=3),
+        "last_two": replace(token, last_blocks=2),
+        "before_last": replace(token, layer=-2),
+        "tokens": Features(vit, form="tokens", normalised=True),
+        "maps": Features(vit, form="maps", half=True),
+        "untrained": Features(vit, kind="untrained"),
+        "colour": Features(vit, kind="colour"),
+    }
+    pixels = images(48)
+    found = Extractor(columns)({48: pixels})
+    assert set(found) == set(columns)
+    loaded = artifact.load(vit)
+    prepared = loaded.preprocess(pixels)
+    layers: Any = loaded.encoder.layers(prepared, [3, 11, 12])
+    expected = {
+        "own": loaded(prepared),
+        "class": layers[2].cls,
+        "third": layers[0].cls,
+        "last_two": torch.cat([layers[1].cls, layers[2].cls], dim=1),
+        "before_last": layers[1].cls,
+        "tokens": functional.normalize(layers[2].patches, dim=2),
+        "maps": loaded.encoder.maps(prepared).half(),
+        "untrained": artifact.untrained(vit)(prepared),
+        "colour": colour_statistics(pixels),
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_encoders_of_two_sizes_each_take_their_own_images(vit: str, resnet: str) -> None:
+    both = {"a": Features(vit), "b": Features(resnet, pooling="gem", layer=2, last_blocks=2)}
+    extract = Extractor(both)
+    assert extract.sizes == [32, 48]
+    found = extract({size: images(size) for size in extract.sizes})
+    for name, size in (("a", 48), ("b", 32)):
+        alone = Extractor({name: both[name]})({size: images(size)})
+        assert torch.equal(found[name], alone[name])
+    assert found["b"].shape == (2, 8 + 16)
+    wide = Extractor({"maps": Features(resnet, form="maps", last_blocks=4)})({32: images(32)})
+    assert wide["maps"].shape == (2, 8 + 16 + 32 + 64, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"layer": 5}, r"layer 5 is none of the encoder, which has 4: give 1 to 4, or -1"),
+        ({"layer": -5}, r"layer -5 is none of"),
+        ({"layer": 2, "last_blocks": 3}, r"last_blocks 3 must be 1 to 2"),
+        ({"pooling": "class"}, r"pooling=class cannot be done .* choose one of auto, mean, max"),
+    ],
+)
+def test_what_an_encoder_does_not_give_is_refused(
+    asked: dict[str, Any], message: str, resnet: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Extractor({"x": Features(resnet, **asked)})
+
+
+def test_an_encoder_without_maps_gives_its_embedding_alone(tmp_path: Path) -> None:
+    place = save(tmp_path, "torchvision:densenet121", 32)
+    assert Extractor({"x": Features(place)})({32: images(32)})["x"].shape == (2, 1024)
+    with pytest.raises(ValueError, match="densenet121 gives an embedding and no feature maps"):
+        Extractor({"x": Features(place, form="tokens")})
