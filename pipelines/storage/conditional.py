@@ -89,7 +89,10 @@ def replace_object(fs: Any, path: str, data: bytes, etag: str) -> bool:
             raise
     else:
         return True
-    found, now = read_object(fs, path)
+    try:
+        found, now = read_object(fs, path)
+    except FileNotFoundError:  # SeaweedFS refuses what is not there as it does another etag
+        return False
     if now == etag:
         raise StorageError(f"s3://{path}", "this store cannot replace an object by its etag")
     return found == data  # else the answer to our own write was lost, and the client tried again

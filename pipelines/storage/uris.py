@@ -228,6 +228,9 @@ def read_tagged(uri: str) -> tuple[bytes, str]:
 def replace_if(uri: str, data: bytes, etag: str) -> bool:
     """Write a small file whole, if and only if it has not changed since it was read.
 
+    Of two in object storage that write the same content, both may be told that they did: let what
+    is written name its writer.
+
     Args:
         uri: A local file or an object of S3.
         data: The new content.

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,52 @@ def test_of_two_who_create_a_file_the_second_is_told(
     assert uris.create(uri, b"first")
     assert not uris.create(uri, b"second")
     assert uris.read_bytes(uri) == b"first"
+
+
+@pytest.mark.parametrize("where", ["local", "bucket"])
+def test_of_two_who_replace_what_they_read_the_second_is_told(
+    where: str, tmp_path: Path, object_store: ObjectStore
+) -> None:
+    uri = str(tmp_path / "file")
+    if where == "bucket":
+        uri = f"{object_store.make_bucket('replaced')}/file"
+    with pytest.raises(FileNotFoundError):
+        uris.read_tagged(uri)
+    uris.write_bytes(uri, b"old")
+    data, etag = uris.read_tagged(uri)
+    assert data == b"old"
+
+    assert uris.replace_if(uri, b"first", etag)
+    assert not uris.replace_if(uri, b"second", etag)
+    assert uris.read_bytes(uri) == b"first"
+    assert uris.replace_if(uri, b"third", uris.read_tagged(uri)[1])
+    assert uris.read_bytes(uri) == b"third"
+
+    uris.remove(uri)
+    assert not uris.replace_if(uri, b"fourth", etag)
+    assert not uris.exists(uri)
+
+
+@pytest.mark.parametrize("where", ["local", "bucket"])
+def test_of_many_who_add_to_a_file_none_loses_a_line(
+    where: str, tmp_path: Path, object_store: ObjectStore
+) -> None:
+    uri = str(tmp_path / "lines")
+    if where == "bucket":
+        uri = f"{object_store.make_bucket('lines')}/lines"
+    uris.write_bytes(uri, b"")
+
+    def add(writer: int) -> None:
+        for number in range(3):
+            while True:
+                data, etag = uris.read_tagged(uri)
+                if uris.replace_if(uri, data + f"{writer} {number}\n".encode(), etag):
+                    break
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(4)))
+    lines = sorted(uris.read_bytes(uri).decode().splitlines())
+    assert lines == [f"{writer} {number}" for writer in range(4) for number in range(3)]
 
 
 def test_a_missing_bucket_and_wrong_credentials_are_told_apart(
