@@ -31,6 +31,7 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks
 from pipelines.embeddings.features import Features
+from pipelines.embeddings.provenance import Provenance, VectorColumn
 from pipelines.media.clips import Sampling
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
@@ -175,6 +176,8 @@ def _write(
         images, encoders, block_rows=block_rows, num_actors=session.num_workers
     )
     half = config.dtype == "float16"
+    made = VectorColumn.of(Features(uri, half=half), encoder, (encoder.embed_dim,))
+    columns = {schema.EMBEDDING: made}
     sink = sinks.EmbeddingSink(
         uris.join(out, "embeddings"),
         order,
@@ -182,6 +185,7 @@ def _write(
         config.part_rows,
         encoder.digest,
         half,
+        Provenance(manifest.source, manifest.version, columns),
         mine.fence,
     )
     counts: dict[str, int] = {}

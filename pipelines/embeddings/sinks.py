@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from pipelines import schema
+from pipelines.embeddings.provenance import Provenance
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
@@ -38,6 +39,7 @@ class EmbeddingSink:
         part_rows: Rows of every part but the last.
         digest: The artifact's.
         half: float16 instead of float32.
+        provenance: For the parts' own metadata; its shapes are those of the vectors.
         fence: Of the export's lease on the folder; None: it holds none.
     """
 
@@ -47,6 +49,7 @@ class EmbeddingSink:
     part_rows: int
     digest: str
     half: bool
+    provenance: Provenance
     fence: Fence | None = None
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -85,7 +88,8 @@ class EmbeddingSink:
             ),
             schema.DIGEST: pa.array([self.digest] * rows.num_rows, pa.string()),
         }
-        table = pa.table(columns, schema=schema.embeddings(embedding.shape[1], dtype))
+        kind = schema.embeddings(embedding.shape[1], dtype)
+        table = pa.table(columns, schema=kind.with_metadata(self.provenance.metadata()))
         with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
             pq.write_table(table, file)
             if self.fence:

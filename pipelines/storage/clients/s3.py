@@ -261,6 +261,24 @@ def _keys(credentials: Any) -> Any:
     return keys | {"expires_at": expires_at}
 
 
+def options_of_others(fs: PatientS3, bucket: str) -> dict[str, str]:
+    """Return how a library with a client of its own reaches a bucket, with the keys of now."""
+    settings = s3_settings.settings()
+    region = fs.find_region(bucket)
+    here = region == (fs.s3.meta.region_name or "us-east-1")
+    endpoint = fs.s3.meta.endpoint_url if here else s3_settings.endpoint_in(region)
+    options = {"region": region, "endpoint": str(endpoint), "allow_http": "true"}
+    if fs.anon:
+        return options | {"skip_signature": "true"}
+    keys = {name: value for name, value in _keys(settings.credentials).items() if value}
+    names = {
+        "access_key_id": "access_key_id",
+        "secret_access_key": "secret_access_key",
+        "token": "session_token",
+    }
+    return options | {other: str(keys[name]) for name, other in names.items() if name in keys}
+
+
 def forget_clients() -> None:
     """Drop open clients."""
     _store.cache_clear()

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
+from pipelines.embeddings.provenance import Provenance
 from pipelines.embeddings.sinks import EmbeddingSink, part_name, parts
 from pipelines.stream.orders import Listed
 
@@ -21,7 +22,8 @@ def sink(folder: Path, *, half: bool = False) -> EmbeddingSink:
         for number in range(NUM_ROWS)
     ]
     order = Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
-    return EmbeddingSink(str(folder), order, NUM_ROWS, 16, "digest", half)  # type: ignore[arg-type]
+    told = Provenance("/", 1, {})
+    return EmbeddingSink(str(folder), order, NUM_ROWS, 16, "digest", half, told)  # type: ignore[arg-type]
 
 
 def batch(start: int, stop: int) -> dict[str, np.ndarray]:
