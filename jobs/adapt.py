@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+import ray.data
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -18,14 +19,12 @@ from jobs.adaptation.trained import adapt_by_training
 from jobs.adaptation.training_sections import TrainedAdaptConfig, TrainedProbeConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact
-from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, PerVideoConfig
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact, Baseline
 from models.probes import bootstrap_interval, knn_predict, linear_predict
-from pipelines import schema
 from pipelines.embeddings import embed
 from pipelines.embeddings.features import Features, Kind
 from pipelines.labels import labelled_stream
@@ -141,32 +140,28 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         if corpus:
             leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
         encoders = embed.Encoders({kind: Features(uri, kind) for kind in COLUMNS}, session.placed)
-        columns = _embed(data, encoders, encoder, config.clip.per_video or 1, session.num_workers)
-    bad = BadSamples(1, None)
-    bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
-    bad.tell()
-    features, valid, content = embed.averaged(columns, COLUMNS, data.num_rows)
-    kept, data = judging.judged(data, valid, content, config)
+        stream = _embedded(data, encoders, encoder, config.clip.per_video or 1, session.num_workers)
+        found = judging.read(stream, COLUMNS, data, config)
+    data = found.data
     if leaks:
         data = data.with_account({"leak": leaks.account})
     return Labelled(
-        features={name: torch.from_numpy(values[kept]) for name, values in features.items()},
+        features={name: torch.from_numpy(values) for name, values in found.values.items()},
         data=data,
         digest=encoder.digest,
-        leaked=leaks.leaked[kept] if leaks else None,
+        leaked=leaks.leaked[found.kept] if leaks else None,
         baseline=encoder.baseline,
     )
 
 
-def _embed(
+def _embedded(
     data: LabelledData,
     encoders: embed.Encoders,
     encoder: Artifact,
     per_video: int,
     num_actors: int,
-) -> dict[str, np.ndarray]:
-    """Return features of every kind, and the keys of the rows, for all clips of all samples in
-    order."""
+) -> ray.data.Dataset:
+    """Stream features of every kind, for all clips of all samples."""
     work = labelled_stream.work_of(
         data,
         shapes.Centre(encoder.image_size),
@@ -176,11 +171,7 @@ def _embed(
         sampling=Sampling(per_video=per_video),
         content=True,
     )
-    stream = embed.embed(labelled_stream.blocks(work), encoders, num_actors=num_actors)
-    batches = list(stream.iter_batches(batch_size=None))
-    order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
-    wanted = (*COLUMNS, schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
-    return {name: np.concatenate([batch[name] for batch in batches])[order] for name in wanted}
+    return embed.embed(labelled_stream.blocks(work), encoders, num_actors=num_actors)
 
 
 def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
@@ -191,7 +182,7 @@ def judge(probe: ProbeConfig, labelled: Labelled) -> dict[str, Any]:
         InputError: no readable image in a set, or fewer training images than neighbours.
     """
     data = labelled.data
-    train = torch.from_numpy(data.of("train", "val") if data.val_drawn else data.of("train"))
+    train = torch.from_numpy(data.learns)
     test = torch.from_numpy(data.of("test"))
     labels = torch.from_numpy(data.labels)
     num_train = int(train.sum())

@@ -25,7 +25,6 @@ from models.starting.continuation import gentle_groups
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import REASONS
 from pipelines.storage.lease import Held
-from pipelines.stream import quarantine
 from pipelines.stream.plan import Plan
 
 
@@ -73,8 +72,7 @@ def _run(config: PretrainConfig, run: RunDir, mine: Held) -> dict[str, Any]:
             source = settled(config.source, plan.manifest, run.uri)
             warn_of_flat(plan.manifest, source.limits())
             read = config.model_copy(update={"source": source})
-        with quarantine.compacting(run.path("quarantine")):
-            finished = whole or _train(read, run, plan, num_steps, session, mine)
+        finished = whole or _train(read, run, plan, num_steps, session, mine)
     lines = run.join_metrics()
     _tell_left_out(config, run, lines)
     if finding := bottleneck(lines):

@@ -1,5 +1,7 @@
 """All methods by name."""
 
+from collections import ChainMap
+
 import torch
 
 from augment.recipe import Views
@@ -53,6 +55,8 @@ SUPERVISED: dict[str, type[Method]] = {
 }
 """Objectives with labels: what `jobs.adapt` trains with."""
 
+_EVERY = ChainMap(METHODS, SUPERVISED)
+
 
 def method_class(name: str) -> type[Method]:
     """Return the class of an objective, with labels or without.
@@ -60,7 +64,7 @@ def method_class(name: str) -> type[Method]:
     Raises:
         KeyError: there is none of this name.
     """
-    return (METHODS | SUPERVISED)[name]
+    return _EVERY[name]
 
 
 DEFAULT = "simclr"
@@ -85,11 +89,11 @@ def build_method(
     Raises:
         ValueError: unknown method, or encoder and views that the method cannot use.
     """
-    known = METHODS | SUPERVISED
-    if method_config.name not in known:
+    if method_config.name not in _EVERY:
         raise ValueError(
             f"method.name={method_config.name} is not known; choose from {', '.join(METHODS)}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return known[method_config.name](method_config, encoder_config, views, seed)
+        made = method_class(method_config.name)
+        return made(method_config, encoder_config, views, seed)

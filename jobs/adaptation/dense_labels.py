@@ -3,14 +3,13 @@
 import numpy as np
 
 from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.adaptation.splitting import Sets
 from jobs.adaptation.telling import say, shown, told
 from jobs.setup.failures import InputError, as_one_line
 from pipelines.labels import coco, masks
 from pipelines.labels.label_tables import read_class_names
 from pipelines.labels.labelled_data import Split
-from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
-
-Sets = dict[Split, LabelledRows]
+from pipelines.labels.labelled_rows import LeftOutNames
 
 
 def with_masks(

@@ -1,14 +1,67 @@
 """What a probe may use of its labelled sets once the files have been read."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray.data
 
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.adaptation.labelled_sets import LEAKED, leaked
 from jobs.adaptation.telling import NAMES_KEPT, say, shown
+from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.failures import InputError
+from pipelines import schema
+from pipelines.embeddings import embed
 from pipelines.labels.labelled_data import LabelledData
+
+_KEYS = (schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a stream told of the samples that a probe may use, n of N.
+
+    Attributes:
+        values: By column, (n, ...) float32, averaged over the clips of each sample.
+        data: The n samples, with what was judged in their `account`.
+        kept: (N,) bool, which of all samples they are.
+    """
+
+    values: dict[str, np.ndarray]
+    data: LabelledData
+    kept: np.ndarray
+
+
+def read(
+    stream: ray.data.Dataset, names: Sequence[str], data: LabelledData, config: LabelledJobConfig
+) -> Found:
+    """Run a stream over all labelled samples, tell what could not be read, and judge what remains.
+
+    Args:
+        stream: Every clip of every sample once, with `schema.ROW` and the hash of its content.
+        names: Columns of what is told of each clip, (B, D).
+        data: The samples, as `labelled_sets.read_sets` gave them.
+        config: Of the job.
+
+    Raises:
+        InputError: nothing sensible is left to judge.
+    """
+    columns = collected(stream, (*names, *_KEYS))
+    bad = BadSamples(1, None)
+    bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
+    bad.tell()
+    values, valid, content = embed.averaged(columns, names, data.num_rows)
+    kept, usable = judged(data, valid, content, config)
+    return Found({name: value[kept] for name, value in values.items()}, usable, kept)
+
+
+def collected(stream: ray.data.Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Run a stream and return some of its columns, in the order of its positions."""
+    batches = list(stream.iter_batches(batch_size=None))
+    order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
+    return {name: np.concatenate([batch[name] for batch in batches])[order] for name in names}
 
 
 def judged(
@@ -31,7 +84,7 @@ def judged(
     Raises:
         InputError: all test images are among those of training, or no sample of a set can be read.
     """
-    learns = data.of("train", "val") if data.val_drawn else data.of("train")
+    learns = data.learns
     is_test = data.of("test")
     copies = _copies(data, valid, content)
     learnt = _learnt(data, valid & learns)

@@ -17,7 +17,7 @@ from jobs.setup.failures import InputError
 from pipelines import schema
 from pipelines.labels import labelled_source
 from pipelines.labels.labelled_data import LabelledData, Task
-from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
+from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
 from pipelines.storage import uris
 
 LEAKED = "also in train.uri"
@@ -166,10 +166,9 @@ def _without_leaks(sets: Sets) -> Sets:
     """Leave out of each set the files that one before it has."""
     seen = np.asarray(sets["train"].rows[schema.SAMPLE_ID])
     cleaned = dict(sets)
-    for split, reason in (("val", LEAKED), ("test", LEAKED)):
-        if split in sets:
-            ids = np.asarray(sets[split].rows[schema.SAMPLE_ID])
-            cleaned[split] = sets[split].without(np.isin(ids, seen), reason)
+    for split in sets.keys() - {"train"}:
+        ids = np.asarray(sets[split].rows[schema.SAMPLE_ID])
+        cleaned[split] = sets[split].without(np.isin(ids, seen), LEAKED)
     if "val" in sets and "test" in sets:
         of_val = np.asarray(cleaned["val"].rows[schema.SAMPLE_ID])
         of_test = np.asarray(cleaned["test"].rows[schema.SAMPLE_ID])
@@ -191,12 +190,8 @@ def _of_known(found: LabelledRows, known: set[str]) -> LabelledRows:
     boxes = found.rows[schema.BOXES].to_pylist()
     kept = [labels and [name for name in labels if name in known] for labels in labels]
     kept_boxes = [boxes and [box for box in boxes if box[schema.LABEL] in known] for boxes in boxes]
-    rows = found.rows
-    for name, values in ((schema.LABELS, kept), (schema.BOXES, kept_boxes)):
-        index = rows.schema.get_field_index(name)
-        rows = rows.set_column(
-            index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type)
-        )
+    rows = with_column(found.rows, schema.LABELS, kept)
+    rows = with_column(rows, schema.BOXES, kept_boxes)
     lost = [bool(before) and not after for before, after in zip(labels, kept, strict=True)]
     return replace(found, rows=rows).without(np.array(lost, bool), UNKNOWN)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray.data
 
 from jobs.adaptation import judging, labelled_sets
 from jobs.adaptation.telling import NAMES_KEPT
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact, run_start
-from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable, held
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
@@ -23,7 +23,6 @@ from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
-from models.artifact import Artifact
 from models.json_values import finite
 from models.scores import average_precision, judge_classes, judge_masks
 from pipelines import schema
@@ -65,15 +64,22 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     ):
         data = labelled_sets.read_sets(config)
         _check_task(config, data)
+        train = data.keep(data.learns)
+        num_steps = config.steps(train.num_rows)
         judged = dict[str, _Judged]()
+        usable: LabelledData | None = None
         for prefix, weights, place in _runs(config, uri, out):
-            train = data.keep(data.of("train", "val") if data.val_drawn else data.of("train"))
-            num_steps = config.steps(train.num_rows)
             run = config.run_of(start, train, num_steps=num_steps, weights=weights, out=place)
             if not _train(run, train, num_steps, session, mine, prefix):
                 return {"exit_code": 1, "steps": RunDir(place).committed_step(), "result": out}
-            judged[prefix] = _judge(config, run, data, session)
-    result = _result(config, judged, out)
+            if usable is None:
+                usable, answers = _first_answers(config, run, data, session)
+            else:
+                answers = _answers(config, run, usable.keep(usable.of("test")), session)
+            scores, line = _scores(usable, answers)
+            judged[prefix] = _Judged(scores, line, _counted(run))
+    assert usable is not None
+    result = _result(config, judged, usable.account, out)
     uris.write_bytes(uris.join(out, RESULT), json.dumps(finite(result), indent=1).encode())
     return result
 
@@ -137,44 +143,49 @@ class _Judged:
 
     Attributes:
         scores: For the result, by name.
-        account: What was judged and what was left out.
         line: For people.
         counts: Values that learnt and that did not.
     """
 
     scores: dict[str, Any]
-    account: dict[str, Any]
     line: str
     counts: dict[str, int]
 
 
-def _judge(
+def _first_answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
-) -> _Judged:
-    place = RunDir(run.out).path(run_artifact.FOLDER)
-    adapted = artifact.load(place)
-    columns = _predicted(config, run, place, adapted, data, session)
-    bad = BadSamples(1, None)
-    bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
-    bad.tell()
-    name = predict.CONFUSION if data.task == "mask" else predict.PROBABILITIES
-    told, valid, content = embed.averaged(columns, (name,), data.num_rows)
-    kept, data = judging.judged(data, valid, content, config)
-    test = data.of("test")
-    answers = told[name][kept][test]
-    scores, line = _scores(data, answers, test)
-    return _Judged(scores, data.account, line, _counted(run))
+) -> tuple[LabelledData, np.ndarray]:
+    """Predict every sample, training too: that tells copies among the test samples.
+
+    Returns:
+        The samples that are judged, and what is told of those of the test set.
+    """
+    name = _told_of(data)
+    found = judging.read(_predicted(config, run, data, session), (name,), data, config)
+    return found.data, found.values[name][found.data.of("test")]
+
+
+def _answers(
+    config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
+) -> np.ndarray:
+    """Predict samples that are known to be readable."""
+    name = _told_of(data)
+    keys = (schema.ROW, schema.VALID, schema.CONTENT)
+    columns = judging.collected(_predicted(config, run, data, session), (name, *keys))
+    values, _, _ = embed.averaged(columns, (name,), data.num_rows)
+    return values[name]
+
+
+def _told_of(data: LabelledData) -> str:
+    return predict.CONFUSION if data.task == "mask" else predict.PROBABILITIES
 
 
 def _predicted(
-    config: TrainedAdaptConfig,
-    run: PretrainConfig,
-    place: str,
-    adapted: Artifact,
-    data: LabelledData,
-    session: launch.Session,
-) -> dict[str, np.ndarray]:
-    """Predict every sample once, training too: that tells copies among the test samples."""
+    config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
+) -> ray.data.Dataset:
+    """Stream what a run's artifact tells of samples."""
+    place = RunDir(run.out).path(run_artifact.FOLDER)
+    adapted = artifact.load(place)
     shape: shapes.Shape = shapes.Centre(adapted.image_size)
     if data.task == "mask":
         shape = shapes.Fitted(adapted.image_size, masks=True, ignore=data.ignore)
@@ -187,20 +198,12 @@ def _predicted(
         content=True,
     )
     predictor = predict.Predictor(place, session.placed)
-    stream = predict.predict(
-        labelled_stream.blocks(work), predictor, num_actors=session.num_workers
-    )
-    batches = list(stream.iter_batches(batch_size=None))
-    order = np.argsort(np.concatenate([batch[schema.POSITION] for batch in batches]))
-    name = predict.CONFUSION if data.task == "mask" else predict.PROBABILITIES
-    wanted = (name, schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
-    return {name: np.concatenate([batch[name] for batch in batches])[order] for name in wanted}
+    return predict.predict(labelled_stream.blocks(work), predictor, num_actors=session.num_workers)
 
 
-def _scores(
-    data: LabelledData, answers: np.ndarray, test: np.ndarray
-) -> tuple[dict[str, Any], str]:
+def _scores(data: LabelledData, answers: np.ndarray) -> tuple[dict[str, Any], str]:
     """Score what was told of the test samples, and say it in a line."""
+    test = data.of("test")
     names = data.classes[:NAMES_KEPT]
     if data.task == "mask":
         size = data.num_classes
@@ -247,7 +250,9 @@ def _counted(config: PretrainConfig) -> dict[str, int]:
     return {"trained": trained, "frozen": sum(one.numel() for _, one in parts) - trained}
 
 
-def _result(config: TrainedAdaptConfig, judged: dict[str, _Judged], out: str) -> dict[str, Any]:
+def _result(
+    config: TrainedAdaptConfig, judged: dict[str, _Judged], account: dict[str, Any], out: str
+) -> dict[str, Any]:
     place = uris.join(out, run_artifact.FOLDER)
     result: dict[str, Any] = {"probe": config.probe.name}
     for prefix, one in judged.items():
@@ -257,8 +262,8 @@ def _result(config: TrainedAdaptConfig, judged: dict[str, _Judged], out: str) ->
     measure = {"segment": "mIoU"}.get(config.probe.name, "top-1")
     if "map" in own.scores:
         measure = "mAP"
-    result |= own.account | {"parameters": own.counts}
+    result |= account | {"parameters": own.counts}
     result |= {"artifact": place, "artifact_digest": artifact.load(place).digest}
-    number = own.account["num_classes"]
+    number = account["num_classes"]
     line = f"{config.probe.name} {measure} of {number} classes: {', '.join(lines)}"
     return result | {"result": line}

@@ -12,16 +12,16 @@ from jobs.training.run_config import CheckpointConfig, LogConfig, PretrainConfig
 from models.artifact import Artifact
 from models.optim import OptimConfig
 from models.starting.continuation import StartConfig
-from models.supervised.finetune import FinetuneConfig
+from models.supervised.finetune import FinetuneConfig, MixingConfig
 from models.supervised.head import HeadConfig
 from models.supervised.segment import SegmentConfig
-from models.supervised.supervised import GROUP, SupervisedConfig
-from pipelines.labels.labelled_data import LabelledData, Task
+from models.supervised.supervised import GROUP, Learning, LearningConfig, SupervisedConfig
+from pipelines.labels.labelled_data import LabelledData
 
 _COLOUR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
 
 
-class TrainedProbeConfig(Frozen):
+class TrainedProbeConfig(LearningConfig, MixingConfig):
     """A head that is trained with the encoder, or on it."""
 
     name: Literal["finetune", "attentive", "segment"] = Field(
@@ -30,71 +30,50 @@ class TrainedProbeConfig(Frozen):
             " segment: the class of each pixel"
         )
     )
-    trained: Literal["all", "blocks", "lora", "head"] | None = Field(
+    trained: Learning | None = Field(
         None,
         description=(
             "what learns beside the head: all, the last blocks, low-rank updates (lora), or nothing"
             " (head); null: all of finetune, nothing of the others"
         ),
     )
-    blocks: int = Field(2, ge=1, description="trained=blocks: how many, from the end")
-    lora_rank: int = Field(8, ge=1, description="trained=lora: rank of the updates")
-    lora_alpha: float = Field(16, gt=0, description="trained=lora: their scale, times the rank")
     width: int | None = Field(
         None, ge=8, description="segment: channels of a small convolutional head; null: linear"
     )
-    label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="finetune: share of a label given to all classes"
-    )
-    mixup: float = Field(0.0, ge=0, description="finetune: alpha of mixup; 0: none")
-    cutmix: float = Field(0.0, ge=0, description="finetune: alpha of CutMix; 0: none")
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="of the running average of weights that ships; 0: none"
-    )
     baseline: bool = Field(True, description="train the same from random weights beside it")
 
-    def what_learns(self) -> Literal["all", "blocks", "lora", "head"]:
+    def what_learns(self) -> Learning:
         """Return what learns beside the head."""
         return self.trained or ("all" if self.name == "finetune" else "head")
 
     def idle(self) -> dict[str, str]:
         """Return what another probe, or another choice of what learns, has no use for."""
-        of_learning = {"blocks": ("blocks",), "lora": ("lora_rank", "lora_alpha")}
-        own = of_learning.get(self.what_learns(), ())
-        idle = dict.fromkeys({"blocks", "lora_rank", "lora_alpha"} - set(own), "trained")
+        idle = self.unused_by(self.what_learns())
         if self.name != "segment":
             idle["width"] = "name"
         if self.name != "finetune":
-            idle |= dict.fromkeys(("label_smoothing", "mixup", "cutmix"), "name")
+            idle |= dict.fromkeys(MixingConfig.model_fields, "name")
         return idle
 
     def method(self, data: LabelledData) -> SupervisedConfig:
         """Return the objective for some labels."""
-        learning = {
-            "trained": self.what_learns(),
-            "blocks": self.blocks,
-            "lora_rank": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "ema_decay": self.ema_decay,
-        }
+        learning = {name: getattr(self, name) for name in LearningConfig.model_fields}
+        learning["trained"] = self.what_learns()
         forms: dict[str, Literal["linear", "attentive", "dense"]] = {
             "finetune": "linear",
             "attentive": "attentive",
             "segment": "dense",
         }
-        tasks: dict[Task, Literal["class", "classes", "mask"]] = {
-            "class": "class",
-            "classes": "classes",
-            "mask": "mask",
-        }
+        assert data.task != "boxes"
         head = HeadConfig(
-            name=forms[self.name], task=tasks[data.task], classes=data.classes, width=self.width
+            name=forms[self.name], task=data.task, classes=data.classes, width=self.width
         )
         if self.name == "segment":
             return SegmentConfig(head=head, ignore=data.ignore, **learning)
-        mixing = {"mixup": self.mixup, "cutmix": self.cutmix}
-        smoothing = self.label_smoothing if self.name == "finetune" else 0.0
-        return FinetuneConfig(head=head, label_smoothing=smoothing, **mixing, **learning)
+        mixing = {name: getattr(self, name) for name in MixingConfig.model_fields}
+        if self.name != "finetune":
+            mixing["label_smoothing"] = 0.0
+        return FinetuneConfig(head=head, **mixing, **learning)
 
 
 class AdaptOptimConfig(OptimConfig):

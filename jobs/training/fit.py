@@ -27,6 +27,7 @@ from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
+from pipelines.stream import quarantine
 
 POLL_S = 0.5
 STARTING = "starting the training workers"
@@ -68,7 +69,8 @@ def fit(
         config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
     progress = StepProgress(num_steps, run.committed_step(), partial(lacking, session.least))
-    _watch(_trainer(job, data, session), job.monitor, mine, progress)
+    with quarantine.compacting(run.path("quarantine")):
+        _watch(_trainer(job, data, session), job.monitor, mine, progress)
     return run.committed_step() >= num_steps
 
 

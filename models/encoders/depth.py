@@ -24,7 +24,7 @@ def layers_of(encoder: Encoder) -> dict[str, int]:
     if len(set(layers.values())) < 2:
         raise ValueError(
             f"start.layer_decay has no layers to tell apart in encoder.name={encoder.name}: leave"
-            " it at 1"
+            " it at 1, and take no probe.trained=blocks"
         )
     prefix = f"{encoder.core}." if encoder.core else ""
     return {prefix + name: layer for name, layer in layers.items()}

@@ -14,19 +14,27 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from augment.frozen import Frozen
 from models.collectives import global_mean
 from models.method import Batch, MethodConfig
 from models.supervised.head import HeadConfig
 from models.supervised.supervised import GROUP, Supervised, SupervisedConfig, flat
 
 
-class FinetuneConfig(SupervisedConfig):
+class MixingConfig(Frozen):
+    """How labels are smoothed and images mixed."""
+
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="finetune: share of a label given to all classes"
+    )
+    mixup: float = Field(0.0, ge=0, description="finetune: alpha of mixup; 0: none")
+    cutmix: float = Field(0.0, ge=0, description="finetune: alpha of CutMix; 0: none")
+
+
+class FinetuneConfig(MixingConfig, SupervisedConfig):
     """Settings of fine-tuning."""
 
     name: Literal["finetune"] = "finetune"
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of a label given to all")
-    mixup: float = Field(0.0, ge=0, description="alpha of mixup; 0: none")
-    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix; 0: none")
 
 
 class Finetune(Supervised):

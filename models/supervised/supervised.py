@@ -4,7 +4,6 @@ How much of the encoder learns is a setting: all of it, its last blocks, low-ran
 linear layers, or nothing but the head. A running average of the weights ships where it is kept.
 """
 
-import re
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -12,8 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from augment.frozen import Frozen
 from augment.recipe import CropGroup, Views
 from models.blocks import ema
+from models.encoders.depth import layers_of
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.method import Method, MethodConfig, ViewGroups
@@ -21,17 +22,15 @@ from models.supervised import lora
 from models.supervised.head import Head, HeadConfig, build_head
 
 GROUP = "images"
-_BLOCK = re.compile(r"(.*?\.\d+(?:\.blocks\.\d+)?)\.")
-"""Of a parameter's name, the block: `vit.blocks.3`, `net.layer4.1`, `net.stages.3.blocks.2`."""
 
 
-class SupervisedConfig(MethodConfig):
-    """Settings of every objective with labels."""
+Learning = Literal["all", "blocks", "lora", "head"]
+"""What learns beside the head: all, the last blocks, low-rank updates, or nothing."""
 
-    head: HeadConfig = Field(description="what is told of an image")
-    trained: Literal["all", "blocks", "lora", "head"] = Field(
-        "all", description="what learns beside the head: all, the last blocks, low-rank updates"
-    )
+
+class LearningConfig(Frozen):
+    """How much of an encoder learns."""
+
     blocks: int = Field(2, ge=1, description="trained=blocks: how many, from the end")
     lora_rank: int = Field(8, ge=1, description="trained=lora: rank of the updates")
     lora_alpha: float = Field(16, gt=0, description="trained=lora: their scale, times the rank")
@@ -39,10 +38,24 @@ class SupervisedConfig(MethodConfig):
         0.0, ge=0, lt=1, description="of the running average of weights that ships; 0: none"
     )
 
+    @staticmethod
+    def unused_by(trained: Learning) -> dict[str, str]:
+        """Return what another choice of what learns has no use for."""
+        own = {"blocks": ("blocks",), "lora": ("lora_rank", "lora_alpha")}.get(trained, ())
+        return dict.fromkeys({"blocks", "lora_rank", "lora_alpha"} - set(own), "trained")
+
+
+class SupervisedConfig(LearningConfig, MethodConfig):
+    """Settings of every objective with labels."""
+
+    head: HeadConfig = Field(description="what is told of an image")
+    trained: Learning = Field(
+        "all", description="what learns beside the head: all, the last blocks, low-rank updates"
+    )
+
     def idle(self) -> dict[str, str]:
         """Return what another choice of what learns has no use for."""
-        own = {"blocks": ("blocks",), "lora": ("lora_rank", "lora_alpha")}.get(self.trained, ())
-        return dict.fromkeys({"blocks", "lora_rank", "lora_alpha"} - set(own), "trained")
+        return self.unused_by(self.trained)
 
 
 class Supervised(Method):
@@ -135,22 +148,22 @@ def flat(features: Tensor) -> Tensor:
 def unfreeze_last_blocks(encoder: Encoder, count: int) -> None:
     """Let the last blocks of a frozen network learn, and all that follows them.
 
-    Parameters are named in the order in which they are applied, so the blocks are too.
+    A block is a layer of `depth.layers_of` behind the first one; a norm at the end is none.
 
     Raises:
         ValueError: it has fewer blocks.
     """
-    names = [name for name, _ in encoder.named_parameters()]
-    blocks = dict.fromkeys(found[1] for name in names if (found := _BLOCK.match(name)))
+    layers = layers_of(encoder)
+    parameters = dict(encoder.named_parameters())
+    blocks = {layer for name, layer in layers.items() if layer and parameters[name].ndim > 1}
     if len(blocks) < count:
         raise ValueError(
             f"probe.blocks={count}: encoder.name={encoder.name} has {len(blocks)} blocks; take"
             " fewer, or probe.trained=all"
         )
-    first = list(blocks)[-count]
-    begun = next(index for index, name in enumerate(names) if name.startswith(f"{first}."))
-    for parameter in list(encoder.parameters())[begun:]:
-        parameter.requires_grad_(True)
+    first = sorted(blocks)[-count]
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(layers.get(name, first) >= first)
 
 
 def _learns(part: nn.Module) -> bool:

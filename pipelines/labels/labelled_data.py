@@ -4,11 +4,11 @@ A probe never reads files by itself. It takes a `LabelledData`, streams the pixe
 `labelled_stream.blocks` (fetching, decoding, quarantine as in pretraining), and finds the target of
 each streamed row by `batch["row"]`, or in the batch itself:
 
-    data = labelled_sets.read_sets(...)                          # jobs.adaptation, on the driver
-    batches = labelled_stream.blocks(data, shapes.Centre(224), limits, run="adapt")
-    data.labels                                                   # (N,) int64
-    kept, data = labelled_sets.judged(data, valid, content)       # what could be read, once
-    x[kept][data.of("train")], data.labels[data.of("train")]
+    data = labelled_sets.read_sets(config)                  # jobs.adaptation, on the driver
+    work = labelled_stream.work_of(data, shapes.Centre(224), limits, run="adapt", content=True)
+    stream = embed.embed(labelled_stream.blocks(work), encoders, num_actors=2)
+    found = judging.read(stream, ("pretrained",), data, config)   # what could be read, once
+    found.values["pretrained"][found.data.learns], found.data.labels[found.data.learns]
 """
 
 from dataclasses import dataclass, field, replace
@@ -66,6 +66,11 @@ class LabelledData:
     def of(self, *splits: Split) -> np.ndarray:
         """Tell which samples are of some splits, (N,) bool."""
         return np.isin(self.splits, splits)
+
+    @property
+    def learns(self) -> np.ndarray:
+        """Tell which samples a probe that chooses nothing by validation learns from, (N,) bool."""
+        return self.of("train", "val") if self.val_drawn else self.of("train")
 
     @cached_property
     def splits(self) -> np.ndarray:
