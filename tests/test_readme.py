@@ -20,6 +20,7 @@ from jobs.index import IndexConfig
 from jobs.pack import PackConfig
 from jobs.publish import PublishConfig
 from jobs.report import ReportConfig
+from jobs.search import SearchConfig
 from jobs.setup.command_line import recipe_names
 from jobs.setup.help_page import known_keys
 from jobs.training.run_config import complete_pretrain
@@ -42,6 +43,7 @@ JOB_CONFIGS = (
     PackConfig,
     PublishConfig,
     ReportConfig,
+    SearchConfig,
     TrainedAdaptConfig,
 )
 

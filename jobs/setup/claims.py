@@ -21,18 +21,19 @@ def check_writable(key: str, uri: str) -> None:
 
 
 @contextmanager
-def held(job: str, out: str, *folders: str) -> Iterator[lease.Held]:
+def held(job: str, out: str, *folders: str, what: str = "out") -> Iterator[lease.Held]:
     """Hold an output folder while a job writes there, and clear it of what dead ones left.
 
     Args:
         job: Who writes, for whoever wants the folder meanwhile.
         out: The folder.
         folders: Those in it that nobody else writes to.
+        what: What the command line calls it.
 
     Raises:
         lease.Busy: another job writes there; becomes exit code 2.
     """
-    with lease.held(out, owner=job) as mine:
+    with lease.held(out, owner=job, what=what) as mine:
         if mine.born is not None:
             temporaries.sweep(out, mine.born, deep=False)
             for folder in folders:

@@ -23,6 +23,8 @@ PATHS = (
     "uri",
     "out",
     "artifact",
+    "embeddings",
+    "index",
     "run",
     "address",
     "members",

@@ -1,0 +1,77 @@
+"""The encoder that embeddings were made by, for pictures that are not among them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from jobs.cluster import launch
+from jobs.searching.sample_rows import Sample, read
+from jobs.setup import run_artifact
+from jobs.setup.failures import InputError
+from jobs.setup.inputs import load_artifact
+from jobs.setup.sections import SourceConfig
+from jobs.setup.value_range import limits_for
+from pipelines import schema
+from pipelines.embeddings.features import Extractor
+from pipelines.embeddings.stored import Stored
+from pipelines.storage import uris
+from pipelines.stream.shapes import Centre
+
+
+class Encoding:
+    """Embeds files as a corpus was embedded.
+
+    Args:
+        stored: Its embeddings.
+        artifact: The encoder's place, as the user gave it; None: the recorded one.
+    """
+
+    def __init__(self, stored: Stored, artifact: str | None) -> None:
+        self._stored = stored
+        self._given = artifact
+
+    def embed_files(self, files: Sequence[Sample]) -> np.ndarray:
+        """Embed pictures, and of videos the frame in the middle.
+
+        Returns:
+            (B, D) float32.
+
+        Raises:
+            InputError: a file cannot be used, or the artifact is not there or another one.
+        """
+        place = self._place()
+        made_by = self._stored.column
+        encoder = load_artifact(place)
+        if encoder.digest != made_by.artifact_digest:
+            raise InputError(
+                f"artifact {place} is another encoder ({encoder.digest[:12]}) than the embeddings"
+                f" were made by ({made_by.artifact_digest[:12]}): give that one as artifact="
+            )
+        limits = limits_for(encoder, SourceConfig(uri="-").limits())
+        found = read(files, Centre(encoder.image_size), limits)
+        for file, problem in zip(files, found.problems, strict=True):
+            if problem:
+                raise InputError(f"query {file.uri} cannot be used: {problem}; give another file")
+        extractor = Extractor({schema.EMBEDDING: made_by.features(place)})
+        images = torch.from_numpy(found.columns[schema.IMAGE])
+        return extractor({encoder.image_size: images})[schema.EMBEDDING].float().numpy()
+
+    def _place(self) -> str:
+        """Return where the artifact lies.
+
+        Raises:
+            InputError: nobody says, or it is not there.
+        """
+        if self._given is not None:
+            place = launch.user_uri("artifact", self._given)
+            launch.check_reachable("artifact", place)
+            return run_artifact.find(place)
+        recorded = self._stored.column.artifact
+        if not recorded or not uris.exists(uris.join(recorded, run_artifact.DESCRIPTION)):
+            where = f"{recorded}, which is gone" if recorded else "a place that is not recorded"
+            raise InputError(
+                f"a file is embedded by the encoder of the embeddings, which lay at {where}: give"
+                " its place now as artifact="
+            )
+        return recorded
