@@ -15,9 +15,8 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Strength = Annotated[
-    float, Field(ge=0, le=7)
-]  # eight times as bright is as far as the CPU's integers go
+# eight times as bright is as far as the CPU's integers go
+Strength = Annotated[float, Field(ge=0, le=7)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]

@@ -104,9 +104,8 @@ def colours(batch: int, seconds: float) -> Row:
 
         return run
 
-    operators = nn.Sequential(
-        *kornia_operators(group, views.size)[2:]
-    )  # without the crop and the flip
+    # without the crop and the flip
+    operators = nn.Sequential(*kornia_operators(group, views.size)[2:])
     contestants = {
         "normalised alone, bfloat16": lambda: normalised(crops[name].to(torch.bfloat16) / 255),
         "normalised alone, float32": lambda: normalised(crops[name].to(torch.float32) / 255),

@@ -43,9 +43,8 @@ from tests.object_store import ObjectStore
 
 USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
-WARM_UP_S = {
-    "ray": 25.0
-}  # from the first batch: until what was started at once has spread over time
+# from the first batch: until what was started at once has spread over time
+WARM_UP_S = {"ray": 25.0}
 OTHERS_WARM_UP_S = 5.0
 # Blocks come in order, so several at once: what had been made by the end of the time arrives a
 # little later.

@@ -108,9 +108,8 @@ def main(words: list[str]) -> int:
         return 2
     wanted = tuple(map(int, filter(None, given["seeds"].split(","))))
     pairs = [(seed, method) for method in chosen for seed in wanted or SEEDS.get(method, (0,))]
-    for seed, method in sorted(
-        pairs, key=lambda pair: pair[0]
-    ):  # the first seed of every method first
+    # the first seed of every method first
+    for seed, method in sorted(pairs, key=lambda pair: pair[0]):
         if _name(method, seed, given) not in {row["name"] for row in read_rows(out)}:
             try:
                 add_row(out, run(method, seed, given))

@@ -81,7 +81,8 @@ class ProcessTree:
                 except (
                     psutil.NoSuchProcess,
                     psutil.ZombieProcess,
-                ):  # it has ended since it was listed
+                ):
+                    # it has ended since it was listed
                     continue
             self._looks.append((time.time(), dict(self._total)))
 

@@ -285,9 +285,8 @@ def main(words: list[str]) -> int:
         os.environ.update(
             {name: value for name, value in WORKER_ENV.items() if name.startswith("MALLOC_")}
         )
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # each process compiles and opens what it needs for itself
+    # each process compiles and opens what it needs for itself
+    context = multiprocessing.get_context("spawn")
     pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(int(given["processes"]))]
     results = {
         name: measure(name, given["data"], int(given["passes"]), pools) for name in workloads

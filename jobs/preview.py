@@ -87,9 +87,8 @@ class PreviewConfig(PretrainConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PreviewConfig":
-        return (
-            self  # nothing is trained, so no number of steps has to be given and no batch to divide
-        )
+        # nothing is trained, so no number of steps has to be given and no batch to divide
+        return self
 
 
 def complete(values: dict[str, Any]) -> tuple[type[PreviewConfig], dict[str, Any]]:

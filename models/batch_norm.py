@@ -120,9 +120,8 @@ def _global_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     float32 where the mean is large beside the deviation.
     """
     num_channels = x.shape[1]
-    unused = x.new_zeros(
-        2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32)
-    )  # also sets the precision
+    # also sets the precision
+    unused = x.new_zeros(2, num_channels, dtype=torch.promote_types(x.dtype, torch.float32))
     # One pass; torch.var_mean took 3 to 15 times as long on one CPU core and rounds half-precision
     # statistics.
     mean, var = torch.batch_norm_update_stats(x, unused[0], unused[1], 0.0)

@@ -101,9 +101,8 @@ def linear_predict(
     """
     _check_features(train_x, train_y, test_x, num_classes)
     std, mean = torch.std_mean(train_x.float(), dim=0, correction=0)
-    std = torch.where(
-        std > 1e-6 * mean.abs(), std, 1.0
-    )  # a constant feature's std is rounding error
+    # a constant feature's std is rounding error
+    std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)
     weight, bias = fit_logistic_regression(
         (train_x.float() - mean) / std,
         train_y,

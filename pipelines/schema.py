@@ -60,9 +60,8 @@ MANIFEST = pa.schema(
         pa.field(OFFSET, pa.int64(), nullable=False),  # bytes; 0 for a loose object
         pa.field(LENGTH, pa.int64(), nullable=False),  # bytes
         pa.field(MEMBER, pa.string()),  # name inside a tar shard; null for a loose object
-        pa.field(
-            "etag", pa.string(), nullable=False
-        ),  # object store's etag, or size-mtime_ns of a local file
+        # object store's etag, or size-mtime_ns of a local file
+        pa.field("etag", pa.string(), nullable=False),
         pa.field(MEDIA, pa.string(), nullable=False),  # image | video
         pa.field(CLIP, pa.int32()),  # index of the clip among those of its video; null for an image
     ]

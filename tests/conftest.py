@@ -37,9 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    faulthandler.dump_traceback_later(
-        120, exit=True
-    )  # a process that does not end is a failure that says where
+    # a process that does not end is a failure that says where
+    faulthandler.dump_traceback_later(120, exit=True)
     config.stash[_STORE].stop()
     config.stash[_STORE_FOLDER].cleanup()
 

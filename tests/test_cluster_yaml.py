@@ -95,9 +95,8 @@ def test_nothing_is_open_to_the_world(cluster: dict[str, Any], node_types: dict[
     for node in node_types.values():
         # Without a group of its own a node gets Ray's, which admits SSH from every address.
         assert node["node_config"]["SecurityGroupIds"]
-        assert (
-            "NetworkInterfaces" not in node["node_config"]
-        )  # the way to a public address that bypasses the above
+        # the way to a public address that bypasses the above
+        assert "NetworkInterfaces" not in node["node_config"]
         assert node["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
 
 

@@ -18,9 +18,8 @@ def bucket(object_store: ObjectStore) -> str:
 def test_what_s3fs_writes_pyarrow_reads(object_store: ObjectStore, bucket: str) -> None:
     payload = bytes(range(256)) * 1000
     object_store.filesystem().pipe_file(f"{bucket}/folder/bytes.bin", payload)
-    arrow, path = pyarrow.fs.FileSystem.from_uri(
-        f"s3://{bucket}/folder/bytes.bin"
-    )  # the endpoint is in the environment
+    # the endpoint is in the environment
+    arrow, path = pyarrow.fs.FileSystem.from_uri(f"s3://{bucket}/folder/bytes.bin")
     with arrow.open_input_file(path) as file:
         assert file.read() == payload
 

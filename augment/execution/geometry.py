@@ -9,9 +9,8 @@ from augment.kernels.resize import LANES, MAX_SCALE, resize_box
 from augment.picture import Picture
 
 REDUCTIONS = (8, 4, 2)  # by which a JPEG decoder can leave out frequencies; largest first
-_STILL_SHRINKS = (
-    2  # times, at least, after a reduction: the resize's own filter then hides the decoder's
-)
+# times, at least, after a reduction: the resize's own filter then hides the decoder's
+_STILL_SHRINKS = 2
 
 
 def reduction_for(height: int, width: int, size: int) -> int:
@@ -65,9 +64,8 @@ def crop_resize(
         else ((picture.pixels, out),)
     )
     for image, view in frames:
-        if (
-            size >= LANES and max(height, width) <= MAX_SCALE * size * reduction
-        ):  # the boxes of training
+        # the boxes of training
+        if size >= LANES and max(height, width) <= MAX_SCALE * size * reduction:
             box = top / reduction, left / reduction, height / reduction, width / reduction
             resize_box(image, box, flip, view)
         else:

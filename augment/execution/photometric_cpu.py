@@ -13,9 +13,8 @@ from augment.kernels import colour
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
-_ROUNDING = (
-    1e-2  # of a level: by so much a threshold in float32 may lie above the level that it means
-)
+# of a level: by so much a threshold in float32 may lie above the level that it means
+_ROUNDING = 1e-2
 
 
 def apply_on_cpu(

@@ -134,9 +134,8 @@ def _triangles(
     for k in range(most):
         for i in range(size):
             upto = np.int32(sums[k, i] * (65536 / total[i]) + 0.5)
-            weights[k, i] = min(
-                upto - before[i], 65535
-            )  # a pixel that is copied stays what it is all the same
+            # a pixel that is copied stays what it is all the same
+            weights[k, i] = min(upto - before[i], 65535)
             before[i] = upto
     return first, weights, num
 

@@ -31,9 +31,8 @@ WORKER_ENV = {
     # older S3 servers refuse the clients' newer trailers
     "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    "MALLOC_MMAP_THRESHOLD_": str(
-        1 << 30
-    ),  # keep image-sized buffers instead of returning them on every free
+    # keep image-sized buffers instead of returning them on every free
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
@@ -145,9 +144,8 @@ def _start(cluster: ClusterConfig) -> bool:
     for name, value in WORKER_ENV.items():
         os.environ.setdefault(name, value)
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(
-            logging.ERROR
-        )  # their progress goes to Ray's log files; ours to the terminal
+        # their progress goes to Ray's log files; ours to the terminal
+        logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
     if address in (None, "", "local"):
         cores = own_cores()
@@ -166,9 +164,8 @@ def _start(cluster: ClusterConfig) -> bool:
         return True
     ours = {name: os.environ[name] for name in FORWARDED}
     runtime_env: dict[str, object] = {"env_vars": ours | variables.forwarded()}
-    if (
-        not in_submitted_job() and (ROOT / "pyproject.toml").exists()
-    ):  # else the nodes have the package installed
+    # else the nodes have the package installed
+    if not in_submitted_job() and (ROOT / "pyproject.toml").exists():
         runtime_env |= {"working_dir": str(ROOT), "excludes": beside_the_code(ROOT)}
     join(address, runtime_env)
     return False

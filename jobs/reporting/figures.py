@@ -20,9 +20,8 @@ PALE = "#6a727c"
 GRID = "#e4e8ec"
 COLOURS = ("#1f6fb2", "#d2691e")
 STAGE_COLOURS = ("#1f6fb2", "#6ba3d6", "#b5d1ea", "#e0a46c", "#f1d3b5", "#d2691e")
-COLLAPSE_SHARE = (
-    0.1  # of the std of evenly spread features; below it nearly all embeddings point one way
-)
+# of the std of evenly spread features; below it nearly all embeddings point one way
+COLLAPSE_SHARE = 0.1
 # inches
 WIDE = (13.0, 4.0)
 HALF = (7.2, 4.6)

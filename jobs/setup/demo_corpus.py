@@ -46,14 +46,16 @@ PHOTOGRAPHS = (
 )
 # larger photographs are reduced to it: a crop of some pixels then shows a like part of each
 LONGEST_PX = 640
+# shares of the width; gaps of 3 %, 11 px or more
 STRIPS = {
     "train": ((0.0, 0.176), (0.412, 0.588), (0.824, 1.0)),
     "test": ((0.206, 0.382), (0.618, 0.794)),
-}  # shares of the width; gaps of 3 %, 11 px or more
+}
+# two views of such a crop are different parts of a photograph, as large as the probe's
 PRETRAIN_SIDE_PX = (
     64,
     192,
-)  # two views of such a crop are different parts of a photograph, as large as the probe's
+)
 PROBE_SIDE_PX = (48, 64)  # the narrowest strip has 67 px
 JPEG_QUALITY = (60, 95)
 # standard deviation, grey levels; below it lies empty sky, and there is nothing to learn or to ask
@@ -62,9 +64,8 @@ PROBE_MEAN = (64, 192)  # grey levels, before values outside 0..255 are cut off
 # contrast is multiplied by a factor between 1/3 and this; one spread for all would amplify mere
 # noise
 PROBE_GAIN = 3.0
-MTIME_S = (
-    1_000_000_000  # part of a local file's identity: made again, a corpus has the same sample ids
-)
+# part of a local file's identity: made again, a corpus has the same sample ids
+MTIME_S = 1_000_000_000
 RECORD = "corpus.json"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px

@@ -19,6 +19,7 @@ from jobs.setup.help_page import is_under, shown
 from jobs.setup.sections import JobConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+# may look like YAML, and are not read as such
 PATHS = (
     "uri",
     "out",
@@ -29,7 +30,7 @@ PATHS = (
     "address",
     "members",
     "weights",
-)  # may look like YAML, and are not read as such
+)
 
 Values = dict[str, Any]
 

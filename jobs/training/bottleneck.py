@@ -2,6 +2,7 @@
 
 from typing import Any
 
+# the first three of data tasks, then of workers
 STAGES = (
     "fetch",
     "decode",
@@ -9,7 +10,7 @@ STAGES = (
     "transport",
     "wait",
     "train",
-)  # the first three of data tasks, then of workers
+)
 FREE_SHARE = 0.1  # of the workers' time; who waits less for data is limited by training
 RETRIES_SHARE = 0.01  # of the images; more retries than that are worth a word
 

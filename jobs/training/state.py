@@ -56,9 +56,8 @@ class TrainState:
         )
         self._anchor = Anchor(self.method, config.start)  # at the start, before any `restore`
         self.step = 0
-        self.best: dict[str, Any] | None = (
-            None  # `step`, `rankme` and `encoder` of the healthiest look
-        )
+        # `step`, `rankme` and `encoder` of the healthiest look
+        self.best: dict[str, Any] | None = None
         self.samples_seen = 0
         self.bad_samples: dict[str, int] = {}  # by reason
         wanted = config.precision

@@ -49,9 +49,8 @@ class Bank(nn.Module):
         """
         place = torch.arange(len(row), device=row.device, dtype=torch.int32)
         same = (row.unsqueeze(1) == row) & valid  # (N, N)
-        last = torch.where(same, place, -1).amax(
-            1
-        )  # so that those written twice are written alike, in whatever order
+        # so that those written twice are written alike, in whatever order
+        last = torch.where(same, place, -1).amax(1)
         keep = last >= 0
         written = values[last.clamp(min=0)].to(self.rows)
         self.rows[row] = torch.where(keep.unsqueeze(1), written, self.rows[row])

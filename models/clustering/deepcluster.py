@@ -108,16 +108,14 @@ class DeepCluster(Method):
         pca_dim = min(config.pca_dim, dim)
         self.classifier = nn.Linear(dim, num_clusters)
         self.features = Bank(dim)  # of each row, as of the last step that saw it
-        self.labels = Bank(
-            1, torch.int32
-        )  # each row's cluster; not filled where the last clustering had no features
+        # each row's cluster; not filled where the last clustering had no features
+        self.labels = Bank(1, torch.int32)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("whitening", torch.zeros(dim, pca_dim))
         self.register_buffer("centroids", torch.zeros(num_clusters, pca_dim))
         self.register_buffer("cluster_weight", torch.zeros(num_clusters))
-        self.register_buffer(
-            "epoch", torch.zeros((), dtype=torch.int64)
-        )  # the newest that a step has seen
+        # the newest that a step has seen
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("clusterings", torch.zeros((), dtype=torch.int64))
         self.register_buffer("stability", torch.zeros(()))
         # The step's rows, features, valid and epochs of all workers, for after_step.

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 _CHUNK_ROWS = 1 << 16
-_LEAST_VARIANCE = (
-    1e-6  # of the largest; directions below hold rounding only, which whitening would blow up
-)
+# of the largest; directions below hold rounding only, which whitening would blow up
+_LEAST_VARIANCE = 1e-6
 
 
 def pca_whitening(features: Tensor, num_directions: int) -> tuple[Tensor, Tensor]:

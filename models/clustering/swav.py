@@ -120,9 +120,8 @@ class SwAV(Method):
             if config.queue_size
             else None
         )
-        self._seen: tuple[Tensor, Tensor] | None = (
-            None  # the step's features of all workers, for after_step
-        )
+        # the step's features of all workers, for after_step
+        self._seen: tuple[Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the assignment of each large crop from every other crop.

@@ -113,9 +113,8 @@ class AMDIM(Method):
         images = batch["views"][_GROUP]
         valid = batch["valid"]
         maps = self.encoder.scales(images.flatten(0, 1))
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # scores reach into the hundreds before they are cut
+        # scores reach into the hundreds before they are cut
+        with torch.autocast(images.device.type, enabled=False):
             of_7, of_5, of_1 = (
                 head(features.float()).unflatten(0, (2, -1))
                 for head, features in zip(self.heads, maps, strict=True)

@@ -139,9 +139,8 @@ class RowContext(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, num_layers: int, *, norm: bool = False) -> None:
         super().__init__()
-        from torchvision.models.convnext import (
-            LayerNorm2d,
-        )  # a second to import, which every process would spend
+        # a second to import, which every process would spend
+        from torchvision.models.convnext import LayerNorm2d
 
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -149,9 +148,8 @@ class RowContext(nn.Module):
                 nn.Conv2d(dim, hidden_dim, kernel_size=1),
                 nn.Conv2d(hidden_dim, hidden_dim, kernel_size=(1, 3), padding=(0, 1)),
                 nn.ReLU(),
-                nn.ZeroPad2d(
-                    (0, 0, 1, 0)
-                ),  # a row of zeros above: row i then sees i - 1 and itself
+                # a row of zeros above: row i then sees i - 1 and itself
+                nn.ZeroPad2d((0, 0, 1, 0)),
                 nn.Conv2d(hidden_dim, hidden_dim, kernel_size=(2, 1)),
                 nn.ReLU(),
                 nn.Conv2d(hidden_dim, dim, kernel_size=1),

@@ -101,9 +101,8 @@ class CPCv2(Method):
         self.turns = {1: (0,), 2: (0, 2), 4: (0, 1, 2, 3)}[config.num_directions]
         dim = self.encoder.embed_dim
         grid, _ = self.encoder.grid  # as many columns as rows
-        self.target = nn.Linear(
-            dim, config.target_dim, bias=False
-        )  # a constant has no part in the softmax
+        # a constant has no part in the softmax
+        self.target = nn.Linear(dim, config.target_dim, bias=False)
         self.contexts = nn.ModuleList(
             RowContext(dim, config.context_dim, config.context_layers, norm=True)
             for _ in self.turns

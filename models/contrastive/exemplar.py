@@ -78,9 +78,8 @@ class Exemplar(Method):
         # The manifest row of each class, ascending: classes are filled in the order of rows, later
         # rows are larger.
         self.register_buffer("exemplar", torch.full((config.num_exemplars,), _NO_ROW))
-        self.register_buffer(
-            "num_rows", torch.zeros((), dtype=torch.int64)
-        )  # rows that have had their chance
+        # rows that have had their chance
+        self.register_buffer("num_rows", torch.zeros((), dtype=torch.int64))
 
     def expect_rows(self, num_rows: int) -> None:
         """Draw exemplars among the rows that are new, for the classes that have none."""
@@ -96,9 +95,8 @@ class Exemplar(Method):
         """Choose the rows of the smallest hashes, at most `count`, ascending."""
         row = torch.empty(0, dtype=torch.int64, device=self.exemplar.device)
         key = torch.empty(0, device=row.device)
-        for start in range(
-            rows.start, rows.stop, _CHUNK_ROWS
-        ):  # a corpus of 10^9 rows in bounded memory
+        # a corpus of 10^9 rows in bounded memory
+        for start in range(rows.start, rows.stop, _CHUNK_ROWS):
             new = torch.arange(start, min(start + _CHUNK_ROWS, rows.stop), device=row.device)
             u = rng.uniform(
                 1,

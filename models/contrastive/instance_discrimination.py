@@ -115,12 +115,10 @@ class InstanceDiscrimination(Method):
         self.bank = Bank(config.projection_dim)
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("num_z", torch.zeros((), dtype=torch.int64))  # steps in log_z
-        self._seen: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # the step's rows, embeddings, valid, of all workers
-        )
-        self._estimated: tuple[Tensor, Tensor] | None = (
-            None  # what log_z and num_z become after the step
-        )
+        # the step's rows, embeddings, valid, of all workers
+        self._seen: tuple[Tensor, Tensor, Tensor] | None = None
+        # what log_z and num_z become after the step
+        self._estimated: tuple[Tensor, Tensor] | None = None
 
     def expect_rows(self, num_rows: int) -> None:
         """Give new rows of the manifest a random unit vector each, keyed by the row."""

@@ -83,9 +83,8 @@ class MoCo(Method):
         )
         self.teacher = frozen_copy(self._student())
         self.queue = Queue(config.queue_size, config.projection_dim)
-        self._seen: tuple[Tensor, Tensor] | None = (
-            None  # the step's keys of all workers, for after_step
-        )
+        # the step's keys of all workers, for after_step
+        self._seen: tuple[Tensor, Tensor] | None = None
 
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projection_head)

@@ -84,9 +84,8 @@ class YADIM(Method):
         images = batch["views"][_GROUP]
         valid = batch["valid"]
         features = self.encoder.maps(images.flatten(0, 1))  # (2B, D, h, w)
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # scores reach into the hundreds before they are cut
+        # scores reach into the hundreds before they are cut
+        with torch.autocast(images.device.type, enabled=False):
             places = self.head(features.float()).unflatten(0, (2, -1))  # (2, B, h * w, T)
             nce = torch.zeros_like(places[0, :, 0, 0])
             cost = torch.zeros_like(places[0, :, 0, 0])

@@ -55,9 +55,8 @@ class BarlowTwins(Method):
         super().__init__(config, encoder_config, views, seed)
         self.redundancy_weight = config.redundancy_weight
         dim = config.projection_dim
-        self.projection_head = mlp(
-            [self.encoder.embed_dim, dim, dim, dim], last_bias=False
-        )  # the loss centres
+        # the loss centres
+        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Correlate the two views' projections.

@@ -113,9 +113,8 @@ class DINOHead(nn.Module):
         (..., K) float32."""
         bottleneck = functional.normalize(self.layers(embedding).float(), dim=-1)
         prototypes = functional.normalize(train_where(self.prototypes, prototypes_train), dim=1)
-        with torch.autocast(
-            embedding.device.type, enabled=False
-        ):  # bfloat16's steps of 0.004 are 0.1 after sharpening
+        # bfloat16's steps of 0.004 are 0.1 after sharpening
+        with torch.autocast(embedding.device.type, enabled=False):
             return bottleneck @ prototypes.T
 
 
@@ -166,9 +165,8 @@ class DINO(Method):
         self.student_head = DINOHead(self.encoder.embed_dim, config)
         self.teacher_head = frozen_copy(self.student_head)
         self.register_buffer("center", torch.zeros(config.num_prototypes))
-        self._seen: Tensor | None = (
-            None  # the step's sum of teacher outputs over all workers, and how many
-        )
+        # the step's sum of teacher outputs over all workers, and how many
+        self._seen: Tensor | None = None
 
     @property
     def trained_encoder(self) -> Encoder:

@@ -61,9 +61,8 @@ class VICReg(Method):
         super().__init__(config, encoder_config, views, seed)
         self.settings = config
         dim = config.projection_dim
-        self.projection_head = mlp(
-            [self.encoder.embed_dim, dim, dim, dim], last_bias=False
-        )  # all terms ignore a shift
+        # all terms ignore a shift
+        self.projection_head = mlp([self.encoder.embed_dim, dim, dim, dim], last_bias=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compare the two views' projections.

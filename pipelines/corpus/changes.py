@@ -16,12 +16,10 @@ from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
 PART = "part"
 ROW_GROUP = "row_group"
 ROW = "row"
-POSITION = pa.schema(
-    [(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())]
-)  # of a stored row
-PLACE = pa.field(
-    "place", pa.int64()
-)  # hash of uri, member and clip: the same for all contents that lay there
+# of a stored row
+POSITION = pa.schema([(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())])
+# hash of uri, member and clip: the same for all contents that lay there
+PLACE = pa.field("place", pa.int64())
 _OLD = pa.schema([pa.field(schema.SAMPLE_ID, pa.int64()), PLACE, *POSITION])
 _MOVED = pa.schema([PLACE, pa.field("is_new", pa.bool_())])
 

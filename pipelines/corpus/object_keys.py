@@ -15,9 +15,8 @@ from pipelines.corpus.entry import Entry, Place, is_hidden
 from pipelines.corpus.own_outputs import MOST_NAMES, is_sign, output_in
 from pipelines.storage import uris
 
-WANTED_STEMS = (
-    64  # stems are cut until there are as many, or none is left with more than a page of keys
-)
+# stems are cut until there are as many, or none is left with more than a page of keys
+WANTED_STEMS = 64
 MAX_CUTS = 8
 LAST = "\U0010ffff"  # sorts after every character of a key
 REQUESTS = 16  # in flight while cutting
@@ -93,9 +92,8 @@ def _common(a: str, b: str) -> str:
 
 def _page(fs: AsyncFileSystem, bucket: str, stem: str, **options: Any) -> dict[str, Any]:
     call = partial(fs._call_s3, "list_objects_v2", Bucket=bucket, Prefix=stem, **options)
-    answer: dict[str, Any] = sync(
-        fs.loop, call
-    )  # s3fs's own call_s3 would pass by what a subclass does about faults
+    # s3fs's own call_s3 would pass by what a subclass does about faults
+    answer: dict[str, Any] = sync(fs.loop, call)
     return answer
 
 
@@ -141,9 +139,8 @@ def key_entries(place: Place) -> Iterator[Entry]:
     passed_over = ""
     for info in _objects(fs, bucket, stem):
         path = f"{bucket}/{info['Key']}"
-        if (match and not match(path)) or (
-            path.endswith("/") and not info["Size"]
-        ):  # a folder's own marker object
+        # a folder's own marker object
+        if (match and not match(path)) or (path.endswith("/") and not info["Size"]):
             continue
         above = path[: place.root]
         relative = path[place.root :]

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Reduce = Callable[
-    [int, int], int
-]  # from an image's height and width to how much smaller it may be decoded
+# from an image's height and width to how much smaller it may be decoded
+Reduce = Callable[[int, int], int]
 
 Reason = Literal[
     "empty",

@@ -141,9 +141,8 @@ class Decoder:
             child = self._child or self._start()
             try:
                 answer = self._converse(child, request, body, read)
-            except (
-                BaseException
-            ):  # the storage's failures, a task that is cancelled: the child is in mid-sentence
+            except BaseException:
+                # the storage's failures, a task that is cancelled: the child is in mid-sentence
                 self.close()
                 raise
             if isinstance(answer, np.ndarray):
@@ -189,9 +188,8 @@ class Decoder:
         for pipe in (child.stdin, child.stdout):
             try:
                 fcntl.fcntl(cast(BinaryIO, pipe), _F_SETPIPE_SZ, _PIPE_BYTES)
-            except (
-                OSError
-            ):  # a user's pipes may take so much and no more; the default is only slower
+            except OSError:
+                # a user's pipes may take so much and no more; the default is only slower
                 break
         self._child = child
         if receive(cast(BinaryIO, child.stdout)) is None:

@@ -71,9 +71,8 @@ def main(decode_image: Callable[..., np.ndarray] = decode) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent decides
+    # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
     confine()
     send(answers, {"ready": True})
@@ -125,9 +124,8 @@ def _answer(
             value_range=limits.value_range,
             bands=limits.bands,
         )
-    from pipelines.media.video import (
-        decode_clip,
-    )  # here, as FFmpeg is of no use to a corpus of images
+    # here, as FFmpeg is of no use to a corpus of images
+    from pipelines.media.video import decode_clip
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
     decoded = decode_clip(file, Clip(**request["clip"]), limits)

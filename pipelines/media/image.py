@@ -174,9 +174,8 @@ def _to_rgb(image: Image.Image, data: bytes, limits: Limits) -> np.ndarray:
         grey = _to_8_bit(image, data, limits)
         return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
     if image.mode == "LAB":
-        raise BadSample(
-            "unknown_type", "L*a*b* pixels"
-        )  # Pillow's convert would only relabel the channels
+        # Pillow's convert would only relabel the channels
+        raise BadSample("unknown_type", "L*a*b* pixels")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -47,9 +47,8 @@ class JpegHeader:
     def reduction(self, reduce: Reduce | None) -> int:
         """Return how much smaller the image is decoded, as far as `reduce` allows."""
         reduction = 1 if reduce is None else reduce(self.height, self.width)
-        if (
-            self.orientation != 1
-        ):  # mirrored, a last pixel that is only partly there would come first
+        # mirrored, a last pixel that is only partly there would come first
+        if self.orientation != 1:
             reduction = math.gcd(reduction, self.height, self.width)
         return reduction
 

@@ -15,9 +15,8 @@ _DEFAULT_RATE = Fraction(25)
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 # What these say of their length is FFmpeg's guess from the time stamps, so it promises nothing.
 _WITHOUT_HEADER = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "ivf")
-_FEW_FRAMES = (
-    2.5  # of a header that is probably wrong, where looking closer costs little if it is not
-)
+# of a header that is probably wrong, where looking closer costs little if it is not
+_FEW_FRAMES = 2.5
 # So many frames a second, and so many times the average, are the unit of a variable rate's stamps.
 _HIGH_RATE = 130
 _UNEVEN = 3

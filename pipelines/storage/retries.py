@@ -39,12 +39,13 @@ _TRANSIENT_CODES = (
         "RequestLimitExceeded",
         "BandwidthLimitExceeded",
     ),
+    # RequestTimeout comes with status 400
     *(
         "RequestTimeout",
         "InternalError",
         "ServiceUnavailable",
         "Busy",
-    ),  # RequestTimeout comes with status 400
+    ),
 )
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "obstore")
 _REMEDIES = {
@@ -164,9 +165,8 @@ class Patience:
             return None
         RETRIES.add()
         limit = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(16, next(self._attempts)))
-        return random.uniform(
-            limit / 2, limit
-        )  # jitter: throttled clients must not come back all at once
+        # jitter: throttled clients must not come back all at once
+        return random.uniform(limit / 2, limit)
 
 
 def patiently(request: Callable[[], Result], seconds: float) -> Result:

@@ -44,9 +44,8 @@ class ColourActor:
         self._generator = generator
         self._device = torch.device("cuda" if gpus else "cpu")
         if 0 < gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(
-                gpus
-            )  # Ray shares a GPU's time out, not its memory
+            # Ray shares a GPU's time out, not its memory
+            torch.cuda.set_per_process_memory_fraction(gpus)
 
     def __call__(self, block: Columns) -> Columns:
         """Change the colours of one block; what they took counts as cropping, and the block is

@@ -192,7 +192,6 @@ def _read_object(uri: str, offset: int, length: int, etag: str | None) -> tuple[
     if re.fullmatch("[0-9a-f]{32}", etag):
         data = uris.read_range(uri, offset, offset + length)
         return data, hashlib.md5(data, usedforsecurity=False).hexdigest()
-    data = uris.read_range(
-        uri, offset, offset + length + 1
-    )  # no MD5: whether the size is still the same
+    # no MD5: whether the size is still the same
+    data = uris.read_range(uri, offset, offset + length + 1)
     return data[:length], etag if len(data) <= length else f"more than {length} bytes"

@@ -106,9 +106,8 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
     # the consumer may pause: checkpoints, waiting for nodes
     context.execution_no_progress_timeout_s = -1
     context.target_max_block_size = ingest.block_bytes()
-    context.raise_original_map_exception = (
-        True  # Ray's wrapper of a storage failure loses it on the way to the driver
-    )
+    # Ray's wrapper of a storage failure loses it on the way to the driver
+    context.raise_original_map_exception = True
     return map_in_tasks(
         plan,
         seal(partial(_task, ingest=ingest)),

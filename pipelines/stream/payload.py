@@ -20,9 +20,8 @@ from pipelines.stream.stage_times import Stopwatch
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
 # of one fetch of members of shards: the more of them, the more lie side by side
 JOINED_BYTES = 64 << 20
-ROWS_AHEAD = (
-    64  # on their way, at least a block: small blocks alone would leave threads without work
-)
+# on their way, at least a block: small blocks alone would leave threads without work
+ROWS_AHEAD = 64
 # Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of
 # the decoder; by parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long
 # whole, and the same by parts.

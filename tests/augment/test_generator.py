@@ -177,6 +177,5 @@ def test_compiled_changes_on_cuda_equal_those_that_are_not() -> None:
         made = made or {name: x.cuda() for name, x in crops(generator).items()}
         views.append(generator(made, EPOCHS.cuda(), SAMPLES.cuda()))
     for name in groups:
-        torch.testing.assert_close(
-            views[1][name], views[0][name], atol=0.02, rtol=0
-        )  # a grey level and normalised
+        # a grey level and normalised
+        torch.testing.assert_close(views[1][name], views[0][name], atol=0.02, rtol=0)

@@ -70,9 +70,8 @@ def test_an_image_no_box_fits_gets_torchvisions_central_crop(height: int, width:
     } == {theirs}
 
 
-@pytest.mark.parametrize(
-    ("share", "side"), [(0.30, 5), (0.32, 6)]
-)  # 10 * sqrt(share) is 5.48 and 5.66
+# 10 * sqrt(share) is 5.48 and 5.66
+@pytest.mark.parametrize(("share", "side"), [(0.30, 5), (0.32, 6)])
 def test_sides_are_rounded_to_the_nearest_pixel(share: float, side: int) -> None:
     draws = crops(CropGroup(scale=(share, share), ratio=(1.0, 1.0)), 10, 10, num=5)
     assert draws.height.unique().tolist() == draws.width.unique().tolist() == [side]

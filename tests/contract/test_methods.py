@@ -81,9 +81,8 @@ def test_loss_falls_on_real_images(name: str) -> None:
 def test_gradients_reach_every_trainable_parameter_and_no_other(name: str) -> None:
     method, _ = build(name)
     batch = make_batch(name)
-    assert all(
-        gradient is not None for gradient in gradients(method, batch).values()
-    )  # as DDP wants from step one
+    # as DDP wants from step one
+    assert all(gradient is not None for gradient in gradients(method, batch).values())
     method.after_step(1, 2)  # past what waits at the beginning
     unreached = [
         key
@@ -298,9 +297,8 @@ def test_autocast_to_bfloat16_keeps_a_float32_loss_and_finite_gradients(name: st
     method, _ = build(name)
     batch = make_batch(name)
     exact = method(batch)["loss"].item()
-    batch["views"] = {
-        group: views.bfloat16() for group, views in batch["views"].items()
-    }  # as the generator does
+    # as the generator does
+    batch["views"] = {group: views.bfloat16() for group, views in batch["views"].items()}
     with torch.autocast("cpu", torch.bfloat16):
         loss = method(batch)["loss"]
     loss.backward()

@@ -21,9 +21,8 @@ _INPUTS = {
 
 def joined_input(kind: str) -> Tensor:
     x = torch.randn(_INPUTS[kind], generator=torch.Generator().manual_seed(0))
-    x = x * 2 + torch.arange(_ROWS).reshape(
-        -1, *[1] * (x.ndim - 1)
-    )  # the two halves differ in mean and spread
+    # the two halves differ in mean and spread
+    x = x * 2 + torch.arange(_ROWS).reshape(-1, *[1] * (x.ndim - 1))
     if kind == "far_from_zero":
         x = x + 1000
     return x.contiguous(memory_format=torch.channels_last) if kind == "channels_last" else x
@@ -106,9 +105,8 @@ def test_options_of_batch_norm_are_kept(
 ) -> None:
     results = two_processes(normalise, "images", options)
     joined = normalise("images", options)
-    if (
-        "track_running_stats" in options
-    ):  # then evaluation normalises by the batch at hand, here and in torch
+    # then evaluation normalises by the batch at hand, here and in torch
+    if "track_running_stats" in options:
         for result in [*results, joined]:
             del result["evaluated"]
     assert_equal_to_joined(results, joined, 2e-5)

@@ -32,9 +32,8 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
     network: torch.nn.Module = method
     if world_size() > 1:
         network = DistributedDataParallel(convert_sync_batch_norm(method), broadcast_buffers=False)
-    optimizer = torch.optim.SGD(
-        method.parameters(), lr=1e-4
-    )  # small: a step multiplies the first one's rounding
+    # small: a step multiplies the first one's rounding
+    optimizer = torch.optim.SGD(method.parameters(), lr=1e-4)
     for step in range(2):
         optimizer.zero_grad()
         total_loss(network(my_batch(name, epoch=step, dtype=torch.float64))).backward()

@@ -29,9 +29,8 @@ from types import TracebackType
 
 BUFFER = 1 << 20
 CHUNK = 1 << 16
-ECHOED_KEY = (
-    "AKIAECHOEDBYSERVER"  # Amazon's answers to wrong credentials hold the key, so ours all do
-)
+# Amazon's answers to wrong credentials hold the key, so ours all do
+ECHOED_KEY = "AKIAECHOEDBYSERVER"
 
 
 @dataclass

@@ -124,9 +124,8 @@ def test_a_newer_manifest_version_joins_the_running_epoch(
     manifest, out = tmp_path / "manifest", tmp_path / "run"
     assert commands.run("index", f"source.uri={corpus}", f"out={manifest}").returncode == 0
     first = [*words(manifest, out), "cluster.address=local"]
-    assert (
-        commands.run("pretrain", *first, "num_steps=3", "global_batch_size=64").returncode == 0
-    )  # two epochs
+    # two epochs
+    assert commands.run("pretrain", *first, "num_steps=3", "global_batch_size=64").returncode == 0
     for number, path in enumerate(sorted(image_folder.rglob("*.png"))[:32]):
         shutil.copy(path, corpus / f"new-{number:03d}.png")
     assert commands.run("index", f"source.uri={corpus}", f"out={manifest}").returncode == 0

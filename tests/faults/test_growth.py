@@ -23,10 +23,11 @@ def test_a_node_added_in_a_run_gives_it_a_second_worker(image_folder: Path, tmp_
         "debug.log_samples=true",
     ]
     words += ["checkpoint.every_s=1", "cluster.shared_fs=true", "cluster.num_workers=1..2"]
+    # of three: a second worker needs a second node
     words += [
         "cluster.cpus_per_worker=2",
         "log.every_steps=10",
-    ]  # of three: a second worker needs a second node
+    ]
     with nodes(cpus=3, count=1) as cluster:
         process = commands.start(
             "pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}"

@@ -159,9 +159,8 @@ FAULTS = [
     Rule("trunc_body", method="GET", after=200, prob=0.02),
     Rule("hang", prob=0.002),
     Rule("hang_body", method="GET", after=200, prob=0.002),
-    Rule(
-        "slow", method="GET", path=r"\.jpg$", rate=2000, prob=0.01
-    ),  # not a listing: 400 KB a page
+    # not a listing: 400 KB a page
+    Rule("slow", method="GET", path=r"\.jpg$", rate=2000, prob=0.01),
     Rule("ack_lost", method="PUT|POST", prob=0.02),
 ]
 

@@ -98,9 +98,8 @@ def test_a_passing_fault_of_reads_is_ridden_out_and_counted(fault: str, proxy: F
     rule.count += 1
     assert uris.read_bytes(f"{BUCKET}/images/00") == OBJECTS["00"]  # through the other client
     assert rule.hits == wanted + 1
-    assert (
-        RETRIES.total - before >= wanted
-    )  # aiohttp tries again itself where a kept connection turns out reset
+    # aiohttp tries again itself where a kept connection turns out reset
+    assert RETRIES.total - before >= wanted
 
 
 def test_a_slow_read_is_waited_for(proxy: FaultProxy) -> None:
@@ -148,13 +147,12 @@ def test_a_refusal_stops_at_once_with_the_uri_and_the_error(code: str, proxy: Fa
     proxy.rules = [rule]
     before, calls = RETRIES.total, 0
     place = f"{BUCKET}/images/00"
+    # a small file that is looked for may be missing with its bucket
     for call in (
         lambda: fetch(rows(["00"])),
         lambda: uris.write_bytes(place, b"x"),
         lambda: uris.read_bytes(place),
-    )[
-        : 2 if code == "NoSuchBucket" else 3
-    ]:  # a small file that is looked for may be missing with its bucket
+    )[: 2 if code == "NoSuchBucket" else 3]:
         with pytest.raises(
             StorageError, match=f"{place}: .*({code}|{PERMANENT[code]}|Bad Request)"
         ) as caught:
@@ -201,9 +199,8 @@ def test_content_that_changed_since_the_manifest_is_bad_by_its_checksum(proxy: F
         and changed.reason == "checksum"
         and "changed since" in changed.message
     )
-    assert (
-        of_parts == OBJECTS["01"] and whole == OBJECTS["02"]
-    )  # an upload in parts has no MD5: its size is right
+    # an upload in parts has no MD5: its size is right
+    assert of_parts == OBJECTS["01"] and whole == OBJECTS["02"]
     shorter = table.set_column(3, "length", pa.array([10, 10, 10], pa.int64()))
     _, grown, _ = fetch(shorter, verify=True)
     assert (

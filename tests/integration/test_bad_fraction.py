@@ -55,6 +55,5 @@ def test_too_many_bad_samples_stop_a_run_with_one_line_and_no_restart(
 @pytest.mark.slow
 def test_a_run_that_allows_them_goes_on_without_them(rotten: Path, tmp_path: Path) -> None:
     assert run(rotten, tmp_path / "run", "source.max_bad_fraction=0.4") == 0
-    assert (
-        RunDir(str(tmp_path / "run")).join_metrics()[-1]["bad_samples"] == 36 * 13
-    )  # 39 steps of 32 are 13 epochs of 96
+    # 39 steps of 32 are 13 epochs of 96
+    assert RunDir(str(tmp_path / "run")).join_metrics()[-1]["bad_samples"] == 36 * 13

@@ -66,9 +66,8 @@ def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(
     (source / "scene0" / "broken.jpg").write_bytes(b"no picture")  # one of 192: an epoch is 6 steps
     words = [f"source.uri={source}", f"out={out}"]
 
-    first = pretrain(
-        config(*words, "num_steps=6", "checkpoint.every_s=0.001")
-    )  # every step, the last one too
+    # every step, the last one too
+    first = pretrain(config(*words, "num_steps=6", "checkpoint.every_s=0.001"))
     assert first["steps"] == first["step"] == 6 and first["bad_samples"] == 1
     assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
@@ -78,9 +77,8 @@ def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(
         for line in lines
     )
 
-    (source / "scene0" / "later.jpg").write_bytes(
-        (source / "scene0" / "01.jpg").read_bytes()
-    )  # not in the manifest
+    # not in the manifest
+    (source / "scene0" / "later.jpg").write_bytes((source / "scene0" / "01.jpg").read_bytes())
     second = pretrain(config(*words, "num_steps=9", "checkpoint.keep=1", "views.placement=decode"))
     assert second["steps"] == 9 and second["artifact_digest"] != first["artifact_digest"]
     assert RunDir(out).committed_step() == 9

@@ -67,10 +67,11 @@ def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
             text=True,
             check=True,
         )
+    # Ray's own default, and what it is once a job has started it
     assert done.stdout.split() == [
         "True",
         "False",
-    ]  # Ray's own default, and what it is once a job has started it
+    ]
     assert not reports
 
 

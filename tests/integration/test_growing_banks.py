@@ -80,7 +80,6 @@ def test_a_resumed_run_clusters_what_has_joined_its_manifest(
     assert set(state["labels.rows"][clustered, 0].tolist()) == set(range(5))
     # The running epoch went on with what was left of it and what was new: rows from 175 on.
     assert set(range(175, 200)) < set(clustered.tolist()) and len(state["features.filled"]) == 200
-    assert len(clustered) == 320 - int(
-        state["features.filled"].sum()
-    )  # every sample of the epoch once
+    # every sample of the epoch once
+    assert len(clustered) == 320 - int(state["features.filled"].sum())
     assert RunDir(out).committed_step() == result["steps"] == 8

@@ -85,9 +85,8 @@ def test_every_hostile_file_is_embedded_or_named_with_a_true_reason(
     )
     assert not embedded & bad.keys() and embedded | bad.keys() == set(names.values())
     rows = list(described())
-    assert (
-        len(rows) == 271 == len(embedded) + len(bad) + left_out - 1
-    )  # the list itself is left out as well
+    # the list itself is left out as well
+    assert len(rows) == 271 == len(embedded) + len(bad) + left_out - 1
     for row in rows:
         if (name := row["file"].rpartition("/")[2]) in names.values():
             _check(row, name, bad.get(name))

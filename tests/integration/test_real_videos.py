@@ -99,9 +99,8 @@ def test_memory_stays_flat_over_a_thousand_clips(tmp_path: Path) -> None:
         child = ingest._decoder(work.limits, work.decoder)._child
         assert child is not None
         resident.append(_resident_mib("self") + _resident_mib(str(child.pid)))
-    assert len(resident) == 24 and max(resident) - resident[3] < 16, (
-        resident
-    )  # after 200 clips, over 1 000 more
+    # after 200 clips, over 1 000 more
+    assert len(resident) == 24 and max(resident) - resident[3] < 16, resident
 
 
 def _resident_mib(process: str) -> float:

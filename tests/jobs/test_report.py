@@ -199,9 +199,8 @@ def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path
     assert any(str(alt).startswith("190 images placed by their embeddings") for alt in alts)
     assert "finished" in page.words and "unfinished" not in page.words
     assert all(word in page.words for word in ("62.5%", "60.1% to 64.9%", "25.0%", "1,234"))
-    assert (
-        "truncated5/images/<b>truncated0.jpg: it is <broken> & bad" in page.words
-    )  # escaped, so read back as written
+    # escaped, so read back as written
+    assert "truncated5/images/<b>truncated0.jpg: it is <broken> & bad" in page.words
     assert page.words.count("/images/<b>truncated") == 3 and "unknown type2" in page.words
     assert (
         "projection_dim: 8" in page.words

@@ -16,9 +16,8 @@ from models.health import (
 
 
 def test_collapsed_features_have_no_spread_and_rank_one() -> None:
-    z = torch.tensor([1.0, -2.0, 3.0]) * torch.tensor(
-        [[1.0], [5.0], [0.1]]
-    )  # one direction, several lengths
+    # one direction, several lengths
+    z = torch.tensor([1.0, -2.0, 3.0]) * torch.tensor([[1.0], [5.0], [0.1]])
     assert feature_std(z).item() == pytest.approx(0, abs=1e-6)
     assert rankme(z).item() == pytest.approx(1, abs=1e-4)
 
@@ -109,9 +108,8 @@ def test_uniformity_equals_a_loop_over_pairs_and_is_zero_on_collapse() -> None:
     ]
     assert uniformity(z).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-5)
     assert uniformity(torch.ones(5, 3)).item() == pytest.approx(0, abs=1e-5)
-    assert uniformity(torch.eye(5)).item() == pytest.approx(
-        -4, rel=1e-5
-    )  # all pairs the root of 2 apart
+    # all pairs the root of 2 apart
+    assert uniformity(torch.eye(5)).item() == pytest.approx(-4, rel=1e-5)
 
 
 def test_prototype_entropy_counts_clusters_in_use() -> None:

@@ -140,9 +140,8 @@ def test_an_optimiser_goes_on_from_its_state_dict_to_the_bit(name: str) -> None:
     step_once(module, optimizer, seed=0)
     resumed = copy.deepcopy(module)
     restored = build_optimizer(param_groups(resumed), config, lr=0.7)
-    restored.load_state_dict(
-        copy.deepcopy(optimizer.state_dict())
-    )  # a checkpoint does not share its tensors
+    # a checkpoint does not share its tensors
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert [group["name"] for group in restored.param_groups] == ["decay", "no_decay"]
     step_once(module, optimizer, seed=1)
     step_once(resumed, restored, seed=1)

@@ -116,10 +116,11 @@ def test_linear_probe_does_not_depend_on_scale_or_offset_of_features() -> None:
 def test_a_feature_constant_in_training_but_for_rounding_does_not_decide() -> None:
     train_x, train_y = clusters(90, seed=0)
     test_x, test_y = clusters(60, seed=1)
+    # constant but for the last bit
     train_x[:, 3], test_x[:, 3] = (
         1 + 1.2e-7 * (train_y == 0),
         1.0001,
-    )  # constant but for the last bit
+    )
     assert (linear_predict(train_x, train_y, test_x, num_classes=3) == test_y).float().mean() > 0.95
 
 
@@ -146,9 +147,8 @@ def test_bootstrap_interval_is_that_of_images_drawn_with_replacement() -> None:
     correct = np.arange(200) % 4 > 0  # 75 %
     drawn = correct[np.random.default_rng(1).integers(0, 200, size=(10_000, 200))].mean(1)
     expected = np.quantile(drawn, [0.025, 0.975])
-    assert bootstrap_interval(correct) == pytest.approx(
-        expected, abs=0.0051
-    )  # one image of 200, twice
+    # one image of 200, twice
+    assert bootstrap_interval(correct) == pytest.approx(expected, abs=0.0051)
     assert bootstrap_interval(correct) == bootstrap_interval(correct)
 
 

@@ -33,9 +33,8 @@ from pipelines.storage.retries import StorageError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
-CREDENTIALS_FOR = timedelta(
-    minutes=10
-)  # botocore renews them at least this long before they expire
+# botocore renews them at least this long before they expire
+CREDENTIALS_FOR = timedelta(minutes=10)
 _OPENING = Lock()
 ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed")  # in another region
 _PASSED_ON = (404, 409, 412, 416)  # answers that s3fs and its callers know what to do with

@@ -106,10 +106,11 @@ def test_a_clip_is_cut_alike_in_every_frame() -> None:
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_reduced_picture_is_cut_where_the_whole_one_is(reduction: int, flip: bool) -> None:
     few = photo(301, 403)
+    # of the last, not all is there
     height, width = (
         301 * reduction - 1,
         403 * reduction - (reduction - 1),
-    )  # of the last, not all is there
+    )
     whole = few.repeat(reduction, axis=0).repeat(reduction, axis=1)[:height, :width].copy()
     reduced = Picture(few, height, width, reduction)
     rest = reduction - 1

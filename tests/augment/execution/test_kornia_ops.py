@@ -220,9 +220,8 @@ def test_a_rotation_and_an_affine_map_equal_torchvisions() -> None:
             interpolation=torchvision.InterpolationMode.BILINEAR,
         )
         difference = (ours[i] - theirs).abs()
-        assert difference[:, 8:-8, 8:-8].max() < 0.08, (
-            i
-        )  # torchvision shears after, Kornia before the rotation
+        # torchvision shears after, Kornia before the rotation
+        assert difference[:, 8:-8, 8:-8].max() < 0.08, i
     group, draws = alone("rotate", degrees=30)
     ours = apply_photometric(smooth, group, draws)
     for i in range(3, 12):
@@ -239,9 +238,8 @@ def test_noise_is_normal_of_the_drawn_width_and_the_same_again() -> None:
     measured = noise.flatten(1).std(dim=1)
     assert ((measured / draws["noise.std"]) - 1).abs().max() < 0.06
     scaled = (noise / draws["noise.std"][:, None, None, None]).flatten()
-    assert (
-        abs((scaled**4).mean() - 3) < 0.1 and abs(scaled.mean()) < 0.01
-    )  # the kurtosis of a normal distribution
+    # the kurtosis of a normal distribution
+    assert abs((scaled**4).mean() - 3) < 0.1 and abs(scaled.mean()) < 0.01
     assert torch.equal(apply_photometric(grey, group, draws) - grey, noise)
     assert torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max() < 0.08
 

@@ -235,10 +235,11 @@ def test_a_recipe_on_the_cpu_equals_kornias_at_every_side(crops: Tensor, side: i
 
 
 def test_a_blur_wider_than_the_unrolled_code_equals_kornias(crops: Tensor) -> None:
+    # 29 taps
     group, large = (
         CropGroup(blur=GaussianBlur(p=1, sigma=(3, 5))),
         crops[:6].repeat(1, 1, 3, 3),
-    )  # 29 taps
+    )
     draws = draws_of(group, len(large))
     difference = levels(
         on_cpu(large, group, draws, np.uint8), apply_photometric(large / 255, group, draws)

@@ -107,9 +107,8 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
     assert modes == [module.training for module in method.modules()]
     assert torch.equal(random, torch.get_rng_state()) and threads == torch.get_num_threads()
-    assert (
-        looker.look(method, 100, saving=False, autocast=False) == look
-    )  # the same images and views again
+    # the same images and views again
+    assert looker.look(method, 100, saving=False, autocast=False) == look
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -206,9 +205,8 @@ def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(
             next(shipped.encoder.parameters()).mean().item() == 2.0
             and shipped.provenance["num_steps"] == 2
         )
-    assert (
-        next(first.method.encoder.parameters()).mean().item() == 4.0
-    )  # training goes on with its own
+    # training goes on with its own
+    assert next(first.method.encoder.parameters()).mean().item() == 4.0
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -277,9 +275,8 @@ def test_a_collapse_sends_two_workers_back_once_at_half_the_rate_and_then_stops_
         for parts in (sorted(Path(out, "metrics").glob(f"{attempt}-*")) for attempt in range(2))
     ]
     assert rates[1][5] == pytest.approx(rates[0][5] / 2)
-    assert (
-        6 in rates[1] and run.join_metrics()[-1]["health_step"] == 6
-    )  # what was seen last is in the log
+    # what was seen last is in the log
+    assert 6 in rates[1] and run.join_metrics()[-1]["health_step"] == 6
     assert not Path(out, "artifact").exists()
 
 

@@ -83,10 +83,8 @@ def test_actors_get_the_gpus_that_training_leaves_whole_or_in_shares() -> None:
     [
         (1, {}),  # training takes the only one
         (2, {"num_workers": "1..2"}),  # and would grow into the second
-        (
-            2,
-            {"num_workers": 2, "gpus_per_worker": 0.75, "gpus_per_view_actor": 0.5},
-        ),  # a quarter of each is left
+        # a quarter of each is left
+        (2, {"num_workers": 2, "gpus_per_worker": 0.75, "gpus_per_view_actor": 0.5}),
         (2, {"view_actors": 3, "gpus_per_view_actor": 0.5}),
     ],
 )

@@ -77,9 +77,8 @@ def test_scores_are_cut_at_the_clip_and_large_ones_cost() -> None:
         torch.stack([torch.full((1, 4), 100.0), torch.full((1, 4), -100.0)]),
     )
     loss, cost = local_nce(source, targets, torch.ones(2, dtype=torch.bool), clip=3.0)
-    assert loss[1].item() == pytest.approx(
-        6.0, abs=0.01
-    )  # its positive is at -3, the negative at 3
+    # its positive is at -3, the negative at 3
+    assert loss[1].item() == pytest.approx(6.0, abs=0.01)
     assert cost.min() > 1e6
     plain, dear = build(cost=0.0)(make_batch("amdim")), build(cost=0.5)(make_batch("amdim"))
     assert dear["loss"].item() - plain["loss"].item() == pytest.approx(

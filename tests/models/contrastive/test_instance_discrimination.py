@@ -87,9 +87,8 @@ def step(method: InstanceDiscrimination, batch: Batch, number: int = 1) -> dict[
     return out
 
 
-@pytest.mark.parametrize(
-    "num_rows", [NUM_ROWS, 500]
-)  # all similarities, or only those of the chosen rows
+# all similarities, or only those of the chosen rows
+@pytest.mark.parametrize("num_rows", [NUM_ROWS, 500])
 def test_loss_is_that_of_a_loop_at_first_visits_and_later(num_rows: int) -> None:
     method, batch, later = build(num_rows), make_batch(NAME), make_batch(NAME, epoch=1)
     for kind in (batch, later):

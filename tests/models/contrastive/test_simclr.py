@@ -89,9 +89,8 @@ def test_equal_views_are_each_others_nearest() -> None:
 
 def test_views_of_other_images_are_not_matched() -> None:
     images = tiles(8)
-    out = build()(
-        make_batch(torch.stack([images, images.roll(1, dims=0)]))
-    )  # each view's twin belongs to another sample
+    # each view's twin belongs to another sample
+    out = build()(make_batch(torch.stack([images, images.roll(1, dims=0)])))
     assert out["contrast_top1"].item() == 0.0
     assert out["loss"].item() > math.log(15)
 
@@ -99,9 +98,8 @@ def test_views_of_other_images_are_not_matched() -> None:
 def test_invalid_samples_are_neither_anchors_nor_candidates() -> None:
     images = tiles(8)
     twin = images.clone()
-    twin[4:] = images[
-        :4
-    ]  # the bad half's second views are the good half's twins: they would draw every match away
+    # the bad half's second views are the good half's twins: they would draw every match away
+    twin[4:] = images[:4]
     views = torch.stack([images, twin])
     views[1, :4] = images[:4]
     batch = make_batch(views)

@@ -65,10 +65,11 @@ def test_embedding_is_the_mean_of_the_last_map() -> None:
 
 def test_views_undergo_what_cpc_v2_and_amdim_change() -> None:
     changes = set(YADIM.default_views(SIZE).groups["global_crops"].changes())
+    # those of patches
     of_cpc = set(CPCv2.default_views(SIZE).groups["global_crops"].changes()) | {
         "channel_drop",
         "affine",
-    }  # those of patches
+    }
     assert changes == of_cpc | set(AMDIM.default_views(SIZE).groups["global_crops"].changes())
 
 

@@ -161,9 +161,8 @@ def test_image_too_small_for_a_network_is_refused() -> None:
 
 def test_resnet18_small_has_the_parameters_of_a_resnet18_with_a_small_stem() -> None:
     num_parameters = sum(parameter.numel() for parameter in ResNetSmall(64).parameters())
-    assert num_parameters == 11_689_512 - (512 * 1000 + 1000) - 64 * 3 * (
-        49 - 9
-    )  # torchvision's, less fc and 7x7 stem
+    # torchvision's, less fc and 7x7 stem
+    assert num_parameters == 11_689_512 - (512 * 1000 + 1000) - 64 * 3 * (49 - 9)
 
 
 def test_resnet18_small_halves_the_resolution_three_times() -> None:
@@ -198,9 +197,8 @@ def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
     assert isinstance(encoder, VisionTransformerEncoder)
     positions = encoder.vit.pos_embed
     assert positions is not None and not positions.requires_grad
-    assert (
-        positions.shape == (1, 17, 192) and not positions[0, 0].any()
-    )  # the class token has no place
+    # the class token has no place
+    assert positions.shape == (1, 17, 192) and not positions[0, 0].any()
     assert torch.cdist(positions[0, 1:], positions[0, 1:]).fill_diagonal_(1).min() > 0.1
 
 

@@ -90,9 +90,8 @@ def test_low_rank_updates_learn_and_merge_into_the_weights() -> None:
     for _ in range(10):
         step(method, batch_of(images, label=label))
     encoder, _ = method.ships()
-    plain = build_method(
-        method.config, VIT, method.views, 0
-    )  # names as of an encoder never adapted
+    # names as of an encoder never adapted
+    plain = build_method(method.config, VIT, method.views, 0)
     assert isinstance(plain, Finetune)
     untouched = finetune(VIT).encoder.state_dict()
     assert encoder.state_dict().keys() == untouched.keys()

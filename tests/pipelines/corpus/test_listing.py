@@ -116,9 +116,8 @@ def test_odd_names_are_names_in_buckets(object_store: ObjectStore, tmp_path: Pat
     ]
     assert samples("s3://odd/*/w*.jpg") == ["s3://odd/in ner/with space.jpg"]
     assert samples("s3://odd/in*") == samples("s3://odd/in ner")
-    assert samples("s3://odd/in ner/[1].jpg") == [
-        "s3://odd/in ner/[1].jpg"
-    ]  # it is there, so it is no pattern
+    # it is there, so it is no pattern
+    assert samples("s3://odd/in ner/[1].jpg") == ["s3://odd/in ner/[1].jpg"]
 
 
 def test_patterns_match_names_and_take_matching_folders_whole(tmp_path: Path) -> None:

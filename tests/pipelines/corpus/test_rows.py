@@ -21,11 +21,12 @@ from pipelines.stream.orders import Listed, ManifestOrder, Order
 from pipelines.stream.plan import Plan
 from pipelines.stream.shapes import Centre
 
+# of three versions: rows go, others come
 GROUPS = (
     range(60),
     range(10, 75),
     [*range(10, 20), *range(30, 90)],
-)  # of three versions: rows go, others come
+)
 
 
 def listing(names: range | list[int]) -> pa.Table:
@@ -91,9 +92,8 @@ def test_blocks_carry_rows_whatever_the_number_of_workers(
 ) -> None:
     plan = Plan.open(versions[0].uri, Ledger(0, (Span(0, 1, 1), Span(70, 2, 1))), seed=1)
     work = Ingest(plan, Centre(8), 12 // num_workers, Limits(), quarantine=None, run="test")
-    blocks = list(
-        run_items(pa.table({"start": [0], "stop": [144]}), ingest=work)
-    )  # the files are missing: invalid
+    # the files are missing: invalid
+    blocks = list(run_items(pa.table({"start": [0], "stop": [144]}), ingest=work))
     assert {len(block[schema.ROW]) for block in blocks} == {12 // num_workers}
     joined = {
         name: np.concatenate([block[name] for block in blocks])

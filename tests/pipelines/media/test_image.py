@@ -22,9 +22,8 @@ from tests.shared_data import shared_data
 
 LIMIT = 1_000_000
 RAMP = np.linspace(0, 255, 24 * 40).reshape(24, 40)
-PIXELS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1).astype(
-    np.uint8
-)  # (24, 40, 3), no symmetry
+# (24, 40, 3), no symmetry
+PIXELS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1).astype(np.uint8)
 LOSSLESS: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True, "exact": True}}
 
 
@@ -152,9 +151,8 @@ def test_a_file_cut_off_is_refused_or_filled_up_at_any_size() -> None:
         decode_jpeg(cut, max_pixels=LIMIT, reduce=lambda *_: 4)
     picture = decode_jpeg(cut, max_pixels=LIMIT, allow_truncated=True, reduce=lambda *_: 4)
     assert picture is not None and picture.pixels.shape == (150, 200, 3)
-    with pytest.raises(
-        BadSample, match="the limit is 479,999"
-    ):  # of the file's pixels, not of those decoded
+    # of the file's pixels, not of those decoded
+    with pytest.raises(BadSample, match="the limit is 479,999"):
         decode_jpeg(data, max_pixels=479_999, reduce=lambda *_: 4)
 
 

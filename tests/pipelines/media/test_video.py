@@ -69,9 +69,8 @@ def test_positions_reach_from_the_first_frame_to_the_last() -> None:
 
 def test_a_clip_costs_a_few_frames_however_long_the_video_before_it() -> None:
     data = video(110, gop=10)
-    assert (
-        clip_of(data, position=0.95).num_decoded <= 10 + 4 + 3
-    )  # key frame to clip, the clip, reordered ones
+    # key frame to clip, the clip, reordered ones
+    assert clip_of(data, position=0.95).num_decoded <= 10 + 4 + 3
 
 
 def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
@@ -81,11 +80,12 @@ def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
 
 
 def test_variable_frame_rate_goes_by_time_stamps() -> None:
+    # 25, then 5, then 25 a second
     stamps = [
         *range(0, 1000, 40),
         *range(1000, 3000, 200),
         *range(3000, 4000, 40),
-    ]  # 25, then 5, then 25 a second
+    ]
     data = video(len(stamps), kind="matroska", stamps=stamps)
     clip = clip_of(data, num_frames=8, fps=2.0, position=0.0)
     shown = [

@@ -68,9 +68,8 @@ def assert_same(ours: list[dict[str, np.ndarray]], expected: list[dict[str, np.n
         assert block.keys() == other.keys()
         for name in KEYS:
             assert np.array_equal(block[name], other[name]), name
-        valid = block[
-            schema.VALID
-        ]  # the others have a neighbour's pixels, here with their own colours
+        # the others have a neighbour's pixels, here with their own colours
+        valid = block[schema.VALID]
         assert block["global_crops"].shape == other["global_crops"].shape
         assert np.array_equal(block["global_crops"][valid], other["global_crops"][valid])
 
@@ -78,9 +77,8 @@ def assert_same(ours: list[dict[str, np.ndarray]], expected: list[dict[str, np.n
 def test_actors_give_the_decode_tasks_blocks_in_its_order_bad_samples_included(
     ray_session: None, order: Listed
 ) -> None:
-    generator = ViewGenerator(
-        simclr_views(96), seed=3
-    )  # of the size at which views are blurred as well
+    # of the size at which views are blurred as well
+    generator = ViewGenerator(simclr_views(96), seed=3)
     crops = stream(order, generator, photometric=False)
     changed = blocks(
         colour_actors.change_colours(crops, generator, ActorPool(num_actors=2, gpus=0), ROWS)

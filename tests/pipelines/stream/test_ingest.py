@@ -150,9 +150,8 @@ def test_bad_files_are_quarantined_and_leave_the_others_untouched(
     assert block[schema.VALID].tolist() == [True, False, True, False, False, True, True, True]
     clean = next(run_items(items((0, 5)), ingest=work(listed(files), None, Centre(16))))
     assert np.array_equal(block["image"][[0, 2, 5, 6, 7]], clean["image"])
-    assert np.array_equal(
-        block["image"][1], block["image"][0]
-    )  # a neighbour's pixels, for batch statistics
+    # a neighbour's pixels, for batch statistics
+    assert np.array_equal(block["image"][1], block["image"][0])
     rows = {Path(row["uri"]).name: row for row in quarantine.read(str(folder))}
     reasons = {name: (row["stage"], row["reason"]) for name, row in rows.items()}
     assert reasons["gone.jpg"] == ("fetch", "missing")

@@ -119,9 +119,8 @@ def test_a_newer_version_joins_the_running_epoch(switch: int, interleave: int) -
     seen = by_epoch(rows)
     consumed = {sample for epoch, sample in old if epoch == running}
     fresh = {i for group in NEW.groups for i in group}
-    assert seen[running] == Counter(
-        fresh | consumed
-    )  # gone rows only if they had been consumed before
+    # gone rows only if they had been consumed before
+    assert seen[running] == Counter(fresh | consumed)
     assert seen[running + 1] == Counter(fresh)
     assert [
         row for start in range(0, total, 13) for row in read(plan, start, min(start + 13, total))
@@ -218,10 +217,11 @@ def test_a_ledger_takes_a_version_only_from_its_position_on() -> None:
     later = fresh.at(40).onto(2, 1)
     assert later.spans == (Span(0, 1, 1), Span(40, 2, 1))
     assert later.onto(2, 1) == later
+    # stopped again before a step was committed
     assert later.onto(3, 4).spans == (
         Span(0, 1, 1),
         Span(40, 3, 4),
-    )  # stopped again before a step was committed
+    )
     assert later.at(40).onto(1, 1).spans == (Span(0, 1, 1),)
     assert Ledger.from_dict(json.loads(json.dumps(later.as_dict()))) == later
 
