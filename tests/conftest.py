@@ -20,7 +20,7 @@ _STORE_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the environment before anything imports Ray or opens S3, since both read it once.
+    """Set the environment before anything imports Ray or torch or opens S3: all read it once.
 
     The S3 variables point at the suite's own server whether or not it runs, so no test can reach
     anyone's bucket.
@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # on.
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     os.environ.pop("RAY_ADDRESS", None)
+    # Tensors of tests are small: threads that share one spin for longer than they compute.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

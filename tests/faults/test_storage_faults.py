@@ -183,6 +183,28 @@ def test_patience_ends_with_the_uri_and_what_was_last_wrong(
     uris.forget_clients()
 
 
+def test_without_patience_no_client_tries_again(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(retries.RETRY_VARIABLE, "0")
+    uris.forget_clients()
+    rule = Rule("reply")
+    proxy.rules = [rule]
+    for hits, call in enumerate(
+        (
+            lambda: fetch(rows(["00"])),
+            lambda: uris.read_bytes(f"{BUCKET}/images/00"),
+            lambda: uris.write_bytes(f"{BUCKET}/images/00", b"x"),
+        ),
+        start=1,
+    ):
+        with pytest.raises(StorageError, match="SlowDown"):
+            call()
+        assert rule.hits == hits
+    monkeypatch.undo()
+    uris.forget_clients()
+
+
 def test_a_flipped_byte_is_healed_by_one_more_read(proxy: FaultProxy) -> None:
     proxy.rules = [Rule("corrupt", method="GET", after=100, count=1)]
     assert fetch(rows(["00"]))[0] != OBJECTS["00"]  # no client notices

@@ -1,11 +1,13 @@
 """Change the data plane one line at a time, and count which changes the tests notice.
 
 `make mutants`, or a part of it: `python -m tests.mutants --only pipelines/stream --at-random 5`.
-Each mutant stands alone in a copy of the tree. It is caught where one of its tests fails.
+Each mutant stands alone in a copy of the tree. It is caught where one of its tests fails that
+passes without it. A run that was stopped goes on with `--only` and the folders that are left.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +16,12 @@ import time
 from pathlib import Path
 
 from tests.mutants.at_random import chosen
-from tests.mutants.stated import STATED, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.stated import STATED
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("afield", "augment", "models", "pipelines", "jobs", "tests", "pyproject.toml")
 AT_LEAST = 0.8  # of the stated set
-PATIENCE_S = 280
 
 
 def main() -> int:
@@ -29,15 +31,19 @@ def main() -> int:
     parser.add_argument("--at-random", type=int, default=20, help="how many more, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--no-stated", action="store_true", help="leave out the stated set")
+    parser.add_argument(
+        "--patience", type=int, default=280, help="seconds; hanging is being caught"
+    )
     args = parser.parse_args()
     stated = [] if args.no_stated else [m for m in STATED if m.path.startswith(tuple(args.only))]
     drawn = chosen(ROOT, args.seed, args.at_random)
     with tempfile.TemporaryDirectory(prefix="afield-mutants-") as folder:
         tree = Path(folder)
         _copy(tree)
-        enough = _score("stated", stated, tree) >= AT_LEAST
+        trial = Trial(tree, args.patience)
+        enough = _score("stated", stated, trial) >= AT_LEAST
         if drawn:
-            _score(f"drawn with seed {args.seed}", drawn, tree)
+            _score(f"drawn with seed {args.seed}", drawn, trial)
     return 0 if enough else 1
 
 
@@ -50,39 +56,69 @@ def _copy(tree: Path) -> None:
             shutil.copy(ROOT / name, tree / name)
 
 
-def _score(name: str, mutants: list[Mutant], tree: Path) -> float:
+class Trial:
+    """A copy of the tree in which mutants are tried.
+
+    Args:
+        tree: The copy.
+        patience_s: A mutant whose tests take longer counts as caught.
+    """
+
+    def __init__(self, tree: Path, patience_s: int) -> None:
+        self._tree = tree
+        self._patience_s = patience_s
+        self._passed: set[str] = set()
+
+    def caught_by(self, mutant: Mutant) -> str | None:
+        """Return the test that fails with a mutant and passes without it, if there is one."""
+        path = self._tree / mutant.path
+        source = path.read_text()
+        assert source.count(mutant.before) == 1, f"{mutant.path} has no single {mutant.before!r}"
+        path.write_text(source.replace(mutant.before, mutant.after))
+        try:
+            failed = self._first_failure(*mutant.tests)
+        except subprocess.TimeoutExpired:
+            return f"{self._patience_s} s without an end"
+        finally:
+            path.write_text(source)
+        # A test that fails anyway, or now and then, says nothing of the mutant.
+        if failed and failed not in self._passed:
+            if without := self._first_failure(failed):
+                print(f"{without} fails without a mutant", file=sys.stderr, flush=True)
+                return None
+            self._passed.add(failed)
+        return failed
+
+    def _first_failure(self, *tests: str) -> str | None:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        # Bytecode is told from its source by time and size: two mutants in a second may look the
+        # same.
+        env = {**os.environ, "PYTHONPATH": str(self._tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            command, cwd=self._tree, env=env, capture_output=True, timeout=self._patience_s
+        )
+        if done.returncode in (0, 5):  # 5: all tests of it are slow ones
+            return None
+        said = done.stdout.decode()
+        named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", said, re.MULTILINE)
+        if done.returncode not in (1, 2) or not named:
+            raise RuntimeError(said[-2000:])
+        return named[1]
+
+
+def _score(name: str, mutants: list[Mutant], trial: Trial) -> float:
     """Try mutants, and print what became of each; return the part of them that is caught."""
     caught = 0
     for mutant in mutants:
         started = time.monotonic()
-        found = _is_caught(mutant, tree)
-        caught += found
-        word = "caught" if found else "SURVIVED"
-        print(f"{word:8} {time.monotonic() - started:4.0f} s  {mutant}", flush=True)
+        by = trial.caught_by(mutant)
+        caught += by is not None
+        word = "caught" if by else "SURVIVED"
+        seconds = time.monotonic() - started
+        print(f"{word:8} {seconds:4.0f} s  {mutant}{f'  by {by}' if by else ''}", flush=True)
     fraction = caught / len(mutants) if mutants else 1.0
     print(f"{name}: {caught} of {len(mutants)} mutants caught, {fraction:.0%}", flush=True)
     return fraction
-
-
-def _is_caught(mutant: Mutant, tree: Path) -> bool:
-    path = tree / mutant.path
-    source = path.read_text()
-    assert source.count(mutant.before) == 1, f"{mutant.path} has no single {mutant.before!r}"
-    path.write_text(source.replace(mutant.before, mutant.after))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    # Bytecode is told from its source by time and size: two mutants in a second may look the same.
-    env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*command, *mutant.tests], cwd=tree, env=env, capture_output=True, timeout=PATIENCE_S
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        path.write_text(source)
-    if done.returncode not in (0, 1, 2, 5):
-        raise RuntimeError(done.stdout.decode()[-2000:])
-    return done.returncode in (1, 2)  # 5: all tests of it are slow ones
 
 
 if __name__ == "__main__":

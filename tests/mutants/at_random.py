@@ -5,11 +5,12 @@ import random
 from itertools import chain
 from pathlib import Path
 
-from tests.mutants.stated import STATED, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.stated import STATED
 
 FOLDERS = (
     *("pipelines/storage", "pipelines/storage/clients", "pipelines/corpus", "pipelines/media"),
-    "pipelines/stream",
+    *("pipelines/stream", "pipelines/labels"),
     *("pipelines/packing", "pipelines/embeddings", "jobs/training"),
 )
 _COMPARED = {

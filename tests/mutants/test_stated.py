@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.mutants.at_random import FOLDERS, chosen
-from tests.mutants.stated import STATED, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.stated import STATED
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,12 +20,12 @@ SECRET = (
 def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[Mapping[str, Any]] = []
     monkeypatch.setattr(launch, "join", lambda address, runtime_env: handed.append(runtime_env))
-    for name in SECRET:
-        monkeypatch.setenv(name, "topsecret")
     for name in (*variables.FORWARDED, "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in launch.FORWARDED:
         monkeypatch.setenv(name, f"the {name}")
+    for name in SECRET:
+        monkeypatch.setenv(name, "topsecret")
     launch._start(ClusterConfig(address="head:6379"))
     (runtime_env,) = handed
     assert runtime_env["env_vars"] == {name: f"the {name}" for name in launch.FORWARDED}

@@ -69,3 +69,12 @@ def test_nodes_that_are_up_are_not_to_come_again() -> None:
     kinds = [ray_internals.NodeType({"CPU": 8, "memory": 1e9}, 3)]
     node = {"CPU": 8.0, "GPU": 0.0}
     assert len(list(available._to_come([HEAD, node], kinds))) == 2
+
+
+def test_a_local_path_is_for_one_node_or_for_a_shared_file_system() -> None:
+    one, two = 1, 2
+    share._check_paths(ClusterConfig(), ["/data", "s3://bucket/out"], one)
+    share._check_paths(ClusterConfig(), ["s3://bucket/data", "gs://bucket/out"], two)
+    share._check_paths(ClusterConfig(shared_fs=True), ["/data", "/out"], two)
+    with pytest.raises(InputError, match=r"^/out is a local path and the cluster has 2 nodes"):
+        share._check_paths(ClusterConfig(), ["s3://bucket/data", "/out"], two)

@@ -176,6 +176,16 @@ def test_a_source_found_empty_leaves_the_manifest_alone(tmp_path: Path) -> None:
     assert open_manifest(uri) == first
 
 
+def test_a_version_without_most_samples_is_made_only_where_that_is_allowed(tmp_path: Path) -> None:
+    uri = str(tmp_path / "m")
+    first = write_manifest(uri, "/c", listing(loose(range(10))))
+    few = list(listing(loose(range(4))))
+    with pytest.raises(ValueError, match="6 of"):
+        write_manifest(uri, "/c", few, max_gone_fraction=0.5)
+    assert open_manifest(uri) == first
+    assert write_manifest(uri, "/c", few, max_gone_fraction=0.6).num_rows == 4
+
+
 KILLED = """
 import os, signal, sys
 from pipelines.storage import uris

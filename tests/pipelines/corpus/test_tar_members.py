@@ -63,6 +63,13 @@ def test_what_lies_behind_the_end_and_is_no_tar_is_accounted_for(tmp_path: Path)
     assert told(rows) == [("a.jpg", None), ("c.jpg", None), (None, "damaged tar")]
 
 
+def test_a_member_that_ends_behind_its_file_is_cut_off(tmp_path: Path) -> None:
+    data = packed([("a.jpg", b"1"), ("b.jpg", b"2" * 2000)])
+    rows = listed(tmp_path / "x.tar", data[: 3 * 512 + 1000])
+    assert told(rows)[:2] == [("a.jpg", None), ("b.jpg", "cut off with its tar")]
+    assert contents(rows) == [b"1"]
+
+
 def test_of_members_of_one_name_the_last_counts_and_the_others_are_told(tmp_path: Path) -> None:
     data = packed([("x.jpg", b"1"), ("y.jpg", b"2"), ("./x.jpg", b"3"), ("x.jpg", b"")])
     rows = listed(tmp_path / "x.tar", data)

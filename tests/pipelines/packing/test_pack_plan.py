@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.corpus.listed_rows import LISTED
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import pack_plan
 from pipelines.packing.pack_plan import (
     ROWS_IN,
@@ -73,6 +75,27 @@ def test_a_plan_of_many_files_gives_every_shard(
     ids = pa.concat_tables(read)["sample_id"].to_pylist()
     assert ids == sorted(ids) and len(ids) == 100
     assert all(a.num_rows and b.num_rows for a, b in pairwise(read))
+
+
+def test_a_video_is_packed_once_however_many_clips_of_it_are_listed(tmp_path: Path) -> None:
+    places = [("/c/a.jpg", None), ("/c/b.mp4", 0), ("/c/b.mp4", 1), ("/c/b.mp4", 2)]
+    rows = [
+        {
+            "sample_id": number,
+            "uri": uri,
+            "offset": 0,
+            "length": 1,
+            "etag": "",
+            "media": "image" if clip is None else "video",
+            "clip": clip,
+        }
+        for number, (uri, clip) in enumerate(places)
+    ]
+    listed = pa.Table.from_pylist(rows, schema=LISTED)
+    manifest = write_manifest(str(tmp_path / "m"), "/c", iter([listed]))
+    assert manifest.num_rows == 4
+    found = pa.concat_tables(pack_plan.samples_of(manifest))["uri"].to_pylist()
+    assert sorted(found) == ["/c/a.jpg", "/c/b.mp4"]
 
 
 def test_a_plan_of_an_earlier_release_is_read(tmp_path: Path) -> None:

@@ -56,6 +56,27 @@ def test_an_interrupted_write_to_object_storage_leaves_the_old_content(
     assert uris.list_names("s3://atomic/folder") == ["file"]
 
 
+def test_an_interrupted_upload_in_parts_leaves_no_part_behind(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, _ = uris.filesystem(object_store.make_bucket("parts"))
+    smallest = 5 << 20  # that S3 takes, but for the last
+    monkeypatch.setattr(fs, "default_block_size", smallest)
+
+    def write_two() -> None:
+        with uris.open_atomic("s3://parts/file") as file:
+            file.write(bytes(2 * smallest + 1))
+            unfinished.append(len(fs.call_s3("list_multipart_uploads", Bucket="parts")["Uploads"]))
+            raise RuntimeError
+
+    unfinished: list[int] = []
+    with pytest.raises(RuntimeError):
+        write_two()
+    assert unfinished == [1]
+    assert not fs.call_s3("list_multipart_uploads", Bucket="parts").get("Uploads")
+    assert not uris.exists("s3://parts/file")
+
+
 @pytest.mark.parametrize("where", ["local", "bucket"])
 def test_of_two_who_create_a_file_the_second_is_told(
     where: str, tmp_path: Path, object_store: ObjectStore

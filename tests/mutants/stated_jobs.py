@@ -1,0 +1,136 @@
+"""The stated mutants of labels, embeddings and training."""
+
+from tests.mutants.mutant import of
+
+LABELS = [
+    *of(
+        "pipelines/labels/validation_draw.py",
+        "pipelines/labels/test_validation_draw",
+        ("spared = all(left[kind] > count", "spared = all(left[kind] >= count"),
+        ('f"group\\0{group}"].append', 'f"group\\0{group}{name}"].append'),  # groups are torn
+    ),
+    *of(
+        "pipelines/labels/paired_paths.py",
+        "pipelines/labels/test_paired_paths",
+        ("and len(files) > 1", "and len(files) > 2"),
+    ),
+    *of(
+        "pipelines/labels/label_tables.py",
+        "pipelines/labels/test_label_tables",
+        ("first.items() if uri not in conflicts", "first.items()"),
+        ("elif len(row) != len(names):", "elif False:"),
+    ),
+    *of(
+        "pipelines/labels/coco.py",
+        "pipelines/labels/test_coco",
+        ('float(image.get("width") or right)', "right"),
+        ("set(part.images) & set(every.images)", "set()"),  # one name in two files
+    ),
+    *of(
+        "pipelines/labels/labelled_rows.py",
+        "pipelines/labels/test_class_folders pipelines/labels/test_coco",
+        ('return unicodedata.normalize("NFC", text)', "return text"),
+    ),
+    *of(
+        "pipelines/labels/labelled_stream.py",
+        "pipelines/labels/test_labelled_source",
+        ("_permutation(size, self.seed, epoch)", "_permutation(size, self.seed, 0)"),
+    ),
+    *of(
+        "pipelines/labels/near_duplicates.py",
+        "pipelines/labels/test_near_duplicates jobs/adaptation/test_leak_check",
+        ("wanted.mirrored[usable].tobytes()", "wanted.upright[usable].tobytes()"),
+    ),
+    *of(
+        "jobs/adaptation/labelled_sets.py",
+        "jobs/adaptation/test_labelled_sets",
+        (".without(np.isin(ids, seen), reason)", ".without(np.isin(ids, []), reason)"),
+        ("lost = [bool(before) and not after for", "lost = [False for"),
+    ),
+]
+
+EMBEDDINGS = [
+    *of(
+        "pipelines/embeddings/sinks.py",
+        "pipelines/embeddings/test_sinks jobs/test_export",
+        ("if start % self.part_rows or not len(position)", "if False and not len(position)"),
+        ("(start, min(start + part_rows, num_rows))", "(start, start + part_rows)"),
+        ("name.partition('.')[0]", "name.rpartition('.')[0]"),
+    ),
+    *of(
+        "jobs/export.py",
+        "jobs/test_export",
+        ("            _bad_samples(config, out, seen).check()", "            pass"),
+        ("    bad.check(final=True)\n", ""),
+        ('verify=config.source.verify == "etag"', "verify=False"),
+    ),
+]
+
+TRAINING = [
+    *of(
+        "jobs/training/planned_data.py",
+        "jobs/training/test_planned_data",
+        ('verify=config.source.verify == "etag"', "verify=False"),
+        ("[(self._run.ledger().position, stop)]", "[(0, stop)]"),
+        ("// (world_size * config.accumulate)", "// world_size"),
+        ('photometric=self._placement == "decode"', "photometric=False"),
+    ),
+    *of(
+        "jobs/training/control.py",
+        "jobs/training/test_control",
+        (" or bool(leaving - self._leaving)", ""),
+        (" | 2 * int(self._stop_wanted())", ""),
+        ("            self._saved = now\n", ""),
+    ),
+    *of(
+        "jobs/training/run_dir.py",
+        "jobs/training/test_run_dir jobs/setup/test_claims",
+        ("attempt = 1 + max(", "attempt = 0 + max("),
+        ("if self.has_steps():", "if False:"),
+    ),
+    *of(
+        "jobs/training/run_log.py",
+        "jobs/training/test_run_log integration/test_bad_fraction",
+        ("        if misplaced:\n", "        if False:\n"),
+        ("if too_many := self.bad.problem():", "if too_many := None:"),
+    ),
+    *of(
+        "jobs/training/checkpoints.py",
+        "jobs/training/test_checkpoints",
+        ("in reversed(names) if", "in names if"),
+        ('== contents["bytes"])', '>= 0 * contents["bytes"])'),
+    ),
+    *of(
+        "jobs/training/monitor.py",
+        "jobs/training/test_monitor",
+        ("if step > self._step", "if step >= self._step"),
+        ("max_restarts=-1", "max_restarts=0"),
+    ),
+    *of(
+        "jobs/training/state.py",
+        "jobs/training/test_state",
+        ('self.samples_seen = saved.get("samples_seen", 0)', "self.samples_seen = 0"),
+        ('self.step = saved["step"]', "self.step = 0"),
+    ),
+    *of(
+        "jobs/training/worker.py",
+        "integration/test_chain",
+        ("            save(wait=True)\n            log.close()", "            log.close()"),
+        (" + collectives.rank() * micro", ""),
+    ),
+    *of(
+        "jobs/training/fit.py",
+        "integration/test_chain",
+        ("                monitor.stop.remote()", "                pass"),
+    ),
+    *of(
+        "jobs/cluster/launch.py",
+        "jobs/cluster/test_launch",
+        ("FORWARDED = (*WORKER_ENV,", 'FORWARDED = (*WORKER_ENV, "AWS_SECRET_ACCESS_KEY",'),
+    ),
+    *of(
+        "jobs/cluster/share.py",
+        "jobs/cluster/test_share",
+        ("and num_nodes > 1 and not cluster.shared_fs", "and False"),
+    ),
+]
