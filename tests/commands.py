@@ -78,9 +78,10 @@ def two_nodes(cpus: tuple[int, int], env: dict[str, str] | None = None) -> Itera
     script = (
         "import sys\n"
         "from ray.cluster_utils import Cluster\n"
+        "from tests.nodes import add_node\n"
         f"head = dict(num_cpus={cpus[0]}, include_dashboard=False)\n"
         "cluster = Cluster(initialize_head=True, head_node_args=head)\n"
-        f"cluster.add_node(num_cpus={cpus[1]})\n"
+        f"add_node(cluster, num_cpus={cpus[1]})\n"
         "cluster.wait_for_nodes()\n"
         "print(cluster.address, flush=True)\n"
         "sys.stdin.read()\n"

@@ -201,15 +201,16 @@ def nodes(cpus: int = 4, count: int = 2, *, dashboard: bool = False) -> Iterator
     script = f"""
 import sys
 from ray.cluster_utils import Cluster
+from tests.nodes import add_node
 cluster = Cluster(initialize_head=True, head_node_args={head})
-workers = [cluster.add_node(num_cpus={cpus}) for _ in range({count})]
+workers = [add_node(cluster, num_cpus={cpus}) for _ in range({count})]
 cluster.wait_for_nodes()
 print("address", cluster.address, cluster.head_node.webui_url, flush=True)
 for line in sys.stdin:
     if line.strip() in ("replace", "lose"):
         cluster.remove_node(workers.pop(0), allow_graceful=False)
     if line.strip() in ("replace", "add"):
-        workers.append(cluster.add_node(num_cpus={cpus}))
+        workers.append(add_node(cluster, num_cpus={cpus}))
     print("done", flush=True)
 cluster.shutdown()
 """

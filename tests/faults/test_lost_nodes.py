@@ -28,10 +28,11 @@ subprocess.run([*command, "--deadline-remaining-seconds", "600"], check=True)
 MONITOR = """
 import ray
 from ray.cluster_utils import Cluster
+from tests.nodes import add_node
 from jobs.training.monitor import Monitor, start_monitor
 
 cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
-worker = cluster.add_node(num_cpus=1)
+worker = add_node(cluster, num_cpus=1)
 cluster.wait_for_nodes()
 ray.init(address=cluster.address, log_to_driver=False)
 there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
