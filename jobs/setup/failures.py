@@ -88,6 +88,13 @@ def crash_of(error: BaseException) -> RunError | None:
     Not among what `failure_of` finds: training starts its workers again where one has died.
     """
     for one in ray_internals.chain(error):
+        if getattr(one, "actor_init_failed", False):
+            said = str(one).strip().splitlines()[-1]
+            return RunError(
+                f"a process could not start its work: {said}; Ray's logs"
+                " (/tmp/ray/session_latest/logs) say more. What is written stays: the same command"
+                " goes on from there"
+            )
         if isinstance(one, _DEATHS):
             return RunError(
                 f"the same work killed its process {MAX_RETRIES + 1} times ({type(one).__name__}):"

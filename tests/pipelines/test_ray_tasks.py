@@ -62,6 +62,16 @@ class Stillborn:
         return batch
 
 
+class Unready:
+    """Cannot be made, through no fault of its process."""
+
+    def __init__(self) -> None:
+        raise ImportError("no kernel")
+
+    def __call__(self, batch: Batch) -> Batch:
+        return batch
+
+
 def numbers() -> ray.data.Dataset:
     return ray.data.range(12, override_num_blocks=6)
 
@@ -106,6 +116,17 @@ def test_an_actor_whose_constructor_kills_its_process_is_given_up(
     with pytest.raises(RunError, match="killed its process"), as_one_line(crashes=True):
         stream.take_all()
     assert "x" in note.read_text()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_whose_constructor_raises_has_killed_nothing() -> None:
+    stream = map_in_actors(numbers(), Unready, size=1, batch_size=2, num_cpus=0.1)
+    with (
+        pytest.raises(RunError, match=r"could not start its work: .*no kernel") as raised,
+        as_one_line(crashes=True),
+    ):
+        stream.take_all()
+    assert "\n" not in str(raised.value)
 
 
 def test_a_training_worker_that_died_is_started_again() -> None:
