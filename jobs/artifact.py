@@ -8,7 +8,8 @@ from pydantic import Field
 
 from jobs.cluster import launch
 from jobs.setup import run_artifact
-from jobs.setup.command_line import InputError, main
+from jobs.setup.command_line import main
+from jobs.setup.failures import InputError
 from jobs.setup.sections import JobConfig
 from jobs.training.run_dir import open_run
 from pipelines.storage import uris

@@ -27,8 +27,9 @@ from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
-from jobs.setup.command_line import InputError, main, parse, validate
+from jobs.setup.command_line import main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig, JobConfig, SourceConfig
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines.corpus.manifest import versions

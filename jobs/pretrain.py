@@ -9,7 +9,8 @@ from jobs.cluster import launch
 from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, held
-from jobs.setup.command_line import InputError, main
+from jobs.setup.command_line import main
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled, warn_of_flat
 from jobs.training import checkpoints
@@ -200,7 +201,7 @@ def _train(
         f"{back['reason']}; going back to step {run.committed_step()} at half the learning rate",
         file=sys.stderr,
     )
-    return fit(config, run, Samples.of_plan(plan, config), num_steps, session, mine)
+    return fit(config, run, samples, num_steps, session, mine)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from jobs.cluster import launch
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable
-from jobs.setup.command_line import InputError, main
+from jobs.setup.command_line import main
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
 from jobs.setup.value_range import settled, warn_of_flat

@@ -17,7 +17,8 @@ from jobs.reporting.figures import Drawing, Lines
 from jobs.reporting.page import Html
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
-from jobs.setup.command_line import InputError, main, to_yaml
+from jobs.setup.command_line import main, to_yaml
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import TRAINING, ClusterConfig, JobConfig
 from jobs.training.bottleneck import bottleneck

@@ -6,7 +6,7 @@ python -m tests.methods_table    # brings the page up to date
 import re
 from pathlib import Path
 
-from jobs.setup.command_line import recipe_names
+from jobs.setup.words import recipe_names
 from tests.recipe_headers import TITLE, read_header
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"

@@ -21,8 +21,8 @@ from jobs.pack import PackConfig
 from jobs.publish import PublishConfig
 from jobs.report import ReportConfig
 from jobs.search import SearchConfig
-from jobs.setup.command_line import recipe_names
 from jobs.setup.help_page import known_keys
+from jobs.setup.words import recipe_names
 from jobs.training.run_config import complete_pretrain
 from models.registry import METHODS
 from tests.methods_table import row

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from pipelines import ray_internals
 
 PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")

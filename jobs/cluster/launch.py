@@ -15,7 +15,7 @@ from jobs.cluster.cores import own_cores
 from jobs.cluster.joining import beside_the_code, join
 from jobs.cluster.share import Session, Work, share_of
 from jobs.setup import failures
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
 from pipelines.storage import retries, uris, variables

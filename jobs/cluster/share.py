@@ -8,7 +8,7 @@ from augment.recipe import Placement
 from jobs.cluster import available, waiting, worker_sizes
 from jobs.cluster.available import Capacity, Resources
 from jobs.cluster.cores import own_cores
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_tasks import Placed
 from pipelines.storage import uris

@@ -9,7 +9,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from jobs.cluster import available
 from jobs.cluster.available import Resources
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from pipelines import ray_internals
 
 FIRST_S = 2.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from augment.recipe import Placement
 from jobs.cluster.available import Capacity
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
 from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS

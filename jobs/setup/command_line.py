@@ -13,14 +13,12 @@ from pydantic import ValidationError
 
 from jobs.setup import failures
 from jobs.setup import words as given_words
-from jobs.setup.failures import InputError, RunError
+from jobs.setup.failures import InputError
 from jobs.setup.help_page import command_of, help_page, is_under, known_keys, shown
 from jobs.setup.sections import JobConfig
-from jobs.setup.words import Given, recipe_names
+from jobs.setup.words import Given
 from models.json_values import finite
 from pipelines.storage.retries import StorageError
-
-__all__ = ["InputError", "RunError", "main", "parse", "recipe_names", "to_yaml", "validate"]
 
 Config = TypeVar("Config", bound=JobConfig)
 FLAGS = ("--help", "--print-config", "--json")

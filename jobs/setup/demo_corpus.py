@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 
 PHOTOGRAPHS = (
     "astronaut.png",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jobs.setup import run_start
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir, environment

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from augment.frozen import Frozen, other_of
 from augment.recipe import Views
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
 from models.encoders.factory import EncoderConfig, weights_left_out

@@ -17,7 +17,8 @@ import yaml
 
 from jobs.cluster.cores import own_cores
 from jobs.setup import claims
-from jobs.setup.command_line import InputError, to_yaml
+from jobs.setup.command_line import to_yaml
+from jobs.setup.failures import InputError
 from jobs.setup.value_range import recorded
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, load_pretrain

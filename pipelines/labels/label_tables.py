@@ -106,11 +106,9 @@ class LabelTable:
     Attributes:
         records: One a sample, in order.
         left_out: Rows that say nothing.
-        has_split: Whether there is a column for it.
     """
 
     records: list[Record]
-    has_split: bool
     left_out: LeftOutNames = field(default_factory=LeftOutNames)
 
 
@@ -136,7 +134,7 @@ def read_label_table(uri: str, columns: Columns, *, wants_labels: bool = True) -
         names, rows = _csv(uri, _text(uri, columns.encoding), columns, left_out)
     chosen = _chosen(uri, names, columns, wants_labels=wants_labels)
     found = list(_records(rows, chosen, columns, left_out, wants_labels=wants_labels))
-    return LabelTable(_once(found, left_out), "split" in chosen, left_out)
+    return LabelTable(_once(found, left_out), left_out)
 
 
 def labels_of(value: object, separator: str | None) -> tuple[str, ...] | None:

@@ -127,12 +127,11 @@ def manifest_rows(data: LabelledData) -> pa.Table:
 
 
 def _with_targets(data: LabelledData, per_video: int) -> pa.Table:
-    names = schema.MANIFEST.names
+    table = manifest_rows(data)
     if data.task == "mask":
-        names = [*names, schema.MASK_URI, schema.MASK_OFFSET, schema.MASK_LENGTH]
-    table = data.rows.select(names)
-    table = table.append_column(schema.ROW, pa.array(np.arange(data.num_rows)))
-    if data.task == "class":
+        for name in (schema.MASK_URI, schema.MASK_OFFSET, schema.MASK_LENGTH):
+            table = table.append_column(name, data.rows[name])
+    elif data.task == "class":
         table = table.append_column(schema.LABEL, pa.array(data.labels))
     elif data.task == "classes":
         values = pa.array(data.label_hot.astype(np.uint8).reshape(-1))

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from pipelines import schema
+from pipelines.corpus.file_kinds import suffix_of
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import Manifest
 from pipelines.labels.class_folders import (
@@ -36,7 +37,6 @@ from pipelines.media.contract import BadSample
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.stream.fetch import fetch
 
-SUFFIXES = (".cls", ".json")
 NO_SIDECAR = "no label beside it in its shard"
 TASK_FILES = 4096
 MAX_BYTES = 1 << 20  # of a sidecar; more is no label
@@ -59,11 +59,6 @@ def key_of(member: str) -> str:
     last part."""
     folder, slash, name = member.removeprefix("./").rpartition("/")
     return f"{folder}{slash}{name.partition('.')[0]}"
-
-
-def is_sidecar(member: str) -> bool:
-    """Tell whether a member of a shard may hold a label."""
-    return member.lower().endswith(SUFFIXES)
 
 
 def sidecars_in(table: pa.Table) -> pa.Table:
@@ -115,7 +110,7 @@ def read_shards(listed: pa.Table, root: str, columns: Columns) -> LabelledRows |
     )
     # What was read as a label was not left out.
     kept = [
-        None if member and (uri, key_of(member) + _suffix(member)) in read else reason
+        None if member and (uri, key_of(member) + suffix_of(member)) in read else reason
         for uri, member, reason in places
     ]
     samples = by_sidecars(listed.filter(pc.is_null(listed[LEFT_OUT.name])), found, root)
@@ -188,14 +183,10 @@ def _read_part(beside: pa.Table, columns: Columns) -> pa.Table:
     rows = []
     for place, is_small in zip(beside.to_pylist(), small, strict=True):
         member = place[schema.MEMBER]
-        what = {"shard": place[schema.URI], "key": key_of(member), "suffix": _suffix(member)}
+        what = {"shard": place[schema.URI], "key": key_of(member), "suffix": suffix_of(member)}
         data = next(payloads) if is_small else BadSample("too_large", "no label")
         rows.append(what | _told(data, what["suffix"], columns))
     return pa.Table.from_pylist(rows, schema=_FOUND)
-
-
-def _suffix(member: str) -> str:
-    return f".{member.rpartition('.')[2].lower()}"
 
 
 def _told(data: bytes | BadSample, suffix: str, columns: Columns) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import schema
+from pipelines.corpus.file_kinds import suffix_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.labels.sidecars import key_of
 from pipelines.storage import uris
@@ -64,7 +65,7 @@ class TextsBeside:
             table = self._file.read_row_group(group, columns=_COLUMNS)
             table = table.filter(pc.equal(table[schema.URI], shard))
             for row in table.filter(pc.starts_with(table["reason"], "no image")).to_pylist():
-                suffix = f".{(row[schema.MEMBER] or '').rpartition('.')[2].lower()}"
+                suffix = suffix_of(row[schema.MEMBER] or "")
                 if suffix in SUFFIXES and 0 < row[schema.LENGTH] <= MAX_BYTES:
                     place = {name: row[name] for name in (schema.OFFSET, schema.LENGTH)}
                     texts[key_of(row[schema.MEMBER])].append({"suffix": suffix[1:]} | place)

@@ -16,7 +16,8 @@ from jobs.adapt import AdaptConfig, ProbeConfig, embed_labelled, judge
 from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.report import ReportConfig, report
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from models import artifact

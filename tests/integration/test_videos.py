@@ -13,7 +13,8 @@ from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
 from jobs.preview import complete as complete_preview
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest, manifest_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from pipelines import schema

@@ -8,7 +8,8 @@ import torch
 
 from jobs.artifact import MakeArtifactConfig, make
 from jobs.setup import run_artifact
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.export import ExportConfig, export
-from jobs.setup.command_line import InputError, RunError
+from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
 from pipelines.media.contract import Clip, Limits

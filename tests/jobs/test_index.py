@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from jobs.index import IndexConfig, index
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import SourceConfig
 from pipelines.corpus.manifest import open_manifest, versions

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jobs import index as indexing
 from jobs.pack import PackConfig, pack
-from jobs.setup.command_line import InputError, RunError
+from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest

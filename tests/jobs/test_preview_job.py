@@ -13,7 +13,8 @@ from PIL import Image
 from augment.generator import ViewGenerator
 from jobs.cluster import launch
 from jobs.preview import PreviewConfig, complete, contact_sheet, draw, preview
-from jobs.setup.command_line import InputError, main, parse
+from jobs.setup.command_line import main, parse
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
 from jobs.training.run_config import build
 from pipelines.corpus.manifest import Manifest

@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 from jobs.demo import DemoConfig
-from jobs.setup.command_line import parse, recipe_names
+from jobs.setup.command_line import parse
+from jobs.setup.words import recipe_names
 from jobs.training.run_config import complete_pretrain
 from models.registry import METHODS
 from tests.recipe_headers import KEYS, RECIPES, TITLE, read_header

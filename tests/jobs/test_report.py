@@ -16,7 +16,8 @@ from PIL import Image
 
 from jobs.report import ReportConfig, report
 from jobs.reporting import figures
-from jobs.setup.command_line import InputError, main, parse
+from jobs.setup.command_line import main, parse
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck

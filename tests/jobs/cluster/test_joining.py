@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import joining
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from tests import commands
 
 TOKEN = secrets.token_hex(16)

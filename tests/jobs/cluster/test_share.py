@@ -7,7 +7,7 @@ import yaml
 
 from jobs.cluster import available, share
 from jobs.cluster.available import Capacity
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines import ray_internals
 from tests.commands import ROOT

@@ -2,7 +2,7 @@ import pytest
 
 from jobs.cluster import worker_sizes
 from jobs.cluster.available import Capacity
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 
 

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from jobs.setup import demo_corpus
-from jobs.setup.command_line import InputError
 from jobs.setup.demo_corpus import (
     PHOTOGRAPHS,
     PRETRAIN_SIDE_PX,
@@ -21,6 +20,7 @@ from jobs.setup.demo_corpus import (
     relevelled,
     strips,
 )
+from jobs.setup.failures import InputError
 
 COUNTS = {"num_pretrain": 4, "num_probe_train": 2, "num_probe_test": 2}
 GAP_PX = 11  # more than a JPEG block of the photographs that are JPEG files

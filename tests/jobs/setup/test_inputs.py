@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from augment.generator import ViewGenerator
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.training.planned_data import shape_of
 from jobs.training.run_config import PretrainConfig, check_corpus, complete_pretrain
 from models.contrastive.simclr import SimCLR

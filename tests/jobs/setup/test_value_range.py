@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.setup.command_line import InputError
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
 from jobs.setup.value_range import limits_for, recorded, settled, warn_of_flat

@@ -10,7 +10,8 @@ import ray
 import torch
 
 from jobs.pretrain import pretrain
-from jobs.setup.command_line import RunError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import RunError
 from jobs.setup.inputs import make_manifest
 from jobs.training import health_watch
 from jobs.training.health_watch import Health, Look, judge

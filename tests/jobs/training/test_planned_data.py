@@ -14,7 +14,8 @@ from ray.data import DataIterator
 from augment.recipe import Placement
 from jobs.cluster import worker_sizes
 from jobs.cluster.share import Session
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig
 from jobs.training import checkpoints

@@ -9,7 +9,8 @@ import ray.train
 import torch
 from torch import Tensor
 
-from jobs.setup.command_line import InputError, parse
+from jobs.setup.command_line import parse
+from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from jobs.training.state import TrainState
