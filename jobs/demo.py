@@ -107,7 +107,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         with stages.stage("export"):
             exported = export(
                 ExportConfig(
-                    artifact=trained["artifact"],
+                    artifact=(trained["artifact"],),
                     source=source,
                     out=embeddings,
                     cluster=config.cluster,

@@ -1,70 +1,68 @@
-"""Embed a corpus with an artifact and write Parquet; a rerun writes only the parts that are
+"""Embed a corpus with artifacts and write Parquet or Lance; a rerun writes only the parts that are
 missing.
 
-The embedding of a video is that of the frame in the middle of each clip.
+Onto a newer version of the manifest, only new samples are embedded, and the rows of those that are
+gone are dropped. The embedding of a video is that of the frame in the middle of each clip.
 """
 
 import json
 import math
 import sys
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import Field
+import torch
 
 from jobs.cluster import launch
+from jobs.exporting import progress
+from jobs.exporting.export_sections import ExportConfig
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
-from jobs.setup.sections import (
-    ORDER,
-    TRAINING,
-    ClusterConfig,
-    JobConfig,
-    PerVideoConfig,
-    SourceConfig,
-)
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
-from pipelines import schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.embeddings import embed, sinks
-from pipelines.embeddings.features import Features
+from pipelines.embeddings import embed, sinks, upkeep
+from pipelines.embeddings.features import Extractor, Features
+from pipelines.embeddings.part_files import FRAGMENTS, PartFiles, part_files
+from pipelines.embeddings.parts import LiveRows, Range
 from pipelines.embeddings.provenance import Provenance, VectorColumn
-from pipelines.media.clips import Sampling
+from pipelines.embeddings.stored import FOLDER, RECORD
+from pipelines.media.contract import Limits
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
-from pipelines.stream import ingest, quarantine, shapes
-from pipelines.stream.orders import ManifestOrder
+from pipelines.stream import ingest, quarantine
+from pipelines.stream.orders import ManifestOrder, Order
 
-RECORD = "export.json"
-FORMAT = 2  # of the parts: since 2 they name members of shards and times of frames
+FORMAT = 3  # since 3 a part is named by stored rows of the manifest, and newer versions join
+PART_BYTES = 256 << 20  # of vectors in a part, all of which one task holds
 
 
-class ExportConfig(JobConfig):
-    """An export of embeddings."""
+@dataclass(frozen=True)
+class Encoded:
+    """What is taken of each sample.
 
-    example: ClassVar[str] = "artifact=runs/a/artifact source.uri=photos out=runs/a-embeddings"
-    most_used: ClassVar[tuple[str, ...]] = (
-        "artifact",
-        "source.uri",
-        "out",
-        "dtype",
-        "cluster.num_workers",
-        "cluster.use_gpu",
-    )
-    ignored: ClassVar[tuple[str, ...]] = (*ORDER, *TRAINING)
+    Attributes:
+        columns: Column to features.
+        artifacts: Column to its artifact, loaded.
+        made: Column to what files say of it.
+    """
 
-    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
-    source: SourceConfig
-    out: str = Field(
-        min_length=1, description="folder of the Parquet parts; new, or holding the same export"
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the vectors")
-    part_rows: int = Field(8192, ge=16, description="rows of a Parquet part")
-    clip: PerVideoConfig = PerVideoConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    columns: dict[str, Features]
+    artifacts: dict[str, Artifact]
+    made: dict[str, VectorColumn]
+
+    @property
+    def first(self) -> Artifact:
+        """Return the first artifact."""
+        return next(iter(self.artifacts.values()))
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of the vectors of a sample as they are computed."""
+        return sum(4 * math.prod(column.shape) for column in self.made.values())
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
@@ -73,58 +71,226 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
-    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
-    encoder = load_artifact(uri)
+    places = [run_artifact.find(launch.user_uri("artifact", uri)) for uri in config.artifact]
+    encoded = _encoded(config, places)
+    try:
+        files = part_files(out, config.format)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     with (
-        held("export", out, "embeddings", "quarantine") as mine,
-        launch.session(config.cluster, work="embed", paths=(out, source, uri)) as session,
+        held("export", out, FOLDER, FRAGMENTS, "quarantine") as mine,
+        launch.session(config.cluster, work="embed", paths=(out, source, *places)) as session,
     ):
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
-        _claim(out, config, encoder, manifest)
-        there = set(uris.list_names(uris.join(out, "embeddings")))
-        wanted = sinks.parts(manifest.num_rows, config.part_rows)
-        missing = [part for part in wanted if sinks.part_name(*part) not in there]
-        counts = dict.fromkeys(("rows", "quarantined", "retries"), 0)
-        if missing:
-            with quarantine.compacting(uris.join(out, "quarantine")):
-                counts = _write(config, mine, uri, encoder, manifest, missing, session)
-    bad = _bad_samples(config, out, manifest.num_rows)
-    bad.tell()
-    bad.check(final=True)
-    return {
-        "rows": counts["rows"],
-        "parts_written": len(missing),
-        "parts_kept": len(wanted) - len(missing),
-        "quarantined": counts["quarantined"],
-        "reasons": dict(bad.reasons),
-        "storage_retries": counts["retries"],
-        "artifact_digest": encoder.digest,
-        "result": uris.join(out, "embeddings"),
-    }
+        frames = config.clip.num_frames if config.clip.each_frame else 1
+        part_rows = max(16, min(config.part_rows, PART_BYTES // (encoded.row_bytes * frames)))
+        job = _Job(config, mine, encoded, manifest, files, part_rows, session)
+        return job.run()
 
 
-def _claim(out: str, config: ExportConfig, encoder: Artifact, manifest: Manifest) -> None:
-    """Take the folder for this export.
+def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
+    """Load the artifacts, and try the features on a blank image.
 
     Raises:
-        InputError: it holds the embeddings of another artifact, corpus or type, or was begun by a
-            version whose parts have fewer columns.
+        InputError: an artifact cannot be loaded, or does not give what is asked for.
     """
-    record = {
-        "format": FORMAT,
-        "artifact_digest": encoder.digest,
-        "source": manifest.source,
-        "manifest_version": manifest.version,
-        "dtype": config.dtype,
-        "part_rows": config.part_rows,
-        **config.source.reading(),
+    columns = config.columns(places)
+    artifacts = {name: load_artifact(features.artifact) for name, features in columns.items()}
+    try:
+        extract = Extractor(
+            columns, loaded={one.artifact: artifacts[name] for name, one in columns.items()}
+        )
+        sizes = extract.sizes
+        found = extract({size: torch.zeros(1, 3, size, size, dtype=torch.uint8) for size in sizes})
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    half = config.dtype == "float16"
+    made = {
+        name: VectorColumn.of(
+            replace(features, half=half), artifacts[name], tuple(found[name].shape[1:])
+        )
+        for name, features in columns.items()
     }
-    _check_format(out)
-    claim("export", out, RECORD, record)
+    return Encoded(columns, artifacts, made)
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: ExportConfig
+    mine: Held
+    encoded: Encoded
+    manifest: Manifest
+    files: PartFiles
+    part_rows: int
+    session: launch.Session
+
+    @property
+    def out(self) -> str:
+        return self.mine.fence.uri
+
+    def run(self) -> dict[str, Any]:
+        self._claim()
+        fence = self.mine.fence
+        now = progress.begin(self.out, self.manifest, self.files, fence)
+        kept = len(self.files.there())
+        counts, written = self._write(now)
+        gone = 0 if now.is_complete else progress.drop_gone(now, self.files, self.manifest, fence)
+        bad = self._bad_samples(self.manifest.num_rows)
+        bad.tell()
+        bad.check(final=True)
+        if written or not now.is_complete:
+            self._finish(now)
+        digests = [one.digest for one in self.encoded.artifacts.values()]
+        return {
+            "rows": counts["rows"],
+            "samples": counts["samples"],
+            "gone": gone,
+            "parts_written": written,
+            "parts_kept": kept,
+            "quarantined": counts["quarantined"],
+            "reasons": dict(bad.reasons),
+            "storage_retries": counts["retries"],
+            "manifest_version": self.manifest.version,
+            "artifact_digest": digests[0],
+            "artifact_digests": digests,
+            "result": self.files.place,
+        }
+
+    def _claim(self) -> None:
+        """Take the folder for this export.
+
+        Raises:
+            InputError: it holds the embeddings of another artifact, corpus or kind, or was begun
+                by an earlier version.
+        """
+        digests = [one.digest for one in self.encoded.artifacts.values()]
+        record = {
+            "format": FORMAT,
+            "artifact_digest": digests[0] if len(digests) == 1 else digests,
+            "source": self.manifest.source,
+            "manifest": self.manifest.uri,
+            "dtype": self.config.dtype,
+            "part_rows": self.part_rows,
+            **self.config.made(),
+            **self.config.source.reading(),
+        }
+        _check_format(self.out)
+        claim("export", self.out, RECORD, record)
+
+    def _bad_samples(self, seen: int) -> BadSamples:
+        """Count what the export could not use, of so many samples."""
+        folder = uris.join(self.out, "quarantine")
+        bad = BadSamples(self.config.source.max_bad_fraction, folder)
+        bad.add(seen, quarantine.summarise(folder).reasons)
+        return bad
+
+    def _write(self, now: progress.Progress) -> tuple[dict[str, int], int]:
+        """Write the parts that are missing; returns what was counted, and how many."""
+        there = set(self.files.there())
+        live = LiveRows(self.manifest)
+        totals = dict.fromkeys(sinks.COUNTS, 0)
+        written = 0
+        for rows in now.ranges:
+            parts = dict(live.parts(rows, self.part_rows))
+            missing = {
+                positions: answers for positions, answers in parts.items() if answers not in there
+            }
+            if not missing:
+                continue
+            with quarantine.compacting(uris.join(self.out, "quarantine")):
+                counts = self._embed(missing)
+            written += len(missing)
+            totals = {name: total + counts[name] for name, total in totals.items()}
+        return totals, written
+
+    def _embed(self, missing: dict[Range, Range]) -> dict[str, int]:
+        """Embed parts, by the positions of each and the stored rows that it answers for."""
+        work = self._work()
+        each_frame = self.config.clip.each_frame
+        encoders = embed.Encoders(self.encoded.columns, self.session.placed, each_frame)
+        stream = embed.embed(
+            ingest.dataset(work, list(missing)),
+            encoders,
+            block_rows=work.block_rows,
+            num_actors=self.session.num_workers,
+        )
+        sink = self._sink(
+            work.order, {start: (stop, answers) for (start, stop), answers in missing.items()}
+        )
+        counts: dict[str, int] = {}
+        for counts in sinks.write_embeddings(stream, sink, self.part_rows):
+            self.mine.check()
+            seen = counts["samples"] + counts["quarantined"]
+            if counts["quarantined"] > self.config.source.max_bad_fraction * seen:
+                self._bad_samples(seen).check()
+        return counts
+
+    def _sink(self, order: Order, parts: dict[int, tuple[int, Range]]) -> sinks.EmbeddingSink:
+        made = Provenance(self.manifest.source, self.manifest.version, self.encoded.made)
+        fps = self.config.clip.fps if self.config.clip.each_frame else None
+        return sinks.EmbeddingSink(
+            self.files, order, parts, made, self._carried(), fps, self.mine.fence
+        )
+
+    def _work(self) -> ingest.Ingest:
+        limits = self._limits()
+        warn_of_flat(self.manifest, limits)
+        sizes = [one.image_size for one in self.encoded.artifacts.values()]
+        return ingest.Ingest(
+            order=ManifestOrder(self.manifest),
+            shape=embed.shape_for(sizes, times=True, num_frames=self.config.clip.num_frames),
+            # whole blocks make whole parts
+            block_rows=math.gcd(embed.BLOCK_ROWS, self.part_rows),
+            limits=limits,
+            verify=self.config.source.verify == "etag",
+            quarantine=uris.join(self.out, "quarantine"),
+            run=self.encoded.first.digest[:16],
+            sampling=self.config.clip.sampling(self.manifest.per_video),
+        )
+
+    def _limits(self) -> Limits:
+        """Say how files are read: alike for all artifacts, as there is one decode.
+
+        Raises:
+            InputError: they were trained on deep images that were read differently.
+        """
+        asked = settled(self.config.source, self.manifest).limits()
+        wanted = {name: limits_for(one, asked) for name, one in self.encoded.artifacts.items()}
+        first, *others = wanted.values()
+        if any(other != first for other in others):
+            raise InputError(
+                "artifact: they read images of more than 8 bits differently: give"
+                " source.value_range and source.bands, or export them one by one"
+            )
+        return first
+
+    def _carried(self) -> sinks.Carried | None:
+        """Return the columns that come along.
+
+        Raises:
+            InputError: one of them is nowhere.
+        """
+        if not self.config.carry:
+            return None
+        possible = sinks.Carried.possible(self.manifest)
+        if unknown := [name for name in self.config.carry if name not in possible]:
+            raise InputError(f"carry {unknown[0]} is none of {', '.join(possible)}")
+        return sinks.Carried(self.config.carry, self.manifest)
+
+    def _finish(self, now: progress.Progress) -> None:
+        """Check that every sample is there, and say that the export is whole."""
+        folder = uris.join(self.out, "quarantine")
+        kept = upkeep.Upkeep(
+            self.files, self.manifest, self.mine.fence, self.config.clip.each_frame
+        )
+        upkeep.check(kept, quarantine.sample_ids(folder))
+        self.mine.fence.check()
+        self.files.finish(self._sink(ManifestOrder(self.manifest), {}).schema)
+        now.completed().write(self.out, self.mine.fence)
 
 
 def _check_format(out: str) -> None:
-    """Refuse to write on an export whose parts have fewer columns.
+    """Refuse to write on an export of which the parts are of another kind.
 
     Raises:
         InputError: it was begun by an earlier version.
@@ -132,69 +298,9 @@ def _check_format(out: str) -> None:
     place = uris.join(out, RECORD)
     if uris.exists(place) and json.loads(uris.read_bytes(place)).get("format", 1) != FORMAT:
         raise InputError(
-            f"out {out} holds an export of an earlier version, whose parts name neither members of"
-            " shards nor times of frames: they stay readable, but choose another out to write on"
+            f"out {out} holds an export of an earlier version, whose files do not say what made"
+            " them: they stay readable, but choose another out to write on"
         )
-
-
-def _bad_samples(config: ExportConfig, out: str, seen: int) -> BadSamples:
-    """Count what the export could not use, of so many samples."""
-    folder = uris.join(out, "quarantine")
-    bad = BadSamples(config.source.max_bad_fraction, folder)
-    bad.add(seen, quarantine.summarise(folder).reasons)
-    return bad
-
-
-def _write(
-    config: ExportConfig,
-    mine: Held,
-    uri: str,
-    encoder: Artifact,
-    manifest: Manifest,
-    missing: list[tuple[int, int]],
-    session: launch.Session,
-) -> dict[str, int]:
-    out = mine.fence.uri
-    order = ManifestOrder(manifest)
-    limits = limits_for(encoder, settled(config.source, manifest).limits())
-    warn_of_flat(manifest, limits)
-    bad_samples = uris.join(out, "quarantine")
-    block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
-    work = ingest.Ingest(
-        order=order,
-        shape=shapes.Centre(encoder.image_size, times=True),
-        block_rows=block_rows,
-        limits=limits,
-        verify=config.source.verify == "etag",
-        quarantine=bad_samples,
-        run=encoder.digest[:16],
-        sampling=Sampling(per_video=manifest.per_video),
-    )
-    encoders = embed.Encoders({schema.EMBEDDING: Features(uri)}, session.placed)
-    images = ingest.dataset(work, missing)
-    embeddings = embed.embed(
-        images, encoders, block_rows=block_rows, num_actors=session.num_workers
-    )
-    half = config.dtype == "float16"
-    made = VectorColumn.of(Features(uri, half=half), encoder, (encoder.embed_dim,))
-    columns = {schema.EMBEDDING: made}
-    sink = sinks.EmbeddingSink(
-        uris.join(out, "embeddings"),
-        order,
-        manifest.num_rows,
-        config.part_rows,
-        encoder.digest,
-        half,
-        Provenance(manifest.source, manifest.version, columns),
-        mine.fence,
-    )
-    counts: dict[str, int] = {}
-    for counts in sinks.write_embeddings(embeddings, sink):
-        mine.check()
-        seen = counts["rows"] + counts["quarantined"]
-        if counts["quarantined"] > config.source.max_bad_fraction * seen:
-            _bad_samples(config, out, seen).check()
-    return counts
 
 
 if __name__ == "__main__":

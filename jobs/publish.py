@@ -4,7 +4,6 @@ compared, and a model card."""
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from importlib import metadata
@@ -28,6 +27,7 @@ from models.publishing.form import Form, Unsupported
 from models.publishing.forms import FORMS, missing_packages
 from models.publishing.places import name_of
 from pipelines.storage import uris
+from pipelines.storage.copies import put_file
 
 RECORD = "publish.json"
 CHECKS = "checks.json"
@@ -185,7 +185,7 @@ def _write(out: str, artifact: Artifact, forms: list[Form]) -> dict[str, float]:
                 )
                 continue
             for name in form.files:
-                _put(os.path.join(folder, name), uris.join(out, name))
+                put_file(os.path.join(folder, name), uris.join(out, name))
             sizes = {name: os.path.getsize(os.path.join(folder, name)) for name in form.files}
         checks[form.name] = {
             "files": sizes,
@@ -224,12 +224,6 @@ def _write_card(
         curves=curves,
     )
     uris.write_bytes(uris.join(out, CARD), model_card.write(told).encode())
-
-
-def _put(path: str, uri: str) -> None:
-    """Copy a file so that it appears whole or not at all."""
-    with open(path, "rb") as source, uris.open_atomic(uri) as target:
-        shutil.copyfileobj(source, target)
 
 
 def _checks(out: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ uint8, images (B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it to
 (`pipelines.stream.stage_times`).
 """
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 SAMPLE_ID = "sample_id"
@@ -35,6 +37,7 @@ START_S = "start_s"
 END_S = "end_s"
 # of a member of a tar shard: what WebDataset groups files by, its name up to the first dot
 KEY = "key"
+FRAME = "frame"  # int32, of a clip of which every frame is a row: its number
 EMBEDDING = "embedding"
 # of labelled samples
 NAME = "name"  # path below the source, in Unicode's form NFC
@@ -122,8 +125,20 @@ def image_at(size: int) -> str:
     return f"{IMAGE}_{size}"
 
 
-def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
-    """Return the schema of exported embeddings of `dim` features."""
+def embeddings(
+    vectors: Mapping[str, tuple[int, pa.DataType]], carried: list[pa.Field]
+) -> pa.Schema:
+    """Return the schema of exported embeddings.
+
+    Args:
+        vectors: Name of each column of vectors to their length and type.
+        carried: Columns of the manifest, or of files beside the samples, that come along.
+    """
+    lists = [
+        pa.field(name, pa.list_(kind, dim), nullable=False) for name, (dim, kind) in vectors.items()
+    ]
+    # of several artifacts the files' metadata tells the digests, by column
+    digest = [pa.field(DIGEST, pa.string(), nullable=False)] if len(vectors) < 2 else []
     return pa.schema(
         [
             pa.field(SAMPLE_ID, pa.int64(), nullable=False),
@@ -133,7 +148,8 @@ def embeddings(dim: int, dtype: pa.DataType) -> pa.Schema:
             pa.field(CLIP, pa.int32()),  # as in the manifest
             pa.field(START_S, pa.float64()),  # of the frames embedded; null for an image
             pa.field(END_S, pa.float64()),
-            pa.field(EMBEDDING, pa.list_(dtype, dim), nullable=False),
-            pa.field(DIGEST, pa.string(), nullable=False),
+            *carried,
+            *lists,
+            *digest,
         ]
     )

@@ -52,18 +52,12 @@ def write(
     kept = ["method", "encoder", "views", "optim", "seed", "global_batch_size"]
     if config.start != StartConfig():
         kept.append("start")
-    views = config.views
     return artifact.save(
         uri,
         encoder,
         head=head,
         config={name: dump[name] for name in kept},
-        preprocess={
-            "image_size": views.size,
-            "mean": views.mean,
-            "std": views.std,
-            **config.source.reading(),
-        },
+        preprocess=config.preprocess(),
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,

@@ -59,17 +59,11 @@ def keep(start: Start, config: PretrainConfig, run: RunDir) -> None:
     report = json.dumps(start.fit.as_dict(), indent=2).encode()
     uris.write_bytes(uris.join(place, "weights.json"), report)
     dump = config.model_dump(mode="json")
-    views = config.views
     artifact.save(
         place,
         start.encoder,
         config={name: dump[name] for name in ("encoder", "views", "seed")},
-        preprocess={
-            "image_size": views.size,
-            "mean": views.mean,
-            "std": views.std,
-            **config.source.reading(),
-        },
+        preprocess=config.preprocess(),
         provenance={"weights": start.fit.weights, "layout": start.fit.layout, "num_steps": 0},
     )
 

@@ -8,7 +8,6 @@ series/step-000000100/                        the same of every so many steps; n
 
 import json
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from pipelines import ray_internals
 from pipelines.storage import uris
+from pipelines.storage.copies import put_file
 from pipelines.stream.ledger import Ledger
 
 FOLDER = "checkpoints"
@@ -51,11 +51,7 @@ def write_to_series(run: str, step: int, state: dict[str, Any], ledger: Ledger) 
     with tempfile.TemporaryDirectory(prefix="afield-series-") as folder:
         write(folder, state, ledger)
         for name in (STATE, _CONTENTS):  # what says that it is whole comes last
-            with (
-                open(Path(folder) / name, "rb") as source,
-                uris.open_atomic(uris.join(place, name)) as target,
-            ):
-                shutil.copyfileobj(source, target)
+            put_file(str(Path(folder) / name), uris.join(place, name))
 
 
 def whole(run: str) -> dict[int, str]:

@@ -243,6 +243,12 @@ class PretrainConfig(JobConfig):
         assert self.num_epochs is not None
         return max(1, plan.positions(self.num_epochs) // self.global_batch_size)
 
+    def preprocess(self) -> dict[str, Any]:
+        """Return how an artifact of the run wants its images: the fields of `Preprocess`."""
+        views = self.views
+        sizes = {"image_size": views.size, "mean": views.mean, "std": views.std}
+        return sizes | self.source.reading()
+
     def experiment(self) -> dict[str, Any]:
         """Return what makes two runs the same experiment, as dotted keys to values."""
         whole = self.model_dump(mode="json")

@@ -3,7 +3,6 @@ record of both."""
 
 import json
 import os
-import shutil
 import tempfile
 import uuid
 from collections import Counter
@@ -24,6 +23,7 @@ from pipelines.corpus.left_out import LeftOut, most_frequent, told
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import Manifest, Part, open_manifest, record_uri, versions
 from pipelines.storage import uris
+from pipelines.storage.copies import put_file
 
 # At most; a row group holds no more than one shard. A task reads about a row group at once, and
 # from a shard on S3 the fewer requests the better: at 113 kB a member it gives a fifth more
@@ -263,8 +263,7 @@ def _per_row_group(positions: pa.Table, part: Part) -> np.ndarray:
 
 
 def _upload(local: str, uri: str, path: str) -> str:
-    with open(local, "rb") as source, uris.open_atomic(uris.join(uri, path)) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    put_file(local, uris.join(uri, path))
     return path
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pipelines import schema
-from pipelines.embeddings.features import Extractor, Features
+from pipelines.embeddings.features import Extractor, Features, finished
 from pipelines.ray_tasks import Placed, map_in_networks
-from pipelines.stream.shapes import Centre, Centres
+from pipelines.stream.shapes import Centre, Centres, Clips, Shape
 
 BLOCK_ROWS = 256
 
@@ -23,10 +23,13 @@ class Encoders:
     Attributes:
         columns: Column name to what it holds; of one artifact or several.
         placed: Where the actors run.
+        each_frame: Of clips (B, T, 3, S, S), whether each frame's features are given, (B, T, ...);
+            else their mean.
     """
 
     columns: Mapping[str, Features]
     placed: Placed
+    each_frame: bool = False
 
 
 class Embed:
@@ -37,29 +40,45 @@ class Embed:
         torch.set_num_threads(encoders.placed.threads)
         self._device = torch.device(encoders.placed.device)
         self._extract = Extractor(encoders.columns, self._device)
+        self._columns = encoders.columns
+        self._each_frame = encoders.each_frame
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed one block."""
         images = {size: self._images(batch, size) for size in self._extract.sizes}
+        frames = next(iter(images.values())).shape[1:-3]  # (T,) of clips, () of images
+        if frames:
+            images = {size: clips.flatten(0, 1) for size, clips in images.items()}
         features = self._extract(images)
+        if frames:
+            features = {
+                name: self._of_clips(values.unflatten(0, (-1, *frames)), self._columns[name])
+                for name, values in features.items()
+            }
         return batch | {name: values.cpu().numpy() for name, values in features.items()}
 
+    def _of_clips(self, values: Tensor, features: Features) -> Tensor:
+        """Return (B, T, ...) features of frames as they are, or their mean (B, ...)."""
+        return values if self._each_frame else finished(values.float().mean(1), features)
+
     def _images(self, batch: dict[str, np.ndarray], size: int) -> Tensor:
-        """Take the images of a size out of a block, (B, 3, S, S)."""
+        """Take the images (B, 3, S, S) or clips (B, T, 3, S, S) of a size out of a block."""
         named = schema.image_at(size)
         column = batch.pop(named if named in batch else schema.IMAGE)
         return torch.from_numpy(np.array(column)).to(self._device)
 
 
-def shape_for(sizes: Sequence[int], *, times: bool = False) -> Centre | Centres:
+def shape_for(sizes: Sequence[int], *, times: bool = False, num_frames: int = 1) -> Shape:
     """Return what the stream must make of images for encoders that take these sizes.
 
     Args:
         sizes: `image_size` of each artifact.
         times: Whether columns say when the frames of videos are on display.
+        num_frames: Of a clip; more than one: clips.
     """
     distinct = tuple(sorted(set(sizes)))
-    return Centre(distinct[0], times) if len(distinct) == 1 else Centres(distinct, times)
+    centre = Centre(distinct[0], times) if len(distinct) == 1 else Centres(distinct, times)
+    return centre if num_frames == 1 else Clips(centre, num_frames)
 
 
 def embed(

@@ -107,20 +107,29 @@ class Extractor:
     Args:
         columns: Name to description.
         device: Where the encoders go.
+        loaded: Artifacts that are there already, by URI.
 
     Raises:
         ValueError: an encoder does not give what is asked for, or an artifact is damaged.
         OSError: an artifact is not there.
     """
 
-    def __init__(self, columns: Mapping[str, Features], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Features],
+        device: str | torch.device = "cpu",
+        loaded: Mapping[str, Artifact] | None = None,
+    ) -> None:
         named = sorted(columns.items(), key=_encoder_of)
         self._groups = [(key, list(group)) for key, group in groupby(named, _encoder_of)]
-        self._loaded = {key: _load(*key).to(device) for key, _ in self._groups}
+        self._loaded = dict[tuple[str, str], Artifact]()
         for key, group in self._groups:
-            self._loaded[key].to(memory_format=torch.channels_last)
+            uri, kind = key
+            there = loaded and kind == "pretrained" and loaded.get(uri)
+            encoder = (there or _load(uri, kind)).to(device)
+            self._loaded[key] = encoder.to(memory_format=torch.channels_last)
             for _, features in group:
-                check(features, self._loaded[key].encoder)
+                check(features, encoder.encoder)
 
     @property
     def sizes(self) -> list[int]:
@@ -158,7 +167,7 @@ def _computed(
     than its layers, and layers are asked for as well."""
     if all(features.kind == "colour" for features in columns.values()):
         colours = colour_statistics(images)
-        return {name: _finished(colours, features) for name, features in columns.items()}
+        return {name: finished(colours, features) for name, features in columns.items()}
     prepared = encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
     network = encoder.encoder
     own = {name for name, features in columns.items() if features.is_own_embedding}
@@ -167,7 +176,7 @@ def _computed(
     found = dict[str, Tensor]()
     if own:
         embedding = encoder(prepared)
-        found = {name: _finished(embedding, columns[name]) for name in own}
+        found = {name: finished(embedding, columns[name]) for name in own}
     rest = {name: each for name, each in columns.items() if name not in own}
     if not rest:
         return found
@@ -176,7 +185,7 @@ def _computed(
     layers = dict(zip(numbers, network.layers(prepared, numbers), strict=True))
     for name, features in rest.items():
         chosen = [layers[number] for number in wanted[name]]
-        found[name] = _finished(_joined(network, chosen, features, prepared), features)
+        found[name] = finished(_joined(network, chosen, features, prepared), features)
     return found
 
 
@@ -204,8 +213,8 @@ def _maps(layer: Tensor | Tokens, encoder: Encoder, images: Tensor) -> Tensor:
     return maps
 
 
-def _finished(values: Tensor, features: Features) -> Tensor:
-    """Give vectors their length and type."""
+def finished(values: Tensor, features: Features) -> Tensor:
+    """Give vectors the length and type of a description."""
     values = values.float()
     if features.normalised:
         values = functional.normalize(values, dim=2 if features.form == "tokens" else 1)

@@ -17,6 +17,8 @@ def library() -> ModuleType:
     """
     try:
         import lance
+        import lance.file
+        import lance.fragment
     except ImportError:
         raise ValueError("format=lance needs Lance: pip install 'afield[lance]'") from None
     return lance

@@ -1,104 +1,217 @@
-"""Writes embeddings as Parquet parts named by the rows they hold, so that a rerun writes only what
-is missing."""
+"""Writes embeddings in parts named by the rows they answer for, so that a rerun writes only what is
+missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from pipelines import schema
+from pipelines.corpus.manifest import Manifest
+from pipelines.embeddings.part_files import PartFiles
+from pipelines.embeddings.parts import Range
 from pipelines.embeddings.provenance import Provenance
+from pipelines.packing.texts_beside import TextsBeside
 from pipelines.ray_tasks import map_in_tasks
-from pipelines.storage import uris
 from pipelines.storage.lease import Fence
-from pipelines.stream.orders import ManifestOrder
+from pipelines.stream.fetch import fetch
+from pipelines.stream.orders import Order
+
+COUNTS = ("rows", "samples", "quarantined", "retries")
+# What a member of a shard may have beside it: name of the column to suffix.
+TEXTS = {"label": "cls", "caption": "txt", "json": "json"}
 
 
-def part_name(start: int, stop: int) -> str:
-    """Name the file of the embeddings of manifest rows [start, stop)."""
-    return f"part-{start:012d}-{stop:012d}.parquet"
+@dataclass(frozen=True)
+class Carried:
+    """Columns that rows of an export have beside their vectors.
+
+    Attributes:
+        names: Of columns of the manifest, or of `TEXTS`.
+        manifest: Where they are from.
+    """
+
+    names: tuple[str, ...]
+    manifest: Manifest
+
+    @classmethod
+    def possible(cls, manifest: Manifest) -> list[str]:
+        """Return the names that a manifest can carry, those left out that every row has."""
+        own = {*schema.embeddings({}, []).names, *TEXTS}
+        return [*TEXTS, *(name for name in manifest.columns if name not in own)]
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """Return the fields of the columns."""
+        kinds = {one.name: one.type for one in schema.MANIFEST}
+        return [pa.field(name, kinds.get(name, pa.string())) for name in self.names]
+
+    def of(self, rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:
+        """Return the columns of manifest rows."""
+        texts = [name for name in self.names if name in TEXTS]
+        columns = {name: rows[name] for name in self.names if name not in texts}
+        return columns | (self._texts(rows, texts) if texts else {})
+
+    def _texts(self, rows: pa.Table, names: list[str]) -> dict[str, pa.Array]:
+        """Read what lies beside members of shards; null where there is nothing."""
+        shards = rows[schema.URI].to_pylist()
+        beside = TextsBeside(self.manifest).of(shards, rows[schema.MEMBER].to_pylist())
+        columns = {}
+        for name in names:
+            places = [_place(one.as_py(), TEXTS[name]) for one in beside]
+            there = [index for index, place in enumerate(places) if place is not None]
+            values: list[str | None] = [None] * len(places)
+            found = [(shards[index], *places[index]) for index in there]  # type: ignore[misc]
+            for index, data in zip(there, _read(found), strict=True):
+                values[index] = data
+            columns[name] = pa.array(values, pa.string())
+        return columns
 
 
-def parts(num_rows: int, part_rows: int) -> list[tuple[int, int]]:
-    """Return the ranges of manifest rows, one a part."""
-    return [(start, min(start + part_rows, num_rows)) for start in range(0, num_rows, part_rows)]
+def _place(beside: list[dict[str, int]], suffix: str) -> tuple[int, int] | None:
+    """Return offset and length of the text of a suffix."""
+    for one in beside:
+        if one["suffix"] == suffix:
+            return one[schema.OFFSET], one[schema.LENGTH]
+    return None
+
+
+def _read(places: list[tuple[str, int, int]]) -> list[str | None]:
+    """Read texts of shards, in few requests; None for one that cannot be read."""
+    if not places:
+        return []
+    shards, offsets, lengths = zip(*places, strict=True)
+    count = len(places)
+    rows = {
+        schema.URI: list(shards),
+        schema.OFFSET: list(offsets),
+        schema.LENGTH: list(lengths),
+        schema.MEMBER: ["text"] * count,
+        "etag": [""] * count,
+        schema.MEDIA: ["image"] * count,
+    }
+    found = fetch(pa.table(rows))
+    return [
+        data.decode(errors="replace").strip() if isinstance(data, bytes) else None for data in found
+    ]
 
 
 @dataclass(frozen=True)
 class EmbeddingSink:
-    """Writes one part for each whole batch of `part_rows` rows.
+    """Writes one part for each batch of the stream.
 
     Attributes:
-        out: Folder of the parts.
-        order: Positions to manifest rows, for the URIs.
-        num_rows: Rows of the manifest.
-        part_rows: Rows of every part but the last.
-        digest: The artifact's.
-        half: float16 instead of float32.
+        files: Where to.
+        order: Positions to manifest rows.
+        parts: First position of each part that is to be written, to its last and one more, and to
+            the stored rows that it answers for.
         provenance: For the parts' own metadata; its shapes are those of the vectors.
+        carried: Further columns.
+        fps: Of clips of which every frame becomes a row, frames per second; None: a row a sample.
         fence: Of the export's lease on the folder; None: it holds none.
     """
 
-    out: str
-    order: ManifestOrder
-    num_rows: int
-    part_rows: int
-    digest: str
-    half: bool
+    files: PartFiles
+    order: Order
+    parts: Mapping[int, tuple[int, Range]]
     provenance: Provenance
+    carried: Carried | None = None
+    fps: float | None = None
     fence: Fence | None = None
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Return the schema of the files, with what they say of themselves."""
+        frame = [pa.field(schema.FRAME, pa.int32(), nullable=False)] if self.fps else []
+        carried = self.carried.fields if self.carried else []
+        vectors = {
+            name: (
+                int(np.prod(column.shape)),
+                pa.float16() if column.dtype == "float16" else pa.float32(),
+            )
+            for name, column in self.provenance.columns.items()
+        }
+        made = schema.embeddings(vectors, [*frame, *carried])
+        return made.with_metadata(self.provenance.metadata())
+
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Write the batch's part; returns one row: `rows` written, `quarantined`, and storage
-        `retries` in reading."""
+        """Write the batch's part; returns one row: `rows` written, of so many `samples`,
+        `quarantined`, and storage `retries` in reading."""
         position = batch[schema.POSITION]
         valid = batch[schema.VALID]
         start = int(position[0])
         stop = int(position[-1]) + 1
-        if start % self.part_rows or not len(position) == stop - start == min(
-            self.part_rows, self.num_rows - start
-        ):
-            raise RuntimeError(
-                f"rows {start} to {stop} do not make one part of {self.part_rows}: please report"
-                " this"
-            )
+        end, answers_for = self.parts.get(start, (-1, (0, 0)))
+        if not end - start == len(position) == stop - start:
+            raise RuntimeError(f"rows {start} to {stop} do not make one part: please report this")
         rows = pa.concat_tables(self.order.rows(start, stop)).filter(pa.array(valid))
-        embedding = batch[schema.EMBEDDING][valid].astype(np.float16 if self.half else np.float32)
-        dtype = pa.float16() if self.half else pa.float32()
-        start_s, end_s = (
-            pa.array(batch[name][valid], from_pandas=True)  # NaN becomes null
-            for name in (schema.START_S, schema.END_S)
-        )
+        table = self._table(rows, batch)
+        self.files.write(answers_for, table, self.fence)
+        samples = int(valid.sum())
+        counts = {"rows": table.num_rows, "samples": samples, "quarantined": len(valid) - samples}
+        counts["retries"] = batch[schema.RETRIES].sum()
+        return {name: np.array([count]) for name, count in counts.items()}
+
+    def _table(self, rows: pa.Table, batch: dict[str, np.ndarray]) -> pa.Table:
+        valid = batch[schema.VALID]
+        named = (schema.START_S, schema.END_S, *self.provenance.columns)
+        values = {name: batch[name][valid] for name in named}
+        frames: dict[str, pa.Array] = {}
+        if self.fps:
+            rows, values, frame = _by_frame(rows, values, self.fps)
+            frames = {schema.FRAME: pa.array(frame, pa.int32())}
+        members = rows[schema.MEMBER].to_pylist()
         columns = {
             schema.SAMPLE_ID: rows[schema.SAMPLE_ID],
             schema.URI: rows[schema.URI],
             schema.MEMBER: rows[schema.MEMBER],
-            schema.KEY: pa.array(
-                [_key(name) for name in rows[schema.MEMBER].to_pylist()], pa.string()
-            ),
+            schema.KEY: pa.array([_key(name) for name in members], pa.string()),
             schema.CLIP: rows[schema.CLIP],
-            schema.START_S: start_s,
-            schema.END_S: end_s,
-            schema.EMBEDDING: pa.FixedSizeListArray.from_arrays(
-                pa.array(embedding.reshape(-1), dtype), embedding.shape[1]
-            ),
-            schema.DIGEST: pa.array([self.digest] * rows.num_rows, pa.string()),
+            # NaN becomes null
+            schema.START_S: pa.array(values[schema.START_S], from_pandas=True),
+            schema.END_S: pa.array(values[schema.END_S], from_pandas=True),
+            **frames,
+            **(self.carried.of(rows) if self.carried else {}),
         }
-        kind = schema.embeddings(embedding.shape[1], dtype)
-        table = pa.table(columns, schema=kind.with_metadata(self.provenance.metadata()))
-        with uris.open_atomic(uris.join(self.out, part_name(start, stop))) as file:
-            pq.write_table(table, file)
-            if self.fence:
-                self.fence.check()
-        counts = {"rows": table.num_rows, "quarantined": len(valid) - table.num_rows}
-        return {
-            name: np.array([count])
-            for name, count in {**counts, "retries": batch[schema.RETRIES].sum()}.items()
-        }
+        for name, column in self.provenance.columns.items():
+            columns[name] = _lists(values[name], column.dtype)
+        if schema.DIGEST in self.schema.names:
+            (only,) = self.provenance.columns.values()
+            columns[schema.DIGEST] = pa.array([only.artifact_digest] * rows.num_rows, pa.string())
+        return pa.table(columns, schema=self.schema)
+
+
+def _by_frame(
+    rows: pa.Table, values: dict[str, np.ndarray], fps: float
+) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray]:
+    """Make a row of every frame of clips (n, T, ...) that is on display before the video ends.
+
+    Returns:
+        The manifest's row of each, its values and times, and its number in the clip.
+    """
+    times = (schema.START_S, schema.END_S)
+    start_s, end_s = (values[name] for name in times)
+    vectors = {name: one for name, one in values.items() if name not in times}
+    most = next(iter(vectors.values())).shape[1]
+    # A still image is shown at no time: it has one frame. Half a frame is for rounded time stamps.
+    shown = np.ceil(np.nan_to_num((end_s - start_s) * fps, nan=1) - 0.5)
+    counts = np.clip(shown, 1, most).astype(np.int64)
+    row = np.repeat(np.arange(len(counts)), counts)
+    frame = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    found = {name: one[row, frame] for name, one in vectors.items()}
+    found[schema.START_S] = start_s[row] + frame / fps
+    found[schema.END_S] = np.minimum(found[schema.START_S] + 1 / fps, end_s[row])
+    return rows.take(pa.array(row)), found, frame
+
+
+def _lists(values: np.ndarray, dtype: str) -> pa.Array:
+    """Return (n, ...) values as lists of one length, flat."""
+    flat = values.reshape(len(values), -1).astype(dtype)
+    size = int(np.prod(values.shape[1:]))
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), size)
 
 
 def _key(member: str | None) -> str | None:
@@ -115,16 +228,23 @@ def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, n
     return sink.write(batch)
 
 
-def write_embeddings(embeddings: ray.data.Dataset, sink: EmbeddingSink) -> Iterator[dict[str, int]]:
+def write_embeddings(
+    embeddings: ray.data.Dataset, sink: EmbeddingSink, part_rows: int
+) -> Iterator[dict[str, int]]:
     """Write a stream of embeddings of whole parts, in order.
 
+    Args:
+        embeddings: The stream.
+        sink: Where to.
+        part_rows: Rows of every part but the last.
+
     Yields:
-        So far: `rows` written, samples `quarantined` and `retries`, storage requests tried again in
-            reading.
+        So far: `rows` written, of so many `samples`, samples `quarantined` and `retries`, storage
+            requests tried again in reading.
     """
     write = partial(write_part, sink=sink)
-    written = map_in_tasks(embeddings, write, batch_size=sink.part_rows, num_cpus=0.1)
-    totals = dict.fromkeys(("rows", "quarantined", "retries"), 0.0)
+    written = map_in_tasks(embeddings, write, batch_size=part_rows, num_cpus=0.1)
+    totals = dict.fromkeys(COUNTS, 0.0)
     for batch in written.iter_batches(batch_size=None):
         totals = {name: total + float(batch[name].sum()) for name, total in totals.items()}
         yield {name: round(total) for name, total in totals.items()}

@@ -12,7 +12,6 @@ Needs no Ray.
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -26,12 +25,13 @@ from pipelines.embeddings import lance_files
 from pipelines.embeddings.provenance import Provenance, VectorColumn, check_same
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
+from pipelines.storage.small_files import side_by_side
 
 RECORD = "export.json"  # of the job that wrote them
+PROGRESS = "progress.json"  # how far it is
 FOLDER = "embeddings"
 LANCE = f"{FOLDER}{lance_files.SUFFIX}"
 BLOCK_ROWS = 8192
-_FOOTERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,14 @@ def open_stored(uri: str, column: str | None = None, *, key: str = "embeddings")
 
 def _check_finished(uri: str, key: str) -> None:
     """Refuse an export that was begun and has not come to its end."""
-    record = _record(uri)
-    if record.get("format", 0) >= 3 and record.get("complete") != record.get("manifest_version"):
+    told = _json(uris.join(uri, PROGRESS))
+    if told.get("complete") != told.get("manifest_version"):
         raise ValueError(
             f"{key} {uri} is an export that is not finished: run the same jobs.export again"
         )
 
 
-def _record(uri: str) -> dict[str, Any]:
-    place = uris.join(uri, RECORD)
+def _json(place: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(uris.read_bytes(place)) if uris.exists(place) else {}
     return found
 
@@ -193,8 +192,7 @@ def _open_parquet(place: str, column: str | None, key: str) -> Stored:
     parts = tuple(filter(_is_part, uris.list_names(place)))
     if not parts:
         raise ValueError(f"{key} {place} holds no embeddings: give the out of jobs.export")
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(partial(_footer, place), parts))
+    footers = list(side_by_side(partial(_footer, place), parts))
     first = footers[0]
     for part, footer in zip(parts, footers, strict=True):
         for name, one in footer.provenance.columns.items():
@@ -230,7 +228,7 @@ def _footer(place: str, part: str) -> _Footer:
 
 
 def _of_earlier(file: pq.ParquetFile, place: str) -> Provenance:
-    record = _record(place.rstrip("/").rpartition("/")[0])
+    record = _json(uris.join(place.rstrip("/").rpartition("/")[0], RECORD))
     kind = file.schema_arrow.field(schema.EMBEDDING).type
     digest = str(record.get("artifact_digest"))
     if file.metadata.num_rows:

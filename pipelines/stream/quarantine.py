@@ -116,6 +116,13 @@ def summarise(folder: str, examples: int = 0) -> Summary:
     return Summary(reasons, pc.count_distinct(rows[schema.SAMPLE_ID]).as_py(), first)
 
 
+def sample_ids(folder: str) -> np.ndarray:
+    """Return the ids of all samples in a quarantine, each once, ascending, (n,) int64."""
+    found = _all(folder, partial(_read_part, columns=[schema.SAMPLE_ID]))
+    ids = [table[schema.SAMPLE_ID].to_numpy() for table in found]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *ids]))
+
+
 def _sum_up(uri: str, *, examples: int) -> tuple[pa.Table, dict[str, dict[str, str]]]:
     """Read what is counted of a part, and of each reason the messages of the first URIs."""
     if not examples:

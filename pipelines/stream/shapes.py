@@ -270,7 +270,8 @@ def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clips:
-    """The columns of an image shape for each frame of a clip: (..., T, 3, S, S).
+    """The columns of an image shape for each frame of a clip: (..., T, 3, S, S); columns that are
+    no images are those of the clip.
 
     Draws are keyed by the sample, so all frames of a clip get the same boxes and the same colours.
     """
@@ -280,10 +281,12 @@ class Clips:
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate the columns of a block."""
-        return {
-            name: np.empty((*column.shape[:-3], self.num_frames, *column.shape[-3:]), np.uint8)
-            for name, column in self.shape.empty(num_rows).items()
-        }
+        columns = self.shape.empty(num_rows)
+        for name, column in columns.items():
+            if _is_image(column):
+                shape = (*column.shape[:-3], self.num_frames, *column.shape[-3:])
+                columns[name] = np.empty(shape, np.uint8)
+        return columns
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Make a clip whole; a still image is a clip in which nothing moves, so it is made once."""
@@ -303,5 +306,9 @@ class _ClipFiller:
             self.frames.fill(row, picture)
             return
         self.frames.fill(row, replace(picture, pixels=picture.pixels[None]))
-        for column in self.columns.values():
+        for column in filter(_is_image, self.columns.values()):
             column[row][..., 1:, :, :, :] = column[row][..., :1, :, :, :]
+
+
+def _is_image(column: np.ndarray) -> bool:
+    return column.ndim >= 4

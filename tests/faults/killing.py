@@ -226,7 +226,7 @@ cluster.shutdown()
     try:
         lines = iter(process.stdout.readline, "")
         told = next(line.split() for line in lines if line.startswith("address "))
-        yield Nodes(process, told[1], f"http://{told[2]}")
+        yield Nodes(process, told[1], f"http://{told[2]}" if len(told) > 2 else "")
     finally:
         process.stdin.close()
         process.wait(60)

@@ -7,6 +7,13 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import duckdb
+import faiss
+import lance
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,8 +21,10 @@ from jobs.export import ExportConfig, export
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
+from pipelines.embeddings.stored import open_stored
 from pipelines.media.contract import Clip, Limits
 from pipelines.media.decoder import Decoder
+from tests.pipelines.embeddings.test_features import save
 from tests.pipelines.media.videos import video
 
 
@@ -66,6 +75,84 @@ def test_every_row_names_its_member_key_and_time(
     record.write_text(json.dumps(earlier))
     with pytest.raises(InputError, match="holds an export of an earlier version"):
         export(wanted)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_export_follows_its_manifest_and_is_read_by_everybody(
+    image_folder: Path, small_artifact: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(image_folder / "scene0", source)
+    listing = str(tmp_path / "index")
+    first = make_manifest(str(source), listing)
+    larger = save(tmp_path / "larger", "vit_tiny_small", 24, width=8)
+    words = {
+        "artifact": f"{small_artifact},{larger}",
+        "source": {"uri": listing},
+        "part_rows": 16,
+        "dtype": "float16",
+        "pooling": "gem",
+        "layer": -2,
+        "normalise": True,
+        "carry": "etag",
+    }
+    wanted = [
+        ExportConfig.model_validate({**words, "format": kind, "out": str(tmp_path / kind)})
+        for kind in ("parquet", "lance")
+    ]
+    for one in wanted:
+        assert export(one)["rows"] == first.num_rows
+    paths = sorted(source.iterdir())
+    for path in paths[:3]:
+        path.unlink()
+    paths[3].write_bytes(paths[4].read_bytes())  # other content at the same place
+    (source / "new.png").write_bytes(paths[5].read_bytes())
+    second = make_manifest(str(source), listing)
+    for one in wanted:
+        done = export(one)
+        assert (done["rows"], done["gone"]) == (2, 4)
+        assert export(one).items() >= {"rows": 0, "gone": 0, "parts_written": 0}.items()
+    with pytest.raises(InputError, match="holds another export: it differs in pooling"):
+        export(wanted[0].model_copy(update={"pooling": "mean"}))
+
+    ids = {
+        one
+        for part, group, _ in second.row_groups()
+        for one in second.read_row_group(part, group)["sample_id"].to_pylist()
+    }
+    dims = {"embedding_1": 32, "embedding_2": 24}
+    for one in wanted:
+        for name, dim in dims.items():
+            read = open_stored(one.out, name)
+            found = [(block.ids, block.vectors) for block in read.blocks(["etag"])]
+            assert sorted(np.concatenate([each for each, _ in found])) == sorted(ids)
+            vectors = np.concatenate([each for _, each in found])
+            assert vectors.shape == (len(ids), dim)
+            assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
+            assert (read.column.pooling, read.column.layer) == ("gem", -2)
+    as_others_read_it(tmp_path, ids)
+
+
+def as_others_read_it(folder: Path, ids: set[int]) -> None:
+    """Read an export with other libraries, and search it with faiss."""
+    parts = str(folder / "parquet" / "embeddings")
+    dataset = lance.dataset(str(folder / "lance" / "embeddings.lance"))
+    tables = {
+        "pyarrow": pq.read_table(parts),
+        "pandas": pa.Table.from_pandas(pd.read_parquet(parts)),
+        "polars": pl.read_parquet(f"{parts}/*.parquet").to_arrow(),
+        "duckdb": duckdb.sql(f"from read_parquet('{parts}/*.parquet')").to_arrow_table(),
+        "lance": dataset.to_table(),
+    }
+    for name, table in tables.items():
+        assert sorted(table["sample_id"].to_pylist()) == sorted(ids), name
+    assert json.loads(dataset.schema.metadata[b"afield"])["manifest_version"] == 2
+    column = tables["pyarrow"]["embedding_1"].combine_chunks()
+    vectors = np.ascontiguousarray(column.flatten().to_numpy().reshape(-1, 32), np.float32)
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(32))
+    index.add_with_ids(vectors, tables["pyarrow"]["sample_id"].to_numpy())
+    similar, nearest = index.search(vectors[:5], 1)
+    assert set(nearest[:, 0]) <= ids and np.allclose(similar, 1, atol=1e-2)
 
 
 @pytest.fixture

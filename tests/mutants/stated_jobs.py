@@ -53,16 +53,21 @@ EMBEDDINGS = [
     *of(
         "pipelines/embeddings/sinks.py",
         "pipelines/embeddings/test_sinks jobs/test_export",
-        ("if start % self.part_rows or not len(position)", "if False and not len(position)"),
-        ("(start, min(start + part_rows, num_rows))", "(start, start + part_rows)"),
+        ("if not end - start == len(position) == stop - start:", "if False:"),
         ("name.partition('.')[0]", "name.rpartition('.')[0]"),
+    ),
+    *of(
+        "pipelines/embeddings/parts.py",
+        "pipelines/embeddings/test_parts",
+        ("stop = rows[1] if end == last else self.stored(end)", "stop = self.stored(end - 1) + 1"),
+        ("        at = max(at, stop)", "        at = start"),
     ),
     *of(
         "jobs/export.py",
         "jobs/test_export",
-        ("            _bad_samples(config, out, seen).check()", "            pass"),
-        ("    bad.check(final=True)\n", ""),
-        ('verify=config.source.verify == "etag"', "verify=False"),
+        ("                self._bad_samples(seen).check()", "                pass"),
+        ("        bad.check(final=True)\n", ""),
+        ('verify=self.config.source.verify == "etag"', "verify=False"),
     ),
 ]
 

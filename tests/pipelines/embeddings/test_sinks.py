@@ -1,29 +1,33 @@
-"""What a part of an export holds, and what is no part."""
+"""What a part of an export holds in either format, and what is no part."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines import schema
+from pipelines.embeddings.part_files import PartFiles, part_files
 from pipelines.embeddings.provenance import Provenance
-from pipelines.embeddings.sinks import EmbeddingSink, part_name, parts
+from pipelines.embeddings.sinks import EmbeddingSink
+from pipelines.embeddings.stored import open_stored
 from pipelines.stream.orders import Listed
+from tests.pipelines.embeddings.test_stored import DIM, MADE
 
 NUM_ROWS = 40
-DIM = 3
+PARTS = {0: (16, (0, 16)), 16: (32, (16, 33)), 32: (40, (33, 44))}
+FORMATS: list[Literal["parquet", "lance"]] = ["parquet", "lance"]
 
 
-def sink(folder: Path, *, half: bool = False) -> EmbeddingSink:
+def sink(files: PartFiles, **changes: Any) -> EmbeddingSink:
     rows = [
         {"sample_id": number, "uri": f"/{number}.jpg", "offset": 0, "length": 1}
         for number in range(NUM_ROWS)
     ]
     order = Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
-    told = Provenance("/", 1, {})
-    return EmbeddingSink(str(folder), order, NUM_ROWS, 16, "digest", half, told)  # type: ignore[arg-type]
+    made = {schema.EMBEDDING: MADE}
+    return EmbeddingSink(files, order, PARTS, Provenance("/", 1, made), **changes)
 
 
 def batch(start: int, stop: int) -> dict[str, np.ndarray]:
@@ -32,35 +36,49 @@ def batch(start: int, stop: int) -> dict[str, np.ndarray]:
     return {
         schema.POSITION: positions,
         schema.VALID: positions % 5 != 0,
-        schema.EMBEDDING: np.repeat(positions[:, None], DIM, axis=1) / 3,
+        schema.EMBEDDING: np.repeat(positions[:, None], DIM, axis=1).astype(np.float32) / 4,
         schema.RETRIES: np.ones(len(positions), np.float32),
         **times,
     }
 
 
-def test_the_ranges_of_the_parts_hold_every_row_once() -> None:
-    assert parts(40, 16) == [(0, 16), (16, 32), (32, 40)]
-    assert parts(32, 16) == [(0, 16), (16, 32)]
-
-
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_whole_part_is_written_without_the_samples_that_could_not_be_used(
-    half: bool, tmp_path: Path
+    kind: Literal["parquet", "lance"], tmp_path: Path
 ) -> None:
-    counts = sink(tmp_path, half=half).write(batch(16, 32))
+    files = part_files(str(tmp_path), kind)
+    counts = sink(files).write(batch(16, 32))
     assert {name: value.tolist() for name, value in counts.items()} == {
         "rows": [13],
+        "samples": [13],
         "quarantined": [3],
         "retries": [16],
     }
-    table = pq.read_table(tmp_path / part_name(16, 32))
+    assert files.there() == [(16, 33)]
+    table = files.read((16, 33))
     kept = [number for number in range(16, 32) if number % 5]
     assert table[schema.SAMPLE_ID].to_pylist() == kept
     assert table[schema.URI].to_pylist() == [f"/{number}.jpg" for number in kept]
-    kind = table.schema.field(schema.EMBEDDING).type
-    assert kind == pa.list_(pa.float16() if half else pa.float32(), DIM)
-    values = np.array(table[schema.EMBEDDING].to_pylist(), np.float32)
-    assert np.allclose(values, np.repeat(np.array(kept)[:, None] / 3, DIM, axis=1), rtol=1e-3)
+    assert table[schema.DIGEST].unique().to_pylist() == [MADE.artifact_digest]
+    assert table.schema.field(schema.EMBEDDING).type == pa.list_(pa.float16(), DIM)
+    assert files.read((16, 33), [schema.SAMPLE_ID]).column_names == [schema.SAMPLE_ID]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_part_written_again_takes_the_place_of_the_first(
+    kind: Literal["parquet", "lance"], tmp_path: Path
+) -> None:
+    files = part_files(str(tmp_path), kind)
+    into = sink(files)
+    for start, stop in ((0, 16), (16, 32), (0, 16), (32, 40)):
+        into.write(batch(start, stop))
+        files.finish(into.schema)
+    files.write((0, 16), files.read((0, 16)).slice(2), None)
+    files.finish(into.schema)
+    read = open_stored(str(tmp_path))
+    assert read.column == MADE
+    ids = [int(one) for block in read.blocks() for one in block.ids]
+    assert ids == [number for number in range(40) if number % 5][2:]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +94,8 @@ def test_a_whole_part_is_written_without_the_samples_that_could_not_be_used(
 def test_what_is_not_one_whole_part_is_refused_and_not_written(
     start: int, stop: int, tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match=f"rows {start} to {stop} do not make one part of 16"):
-        sink(tmp_path).write(batch(start, stop))
+    with pytest.raises(RuntimeError, match=f"rows {start} to {stop} do not make one part"):
+        sink(part_files(str(tmp_path), "parquet")).write(batch(start, stop))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,10 +103,22 @@ def test_a_part_with_a_gap_is_refused(tmp_path: Path) -> None:
     whole = batch(0, 16)
     gap = {name: np.delete(column, 4, axis=0) for name, column in whole.items()}
     with pytest.raises(RuntimeError, match="do not make one part"):
-        sink(tmp_path).write(gap)
+        sink(part_files(str(tmp_path), "parquet")).write(gap)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_last_part_may_be_shorter(tmp_path: Path) -> None:
-    sink(tmp_path).write(batch(32, 40))
-    assert [path.name for path in tmp_path.iterdir()] == [part_name(32, 40)]
+def test_every_frame_before_the_end_of_a_video_is_a_row(tmp_path: Path) -> None:
+    files = part_files(str(tmp_path), "parquet")
+    clips = batch(32, 40)
+    clips[schema.VALID][:] = True
+    clips[schema.EMBEDDING] = np.repeat(clips[schema.EMBEDDING][:, None], 4, axis=1)
+    clips[schema.EMBEDDING] += 8 * np.arange(4)[None, :, None]
+    clips[schema.START_S][1:3] = 10.0
+    clips[schema.END_S][1:3] = 12.0, 10.9  # four frames and two, at two a second
+    sink(files, fps=2.0).write(clips)
+    rows = files.read((33, 44)).to_pylist()
+    assert [row["sample_id"] for row in rows] == [32, *[33] * 4, *[34] * 2, *range(35, 40)]
+    assert [row["frame"] for row in rows] == [0, 0, 1, 2, 3, 0, 1, 0, 0, 0, 0, 0]
+    assert [row["start_s"] for row in rows[1:5]] == [10.0, 10.5, 11.0, 11.5]
+    assert [row["end_s"] for row in rows[5:7]] == [10.5, 10.9] and rows[0]["end_s"] is None
+    assert [row["embedding"][0] for row in rows[1:5]] == [33 / 4 + 8 * k for k in range(4)]

@@ -109,11 +109,11 @@ def test_an_export_of_an_earlier_version_is_read_by_what_its_rows_say(tmp_path: 
 
 
 def test_an_export_that_is_not_finished_is_refused(stored: Path) -> None:
-    record = stored / "export.json"
-    record.write_text('{"format": 3, "manifest_version": 2, "complete": 1}')
+    record = stored / "progress.json"
+    record.write_text('{"manifest_version": 2, "complete": 1}')
     with pytest.raises(ValueError, match=r"an export that is not finished: run the same"):
         open_stored(str(stored))
-    record.write_text('{"format": 3, "manifest_version": 2, "complete": 2}')
+    record.write_text('{"manifest_version": 2, "complete": 2}')
     assert open_stored(str(stored)).num_rows == 50
 
 
