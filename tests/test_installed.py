@@ -78,8 +78,7 @@ def run(place: Path, project: Path, *words: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(("installed", "when"), [(True, "before"), (False, "after")])
 def test_an_artifact_loads_beside_packages_of_the_same_names(
     installed: bool, when: str, site: Path, project: Path, saved: Path
 ) -> None:

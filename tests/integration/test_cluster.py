@@ -41,6 +41,7 @@ def usage_listener() -> Iterator[tuple[list[str], dict[str, str]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_local_ray_reports_no_usage_not_even_that_it_reports_none() -> None:
     script = (
         "import pathlib, time\n"

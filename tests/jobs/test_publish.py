@@ -108,11 +108,19 @@ def test_the_card_s_own_code_loads_every_form_in_a_fresh_process(
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_a_hub_reads_the_card(run: RunDir, tmp_path: Path) -> None:
-    publish(config(run, tmp_path / "out", license="cc-by-4.0", name="Gulls: v1 | small"))
-    text = (tmp_path / "out" / "README.md").read_text()
+def test_a_hub_reads_the_card_to_which_a_later_call_adds_forms_and_no_other_artifact(
+    run: RunDir, small_artifact: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    publish(config(run, out, formats=["safetensors"]))
+    named = {"license": "cc-by-4.0", "name": "Gulls: v1 | small"}
+    publish(config(run, out, formats=["timm"], **named))
+    with pytest.raises(InputError, match=r"holds another publication: .*artifact_digest"):
+        publish(config(run, out, artifact=small_artifact, formats=["safetensors"]))
+    text = (out / "README.md").read_text()
+    assert "`encoder.safetensors`" in text and "`model.safetensors`" in text
     matter = front_matter(text)
-    assert matter["license"] == "cc-by-4.0"
+    assert matter["license"] == "cc-by-4.0" and matter["library_name"] == "timm"
     assert matter["pipeline_tag"] == "image-feature-extraction"
     assert matter["datasets"] == ["photos"]
     assert matter["metrics"] == ["accuracy"]
@@ -124,7 +132,7 @@ def test_a_hub_reads_the_card(run: RunDir, tmp_path: Path) -> None:
     assert score.metric_args == {"ci95": [0.38, 0.44]}
 
 
-def test_the_card_tells_origin_curves_health_and_probes_and_names_no_path(
+def test_the_card_tells_origin_curves_health_and_probes_and_a_cut_file_is_written_again(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -144,6 +152,10 @@ def test_the_card_tells_origin_curves_health_and_probes_and_names_no_path(
     assert "curves/loss.png" in text and "Loss fell from 6.00 to 3.00" in text
     for path in out.rglob("*"):
         assert not path.is_file() or b"somebody" not in path.read_bytes(), path.name
+    whole = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(whole[:100])
+    publish(config(run, out))
+    assert (out / "model.safetensors").read_bytes() == whole
 
 
 def test_a_form_that_is_not_equal_is_named_and_stays_away(
@@ -188,25 +200,6 @@ def test_a_publish_that_was_killed_between_two_files_is_finished_by_the_next(
     assert set(publish(config(run, out))["formats"]) == set(QUICK)
     assert (out / "model.safetensors").stat().st_mtime_ns == written
     assert artifact.load(str(out)).digest == artifact.load(run.path("artifact")).digest
-
-
-def test_a_file_that_was_cut_is_written_again(run: RunDir, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    publish(config(run, out))
-    whole = (out / "model.safetensors").read_bytes()
-    (out / "model.safetensors").write_bytes(whole[:100])
-    publish(config(run, out))
-    assert len((out / "model.safetensors").read_bytes()) == len(whole)
-
-
-def test_a_later_call_adds_forms_and_keeps_the_others_in_the_card(
-    run: RunDir, tmp_path: Path
-) -> None:
-    publish(config(run, tmp_path / "out", formats=["safetensors"]))
-    publish(config(run, tmp_path / "out", formats=["timm"], license="mit"))
-    text = (tmp_path / "out" / "README.md").read_text()
-    assert "`encoder.safetensors`" in text and "`model.safetensors`" in text
-    assert front_matter(text)["library_name"] == "timm"
 
 
 def test_a_bucket_holds_what_a_folder_would(
@@ -268,11 +261,3 @@ def test_packages_that_are_missing_are_named_with_the_extra_that_brings_them(
     )
     with pytest.raises(InputError, match=r"onnx .*onnxscript missing: .*afield\[publish\]"):
         publish(config(run, tmp_path / "out", formats=["onnx"]))
-
-
-def test_another_artifact_is_not_published_over_this_one(
-    run: RunDir, small_artifact: str, tmp_path: Path
-) -> None:
-    publish(config(run, tmp_path / "out", formats=["safetensors"]))
-    with pytest.raises(InputError, match=r"holds another publication: .*artifact_digest"):
-        publish(config(run, tmp_path / "out", artifact=small_artifact, formats=["safetensors"]))

@@ -20,7 +20,10 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.stated import STATED
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("afield", "augment", "models", "pipelines", "jobs", "tests", "pyproject.toml")
+COPIED = (
+    *("afield", "augment", "models", "pipelines", "jobs", "tests"),
+    *("pyproject.toml", "cluster.yaml", "constraints.txt", "README.md"),
+)
 AT_LEAST = 0.8  # of the stated set
 
 

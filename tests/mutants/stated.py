@@ -193,7 +193,7 @@ _STREAM = [
         (", verify=ingest.verify)", ")"),
         ("preserve_order = True", "preserve_order = False"),
         ("quarantine.write(ingest.quarantine,", "str("),
-        ("bad: list[dict[str, Any]] = []", "bad: list[dict[str, Any]] = locals().get('bad', [])"),
+        ("if len(bad) > known and", "if len(bad) > known + 1 and"),
     ),
     *of(
         "pipelines/stream/fetch.py",

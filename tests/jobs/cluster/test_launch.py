@@ -33,6 +33,21 @@ def test_no_credential_is_forwarded_or_recorded(monkeypatch: pytest.MonkeyPatch)
     assert "topsecret" not in str(environment())
 
 
+@pytest.mark.parametrize("asked", ["1", None])
+def test_usage_is_reported_only_where_that_is_asked_for(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "join", lambda address, runtime_env: None)
+    for name in launch.FORWARDED:
+        monkeypatch.setenv(name, "1")
+    if asked is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    else:
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", asked)
+    launch._start(ClusterConfig(address="head:6379"))
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == (asked or "0")
+
+
 def test_patience_of_the_configuration_reaches_every_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

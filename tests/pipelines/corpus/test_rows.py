@@ -62,6 +62,13 @@ def rows_of(order: Order, start: int, stop: int) -> dict[int, int]:
     return dict(found)
 
 
+def test_an_id_is_of_uri_member_clip_and_content_and_stays_what_it_was() -> None:
+    assert sample_id("s3://bucket/a.jpg", None, "etag") == -2387647354683773360
+    assert sample_id("s3://bucket/a.tar", "m.jpg", "etag", 3) == -3817325378946133040
+    ids = [sample_id("a", "b", "c"), sample_id("a", "b", "d"), sample_id("a", "b", "c", 1)]
+    assert len({*ids, sample_id("a", "c", "c"), sample_id("b", "b", "c")}) == 5
+
+
 def test_a_row_keeps_its_number_in_later_versions_and_no_other_gets_it(
     versions: list[Manifest],
 ) -> None:

@@ -208,6 +208,18 @@ def test_a_folder_that_was_deleted_and_taken_anew_is_lost(folder: str) -> None:
             second.fence.check()
 
 
+def test_a_lease_that_a_heartbeat_found_lost_ends_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lease.BEAT_VARIABLE, "0.02")
+    with lease.held(str(tmp_path), owner="pretrain") as held:
+        held.check()
+        uris.remove(str(tmp_path / lease.FOLDER))
+        held._thread.join(60)
+        with pytest.raises(lease.Lost, match="its lease, which is gone"):
+            held.check()
+
+
 def test_a_store_without_conditional_writes_is_named(
     object_store: ObjectStore,
     monkeypatch: pytest.MonkeyPatch,
