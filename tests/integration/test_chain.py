@@ -3,6 +3,7 @@ report."""
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jobs.pretrain import pretrain
 from jobs.report import ReportConfig, report
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
+from jobs.training.fit import StepProgress
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from models import artifact
@@ -54,48 +56,69 @@ def parts(folder: str) -> dict[str, Any]:
     return tables
 
 
-def test_a_folder_is_pretrained_resumed_and_its_bad_files_are_accounted_for(
-    image_folder: Path, tmp_path: Path
+def stop_at_the_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    show = StepProgress.show
+
+    def show_and_stop(progress: StepProgress, line: dict[str, Any]) -> None:
+        show(progress, line)
+        if line.get("step") == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(StepProgress, "show", show_and_stop)
+
+
+def logged(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_is_pretrained_stopped_resumed_and_its_bad_files_are_accounted_for(
+    image_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, out = tmp_path / "source", str(tmp_path / "run")
     shutil.copytree(image_folder, source)
     shutil.rmtree(source / "scene7")
+    good = (source / "scene0" / "02.jpg").read_bytes()
     for number in range(16):
-        (source / "scene0" / f"more-{number}.jpg").write_bytes(
-            (source / "scene0" / "02.jpg").read_bytes()
-        )
-    (source / "scene0" / "broken.jpg").write_bytes(b"no picture")  # one of 192: an epoch is 6 steps
+        (source / "scene0" / f"more-{number}.jpg").write_bytes(good)
+    # One of 192: an epoch is 6 steps.
+    (source / "scene0" / "broken.jpg").write_bytes(b"no picture")
     words = [f"source.uri={source}", f"out={out}"]
 
-    # every step, the last one too
-    first = pretrain(config(*words, "num_steps=6", "checkpoint.every_s=0.001"))
-    assert first["steps"] == first["step"] == 6 and first["bad_samples"] == 1
-    assert [Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")] == ["broken.jpg"]
-    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 7))
+    with monkeypatch.context() as patch:
+        stop_at_the_first_line(patch)
+        stopped = pretrain(config(*words, "num_steps=100000", "checkpoint.every_s=100000"))
+    done = stopped["steps"]
+    assert stopped["exit_code"] == 1 and 0 < done == RunDir(out).committed_step() < 100_000
+    told = f"stopped at step {done} of 100000; the same command line goes on from there"
+    assert told in capsys.readouterr().err
+    bad = quarantine.read(f"{out}/quarantine")
+    assert {Path(row["uri"]).name for row in bad} == {"broken.jpg"}
+    lines = logged(out)
+    assert [line["step"] for line in lines] == list(range(1, done + 1))
+    assert lines[-1]["bad_samples"] in (done // 6, done // 6 + 1)
     assert all(
         {"loss", "lr", "feature_std", "images_per_s", "wait_fraction"} <= line.keys()
         for line in lines
     )
 
-    # not in the manifest
-    (source / "scene0" / "later.jpg").write_bytes((source / "scene0" / "01.jpg").read_bytes())
-    second = pretrain(config(*words, "num_steps=9", "checkpoint.keep=1", "views.placement=decode"))
-    assert second["steps"] == 9 and second["artifact_digest"] != first["artifact_digest"]
-    assert RunDir(out).committed_step() == 9
-    steps = [
-        json.loads(line)["step"] for line in Path(out, "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps == list(range(1, 10))
+    (source / "scene0" / "later.jpg").write_bytes(good)  # not in the manifest
+    words += [f"num_steps={done + 3}", "views.placement=decode"]
+    # A checkpoint at every step, the last one too.
+    second = pretrain(config(*words, "checkpoint.keep=1", "checkpoint.every_s=0.001"))
+    assert second["steps"] == RunDir(out).committed_step() == done + 3
+    assert [line["step"] for line in logged(out)] == list(range(1, done + 4))
     assert len(list(Path(out, "tensorboard").iterdir())) == 2
 
     shutil.rmtree(Path(out, "artifact"))
-    third = pretrain(config(*words, "num_steps=9", "views.placement=decode"))  # no step is left
+    third = pretrain(config(*words))  # no step is left
     assert third["artifact_digest"] == second["artifact_digest"]
     with pytest.raises(
         InputError, match=r"holds another experiment: it differs in seed \(0 there, 1 now\)"
     ):
-        pretrain(config(*words, "num_steps=9", "seed=1"))
+        pretrain(config(*words, "seed=1"))
 
 
 def test_the_chain_runs_on_object_storage_with_two_workers(
