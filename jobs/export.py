@@ -19,8 +19,7 @@ from jobs.exporting.export_sections import ExportConfig
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held
-from jobs.setup.command_line import main
-from jobs.setup.failures import InputError
+from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact

@@ -26,6 +26,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
+from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.storage import uris
@@ -219,7 +220,9 @@ def _head(found: Found) -> list[Html]:
     if found.manifest:
         shown += [(f"{found.manifest.num_rows:,}", "images in the corpus")]
     shown += [(f"{found.bad.num_samples:,}", "unreadable images")]
-    shown += [(f"{probe['top1']:.1%}", f"{probe['probe']} top-1") for probe in found.probes]
+    for probe in found.probes:
+        measure = measure_of(probe)
+        shown.append((f"{probe[measure]:.1%}", f"{probe['probe']} {WORDS[measure]}"))
     return [html.header(title, lead, badge, done=found.encoder is not None), html.tiles(shown)]
 
 
@@ -273,17 +276,19 @@ def _probes(found: Found) -> list[Html]:
     rows = list[tuple[Any, ...]]()
     strong = list[int]()
     for probe in found.probes:
+        measure = measure_of(probe)
         for prefix, kind in KINDS.items():
-            if f"{prefix}top1" in probe:
-                top1, (low, high) = probe[f"{prefix}top1"], probe[f"{prefix}ci95"]
+            if f"{prefix}{measure}" in probe:
+                score = probe[f"{prefix}{measure}"]
+                low, high = probe[f"{prefix}ci95"]
                 strong += [len(rows)] if not prefix else []
-                interval = html.interval(top1, low, high)
+                interval = html.interval(score, low, high)
                 counts = probe["num_train"], probe["num_test"]
                 rows.append(
                     (
-                        probe["probe"],
+                        f"{probe['probe']} {WORDS[measure]}",
                         kind,
-                        f"{top1:.1%}",
+                        f"{score:.1%}",
                         f"{low:.1%} to {high:.1%}",
                         interval,
                         *counts,
@@ -292,7 +297,7 @@ def _probes(found: Found) -> list[Html]:
     headings = (
         "probe",
         "features",
-        "top-1",
+        "score",
         "95 % interval",
         "0 to 100 %",
         "train images",

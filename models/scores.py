@@ -1,5 +1,6 @@
 """How good answers are: shares with intervals, by class, and whether confidence can be trusted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,15 @@ from numpy.typing import NDArray
 
 from models.probes import bootstrap_interval
 
+WORDS = {"top1": "top-1", "map": "mAP", "miou": "mIoU"}
+"""What people call the main score of a probe, by its key in a result."""
 _BINS = 15
 _RESAMPLES = 2000
+
+
+def measure_of(result: Mapping[str, Any]) -> str:
+    """Return the key of a result's main score."""
+    return next(name for name in WORDS if name in result)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from jobs.training import checkpoints
 from jobs.training.run_dir import RunDir, open_run
+from models.scores import WORDS, measure_of
 from pipelines.storage import uris
 
 FOLDER = "checkpoint-probes"
@@ -39,8 +40,9 @@ def probe_checkpoints(
         judge: Probes the artifact at a place.
 
     Returns:
-        `checkpoints` (step, top1, ci95, rankme and rankme_step of each), `untrained_top1`,
-        `rank_correlation` (Spearman's, null below three), `best_step`, `healthiest_step`, `page`.
+        `checkpoints` (step, top1, ci95, rankme and rankme_step of each), `untrained_top1` (or by
+        the key of what else the probe measures), `rank_correlation` (Spearman's, null below
+        three), `best_step`, `healthiest_step`, `page`.
 
     Raises:
         InputError: there is no run or it has no whole checkpoint.
@@ -73,18 +75,19 @@ def _rank(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
 
 def _told(run: RunDir, place: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the page and its figures, and return them."""
-    names = ("step", "top1", "ci95", "rankme", "rankme_step", "artifact_digest")
+    measure = measure_of(rows[0])
+    names = ("step", measure, "ci95", "rankme", "rankme_step", "artifact_digest")
     ranked = [row for row in rows if row["rankme"] is not None]
-    best = max(rows, key=lambda row: row["top1"])
+    best = max(rows, key=lambda row: row[measure])
     healthiest = max(ranked, key=lambda row: row["rankme"], default=None)
     correlation = rank_correlation(
-        [row["top1"] for row in ranked], [row["rankme"] for row in ranked]
+        [row[measure] for row in ranked], [row["rankme"] for row in ranked]
     )
     told: dict[str, Any] = {
         "probe": rows[0]["probe"],
         "run": run.uri,
         "checkpoints": [{name: row[name] for name in names} for row in rows],
-        "untrained_top1": rows[0]["untrained_top1"],
+        f"untrained_{measure}": rows[0][f"untrained_{measure}"],
         "baseline": rows[0].get("baseline", "untrained"),
         "rank_correlation": correlation,
         "best_step": best["step"],
@@ -106,10 +109,11 @@ def rank_correlation(scores: list[float], ranks: list[float]) -> float | None:
 
 def finding(told: dict[str, Any], best: dict[str, Any], healthiest: dict[str, Any] | None) -> str:
     """Say in one line how the checkpoint of the highest rank compares with the best one."""
-    line = f"{told['probe']} is best at step {best['step']:,} ({best['top1']:.1%})"
+    measure = measure_of(best)
+    line = f"{told['probe']} is best at step {best['step']:,} ({best[measure]:.1%})"
     if healthiest is None:
         return f"{line}; no look at the encoder's rank was logged"
-    line += f", RankMe is highest at step {healthiest['step']:,} ({healthiest['top1']:.1%})"
+    line += f", RankMe is highest at step {healthiest['step']:,} ({healthiest[measure]:.1%})"
     correlation = told["rank_correlation"]
     of = f"of {len(told['checkpoints'])} checkpoints"
     if correlation is None:
@@ -119,25 +123,28 @@ def finding(told: dict[str, Any], best: dict[str, Any], healthiest: dict[str, An
 
 def _page(run: RunDir, told: dict[str, Any], line: str) -> bytes:
     rows = told["checkpoints"]
-    headings = ["step", f"{told['probe']} top-1", "95 % interval", "RankMe", "looked at"]
+    measure = measure_of(rows[0])
+    untrained = told[f"untrained_{measure}"]
+    name = f"{told['probe']} {WORDS[measure]}"
+    headings = ["step", name, "95 % interval", "RankMe", "looked at"]
     cells = [
         [
             row["step"],
-            f"{row['top1']:.1%}",
+            f"{row[measure]:.1%}",
             f"{row['ci95'][0]:.1%} to {row['ci95'][1]:.1%}",
             "not logged" if row["rankme"] is None else f"{row['rankme']:.1f}",
             "" if row["rankme_step"] is None else f"step {row['rankme_step']:,}",
         ]
         for row in rows
     ]
-    baseline = f"{told['baseline']}: {told['untrained_top1']:.1%}"
+    baseline = f"{told['baseline']}: {untrained:.1%}"
     strong = [index for index, row in enumerate(rows) if row["step"] == told["best_step"]]
     body = [
         page.header("Checkpoints", run.uri, f"{len(rows)} probed", done=True),
         page.section(
             "Probe beside effective rank",
             page.paragraph(f"{line}. {baseline}."),
-            page.pictures(probe_beside_rank(rows, told["untrained_top1"], line)),
+            page.pictures(probe_beside_rank(rows, measure, untrained, line)),
             page.table(headings, cells, strong=strong),
         ),
     ]

@@ -1,6 +1,6 @@
 """What a probe may use of its labelled sets once the files have been read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipelines import schema
 from pipelines.embeddings import embed
 from pipelines.labels.labelled_data import LabelledData
 
-_KEYS = (schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
+KEYS = (schema.ROW, schema.VALID, schema.REASON, schema.CONTENT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +27,13 @@ class Found:
         values: By column, (n, ...) float32, averaged over the clips of each sample.
         data: The n samples, with what was judged in their `account`.
         kept: (N,) bool, which of all samples they are.
+        content: Hash of each one's bytes, (n,) int64.
     """
 
     values: dict[str, np.ndarray]
     data: LabelledData
     kept: np.ndarray
+    content: np.ndarray
 
 
 def read(
@@ -48,13 +50,43 @@ def read(
     Raises:
         InputError: nothing sensible is left to judge.
     """
-    columns = collected(stream, (*names, *_KEYS))
+    return read_all([(stream, names)], data, config)
+
+
+def read_all(
+    streams: Sequence[tuple[ray.data.Dataset, Sequence[str]]],
+    data: LabelledData,
+    config: LabelledJobConfig,
+) -> Found:
+    """Run several streams over the same samples, one after the other, as `read` does one.
+
+    Args:
+        streams: Each with the columns that are taken of it. What one cannot read is left out.
+        data: The samples, as `labelled_sets.read_sets` gave them.
+        config: Of the job.
+
+    Raises:
+        InputError: nothing sensible is left to judge.
+    """
+    values: dict[str, np.ndarray] = {}
+    readable = np.ones(data.num_rows, bool)
+    content = np.zeros(data.num_rows, np.int64)
+    for stream, names in streams:
+        columns = collected(stream, (*names, *KEYS))
+        tell_unreadable(columns)
+        told, valid, content = embed.averaged(columns, names, data.num_rows)
+        values |= told
+        readable &= valid
+    kept, usable = judged(data, readable, content, config)
+    chosen = {name: value[kept] for name, value in values.items()}
+    return Found(chosen, usable, kept, content[kept])
+
+
+def tell_unreadable(columns: Mapping[str, np.ndarray]) -> None:
+    """Say on stderr which rows of a stream cannot be read, by reason."""
     bad = BadSamples(1, None)
     bad.add(len(columns[schema.REASON]), by_reason(columns[schema.REASON]))
     bad.tell()
-    values, valid, content = embed.averaged(columns, names, data.num_rows)
-    kept, usable = judged(data, valid, content, config)
-    return Found({name: value[kept] for name, value in values.items()}, usable, kept)
 
 
 def collected(stream: ray.data.Dataset, names: Sequence[str]) -> dict[str, np.ndarray]:

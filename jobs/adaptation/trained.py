@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from jobs.adaptation import judging, labelled_sets
-from jobs.adaptation.telling import NAMES_KEPT
+from jobs.adaptation import judging, labelled_sets, scoring
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
 from jobs.setup import run_artifact, run_start
 from jobs.setup.claims import check_writable, held
-from jobs.setup.failures import InputError
+from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import load_artifact
 from jobs.training import checkpoints
 from jobs.training.fit import fit
@@ -23,8 +22,9 @@ from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
+from models.artifact import Artifact
 from models.json_values import finite
-from models.scores import average_precision, judge_classes, judge_masks
+from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.embeddings import embed, predict
 from pipelines.labels import labelled_stream
@@ -76,12 +76,45 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
                 usable, answers = _first_answers(config, run, data, session)
             else:
                 answers = _answers(config, run, usable.keep(usable.of("test")), session)
-            scores, line = _scores(usable, answers)
-            judged[prefix] = _Judged(scores, line, _counted(run))
+            scored = scoring.score(usable.keep(usable.of("test")), answers)
+            judged[prefix] = _Judged(scored.scores, scored.line, _counted(run))
     assert usable is not None
     result = _result(config, judged, usable.account, out)
     uris.write_bytes(uris.join(out, RESULT), json.dumps(finite(result), indent=1).encode())
     return result
+
+
+def train_from_scratch(
+    config: TrainedAdaptConfig,
+    start: Artifact,
+    train: LabelledData,
+    test: LabelledData,
+    place: str,
+    session: launch.Session,
+    mine: Held,
+) -> np.ndarray:
+    """Train an artifact's network from random weights, or go on, and tell readable test samples.
+
+    Args:
+        config: Of an adaptation, with absolute URIs.
+        start: The artifact.
+        train: What is learnt from, all of it.
+        test: What is told.
+        place: The run directory.
+        session: Where it runs.
+        mine: The lease on the folder around it.
+
+    Returns:
+        Probabilities of the test samples, (N, C).
+
+    Raises:
+        RunError: a signal stopped it.
+    """
+    num_steps = config.steps(train.num_rows)
+    run = config.run_of(start, train, num_steps=num_steps, weights=None, out=place)
+    if not _train(run, train, num_steps, session, mine, "scratch_"):
+        raise RunError(f"stopped in {place}: give the same command to go on")
+    return _answers(config, run, test, session)
 
 
 def _runs(config: TrainedAdaptConfig, uri: str, out: str) -> list[tuple[str, str | None, str]]:
@@ -201,43 +234,6 @@ def _predicted(
     return predict.predict(labelled_stream.blocks(work), predictor, num_actors=session.num_workers)
 
 
-def _scores(data: LabelledData, answers: np.ndarray) -> tuple[dict[str, Any], str]:
-    """Score what was told of the test samples, and say it in a line."""
-    test = data.of("test")
-    names = data.classes[:NAMES_KEPT]
-    if data.task == "mask":
-        size = data.num_classes
-        masks = judge_masks(answers.reshape(-1, size, size).astype(np.int64))
-        per_class = dict(zip(names, masks.per_class.tolist(), strict=False))
-        found = {"miou": masks.miou, "ci95": list(masks.ci95), "pixel_top1": masks.pixel_top1}
-        return found | {"per_class": per_class}, _share(masks.miou, masks.ci95)
-    if data.task == "classes":
-        return _scores_of_several(answers, data.label_hot[test], names)
-    one = judge_classes(answers, data.labels[test])
-    scores = {
-        "top1": one.top1,
-        "ci95": list(one.ci95),
-        "per_class": dict(zip(names, one.per_class.tolist(), strict=False)),
-        "confusion": one.confusion[:NAMES_KEPT, :NAMES_KEPT].tolist(),
-        "calibration_error": one.calibration_error,
-        "nll": one.nll,
-    }
-    return scores, _share(one.top1, one.ci95)
-
-
-def _scores_of_several(
-    answers: np.ndarray, hot: np.ndarray, names: tuple[str, ...]
-) -> tuple[dict[str, Any], str]:
-    per_class = [average_precision(answers[:, i], hot[:, i]) for i in range(hot.shape[1])]
-    mean = float(np.nanmean(per_class))
-    scores = {"map": mean, "per_class": dict(zip(names, per_class, strict=False))}
-    return scores, f"{mean:.1%}"
-
-
-def _share(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
-
-
 def _counted(config: PretrainConfig) -> dict[str, int]:
     """Count the values that learn and those that do not; a running average is neither."""
     method = build(config, start=False)
@@ -259,9 +255,7 @@ def _result(
         result |= {f"{prefix}{name}": value for name, value in one.scores.items()}
     own = judged[""]
     lines = [f"{prefix.removesuffix('_') or 'pretrained'} {j.line}" for prefix, j in judged.items()]
-    measure = {"segment": "mIoU"}.get(config.probe.name, "top-1")
-    if "map" in own.scores:
-        measure = "mAP"
+    measure = WORDS[measure_of(own.scores)]
     result |= account | {"parameters": own.counts}
     result |= {"artifact": place, "artifact_digest": artifact.load(place).digest}
     number = account["num_classes"]

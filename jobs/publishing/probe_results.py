@@ -109,7 +109,8 @@ def _scores(found: dict[str, Any]) -> list[Score]:
     for key, (metric, words) in _MEASURES.items():
         if not isinstance(found.get(key), float | int):
             continue
-        interval = found.get("ci95" if key == "top1" else f"{key}_ci95")
+        main = next(name for name in _MEASURES if name in found)
+        interval = found.get(f"{key}_ci95", found.get("ci95") if key == main else None)
         baselines = {
             name: float(found[f"{prefix}{key}"])
             for name, prefix in _BASELINES.items()

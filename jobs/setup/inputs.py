@@ -25,8 +25,8 @@ from pipelines.storage import uris
 PROGRESS_S = 5.0
 
 
-def load_artifact(uri: str) -> Artifact:
-    """Load the artifact that a job was given.
+def load_artifact(uri: str, key: str = "artifact") -> Artifact:
+    """Load the artifact that a job was given by a key.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -34,7 +34,7 @@ def load_artifact(uri: str) -> Artifact:
     try:
         return artifact.load(uri)
     except (ValueError, OSError) as error:
-        raise InputError(f"artifact {uri} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{key} {uri} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
 def make_manifest(

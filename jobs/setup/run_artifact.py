@@ -129,8 +129,12 @@ def _line(run: RunDir, step: int) -> dict[str, Any]:
     return lines[-1] if lines else {}
 
 
-def find(uri: str) -> str:
+def find(uri: str, key: str = "artifact") -> str:
     """Return the place of the artifact that a job was given: itself, or a run's own.
+
+    Args:
+        uri: What was given.
+        key: That it was given by.
 
     Raises:
         InputError: it is a run or a checkpoint without one; the line says how to make it.
@@ -139,29 +143,28 @@ def find(uri: str) -> str:
         return uri
     own = uris.join(uri, FOLDER)
     if uris.exists(uris.join(own, DESCRIPTION)):
-        print(f"artifact {uri} is a run: taking {own}", file=sys.stderr)
+        print(f"{key} {uri} is a run: taking {own}", file=sys.stderr)
         return own
     parent, _, name = uri.rstrip("/").rpartition("/")
     if uris.exists(uris.join(uri, "config.yaml")):
         raise InputError(
-            f"artifact {uri} is a run that has not written its artifact: let it end, or make one of"
+            f"{key} {uri} is a run that has not written its artifact: let it end, or make one of"
             f" its newest checkpoint: python -m jobs.artifact run={uri} out={own}"
         )
     if uris.exists(uris.join(uri, checkpoints.STATE)) and name.startswith(checkpoints.PREFIX):
         run = parent.rpartition("/")[0]
         step = checkpoints.step_of(name)
         raise InputError(
-            f"artifact {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact"
+            f"{key} {uri} is a checkpoint: make an artifact of it: python -m jobs.artifact"
             f" run={run} step={step} out={uris.join(run, f'artifact-{step}')}"
         )
     if name in (checkpoints.FOLDER, checkpoints.SERIES) and uris.exists(
         uris.join(parent, "config.yaml")
     ):
         raise InputError(
-            f"artifact {uri} holds the checkpoints of a run: make an artifact of one: "
+            f"{key} {uri} holds the checkpoints of a run: make an artifact of one: "
             f"python -m jobs.artifact run={parent} out={uris.join(parent, FOLDER)}"
         )
     raise InputError(
-        f"artifact {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that"
-        " has one"
+        f"{key} {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that has one"
     )

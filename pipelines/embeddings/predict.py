@@ -58,10 +58,10 @@ class Predict:
         if schema.MASK not in batch:
             return batch | {TOLD_MASK: told.argmax(1).to(torch.uint8).cpu().numpy()}
         mask = torch.from_numpy(np.array(batch.pop(schema.MASK))).to(self._device)
-        return batch | {CONFUSION: _confusions(mask, told).cpu().numpy()}
+        return batch | {CONFUSION: confusions(mask, told).cpu().numpy()}
 
 
-def _confusions(mask: Tensor, told: Tensor) -> Tensor:
+def confusions(mask: Tensor, told: Tensor) -> Tensor:
     """Count how pixels were told, those of no class left out.
 
     Args:

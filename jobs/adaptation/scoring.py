@@ -1,0 +1,127 @@
+"""How answers on test samples are scored, for every adaptation: what `--json` calls it, its
+interval, and its scores by class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.adaptation.telling import NAMES_KEPT
+from models.probing import resampling
+from models.scores import average_precision, judge_classes, judge_masks, paired_difference
+from pipelines.labels.labelled_data import LabelledData
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of one encoder.
+
+    Attributes:
+        measure: The key of the main one: top1, map or miou.
+        scores: For a program: the main one, `ci95`, `per_class` and more.
+        resampled: Makes the main one of resampled test sets; the same sets of every encoder.
+        correct: Whether each test sample was told rightly; None where that is no matter of yes or
+            no.
+    """
+
+    measure: str
+    scores: dict[str, Any]
+    resampled: Callable[[], np.ndarray]
+    correct: np.ndarray | None = None
+
+    @property
+    def value(self) -> float:
+        """Return the main score."""
+        return float(self.scores[self.measure])
+
+    @property
+    def line(self) -> str:
+        """Say the main score and its interval."""
+        return share(self.value, self.scores["ci95"])
+
+    def prefixed(self, prefix: str) -> dict[str, Any]:
+        """Return what is said of a baseline, by names with a prefix."""
+        kept = (self.measure, "ci95", "per_class")
+        return {f"{prefix}{name}": self.scores[name] for name in kept}
+
+    def ahead_of(self, other: "Scored") -> dict[str, Any]:
+        """Return by how much the score is higher than another on the same samples."""
+        if self.correct is not None and other.correct is not None:
+            difference, interval = paired_difference(other.correct, self.correct)
+        else:
+            difference = self.value - other.value
+            interval = resampling.interval_of(self.resampled() - other.resampled())
+        return {"difference": difference, "difference_ci95": list(interval)}
+
+
+def share(value: float, interval: tuple[float, float] | list[float]) -> str:
+    """Say a share and its interval."""
+    return f"{value:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
+
+
+def by_class(data: LabelledData, values: np.ndarray) -> dict[str, float]:
+    """Name the classes of some scores, (C,)."""
+    names = data.classes[:NAMES_KEPT]
+    return dict(zip(names, values.tolist(), strict=False))
+
+
+def score(data: LabelledData, answers: np.ndarray) -> Scored:
+    """Score what was told of test samples.
+
+    Args:
+        data: The test samples alone.
+        answers: In their order: probabilities (N, C); of masks, pixels of class i told as class j,
+            (N, C * C).
+    """
+    if data.task == "mask":
+        size = data.num_classes
+        return _of_masks(data, answers.reshape(-1, size, size).astype(np.int64))
+    if data.task == "classes":
+        return _of_several(data, answers)
+    one = judge_classes(answers, data.labels)
+    correct = answers.argmax(1) == data.labels
+    scores = {
+        "top1": one.top1,
+        "ci95": list(one.ci95),
+        "per_class": by_class(data, one.per_class),
+        "confusion": one.confusion[:NAMES_KEPT, :NAMES_KEPT].tolist(),
+        "calibration_error": one.calibration_error,
+        "nll": one.nll,
+    }
+    return Scored("top1", scores, lambda: resampling.resampled_means(correct * 1.0), correct)
+
+
+def _of_several(data: LabelledData, answers: np.ndarray) -> Scored:
+    hot = data.label_hot
+    precision = np.array([average_precision(answers[:, i], hot[:, i]) for i in range(hot.shape[1])])
+    drawn = resampling.resampled_map(answers, hot)
+    scores = {
+        "map": float(np.nanmean(precision)),
+        "ci95": list(resampling.interval_of(drawn)),
+        "per_class": by_class(data, precision),
+    }
+    return Scored("map", scores, lambda: drawn)
+
+
+def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
+    masks = judge_masks(confusions)
+    scores = {
+        "miou": masks.miou,
+        "ci95": list(masks.ci95),
+        "pixel_top1": masks.pixel_top1,
+        "per_class": by_class(data, masks.per_class),
+    }
+    return Scored("miou", scores, lambda: resampling.resampled_miou(confusions))
+
+
+def main_score(data: LabelledData, answers: np.ndarray) -> float:
+    """Return the main score alone, to choose by; answers are those of `score`."""
+    if data.task == "class":
+        return float((answers.argmax(1) == data.labels).mean())
+    if data.task == "classes":
+        hot = data.label_hot
+        each = [average_precision(answers[:, i], hot[:, i]) for i in range(hot.shape[1])]
+        return float(np.nanmean(each))
+    size = data.num_classes
+    return judge_masks(answers.reshape(-1, size, size).astype(np.int64)).miou

@@ -1,0 +1,76 @@
+"""What a probe makes of one kind of features, and how its settings are chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs.adaptation.scoring import Scored
+from jobs.setup.failures import InputError
+from pipelines.labels.labelled_data import LabelledData
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What a probe made of one kind of features.
+
+    Attributes:
+        scored: Of the test samples.
+        about: What was chosen, and by which scores, for a program.
+        trained: Values that were learnt.
+    """
+
+    scored: Scored
+    about: dict[str, Any] = field(default_factory=dict)
+    trained: int = 0
+
+
+def targets_of(data: LabelledData) -> Tensor:
+    """Return the class of each sample, (N,) int64, or which classes it has, (N, C) bool."""
+    return torch.from_numpy(data.labels if data.task == "class" else data.label_hot)
+
+
+def rows_of(chosen: np.ndarray) -> Tensor:
+    """Return which rows are chosen, for tensors."""
+    return torch.from_numpy(chosen)
+
+
+def check_validation(data: LabelledData, key: str) -> None:
+    """Refuse to choose among several values without validation samples.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not data.of("val").any():
+        raise InputError(
+            f"{key} has several values, and there is no validation sample to choose by: give"
+            " val.uri, a val.fraction that draws one, or one value"
+        )
+
+
+def best(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> int:
+    """Return the place of the highest validation score, the first of equal ones.
+
+    Raises:
+        InputError: no score is a number.
+    """
+    if np.isnan(scores).all():
+        raise InputError(
+            "no setting can be judged by the validation samples, which have no sample of any class:"
+            " give val.uri or another val.seed"
+        )
+    return int(np.nanargmax(scores))
+
+
+def told(
+    measure: str, settings: Sequence[Mapping[str, Any]], scores: Sequence[float], chosen: int
+) -> dict[str, Any]:
+    """Say which setting was chosen, and all validation scores, for a program."""
+    named = [
+        {**setting, f"val_{measure}": value}
+        for setting, value in zip(settings, scores, strict=True)
+    ]
+    return {"chosen": dict(settings[chosen]), "settings": named}

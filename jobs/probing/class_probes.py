@@ -1,0 +1,142 @@
+"""Nearest neighbours and logistic regression on frozen features."""
+
+from typing import Any
+
+import torch
+
+from jobs.adaptation import scoring
+from jobs.probing.answering import (
+    Answered,
+    best,
+    check_validation,
+    rows_of,
+    targets_of,
+    told,
+)
+from jobs.probing.frozen_features import Labelled
+from jobs.probing.probe_sections import OWN, ProbeConfig, Setting
+from jobs.setup.failures import InputError
+from models.probing.logistic import logistic_path
+from models.probing.neighbours import knn_votes
+
+
+def knn(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered:
+    """Let the nearest training samples vote; of several k, the best on validation.
+
+    Raises:
+        InputError: fewer training samples than neighbours, or no validation to choose by.
+    """
+    data = labelled.data
+    x = labelled.features[kind][OWN]
+    targets = targets_of(data)
+    settings = [{"k": k} for k in probe.k]
+    chosen = 0
+    about: dict[str, Any] = {"chosen": settings[0]}
+    if len(probe.k) > 1:
+        check_validation(data, "probe.k")
+    check_k(probe, int(data.of("train").sum() if len(probe.k) > 1 else data.learns.sum()))
+    if len(probe.k) > 1:
+        train = rows_of(data.of("train"))
+        val = rows_of(data.of("val"))
+        votes = _votes(probe, x[train], targets[train], x[val], data.num_classes)
+        held = data.keep(data.of("val"))
+        scores = [scoring.main_score(held, one.numpy()) for one in votes]
+        chosen = best(settings, scores)
+        about = told(_measure(labelled), settings, scores, chosen)
+    train = rows_of(data.learns)
+    test = rows_of(data.of("test"))
+    votes = _votes(probe, x[train], targets[train], x[test], data.num_classes)
+    judged = data.keep(data.of("test"))
+    by_k = {str(k): scoring.main_score(judged, votes[i].numpy()) for i, k in enumerate(probe.k)}
+    about |= {"by_k": by_k}
+    return Answered(scoring.score(judged, votes[chosen].numpy()), about)
+
+
+def check_k(probe: ProbeConfig, num_train: int, what: str = "training images") -> None:
+    """Refuse more neighbours than there are samples.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if max(probe.k) > num_train:
+        raise InputError(
+            f"probe.k {max(probe.k)} is more than the {num_train} {what}: take a smaller one"
+        )
+
+
+def _votes(
+    probe: ProbeConfig,
+    train_x: torch.Tensor,
+    targets: torch.Tensor,
+    test_x: torch.Tensor,
+    num_classes: int,
+) -> torch.Tensor:
+    return knn_votes(
+        train_x,
+        targets,
+        test_x,
+        ks=probe.k,
+        temperature=probe.temperature,
+        num_classes=num_classes,
+    )
+
+
+def linear(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered:
+    """Fit a logistic regression; of several weight decays, poolings and last blocks the best on
+    validation, then on all that may be learnt from.
+
+    Raises:
+        InputError: there are several, and no validation to choose by.
+    """
+    data = labelled.data
+    targets = targets_of(data)
+    train = rows_of(data.of("train"))
+    val = rows_of(data.of("val"))
+    found: list[tuple[Setting, float]] = []
+    scores: list[float] = []
+    candidates = [one for one in labelled.features[kind] if one in _asked(probe, kind)]
+    several = len(candidates) * len(probe.decays) > 1
+    if several:
+        check_validation(data, "probe.weight_decay, probe.pooling or probe.blocks")
+    held = data.keep(data.of("val"))
+    for setting in candidates:
+        found += [(setting, decay) for decay in probe.decays]
+        if several:
+            x = labelled.features[kind][setting]
+            paths = logistic_path(
+                x[train],
+                targets[train],
+                x[val],
+                num_classes=data.num_classes,
+                weight_decays=probe.decays,
+            )
+            scores += [scoring.main_score(held, one.numpy()) for one in paths]
+    settings = [
+        {"weight_decay": decay, "pooling": one.pooling, "blocks": one.blocks}
+        for one, decay in found
+    ]
+    chosen = best(settings, scores) if several else 0
+    setting, decay = found[chosen]
+    about: dict[str, Any] = {"chosen": settings[chosen]}
+    if several:
+        about = told(_measure(labelled), settings, scores, chosen)
+    x = labelled.features[kind][setting]
+    learns = rows_of(data.learns)
+    answers = logistic_path(
+        x[learns],
+        targets[learns],
+        x[rows_of(data.of("test"))],
+        num_classes=data.num_classes,
+        weight_decays=[decay],
+    )[0]
+    judged = data.keep(data.of("test"))
+    trained = data.num_classes * (x.shape[1] + 1)
+    return Answered(scoring.score(judged, answers.numpy()), about, trained)
+
+
+def _asked(probe: ProbeConfig, kind: str) -> tuple[Setting, ...]:
+    return (OWN,) if kind == "colour" else probe.settings
+
+
+def _measure(labelled: Labelled) -> str:
+    return "top1" if labelled.data.task == "class" else "map"

@@ -1,0 +1,233 @@
+"""Features of labelled samples, of one artifact or two, as every probe takes them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import ray.data
+import torch
+from torch import Tensor
+
+from jobs.adaptation import judging, labelled_sets, leak_check
+from jobs.cluster import launch
+from jobs.probing.probe_sections import OWN, AdaptConfig, ProbeConfig, Setting
+from jobs.setup import run_artifact
+from jobs.setup.failures import InputError
+from jobs.setup.inputs import load_artifact
+from jobs.setup.value_range import limits_for
+from models.artifact import Artifact, Baseline
+from models.registry import method_class
+from pipelines.embeddings import embed
+from pipelines.embeddings.features import Features, Kind, check
+from pipelines.labels import labelled_stream
+from pipelines.labels.labelled_data import LabelledData
+from pipelines.media.clips import Sampling
+from pipelines.media.contract import Limits
+
+KINDS: tuple[Kind, ...] = ("pretrained", "untrained", "colour")
+COMPARED = "compared"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An artifact that is judged.
+
+    Attributes:
+        uri: Where it lies.
+        digest: Its own.
+        parameters: Values of its encoder.
+        baseline: What the encoder was before training, for people.
+    """
+
+    uri: str
+    digest: str
+    parameters: int
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Embedded labelled samples.
+
+    Attributes:
+        features: Of each kind, and of `COMPARED`, by setting: (N, D) float32.
+        data: The samples.
+        content: Hash of each one's bytes, (N,) int64.
+        leaked: (N,) bool, which samples the pretraining corpus has too; None: not looked for.
+        artifact: What is judged.
+        compared: What it is compared with; None: nothing.
+    """
+
+    features: dict[str, dict[Setting, Tensor]]
+    data: LabelledData
+    content: Tensor
+    leaked: np.ndarray | None
+    artifact: Judged
+    compared: Judged | None = None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Return what is judged beside the artifact."""
+        return (*KINDS[1:], COMPARED) if self.compared else KINDS[1:]
+
+
+def embed_labelled(config: AdaptConfig) -> Labelled:
+    """Embed all sets in one pass, with all kinds of features.
+
+    Raises:
+        InputError: a set is missing or empty, their classes do not fit, the test images are those
+            of training, there is no artifact, or it gives no such features.
+    """
+    config = labelled_sets.with_absolute_places(config)
+    labelled_sets.check_places(config)
+    uri, encoder, other_uri, other = encoders_of(config)
+    corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
+    own: dict[str, str] = dict.fromkeys(KINDS, uri)
+    columns = _columns(config.probe, own, encoder)
+    compared = {}
+    if other is not None:
+        compared = _columns(config.probe, {COMPARED: other_uri}, other)
+    paths = (uri, *([other_uri] if other else []), *labelled_sets.places(config).values())
+    with launch.session(config.cluster, work="embed", paths=paths) as session:
+        data = labelled_sets.read_sets(config)
+        check_task(config.probe, data)
+        leaks = None
+        if corpus:
+            leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
+        passes = _passes(columns, encoder, compared, other)
+        streams = [
+            (_stream(data, chosen, readers, config.clip.per_video or 1, session), tuple(chosen))
+            for chosen, readers in passes
+        ]
+        found = judging.read_all(streams, data, config)
+    data = found.data
+    if leaks:
+        data = data.with_account({"leak": leaks.account})
+    features: dict[str, dict[Setting, Tensor]] = {}
+    for name, values in found.values.items():
+        kind, setting = _named(name)
+        features.setdefault(kind, {})[setting] = torch.from_numpy(values)
+    return Labelled(
+        features,
+        data,
+        torch.from_numpy(found.content),
+        leaks.leaked[found.kept] if leaks else None,
+        judged_of(uri, encoder),
+        judged_of(other_uri, other) if other is not None else None,
+    )
+
+
+def encoders_of(config: AdaptConfig) -> tuple[str, Artifact, str, Artifact | None]:
+    """Load the artifact, and the one to compare it with where there is one.
+
+    Raises:
+        InputError: one is not there, or both are the same or see different things.
+    """
+    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
+    encoder = load_artifact(uri)
+    if config.compare is None:
+        return uri, encoder, "", None
+    other_uri = run_artifact.find(launch.user_uri("compare", config.compare), key="compare")
+    other = load_artifact(other_uri, key="compare")
+    if other.digest == encoder.digest:
+        raise InputError(
+            f"compare {config.compare} is the encoder of artifact {config.artifact}: give another"
+        )
+    eats = _eats(encoder)
+    others = _eats(other)
+    if eats != others:
+        raise InputError(
+            f"compare {config.compare} was trained on {others}s and artifact {config.artifact} on"
+            f" {eats}s: compare encoders that see the same"
+        )
+    return uri, encoder, other_uri, other
+
+
+def _eats(encoder: Artifact) -> str:
+    """Return what one sample was to an encoder; of an unknown method, an image."""
+    try:
+        return method_class(encoder.config["method"]["name"]).media
+    except KeyError:
+        return "image"
+
+
+def judged_of(uri: str, encoder: Artifact) -> Judged:
+    """Describe an artifact that is judged."""
+    parameters = sum(one.numel() for one in encoder.encoder.parameters())
+    return Judged(uri, encoder.digest, parameters, encoder.baseline)
+
+
+def _columns(probe: ProbeConfig, kinds: dict[str, str], encoder: Artifact) -> dict[str, Features]:
+    """Describe the columns of some kinds of features, by name."""
+    columns = {}
+    for kind, uri in kinds.items():
+        of: Kind = "pretrained" if kind == COMPARED else kind  # type: ignore[assignment]
+        for setting in probe.settings if kind != "colour" else (OWN,):
+            features = Features(uri, of, pooling=setting.pooling, last_blocks=setting.blocks)
+            try:
+                check(features, encoder.encoder)
+            except ValueError as error:
+                raise InputError(
+                    f"probe.pooling={setting.pooling} with probe.blocks={setting.blocks}: {error}"
+                ) from None
+            columns[f"{kind} {setting.pooling} {setting.blocks}"] = features
+    return columns
+
+
+def _named(column: str) -> tuple[str, Setting]:
+    kind, pooling, blocks = column.split()
+    return kind, Setting(pooling, int(blocks))  # type: ignore[arg-type]
+
+
+def _passes(
+    columns: dict[str, Features],
+    encoder: Artifact,
+    compared: dict[str, Features],
+    other: Artifact | None,
+) -> list[tuple[dict[str, Features], list[Artifact]]]:
+    """Take all columns in one pass over the pixels; in two where the artifacts read the values of
+    deep images differently."""
+    if other is None:
+        return [(columns, [encoder])]
+    if limits_for(encoder, Limits()) == limits_for(other, Limits()):
+        return [(columns | compared, [encoder, other])]
+    return [(columns, [encoder]), (compared, [other])]
+
+
+def _stream(
+    data: LabelledData,
+    columns: dict[str, Features],
+    encoders: list[Artifact],
+    per_video: int,
+    session: launch.Session,
+) -> ray.data.Dataset:
+    """Stream features for all clips of all samples."""
+    work = labelled_stream.work_of(
+        data,
+        embed.shape_for([one.image_size for one in encoders]),
+        limits_for(encoders[0], Limits()),
+        run="adapt",
+        block_rows=embed.BLOCK_ROWS,
+        sampling=Sampling(per_video=per_video),
+        content=True,
+    )
+    wanted = embed.Encoders(columns, session.placed)
+    return embed.embed(labelled_stream.blocks(work), wanted, num_actors=session.num_workers)
+
+
+def check_task(probe: ProbeConfig, data: LabelledData) -> None:
+    """Refuse labels that a probe cannot judge by.
+
+    Raises:
+        InputError: with what it needs.
+    """
+    several = "samples of train.uri have several labels: give one label each"
+    masks = "masks are given: leave out masks.uri and columns.mask"
+    boxes = "boxes are given: leave out boxes.uri"
+    refused = {"boxes": boxes}
+    if probe.name != "knn":
+        refused["mask"] = masks
+    if probe.name == "few_label":
+        refused["classes"] = several
+    if data.task in refused:
+        judges = "one class a sample" if probe.name == "few_label" else "classes of samples"
+        raise InputError(f"probe.name {probe.name} judges {judges}, and {refused[data.task]}")
