@@ -92,21 +92,18 @@ def guarded_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        ({"RAY_AUTH_MODE": "disabled"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
-        ({"RAY_AUTH_MODE": "token"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
-        (
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32},
-            "refuses the token: set RAY_AUTH_TOKEN",
-        ),
-        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, "joined"),
-    ],
+TOLD = (
+    ({"RAY_AUTH_MODE": "disabled"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
+    ({"RAY_AUTH_MODE": "token"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
+    (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32},
+        "refuses the token: set RAY_AUTH_TOKEN",
+    ),
+    ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, "joined"),
 )
-def test_a_missing_and_a_wrong_token_are_told_apart(
-    guarded_head: str, variables: dict[str, str], said: str, tmp_path: Path
-) -> None:
+
+
+def test_a_missing_and_a_wrong_token_are_told_apart(guarded_head: str, tmp_path: Path) -> None:
     script = (
         "import sys, ray; from jobs.cluster import joining\n"
         "try: joining.join(sys.argv[1], {})\n"
@@ -114,16 +111,20 @@ def test_a_missing_and_a_wrong_token_are_told_apart(
         "else: print('joined'); ray.shutdown()\n"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
-    env |= {"HOME": str(tmp_path), **variables}  # where Ray looks for a token as well
-    done = subprocess.run(
-        [sys.executable, "-c", script, guarded_head],
-        cwd=commands.ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert said in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    env["HOME"] = str(tmp_path)  # where Ray looks for a token as well
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [  # all at once: each waits most of the time
+        subprocess.Popen(
+            [sys.executable, "-c", script, guarded_head],
+            cwd=commands.ROOT,
+            env=env | variables,
+            **pipes,  # type: ignore[call-overload]
+        )
+        for variables, _ in TOLD
+    ]
+    for process, (variables, said) in zip(started, TOLD, strict=True):
+        stdout, stderr = process.communicate(timeout=150)
+        assert said in stdout and stdout.count("\n") == 1, (variables, stderr)
 
 
 def test_a_job_says_so_in_one_line(tmp_path: Path) -> None:
