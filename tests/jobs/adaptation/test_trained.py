@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs.adapt import complete, run
 from jobs.adaptation.trained import RESULT, adapt_by_training
 from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from models import artifact
-from tests import commands
 from tests.faults.killing import Killer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -100,6 +101,7 @@ def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
         adapt_by_training(wanted)
 
 
+@pytest.mark.slow
 def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves: Path) -> None:
     masks = {"uri": str(halves / "masks"), "ignore": 9}
     given = config(
@@ -161,8 +163,10 @@ def test_a_killed_adaptation_goes_on_with_another_number_of_workers(
     assert json.loads(lines[-1])["step"] == 120
 
 
-def test_the_command_line_refuses_what_another_probe_takes(tmp_path: Path) -> None:
+def test_the_command_line_refuses_what_another_probe_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = ["artifact=a", "train.uri=t", "test.uri=t", "out=o", "probe.name=segment"]
-    refused = commands.run("adapt", *words, "probe.mixup=0.5")
-    assert refused.returncode == 2 and "probe.mixup" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    assert main("adapt", "", complete, run, [*words, "probe.mixup=0.5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "probe.mixup" in line
