@@ -43,7 +43,7 @@ def train(name: str) -> dict[str, dict[str, Tensor]]:
     return {"gradients": {}, "state": method.state_dict()}
 
 
-@pytest.mark.parametrize("name", ["simclr", "dino", "mae"])
+@pytest.mark.parametrize("name", ["simclr", "dino"])
 def test_two_workers_go_on_from_weights_as_one_process(
     name: str, two_processes: TwoProcesses
 ) -> None:
