@@ -8,9 +8,9 @@ Both decode the same files, embed them on the CPU and keep float32 vectors with 
 The loop is what a user would write: an `ImageFolder`-like dataset of Pillow and torchvision, a
 DataLoader with as many workers as cores, `encoder(batch)`, one `np.save` at the end. `loop_own`
 decodes with this project's decoder instead, so that what Ray costs is told from what decoding
-costs. Of each, the rate counts from the first batch embedded to the last: what starting takes
-stands beside it. `two_nodes` is the job on two local nodes of Ray of one core each, beside
-`one_node`, one of them.
+costs. Of each, rate and CPU time count from the first batch embedded to the last: what starting
+takes stands beside it. CPU time an image tells more where other work disturbs the clock.
+`two_nodes` is the job on two local nodes of Ray, beside `one_node`, one of them.
 """
 
 import json
@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
 from benchmarks.job_runs import add_row, settings
+from benchmarks.process_tree import ProcessTree
 from models import artifact
 
 USAGE = " ".join((__doc__ or "").split("\n\n")[1].split())
@@ -97,9 +99,8 @@ class Files(torch.utils.data.Dataset[tuple[int, torch.Tensor]]):
         return torch.from_numpy(columns["image"][0])
 
 
-def loop(place: str, paths: list[str], size: int, out: str, own: bool) -> Row:
-    """Embed files in a plain loop."""
-    begun = time.monotonic()
+def loop(place: str, paths: list[str], size: int, out: str, own: bool) -> list[tuple[float, int]]:
+    """Embed files in a plain loop; returns when each batch was done, and its images."""
     encoder = artifact.load(place).to(memory_format=torch.channels_last)
     workers = len(os.sched_getaffinity(0))
     loader = torch.utils.data.DataLoader(Files(paths, size, own), BATCH, num_workers=workers)
@@ -111,42 +112,60 @@ def loop(place: str, paths: list[str], size: int, out: str, own: bool) -> Row:
             prepared = encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
             vectors.append(encoder(prepared).numpy())
             ids.append(index.numpy())
-            marks.append((time.monotonic(), len(index)))
+            marks.append((time.time(), len(index)))
     np.save(out, np.concatenate(vectors))
     np.save(f"{out}.ids", np.concatenate(ids))
-    return rate(begun, marks, len(paths))
+    return marks
 
 
-def rate(begun: float, marks: list[tuple[float, int]], total: int) -> Row:
-    """Return images a second between the first mark and the last, and in all."""
-    first = marks[0]
-    behind = sum(number for _, number in marks[1:])
-    return {
-        "images_per_s": behind / (marks[-1][0] - first[0]),
-        "whole_images_per_s": total / (time.monotonic() - begun),
-        "first_s": first[0] - begun,
-    }
-
-
-def job(place: str, manifest: str, out: str, words: list[str]) -> Row:
-    """Run jobs.export; its parts' files say when rows were written."""
+def measure_loop(place: str, paths: list[str], size: int, out: str, own: bool) -> Row:
+    """Run the loop in a process of its own."""
+    given = json.dumps({"place": place, "paths": paths, "size": size, "out": out, "own": own})
+    code = "import json, sys; from benchmarks.export import loop\n"
+    code += "print(json.dumps(loop(**json.loads(sys.stdin.read()))))"
     begun = time.time()
-    command = [sys.executable, "-m", "jobs.export", f"artifact={place}", f"source.uri={manifest}"]
-    command += [f"out={out}", "part_rows=256", *words, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    wall = time.time() - begun
-    rows: int = json.loads(done.stdout.splitlines()[-1])["rows"]
-    import pyarrow.parquet as pq
+    said, tree = watched([sys.executable, "-c", code], given)
+    return rate(begun, json.loads(said), tree)
 
-    parts = sorted(Path(out, "embeddings").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-    marks = [(path.stat().st_mtime - begun, pq.read_metadata(path).num_rows) for path in parts]
+
+def measure_job(place: str, manifest: str, out: str, words: list[str]) -> Row:
+    """Run jobs.export; its parts' files say when rows were written."""
+    command = [sys.executable, "-m", "jobs.export", f"artifact={place}", f"source.uri={manifest}"]
+    command += [f"out={out}", f"part_rows={BATCH}", *words, "--json"]
+    begun = time.time()
+    _, tree = watched(command, "")
+    parts = Path(out, "embeddings").glob("*.parquet")
+    marks = [(path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in parts]
+    return rate(begun, sorted(marks), tree)
+
+
+def watched(command: list[str], given: str) -> tuple[str, ProcessTree]:
+    """Run a command to its end; returns what it printed last, and what its processes used.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, text=True, **pipes)
+    with ProcessTree(process.pid) as tree:
+        said, errors = process.communicate(given)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{errors}")
+    return said.splitlines()[-1], tree
+
+
+def rate(begun: float, marks: list[tuple[float, int]], tree: ProcessTree) -> Row:
+    """Return images a second and CPU seconds an image between the first mark and the last."""
+    first = marks[0][0]
+    last = marks[-1][0]
     behind = sum(number for _, number in marks[1:])
+    used = tree.cpu_s(first, last)
     return {
-        "images_per_s": behind / (marks[-1][0] - marks[0][0]),
-        "whole_images_per_s": rows / wall,
-        "first_s": marks[0][0],
+        "images_per_s": behind / (last - first),
+        "cpu_ms_per_image": 1000 * sum(used.values()) / behind,
+        "cpu_s": used,
+        "whole_images_per_s": sum(number for _, number in marks) / (time.time() - begun),
+        "first_s": first - begun,
     }
 
 
@@ -176,15 +195,19 @@ def contestants(
             for address in nodes(count):
                 words = [f"cluster.address={address}", "cluster.shared_fs=true"]
                 words += [f"cluster.num_workers={count}", "cluster.cpus_per_worker=1"]
-                return job(place, manifest, f"{folder}/nodes{count}-{repeat}", words)
+                return measure_job(place, manifest, f"{folder}/nodes{count}-{repeat}", words)
             raise AssertionError("no cluster")
 
         return run
 
     return {
-        "loop": lambda repeat: loop(place, paths, size, f"{folder}/loop{repeat}.npy", own=False),
-        "loop_own": lambda repeat: loop(place, paths, size, f"{folder}/own{repeat}.npy", own=True),
-        "job": lambda repeat: job(
+        "loop": lambda repeat: measure_loop(
+            place, paths, size, f"{folder}/loop{repeat}.npy", own=False
+        ),
+        "loop_own": lambda repeat: measure_loop(
+            place, paths, size, f"{folder}/own{repeat}.npy", own=True
+        ),
+        "job": lambda repeat: measure_job(
             place, manifest, f"{folder}/job{repeat}", ["cluster.address=local"]
         ),
         "one_node": on_nodes(1),
@@ -226,14 +249,15 @@ def main(words: list[str]) -> int:
         share = row["images_per_s"] / first
         print(
             f"| {name} | {row['images_per_s']:.1f} | {low:.1f} to {high:.1f} | {share:.0%} |"
-            f" {row['whole_images_per_s']:.1f} | {row['first_s']:.1f} s |"
+            f" {row['cpu_ms_per_image']:.1f} | {row['whole_images_per_s']:.1f} |"
+            f" {row['first_s']:.1f} s |"
         )
     add_row(Path(given["out"]), {"set": given, "images": len(paths), "rates": rates})
     return 0
 
 
 def _summed(found: list[Row]) -> Row:
-    names = ("images_per_s", "whole_images_per_s", "first_s")
+    names = ("images_per_s", "cpu_ms_per_image", "whole_images_per_s", "first_s")
     row: Row = {name: statistics.median(each[name] for each in found) for name in names}
     each = [one["images_per_s"] for one in found]
     return row | {"range": (min(each), max(each))}

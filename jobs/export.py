@@ -8,7 +8,9 @@ gone are dropped. The embedding of a video is that of the frame in the middle of
 import json
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from jobs.exporting.export_sections import ExportConfig
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held
-from jobs.setup.command_line import InputError, main
+from jobs.setup.command_line import main
+from jobs.setup.failures import InputError, is_lost_process
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
@@ -36,6 +39,7 @@ from pipelines.storage.lease import Held
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.orders import ManifestOrder, Order
 
+MAX_FRUITLESS = 3  # losses of processes in a row without a new part that are forgiven
 FORMAT = 3  # since 3 a part is named by stored rows of the manifest, and newer versions join
 PART_BYTES = 256 << 20  # of vectors in a part, all of which one task holds
 
@@ -184,28 +188,48 @@ class _Job:
         bad.add(seen, quarantine.summarise(folder).reasons)
         return bad
 
-    def _write(self, now: progress.Progress) -> tuple[dict[str, int], int]:
+    def _write(self, now: progress.Progress) -> tuple[Counter[str], int]:
         """Write the parts that are missing; returns what was counted, and how many."""
-        there = set(self.files.there())
+        begun = len(self.files.there())
         live = LiveRows(self.manifest)
-        totals = dict.fromkeys(sinks.COUNTS, 0)
-        written = 0
+        counts = Counter[str]()
         for rows in now.ranges:
             parts = dict(live.parts(rows, self.part_rows))
-            missing = {
-                positions: answers for positions, answers in parts.items() if answers not in there
-            }
-            if not missing:
-                continue
-            with quarantine.compacting(uris.join(self.out, "quarantine")):
-                counts = self._embed(missing)
-            written += len(missing)
-            totals = {name: total + counts[name] for name, total in totals.items()}
-        return totals, written
+            if self._missing(parts):
+                with quarantine.compacting(uris.join(self.out, "quarantine")):
+                    counts += self._persist(parts)
+        return counts, len(self.files.there()) - begun
 
-    def _embed(self, missing: dict[Range, Range]) -> dict[str, int]:
+    def _missing(self, parts: dict[Range, Range]) -> dict[Range, Range]:
+        there = set(self.files.there())
+        return {positions: rows for positions, rows in parts.items() if rows not in there}
+
+    def _persist(self, parts: dict[Range, Range]) -> Counter[str]:
+        """Embed the parts that are missing, again where the cluster lost a process or a node.
+
+        Ray gives what a lost node was at to others only once it knows that it is lost, and the
+        retries of a block are used up before. As long as parts are added, that is no reason to end.
+        """
+        counts = Counter[str]()
+        fruitless = 0
+        while missing := self._missing(parts):
+            try:
+                self._embed(missing, counts)
+                break
+            except Exception as error:
+                if not is_lost_process(error):
+                    raise
+                added = len(missing) - len(self._missing(parts))
+                fruitless = 0 if added else fruitless + 1
+                if fruitless > MAX_FRUITLESS:
+                    raise
+                lost = f"the cluster lost processes ({type(error).__name__})"
+                print(f"{lost}: going on with what is missing", file=sys.stderr)
+        return counts
+
+    def _embed(self, missing: dict[Range, Range], counts: Counter[str]) -> None:
         """Embed parts, by the positions of each and the stored rows that it answers for."""
-        work = self._work()
+        work = self._work
         each_frame = self.config.clip.each_frame
         encoders = embed.Encoders(self.encoded.columns, self.session.placed, each_frame)
         stream = embed.embed(
@@ -217,13 +241,12 @@ class _Job:
         sink = self._sink(
             work.order, {start: (stop, answers) for (start, stop), answers in missing.items()}
         )
-        counts: dict[str, int] = {}
-        for counts in sinks.write_embeddings(stream, sink, self.part_rows):
+        for added in sinks.write_embeddings(stream, sink, self.part_rows):
+            counts.update(added)
             self.mine.check()
             seen = counts["samples"] + counts["quarantined"]
             if counts["quarantined"] > self.config.source.max_bad_fraction * seen:
                 self._bad_samples(seen).check()
-        return counts
 
     def _sink(self, order: Order, parts: dict[int, tuple[int, Range]]) -> sinks.EmbeddingSink:
         made = Provenance(self.manifest.source, self.manifest.version, self.encoded.made)
@@ -232,6 +255,7 @@ class _Job:
             self.files, order, parts, made, self._carried(), fps, self.mine.fence
         )
 
+    @cached_property
     def _work(self) -> ingest.Ingest:
         limits = self._limits()
         warn_of_flat(self.manifest, limits)

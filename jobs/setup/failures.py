@@ -50,6 +50,11 @@ _LAST_LINE = re.compile(r"(?:\w+\.)*(\w+): (.+)")
 _ERRNO = re.compile(r"\[Errno (\d+)\] (.+)")
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Tell whether a task or actor failed because its process or its node ended."""
+    return any(isinstance(one, _DEATHS) for one in ray_internals.chain(error))
+
+
 def failure_of(error: BaseException) -> Failure | None:
     """Find what a user or a machine can mend in an exception, under whatever Ray wraps around it.
 

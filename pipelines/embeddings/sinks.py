@@ -239,12 +239,10 @@ def write_embeddings(
         part_rows: Rows of every part but the last.
 
     Yields:
-        So far: `rows` written, of so many `samples`, samples `quarantined` and `retries`, storage
-            requests tried again in reading.
+        As they are written: `rows`, of so many `samples`, samples `quarantined`, and `retries`,
+            storage requests tried again in reading.
     """
     write = partial(write_part, sink=sink)
     written = map_in_tasks(embeddings, write, batch_size=part_rows, num_cpus=0.1)
-    totals = dict.fromkeys(COUNTS, 0.0)
     for batch in written.iter_batches(batch_size=None):
-        totals = {name: total + float(batch[name].sum()) for name, total in totals.items()}
-        yield {name: round(total) for name, total in totals.items()}
+        yield {name: round(float(batch[name].sum())) for name in COUNTS}
