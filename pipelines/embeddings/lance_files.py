@@ -1,5 +1,7 @@
 """Opens Lance datasets where the project's URIs point, by Lance's own library."""
 
+import importlib.util
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -9,18 +11,29 @@ SUFFIX = ".lance"
 _PATIENCE = {"client_max_retries": "10", "client_retry_timeout": "300"}
 
 
+def check_installed() -> None:
+    """Refuse to go on without Lance; does not import it, as it warns of forks from then on.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if importlib.util.find_spec("lance") is None:
+        raise ValueError("format=lance needs Lance: pip install 'afield[lance]'")
+
+
 def library() -> ModuleType:
     """Import Lance.
 
     Raises:
         ValueError: it is not installed.
     """
-    try:
-        import lance
-        import lance.file
-        import lance.fragment
-    except ImportError:
-        raise ValueError("format=lance needs Lance: pip install 'afield[lance]'") from None
+    check_installed()
+    import lance
+    import lance.file
+    import lance.fragment
+
+    # Ray starts its processes by fork and exec, which does no harm.
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")
     return lance
 
 

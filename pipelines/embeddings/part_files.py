@@ -55,7 +55,7 @@ def part_files(out: str, kind: Format) -> PartFiles:
         ValueError: the library of the format is not installed.
     """
     if kind == "lance":
-        lance_files.library()
+        lance_files.check_installed()
         return LanceParts(out)
     return ParquetParts(out)
 
