@@ -27,6 +27,7 @@ from jobs.pretrain import pretrain
 from jobs.preview import complete as complete_preview
 from jobs.preview import preview
 from jobs.report import ReportConfig, report
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main, parse, validate
 from jobs.setup.demo_corpus import make_corpus
 from jobs.setup.failures import InputError
@@ -95,6 +96,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     out = launch.absolute_out(config.out)
     if not uris.is_local(out):
         raise InputError(f"out {out} must be a local folder: the demo makes its corpus there")
+    check_writable("out", out)
     stages = Stages()
     with launch.session(config.cluster, paths=(out,)):
         trained = _pretrain(config, out, stages)

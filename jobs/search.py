@@ -42,6 +42,8 @@ _TOLD = (
 
 
 def _several(value: object) -> object:
+    if value is None:
+        raise ValueError("query is empty: give a file, or the sample_id or uri of a sample")
     return value if isinstance(value, (list, tuple)) else [value]
 
 

@@ -18,7 +18,7 @@ from jobs.setup import failures
 from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
-from pipelines.storage import retries, uris, variables
+from pipelines.storage import addresses, retries, uris, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,9 @@ def user_uri(key: str, uri: str) -> str:
     """Make a URI from the command line absolute; a wrong one becomes an `InputError` that names its
     key."""
     try:
-        return uris.absolute(uri)
+        whole = uris.absolute(uri)
+        addresses.check_scheme(whole)
+        return whole
     except ValueError as error:
         raise InputError(f"{key} {error}") from None
 

@@ -4,6 +4,7 @@ job."""
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from models.json_values import finite
 from pipelines.storage.retries import StorageError
 
 Config = TypeVar("Config", bound=JobConfig)
+_SECRET = re.compile(r"://[^/@\s]*@")
 FLAGS = ("--help", "--print-config", "--json")
 Build = Callable[[dict[str, Any]], tuple[type[Config], dict[str, Any]]]
 
@@ -126,10 +128,16 @@ def _explain(config: type[JobConfig], values: dict[str, Any], problem: Any) -> s
         inner = [one.name for one in known_keys(config, values) if one.missing]
         key = next((name for name in inner if is_under(name, (key,))), key)
         return f"{key} is missing: give {key}=... (--help shows every key)"
+    if problem["type"] == "string_too_short":
+        return f"{key} is empty: give {key}=... (--help shows every key)"
+    got = _SECRET.sub("://***@", repr(problem["input"]))
+    if problem["type"] == "string_pattern_mismatch":
+        kinds = [one.kind for one in known_keys(config, values) if one.name == key]
+        return f"{key} must be {kinds[0] if kinds else 'another'}, got {got}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key or key in message:
         return message
-    return f"{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, got {got}"
 
 
 def _nearest(key: str, config: type[JobConfig], values: Mapping[str, Any]) -> str:

@@ -202,7 +202,10 @@ def open_run(uri: str) -> tuple[RunDir, PretrainConfig]:
     run = RunDir(uris.absolute(uri))
     config = run.read_config()
     if config is None:
-        raise InputError(f"run {run.uri} is no run directory: it has no config.yaml")
+        raise InputError(
+            f"run {run.uri} is no run directory: it has no config.yaml; give"
+            " the out of jobs.pretrain"
+        )
     if config.source.value_range == "percentiles":
         measured = {"value_range": recorded(run.uri) or "auto"}
         source = config.source.model_copy(update=measured)

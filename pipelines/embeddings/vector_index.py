@@ -67,8 +67,8 @@ class Design:
 
     def memory_bytes(self) -> int:
         """Return about what building it takes at most, beside a batch."""
-        # k-means copies the sample it is given
-        return max(self.index_bytes(), 2 * 4 * self.dim * self.train_rows) + self.index_bytes() // 4
+        # Cells grow by doubling, and k-means copies the sample it is given.
+        return 2 * max(self.index_bytes(), 4 * self.dim * self.train_rows)
 
 
 @dataclass(frozen=True)

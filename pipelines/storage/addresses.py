@@ -4,6 +4,8 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from fsspec.registry import known_implementations, registry
+
 S3_PROTOCOLS = ("s3", "s3a")
 AZURE_PROTOCOLS = ("az", "abfs", "abfss")
 _SIGNED = re.compile(r"[?&](sig|X-Amz-Signature|X-Goog-Signature)=")
@@ -32,6 +34,20 @@ def absolute(uri: str) -> str:
     if parts.scheme == "file":
         return os.path.abspath(uri.removeprefix("file://"))
     return uri
+
+
+def check_scheme(uri: str) -> None:
+    """Refuse a storage that nobody here can open.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    scheme = urlsplit(uri).scheme
+    if not is_local(uri) and scheme not in (*known_implementations, *registry):
+        raise ValueError(
+            f"{uri} begins with {scheme}://, which no storage here serves: give a path, or s3://,"
+            " gs://, az:// or another of fsspec's"
+        )
 
 
 def account(uri: str) -> str | None:

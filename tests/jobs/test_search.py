@@ -74,7 +74,8 @@ def export(corpus: Path, encoder: str, out: Path, part_rows: int = 12, **changes
     vectors = found[schema.EMBEDDING].numpy()
     column = replace(VectorColumn.of(features, loaded, vectors.shape[1:]), **changes)
     told = Provenance(str(corpus), 1, {schema.EMBEDDING: column})
-    kind = schema.embeddings(vectors.shape[1], pa.float32()).with_metadata(told.metadata())
+    kinds = {schema.EMBEDDING: (vectors.shape[1], pa.float32())}
+    kind = schema.embeddings(kinds, []).with_metadata(told.metadata())
     (out / "embeddings").mkdir(parents=True)
     for start in range(0, len(samples), part_rows):
         some = samples[start : start + part_rows]
@@ -236,7 +237,7 @@ def test_what_cannot_be_searched_is_one_line(
         (here, f"query={text}"): f"query {text} cannot be used: no image",
         (here, picture, "k=31"): "k 31 is more than the 30 rows of",
         (here, picture, "k=0"): "k: input should be greater than or equal to 1",
-        (here, picture, "out=sheet.jpg"): "out: string should match",
+        (here, picture, "out=sheet.jpg"): "out must be FILE.png",
         (here, f"query={copy}", f"artifact={other}"): "is another encoder",
         (f"embeddings={corpus}", picture): "holds no embeddings: give the out of jobs.export",
         ("embeddings=/no/where", picture): "embeddings /no/where does not exist",
