@@ -15,8 +15,10 @@ from jobs.probing.frozen_features import embed_labelled
 from jobs.probing.frozen_probes import judge
 from jobs.probing.patch_probe import judge_patches
 from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
+from jobs.setup import run_artifact
 from jobs.setup.claims import check_empty, check_writable, differing, refusal
 from jobs.setup.command_line import InputError, main
+from jobs.setup.inputs import load_artifact
 from models.json_values import finite
 from pipelines.storage import uris
 
@@ -79,8 +81,10 @@ def _check_out(config: AdaptConfig, out: str) -> None:
     if not uris.exists(place):
         check_empty("adaptation", out, beside=(FOLDER,))
         return
-    there = json.loads(uris.read_bytes(place))
-    if different := differing({"probe": there.get("probe")}, {"probe": config.probe.name}):
+    found = json.loads(uris.read_bytes(place))
+    artifact = load_artifact(run_artifact.find(launch.user_uri("artifact", config.artifact)))
+    own = {"probe": config.probe.name, "artifact_digest": artifact.digest}
+    if different := differing({name: found.get(name) for name in own}, own):
         raise refusal("adaptation", out, different)
 
 

@@ -134,5 +134,5 @@ def test_nearest_patches_tell_masks(
         set(told["by_k"]) == {"3", "9"} and told["by_k"][str(told["chosen"]["k"])] == told["miou"]
     )
     assert told["difference"] == pytest.approx(told["miou"] - told["compared_miou"])
-    with pytest.raises(InputError, match=r"probe.k 101 is more than the 100 labelled patches"):
+    with pytest.raises(InputError, match=r"probe.k 101 is more than the 64 labelled patches"):
         adapt(config(small_artifact, tmp_path, probe={"k": 101, "patches": 100}, **masks))
