@@ -19,13 +19,12 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.json_values import finite
-from models.preprocess import Preprocess
-from models.supervised.head import Head, HeadConfig, build_head
+from models.preprocess import Preprocess, central_square, fitted_whole
+from models.supervised.head import Boxes, Head, HeadConfig, build_head
 
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "artifact.json"
@@ -100,20 +99,41 @@ class Artifact(nn.Module):
         embedding: Tensor = self.encoder(images)
         return embedding
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Tell what labels taught of prepared images (B, 3, S, S) float.
+    def predict(self, images: Tensor) -> Any:
+        """Tell what labels taught of prepared images (B, 3, S, S) float; boxes of whole ones, uint8
+        as `find` takes them.
 
         Returns:
             Probabilities in the order of `head.config.classes`: (B, C) summing to 1; of several
-            classes an image, each by itself; of masks (B, C, S, S).
+            classes an image, each by itself; of masks (B, C, S, S). Of boxes what `find` gives.
 
         Raises:
             ValueError: the artifact has no head.
         """
+        if self._head().config.task == "boxes":
+            return self.find(images)
+        scores = self._head().scores(self.encoder, images)
+        return scores.sigmoid() if self._head().config.task == "classes" else scores.softmax(1)
+
+    def find(self, images: Tensor) -> list[Boxes]:
+        """Tell the boxes of decoded images (B, 3, H, W) uint8 RGB, whole, in their px.
+
+        Raises:
+            ValueError: the artifact's head tells no boxes, or the images are not uint8 with three
+                channels.
+        """
+        if self._head().config.task != "boxes":
+            raise ValueError("the artifact tells no boxes: call predict, with prepared images")
+        size = self.image_size
+        height, width = images.shape[2:]
+        pixels = fitted_whole(images, size)
+        found = self._head().boxes(self.encoder, (pixels - self.mean) / self.std)
+        return [one.enlarged(height, width, size) for one in found]
+
+    def _head(self) -> Head:
         if self.head is None:
             raise ValueError("the artifact has no head: adapt it first, with jobs.adapt")
-        scores = self.head.scores(self.encoder, images)
-        return scores.sigmoid() if self.head.config.task == "classes" else scores.softmax(1)
+        return self.head
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Prepare decoded images: largest centred square, antialiased resize, normalisation.
@@ -127,20 +147,7 @@ class Artifact(nn.Module):
         Raises:
             ValueError: the images are not uint8 with three channels.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
-            )
-        side = min(images.shape[2:])
-        top = (images.shape[2] - side) // 2
-        left = (images.shape[3] - side) // 2
-        # (B, 3, side, side)
-        pixels = images[:, :, top : top + side, left : left + side].float() / 255
-        if side != self.image_size:
-            size = (self.image_size, self.image_size)
-            pixels = functional.interpolate(
-                pixels, size=size, mode="bilinear", antialias=True, align_corners=False
-            )
+        pixels = central_square(images, self.image_size)
         return (pixels - self.mean) / self.std
 
 

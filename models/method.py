@@ -41,7 +41,8 @@ class Batch(TypedDict):
     meaningless."""
     targets: NotRequired[dict[str, Tensor]]
     """What `Method.columns` asks for, by column: "label" (B,) int64, "label_hot" (B, C) uint8,
-    "mask" (B, S, S) uint8."""
+    "mask" (B, S, S) uint8, "boxes" (B, M, 5) float32: left, top, right and bottom in px of the
+    view, and the class, below 0 where there is no box."""
 
 
 class MethodConfig(Frozen):

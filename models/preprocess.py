@@ -2,8 +2,12 @@
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
 
+from augment.boxes import fitted
 from augment.frozen import Frozen
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -21,3 +25,51 @@ class Preprocess(Frozen):
         "auto", description="which values of images of more than 8 bits are black and white"
     )
     bands: tuple[int, ...] = Field((), description="channels of TIFF files that were shown")
+
+
+def central_square(images: Tensor, size: int) -> Tensor:
+    """Resize the largest centred square of images, antialiased.
+
+    Args:
+        images: (B, 3, H, W) uint8 RGB.
+        size: S, side of the result, px.
+
+    Returns:
+        (B, 3, S, S) float32 in [0, 1].
+
+    Raises:
+        ValueError: the images are not uint8 with three channels.
+    """
+    _check_pixels(images)
+    side = min(images.shape[2:])
+    top = (images.shape[2] - side) // 2
+    left = (images.shape[3] - side) // 2
+    square = images[:, :, top : top + side, left : left + side]
+    return _resized(square.float() / 255, size, size)  # (B, 3, S, S)
+
+
+def fitted_whole(images: Tensor, size: int) -> Tensor:
+    """Resize images until their longer side is S, into the upper left corner of a black square.
+
+    Arguments, result and errors are those of `central_square`.
+    """
+    _check_pixels(images)
+    height, width = fitted(images.shape[2], images.shape[3], size)
+    pixels = images.new_zeros((len(images), 3, size, size), dtype=torch.float32)
+    pixels[:, :, :height, :width] = _resized(images.float() / 255, height, width)
+    return pixels
+
+
+def _check_pixels(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"images must be (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}"
+        )
+
+
+def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    if pixels.shape[2:] == (height, width):
+        return pixels
+    return functional.interpolate(
+        pixels, size=(height, width), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -25,6 +25,7 @@ from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
 from models.method import Method, MethodConfig
 from models.spatial.rotation import Rotation
+from models.supervised.detect import Detect
 from models.supervised.finetune import Finetune
 from models.supervised.segment import Segment
 
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 SUPERVISED: dict[str, type[Method]] = {
+    "detect": Detect,
     "finetune": Finetune,
     "segment": Segment,
 }

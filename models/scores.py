@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.probes import bootstrap_interval
 
-WORDS = {"top1": "top-1", "map": "mAP", "miou": "mIoU"}
+WORDS = {"top1": "top-1", "map50": "mAP50", "map": "mAP", "miou": "mIoU"}
 """What people call the main score of a probe, by its key in a result."""
 _BINS = 15
 _RESAMPLES = 2000

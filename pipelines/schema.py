@@ -50,7 +50,7 @@ MASK = "mask"  # (B, S, S) uint8 class indices in a batch
 MASK_URI = "mask_uri"
 MASK_OFFSET = "mask_offset"
 MASK_LENGTH = "mask_length"
-BOXES = "boxes"
+BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"
 WIDTH = "width"

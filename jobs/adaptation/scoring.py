@@ -3,12 +3,15 @@ interval, and its scores by class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from jobs.adaptation.telling import NAMES_KEPT
+from jobs.setup.failures import InputError
 from models.probing import resampling
+from models.probing.box_scores import judge_boxes
 from models.scores import average_precision, judge_classes, judge_masks, paired_difference
 from pipelines.labels.labelled_data import LabelledData
 
@@ -18,7 +21,7 @@ class Scored:
     """Scores of one encoder.
 
     Attributes:
-        measure: The key of the main one: top1, map or miou.
+        measure: The key of the main one: top1, map, miou or map50.
         scores: For a program: the main one, `ci95`, `per_class` and more.
         resampled: Makes the main one of resampled test sets; the same sets of every encoder.
         correct: Whether each test sample was told rightly; None where that is no matter of yes or
@@ -72,8 +75,10 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
     Args:
         data: The test samples alone.
         answers: In their order: probabilities (N, C); of masks, pixels of class i told as class j,
-            (N, C * C).
+            (N, C * C); of boxes, (N, M * 6) as `predict.FOUND_BOXES`.
     """
+    if data.task == "boxes":
+        return _of_boxes(data, answers.reshape(data.num_rows, -1, 6))
     if data.task == "mask":
         size = data.num_classes
         return _of_masks(data, answers.reshape(-1, size, size).astype(np.int64))
@@ -113,6 +118,32 @@ def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
         "per_class": by_class(data, masks.per_class),
     }
     return Scored("miou", scores, lambda: resampling.resampled_miou(confusions))
+
+
+def _of_boxes(data: LabelledData, answers: np.ndarray) -> Scored:
+    told = [rows[rows[:, 4] >= 0] for rows in answers]
+    known = [data.boxes(row) for row in range(data.num_rows)]
+    one = judge_boxes(told, known, data.num_classes)
+    scores = {
+        "map50": one.map50,
+        "ci95": list(one.ci95),
+        "map": one.map,
+        "per_class": by_class(data, one.per_class),
+    }
+    return Scored("map50", scores, lambda: one.resampled)
+
+
+def check_library() -> None:
+    """Refuse to detect without the library that judges boxes, before anything is trained.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("pycocotools") is None:
+        raise InputError(
+            "probe.name=detect judges with the package pycocotools, which is not installed: pip"
+            " install 'afield[detect]'"
+        )
 
 
 def main_score(data: LabelledData, answers: np.ndarray) -> float:

@@ -35,11 +35,18 @@ from pipelines.storage.lease import Held
 from pipelines.stream import shapes
 
 RESULT = "adaptation.json"
-_NEEDS = {"finetune": ("class", "classes"), "attentive": ("class", "classes"), "segment": ("mask",)}
+_NEEDS = {
+    "finetune": ("class", "classes"),
+    "attentive": ("class", "classes"),
+    "segment": ("mask",),
+    "detect": ("boxes",),
+}
 _GIVE = {
     "class": "a folder per class, or a table of uri,label",
     "mask": "masks.uri, a folder of PNG masks beside the images",
+    "boxes": "boxes.uri, a COCO file of the images",
 }
+_TOLD = {"mask": predict.CONFUSION, "boxes": predict.FOUND_BOXES}
 
 
 def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
@@ -51,6 +58,8 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     Raises:
         InputError: the labels, the artifact or the cluster cannot do it; nothing was started.
     """
+    if config.probe.name == "detect":
+        scoring.check_library()
     config = labelled_sets.with_absolute_places(config)
     uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     out = launch.absolute_out(config.out)
@@ -193,7 +202,7 @@ def _first_answers(
     Returns:
         The samples that are judged, and what is told of those of the test set.
     """
-    name = _told_of(data)
+    name = _TOLD.get(data.task, predict.PROBABILITIES)
     found = judging.read(_predicted(config, run, data, session), (name,), data, config)
     return found.data, found.values[name][found.data.of("test")]
 
@@ -202,15 +211,11 @@ def _answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
 ) -> np.ndarray:
     """Predict samples that are known to be readable."""
-    name = _told_of(data)
+    name = _TOLD.get(data.task, predict.PROBABILITIES)
     keys = (schema.ROW, schema.VALID, schema.CONTENT)
     columns = judging.collected(_predicted(config, run, data, session), (name, *keys))
     values, _, _ = embed.averaged(columns, (name,), data.num_rows)
     return values[name]
-
-
-def _told_of(data: LabelledData) -> str:
-    return predict.CONFUSION if data.task == "mask" else predict.PROBABILITIES
 
 
 def _predicted(
@@ -222,6 +227,8 @@ def _predicted(
     shape: shapes.Shape = shapes.Centre(adapted.image_size)
     if data.task == "mask":
         shape = shapes.Fitted(adapted.image_size, masks=True, ignore=data.ignore)
+    elif data.task == "boxes":
+        shape = shapes.Fitted(adapted.image_size)
     work = labelled_stream.work_of(
         data,
         shape,

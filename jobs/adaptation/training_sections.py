@@ -12,6 +12,7 @@ from jobs.training.run_config import CheckpointConfig, LogConfig, PretrainConfig
 from models.artifact import Artifact
 from models.optim import OptimConfig
 from models.starting.continuation import StartConfig
+from models.supervised.detect import DetectConfig
 from models.supervised.finetune import FinetuneConfig, MixingConfig
 from models.supervised.head import HeadConfig
 from models.supervised.segment import SegmentConfig
@@ -24,10 +25,10 @@ _COLOUR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0
 class TrainedProbeConfig(LearningConfig, MixingConfig):
     """A head that is trained with the encoder, or on it."""
 
-    name: Literal["finetune", "attentive", "segment"] = Field(
+    name: Literal["finetune", "attentive", "segment", "detect"] = Field(
         description=(
             "finetune: the encoder learns too; attentive: attention over a frozen encoder's places;"
-            " segment: the class of each pixel"
+            " segment: the class of each pixel; detect: boxes around objects"
         )
     )
     trained: Learning | None = Field(
@@ -38,7 +39,12 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
         ),
     )
     width: int | None = Field(
-        None, ge=8, description="segment: channels of a small convolutional head; null: linear"
+        None,
+        ge=8,
+        description=(
+            "segment: channels of a small convolutional head; null: linear. detect: channels of"
+            " the detector; null: 128"
+        ),
     )
     baseline: bool = Field(True, description="train the same from random weights beside it")
 
@@ -49,7 +55,7 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
     def idle(self) -> dict[str, str]:
         """Return what another probe, or another choice of what learns, has no use for."""
         idle = self.unused_by(self.what_learns())
-        if self.name != "segment":
+        if self.name not in ("segment", "detect"):
             idle["width"] = "name"
         if self.name != "finetune":
             idle |= dict.fromkeys(MixingConfig.model_fields, "name")
@@ -59,17 +65,19 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
         """Return the objective for some labels."""
         learning = {name: getattr(self, name) for name in LearningConfig.model_fields}
         learning["trained"] = self.what_learns()
-        forms: dict[str, Literal["linear", "attentive", "dense"]] = {
+        forms: dict[str, Literal["linear", "attentive", "dense", "boxes"]] = {
             "finetune": "linear",
             "attentive": "attentive",
             "segment": "dense",
+            "detect": "boxes",
         }
-        assert data.task != "boxes"
         head = HeadConfig(
             name=forms[self.name], task=data.task, classes=data.classes, width=self.width
         )
         if self.name == "segment":
             return SegmentConfig(head=head, ignore=data.ignore, **learning)
+        if self.name == "detect":
+            return DetectConfig(head=head, **learning)
         mixing = {name: getattr(self, name) for name in MixingConfig.model_fields}
         if self.name != "finetune":
             mixing["label_smoothing"] = 0.0
@@ -183,7 +191,7 @@ class TrainedAdaptConfig(LabelledJobConfig):
         preprocess = {"mean": start.mean.flatten().tolist(), "std": start.std.flatten().tolist()}
         group = CropGroup(
             scale=self.views.scale,
-            ratio=(1.0, 1.0) if data.task == "mask" else (3 / 4, 4 / 3),
+            ratio=(1.0, 1.0) if data.task in ("mask", "boxes") else (3 / 4, 4 / 3),
             flip=self.views.flip,
             color_jitter=_COLOUR if self.views.colour else None,
         )

@@ -39,6 +39,7 @@ class Samples:
         manifest: URI of the corpus; None: labelled samples, by which the weights are judged.
         carried: Columns of the order that a batch has too, and the bytes a row of each.
         masks: Whether the order's rows name masks.
+        boxes: Boxes that each of the order's rows holds; 0: none.
     """
 
     order: Order
@@ -49,12 +50,15 @@ class Samples:
     manifest: str | None = None
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
+    boxes: int = 0
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Return the columns of a batch that labels made."""
-        names = tuple(name for name, _ in self.carried)
-        return (*names, schema.MASK) if self.masks else names
+        names = [name for name, _ in self.carried]
+        names += [schema.MASK] if self.masks else []
+        names += [schema.BOXES] if self.boxes else []
+        return tuple(names)
 
     @classmethod
     def of_plan(cls, plan: Plan, config: PretrainConfig) -> Self:
@@ -87,6 +91,7 @@ class Samples:
             sampling=sampling,
             carried=labelled_stream.carried_by(data),
             masks=data.task == "mask",
+            boxes=data.most_boxes if data.task == "boxes" else 0,
         )
 
 
@@ -129,6 +134,7 @@ class PlannedData(DataConfig):
                 generator,
                 photometric=self._placement == "decode",
                 masks=self._samples.masks,
+                boxes=self._samples.boxes,
             ),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
@@ -138,6 +144,7 @@ class PlannedData(DataConfig):
             verify=config.source.verify == "etag",
             carried=self._samples.carried,
             masks=self._samples.masks,
+            boxes=self._samples.boxes > 0,
         )
         stop = self._num_steps * config.global_batch_size
         stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
@@ -150,10 +157,15 @@ class PlannedData(DataConfig):
 
 
 def shape_of(
-    config: PretrainConfig, generator: ViewGenerator, *, photometric: bool, masks: bool = False
+    config: PretrainConfig,
+    generator: ViewGenerator,
+    *,
+    photometric: bool,
+    masks: bool = False,
+    boxes: int = 0,
 ) -> shapes.Shape:
     """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
-    crops = shapes.Crops(generator, photometric=photometric, masks=masks)
+    crops = shapes.Crops(generator, photometric=photometric, masks=masks, boxes=boxes)
     if method_class(config.method.name).media != "clip":
         return crops
     return shapes.Clips(crops, config.clip.num_frames)

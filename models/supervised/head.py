@@ -1,31 +1,67 @@
 """What is trained on an encoder for a task with labels, and ships beside it."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from augment.boxes import fitted
 from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 
-Task = Literal["class", "classes", "mask"]
-"""What a head tells of an image: its one class, which of many classes it has, or the class of each
-pixel."""
+Task = Literal["class", "classes", "mask", "boxes"]
+"""What a head tells of an image: its one class, which of many classes it has, the class of each
+pixel, or the boxes of objects."""
+
+
+MOST = 100  # boxes told of an image
+
+
+class Boxes(NamedTuple):
+    """Boxes told of one image, best first.
+
+    Attributes:
+        corners: Left, top, right and bottom in px, (n, 4) float32.
+        labels: Indices of their classes, (n,) int64.
+        scores: Confidence in [0, 1], (n,) float32.
+    """
+
+    corners: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    def enlarged(self, height: int, width: int, size: int) -> "Boxes":
+        """Bring boxes of an image that was fitted into a square to its own px.
+
+        Args:
+            height: Of the image, px.
+            width: Of the image, px.
+            size: S, side of the square, in whose upper left corner it lay.
+        """
+        tall, wide = fitted(height, width, size)
+        inside = self.corners.new_tensor([wide, tall, wide, tall])
+        corners = torch.minimum(self.corners, inside)
+        kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        corners *= self.corners.new_tensor([width, height, width, height]) / inside
+        return Boxes(corners[kept], self.labels[kept], self.scores[kept])
 
 
 class HeadConfig(Frozen):
     """Which head, and what its outputs mean."""
 
-    name: Literal["linear", "attentive", "dense"] = Field(description="form of the head")
+    name: Literal["linear", "attentive", "dense", "boxes"] = Field(description="form of the head")
     task: Task = Field("class", description="what it tells")
     classes: tuple[str, ...] = Field(min_length=1, description="their names, in the outputs' order")
     width: int | None = Field(
         None,
         ge=1,
-        description="dense: channels of two 3x3 convolutions before the last; null: the last alone",
+        description=(
+            "dense: channels of two 3x3 convolutions before the last; null: the last alone. boxes:"
+            " channels of the detector; null: 128"
+        ),
     )
     num_heads: int = Field(8, ge=1, description="attentive: heads of the attention, at most")
 
@@ -51,6 +87,10 @@ class Head(nn.Module):
         """Score normalised images (B, 3, H, W): (B, C), of their pixels (B, C, H, W)."""
         scores: Tensor = self(self.features(encoder, images))
         return scores if scores.ndim == 2 else enlarged(scores, (images.shape[2], images.shape[3]))
+
+    def boxes(self, encoder: Encoder, images: Tensor) -> list[Boxes]:
+        """Tell the boxes of normalised images (B, 3, H, W), in their px; of task "boxes"."""
+        raise NotImplementedError
 
 
 class LinearHead(Head):
@@ -150,6 +190,10 @@ def build_head(config: HeadConfig, encoder: Encoder) -> Head:
     Raises:
         ValueError: the encoder does not give what the head takes.
     """
+    if config.name == "boxes":
+        from models.supervised.detector import BoxHead  # detectors take a while to import
+
+        return BoxHead(config, encoder)
     return _FORMS[config.name](config, encoder)
 
 

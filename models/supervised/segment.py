@@ -13,7 +13,7 @@ from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
 from models.supervised.head import HeadConfig, enlarged
-from models.supervised.supervised import GROUP, Supervised, SupervisedConfig, flat
+from models.supervised.supervised import GROUP, Supervised, SupervisedConfig, check_upright, flat
 
 
 class SegmentConfig(SupervisedConfig):
@@ -42,11 +42,7 @@ class Segment(Supervised):
         self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        for name in ("quarter_turns", "rotate", "affine"):
-            if getattr(views.groups[GROUP], name) is not None:
-                raise ValueError(
-                    f"views.groups.{GROUP}.{name} would turn images without their masks"
-                )
+        check_upright(views, "masks")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell the class of each pixel.

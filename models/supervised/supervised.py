@@ -140,6 +140,19 @@ class Supervised(Method):
         return encoder, head
 
 
+def check_upright(views: Views, targets: str) -> None:
+    """Refuse views that turn images, where their targets are not turned with them.
+
+    Raises:
+        ValueError: with the setting.
+    """
+    for name in ("quarter_turns", "rotate", "affine"):
+        if getattr(views.groups[GROUP], name) is not None:
+            raise ValueError(
+                f"views.groups.{GROUP}.{name} would turn images without their {targets}"
+            )
+
+
 def flat(features: Tensor) -> Tensor:
     """Average features over places, if they have any: (B, D)."""
     return features if features.ndim == 2 else features.flatten(2).mean(2)

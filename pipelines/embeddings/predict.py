@@ -1,5 +1,6 @@
 """Tells what an adapted artifact makes of streams of images, in a pool of Ray Data actors."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models import artifact
+from models.supervised.head import MOST, Boxes
 from pipelines import schema
 from pipelines.embeddings.embed import BLOCK_ROWS
 from pipelines.ray_tasks import Placed, map_in_networks
@@ -16,6 +18,8 @@ from pipelines.storage import uris
 PROBABILITIES = "probabilities"  # (B, C) float32
 CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
 TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
+# (B, 6 * MOST) float32: x, y, width, height in px of the file's image, class, score; class -1: none
+FOUND_BOXES = "found_boxes"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Predict:
     place.
 
     Of classes the column `probabilities`; of masks `confusion` where the block has masks, and
-    `told_mask` where not.
+    `told_mask` where not; of boxes `found_boxes`, for blocks of `Fitted`.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -51,6 +55,9 @@ class Predict:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict one block."""
         images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(self._device)
+        head = self._artifact.head
+        if head is not None and head.config.task == "boxes":
+            return batch | {FOUND_BOXES: _box_rows(self._artifact.find(images), images, batch)}
         prepared = self._artifact.preprocess(images)
         told = self._artifact.predict(prepared.contiguous(memory_format=torch.channels_last))
         if told.ndim == 2:
@@ -59,6 +66,27 @@ class Predict:
             return batch | {TOLD_MASK: told.argmax(1).to(torch.uint8).cpu().numpy()}
         mask = torch.from_numpy(np.array(batch.pop(schema.MASK))).to(self._device)
         return batch | {CONFUSION: confusions(mask, told).cpu().numpy()}
+
+
+def _box_rows(
+    found: Sequence[Boxes], images: Tensor, batch: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Bring boxes to the pixels of their files' images, in rows of one length."""
+    rows = np.zeros((len(found), MOST, 6), np.float32)
+    rows[..., 4] = -1
+    for index, one in enumerate(found):
+        height = int(batch[schema.HEIGHT][index])
+        width = int(batch[schema.WIDTH][index])
+        if not height:  # it could not be read
+            continue
+        own = one.enlarged(height, width, images.shape[2])
+        count = len(own.labels)
+        corners = own.corners.cpu().numpy()
+        rows[index, :count, :2] = corners[:, :2]
+        rows[index, :count, 2:4] = corners[:, 2:] - corners[:, :2]
+        rows[index, :count, 4] = own.labels.cpu()
+        rows[index, :count, 5] = own.scores.cpu()
+    return rows.reshape(len(found), -1)
 
 
 def confusions(mask: Tensor, told: Tensor) -> Tensor:

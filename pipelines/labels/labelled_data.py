@@ -123,6 +123,12 @@ class LabelledData:
             np.array([box["crowd"] for box in found], dtype=bool),
         )
 
+    @cached_property
+    def most_boxes(self) -> int:
+        """Return M, the most boxes of single objects in a sample, at least 1."""
+        counts = [int((~self.boxes(row)[2]).sum()) for row in range(self.num_rows)]
+        return max([1, *counts])
+
     def keep(self, kept: np.ndarray) -> "LabelledData":
         """Return some of the samples.
 

@@ -71,8 +71,9 @@ def work_of(
 
     A batch holds what every stream does; `schema.ROW` is the sample's index in `data.rows`. Beside
     it stand the targets: of task `class` the column `label`, (B,) int64; of `classes`
-    `label_hot`, (B, C) uint8; of `mask` `mask`, (B, S, S) uint8, where the shape makes masks. Boxes
-    are found by `data.boxes(row)`.
+    `label_hot`, (B, C) uint8; of `mask` `mask`, (B, S, S) uint8, where the shape makes masks; of
+    `boxes` `boxes`, (B, M, 5) float32, where it crops them. Those of the file are
+    `data.boxes(row)`.
 
     Args:
         data: The samples, perhaps those of one split: `data.keep(data.of("train"))`.
@@ -96,6 +97,7 @@ def work_of(
         content=content,
         carried=carried_by(data),
         masks=data.task == "mask" and schema.MASK in shape.empty(1),
+        boxes=data.task == "boxes",
     )
 
 
@@ -137,5 +139,24 @@ def _with_targets(data: LabelledData, per_video: int) -> pa.Table:
         values = pa.array(data.label_hot.astype(np.uint8).reshape(-1))
         hot = pa.FixedSizeListArray.from_arrays(values, data.num_classes)
         table = table.append_column(schema.LABEL_HOT, hot)
+    elif data.task == "boxes":
+        values = pa.array(_padded_boxes(data).reshape(-1))
+        boxes = pa.FixedSizeListArray.from_arrays(values, 5 * data.most_boxes)
+        for name in (schema.HEIGHT, schema.WIDTH):
+            table = table.append_column(name, data.rows[name])
+        table = table.append_column(schema.BOXES, boxes)
     table = table.append_column(LEFT_OUT, pa.nulls(data.num_rows, pa.string()))
     return per_clip(table, per_video=per_video).drop_columns([LEFT_OUT.name])
+
+
+def _padded_boxes(data: LabelledData) -> np.ndarray:
+    """Return the boxes of single objects, (N, M, 5): x, y, width, height, class; class -1 where a
+    sample has fewer."""
+    padded = np.zeros((data.num_rows, data.most_boxes, 5), np.float32)
+    padded[..., 4] = -1
+    for row in range(data.num_rows):
+        sides, labels, crowd = data.boxes(row)
+        count = int((~crowd).sum())
+        padded[row, :count, :4] = sides[~crowd]
+        padded[row, :count, 4] = labels[~crowd]
+    return padded

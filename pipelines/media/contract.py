@@ -25,6 +25,7 @@ Reason = Literal[
     "refused",
     "unsupported",
     "mask",  # that belongs to it: cannot be used, or is of another size
+    "boxes",  # that belong to it are of an image of another size
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

@@ -26,7 +26,7 @@ from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
 from pipelines.stream.sealed import seal
-from pipelines.stream.shapes import Columns, MaskFiller, Shape
+from pipelines.stream.shapes import BoxFiller, Columns, MaskFiller, Shape
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 # blocks come in order: what later tasks have made waits in the object store for earlier ones
@@ -58,6 +58,8 @@ class Ingest:
         content: Whether a column of hashes of the files' bytes is added.
         carried: Columns of the order's rows that blocks have as well, and the bytes a row of each.
         masks: Whether the order's rows name masks, which the shape crops with their images.
+        boxes: Whether the order's rows hold boxes; they follow the crops of a shape that has a
+            column for them.
     """
 
     order: Order
@@ -72,6 +74,7 @@ class Ingest:
     content: bool = False
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
+    boxes: bool = False
 
     def block_bytes(self) -> int:
         """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
@@ -222,6 +225,7 @@ def _block(
     reason = np.zeros(rows.num_rows, np.uint8)
     content = np.zeros(rows.num_rows, np.int64)
     decoder = _decoder(ingest.limits, ingest.decoder)
+    boxes = _Boxes.of(rows) if ingest.boxes else None
 
     clips = ingest.sampling.clips(rows)
     for index, ((payload, mask), clip) in enumerate(zip(found, clips, strict=True)):
@@ -239,6 +243,10 @@ def _block(
                 filler.fill(index, picture)
                 if values is not None:
                     cast(MaskFiller, filler).fill_mask(index, values)
+                if boxes is not None:
+                    boxes.check(index, picture)
+                    if schema.BOXES in columns:
+                        boxes.fill(cast(BoxFiller, filler), index, picture)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]
@@ -248,20 +256,58 @@ def _block(
                 )
             )
     valid = reason == 0
-    good = np.flatnonzero(valid)
-    if len(good) == 0:
-        columns = {name: np.zeros_like(column) for name, column in columns.items()}
-    elif len(good) < rows.num_rows:
-        neighbour = good[
-            np.maximum(np.searchsorted(good, np.arange(rows.num_rows), side="right") - 1, 0)
-        ]
-        columns = {name: column[neighbour] for name, column in columns.items()}
+    columns = _with_neighbours(columns, valid)
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     if ingest.content:
         keys[schema.CONTENT] = content
     keys |= {name: _carried(rows[name]) for name, _ in ingest.carried}
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
+
+
+def _with_neighbours(columns: Columns, valid: np.ndarray) -> Columns:
+    """Give rows that could not be filled what the one before them has, or the one after."""
+    good = np.flatnonzero(valid)
+    if len(good) == 0:
+        return {name: np.zeros_like(column) for name, column in columns.items()}
+    if len(good) == len(valid):
+        return columns
+    before = np.searchsorted(good, np.arange(len(valid)), side="right") - 1
+    neighbour = good[np.maximum(before, 0)]
+    return {name: column[neighbour] for name, column in columns.items()}
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """The boxes of a block's rows (B, M, 5), and the size of the images that they are of, NaN where
+    it is not known (B, 2)."""
+
+    boxes: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "_Boxes":
+        sides = [rows[name].to_numpy() for name in (schema.HEIGHT, schema.WIDTH)]
+        boxes = _carried(rows[schema.BOXES]).reshape(rows.num_rows, -1, 5)
+        return cls(boxes, np.stack(sides, axis=1).astype(np.float64))
+
+    def fill(self, filler: BoxFiller, index: int, picture: Picture) -> None:
+        """Fill a row from its picture."""
+        filler.fill_boxes(index, self.boxes[index], picture.height, picture.width)
+
+    def check(self, index: int, picture: Picture) -> None:
+        """Compare a picture with the size that its boxes count in.
+
+        Raises:
+            BadSample: the boxes are of an image of another size.
+        """
+        known = self.sizes[index]
+        if np.isfinite(known).all() and tuple(known) != (picture.height, picture.width):
+            raise BadSample(
+                "boxes",
+                f"its boxes are of an image of {known[1]:.0f} x {known[0]:.0f}, and it has"
+                f" {picture.width} x {picture.height}",
+            )
 
 
 def _carried(column: pa.ChunkedArray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from augment.boxes import crop_boxes, fitted
 from augment.execution.geometry import centre_crop, reduction_for, resize_whole
 from augment.generator import Cutter, ViewGenerator
 from augment.picture import Picture
@@ -34,6 +35,14 @@ class MaskFiller(Filler, Protocol):
         """Fill a row's class indices from (H, W) uint8, after its image."""
 
 
+class BoxFiller(Filler, Protocol):
+    """Fills boxes too: of shapes that have a column for them."""
+
+    def fill_boxes(self, row: int, boxes: np.ndarray, height: int, width: int) -> None:
+        """Fill a row's boxes from (M, 5), x, y, width, height and class, of an image of this
+        size."""
+
+
 class Shape(Protocol):
     """Turns decoded images into the fixed-shape columns of a block."""
 
@@ -54,14 +63,16 @@ class Crops:
         photometric: Whether colours are changed here.
         masks: Whether a column has the class indices of the first group's first view, by nearest
             neighbour; its views must be upright.
+        boxes: M, the boxes of each sample that a column has in px of that view; 0: none.
     """
 
     generator: ViewGenerator
     photometric: bool
     masks: bool = False
+    boxes: int = 0
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, V, 3, S, S) uint8 a group, and masks (B, S, S) uint8."""
+        """Allocate (B, V, 3, S, S) uint8 a group, masks (B, S, S) uint8, and boxes (B, M, 5)."""
         views = self.generator.views
         sizes = {
             name: (group.count, 3, views.group_size(name), views.group_size(name))
@@ -70,6 +81,8 @@ class Crops:
         columns = {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
         if self.masks:
             columns[schema.MASK] = np.empty_like(next(iter(columns.values()))[:, 0, 0])
+        if self.boxes:
+            columns[schema.BOXES] = np.empty((num_rows, self.boxes, 5), np.float32)
         return columns
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
@@ -79,13 +92,17 @@ class Crops:
         keys = (torch.tensor(epoch), torch.tensor(sample_id))
         crops = {name: column for name, column in columns.items() if name in views.groups}
         cutter = Cutter(views, seed, crops, *keys, photometric=self.photometric)
-        return _MaskedCropFiller(cutter, columns[schema.MASK]) if self.masks else cutter
+        if self.masks or self.boxes:
+            size = next(iter(crops.values())).shape[-1]
+            return _LabelledCropFiller(cutter, columns, size)
+        return cutter
 
 
 @dataclass(frozen=True)
-class _MaskedCropFiller:
+class _LabelledCropFiller:
     cutter: Cutter
-    masks: np.ndarray
+    columns: Columns
+    size: int
 
     def reduction(self, row: int, height: int, width: int) -> int:
         return self.cutter.reduction(row, height, width)
@@ -96,9 +113,14 @@ class _MaskedCropFiller:
     def fill_mask(self, row: int, mask: np.ndarray) -> None:
         top, left, height, width, flip = self.cutter.first_box(row, *mask.shape)
         cut = mask[top : top + height, left : left + width]
-        size = self.masks.shape[1]
-        resized = _nearest(cut, size, size)
-        self.masks[row] = resized[:, ::-1] if flip else resized
+        resized = _nearest(cut, self.size, self.size)
+        self.columns[schema.MASK][row] = resized[:, ::-1] if flip else resized
+
+    def fill_boxes(self, row: int, boxes: np.ndarray, height: int, width: int) -> None:
+        *crop, flip = self.cutter.first_box(row, height, width)
+        top, left, tall, wide = crop
+        cropped = crop_boxes(boxes, (top, left, tall, wide), self.size, flip=bool(flip))
+        self.columns[schema.BOXES][row] = cropped
 
 
 @dataclass(frozen=True)
@@ -252,12 +274,6 @@ class _FittedFiller:
     def fill_mask(self, row: int, mask: np.ndarray) -> None:
         height, width = fitted(mask.shape[0], mask.shape[1], self.size)
         self.columns[schema.MASK][row][:height, :width] = _nearest(mask, height, width)
-
-
-def fitted(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the height and width of an image whose longer side is resized to a size."""
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -54,6 +54,31 @@ def halves(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Noise with a bright square or a dark one, their boxes in a COCO file."""
+    draw = np.random.default_rng(0)
+    images = []
+    boxes = []
+    for split, count in (("train", 24), ("test", 6)):
+        for number in range(count):
+            pixels = draw.integers(100, 140, (24, 32, 3)).astype(np.uint8)
+            left, top = draw.integers(0, (20, 12))
+            pixels[top : top + 10, left : left + 10] = 250 if number % 2 else 5
+            folder = tmp_path / "images" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{split}{number}.png")
+            name = f"{split}/{split}{number}.png"
+            wide = 30 if name == "train/train3.png" else 32  # of another image
+            images.append({"id": name, "file_name": name, "height": 24, "width": wide})
+            box = {"bbox": [int(left), int(top), 10, 10], "category_id": number % 2}
+            boxes.append({"id": len(boxes), "image_id": name, "iscrowd": 0, **box})
+    names = [{"id": 0, "name": "dark"}, {"id": 1, "name": "bright"}]
+    said = {"images": images, "annotations": boxes, "categories": names}
+    (tmp_path / "boxes.json").write_text(json.dumps(said))
+    return tmp_path
+
+
 def config(small_artifact: str, folder: Path, name: str, **more: Any) -> TrainedAdaptConfig:
     values = {
         "artifact": small_artifact,
@@ -121,6 +146,32 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     start = artifact.load(small_artifact).encoder.state_dict()
     tuned = artifact.load(result["artifact"]).encoder.state_dict()
     assert all((tuned[name] == value).all() for name, value in start.items())
+
+
+def test_detection_learns_boxes_and_its_artifact_tells_them(
+    small_artifact: str, squares: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = config(
+        small_artifact,
+        squares / "images",
+        "detect",
+        boxes={"uri": str(squares / "boxes.json")},
+        num_steps=60,
+        optim={"lr": 0.01, "lr_scaling": "none"},
+        probe={"baseline": False, "trained": "all", "width": 16},
+    )
+    result = adapt_by_training(given)
+    assert result["map50"] > 0.3 and 0 <= result["map"] <= result["map50"]
+    assert result["ci95"][0] <= result["map50"] <= result["ci95"][1]
+    assert result["per_class"].keys() == {"bright", "dark"} == set(result["classes"])
+    assert result["result"].startswith("detect mAP50 of 2 classes: pretrained ")
+    assert result["unreadable_names"]["train"] == ["train3.png"]
+    assert "1 x boxes" in capsys.readouterr().err
+    adapted = artifact.load(result["artifact"])
+    pixels = np.asarray(Image.open(squares / "images" / "test" / "test1.png"))
+    found = adapted.predict(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
+    assert adapted.head is not None and adapted.head.config.classes[found.labels[0]] == "bright"
+    assert (found.corners <= torch.tensor([32, 24, 32, 24])).all()
 
 
 def test_labels_of_another_kind_are_refused(small_artifact: str, brightness: Path) -> None:
