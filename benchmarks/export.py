@@ -128,9 +128,9 @@ def measure_loop(place: str, paths: list[str], size: int, out: str, own: bool) -
     return rate(begun, json.loads(said), tree)
 
 
-def measure_job(place: str, manifest: str, out: str, words: list[str]) -> Row:
+def measure_job(place: str, source: str, out: str, words: list[str]) -> Row:
     """Run jobs.export; its parts' files say when rows were written."""
-    command = [sys.executable, "-m", "jobs.export", f"artifact={place}", f"source.uri={manifest}"]
+    command = [sys.executable, "-m", "jobs.export", f"artifact={place}", f"source.uri={source}"]
     command += [f"out={out}", f"part_rows={BATCH}", *words, "--json"]
     begun = time.time()
     _, tree = watched(command, "")
@@ -185,7 +185,7 @@ def nodes(count: int) -> Iterator[str]:
 
 
 def contestants(
-    given: dict[str, str], place: str, manifest: str, paths: list[str], folder: str
+    given: dict[str, str], place: str, paths: list[str], folder: str
 ) -> dict[str, Callable[[int], Row]]:
     """Return who is measured: name to a function of the number of the repeat."""
     size = int(given["size"])
@@ -195,7 +195,7 @@ def contestants(
             for address in nodes(count):
                 words = [f"cluster.address={address}", "cluster.shared_fs=true"]
                 words += [f"cluster.num_workers={count}", "cluster.cpus_per_worker=1"]
-                return measure_job(place, manifest, f"{folder}/nodes{count}-{repeat}", words)
+                return measure_job(place, given["data"], f"{folder}/nodes{count}-{repeat}", words)
             raise AssertionError("no cluster")
 
         return run
@@ -208,7 +208,7 @@ def contestants(
             place, paths, size, f"{folder}/own{repeat}.npy", own=True
         ),
         "job": lambda repeat: measure_job(
-            place, manifest, f"{folder}/job{repeat}", ["cluster.address=local"]
+            place, given["data"], f"{folder}/job{repeat}", ["cluster.address=local"]
         ),
         "one_node": on_nodes(1),
         "two_nodes": on_nodes(2),
@@ -231,10 +231,7 @@ def main(words: list[str]) -> int:
     rates: dict[str, list[Row]] = {name: [] for name in given["contestants"].split(",")}
     with tempfile.TemporaryDirectory(prefix="afield-bench-") as folder:
         place = make_artifact(f"{folder}/artifact", given["encoder"], int(given["size"]))
-        manifest = f"{folder}/manifest"
-        index = [sys.executable, "-m", "jobs.index", f"source.uri={given['data']}"]
-        subprocess.run([*index, f"out={manifest}"], check=True, capture_output=True)
-        runs = contestants(given, place, manifest, paths, folder)
+        runs = contestants(given, place, paths, folder)
         for repeat in range(int(given["repeats"])):
             for name in rates:
                 rates[name].append(runs[name](repeat))

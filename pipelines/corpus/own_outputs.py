@@ -37,8 +37,8 @@ _OUTPUTS = (
     _output(
         "folder of an export (jobs.export)",
         "export.json",
-        "embeddings manifest",
-        "quarantine",
+        "embeddings embeddings.lance manifest",
+        "quarantine fragments progress.json",
     ),
 )
 _MANIFEST = _output("manifest (jobs.index)", "versions parts", "", "tombstones left_out")
