@@ -303,11 +303,21 @@ def free_by_node() -> dict[str, dict[str, float]]:
 
 def other_jobs() -> list[str]:
     """Return the command lines of the other jobs that run on the cluster."""
-    own = ray.get_runtime_context().get_job_id()
+    return drivers_but(ray.get_runtime_context().get_job_id(), state.job_table())
+
+
+def drivers_but(own: str, jobs: list[dict[str, Any]]) -> list[str]:
+    """Return the command lines of the jobs of a table that run, but one's own and Ray's.
+
+    A dashboard joins as a driver once a job is submitted; it holds nothing.
+    """
     return [
         str(job["Entrypoint"])
-        for job in state.job_table()
-        if not job["IsDead"] and job["JobID"] != own and job["Entrypoint"]
+        for job in jobs
+        if not job["IsDead"]
+        and job["JobID"] != own
+        and job["Entrypoint"]
+        and not job["Entrypoint"].startswith("ray::")
     ]
 
 

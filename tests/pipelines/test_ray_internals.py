@@ -51,6 +51,20 @@ def test_no_other_module_uses_a_private_name_of_ray() -> None:
     assert {path: names for path, names in used.items() if names} == {}
 
 
+def test_a_dashboard_is_no_job_that_holds_room() -> None:
+    def driver(id: str, entrypoint: str, dead: bool = False) -> dict[str, Any]:
+        return {"JobID": id, "Entrypoint": entrypoint, "IsDead": dead}
+
+    table = [
+        driver("01000000", "python -m jobs.pretrain"),
+        driver("02000000", 'ray::DashboardAgent "" ""'),
+        driver("03000000", "python -m jobs.pack", dead=True),
+        driver("04000000", "python -m jobs.export"),
+        driver("05000000", ""),
+    ]
+    assert ray_internals.drivers_but("01000000", table) == ["python -m jobs.export"]
+
+
 def test_a_snapshot_is_one_that_ray_train_reads(tmp_path: Path) -> None:
     assert ray_internals.read_snapshot(str(tmp_path)) is None
     assert not ray_internals.has_snapshot(str(tmp_path))
