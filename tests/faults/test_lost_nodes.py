@@ -1,4 +1,5 @@
-"""A node that is killed outright, and a run whose node is announced to leave."""
+"""Nodes that are killed outright, one of them the only one of a run, and one that is announced to
+leave."""
 
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from jobs.training.run_dir import RunDir
 from tests import commands
-from tests.faults.killing import nodes
+from tests.faults.killing import check_each_once, nodes
 
 DRAIN = """
 import subprocess, sys
@@ -84,3 +85,30 @@ def test_a_node_that_is_announced_to_leave_saves_a_checkpoint(
                 commands.read_until(process, "loss")
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_only_node_is_lost_goes_on_by_itself_on_another(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["num_steps=1000000", "checkpoint.every_s=1", "log.every_steps=5"]
+    words += ["cluster.num_workers=1", "debug.log_samples=true"]
+    with nodes(cpus=3, count=1) as cluster:
+        process = start(cluster.address, image_folder, out, *words)
+        try:
+            while not RunDir(str(out)).committed_step():
+                commands.read_until(process, "loss")
+            cluster.lose()
+            commands.read_until(process, "waiting for")
+            cluster.add()
+            commands.read_until(process, "going on from step ")
+            commands.read_until(process, "loss")
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=120)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1 and "the same command line goes on from there" in stderr, stderr
+    check_each_once(str(out))

@@ -1,6 +1,7 @@
-"""A cluster in short: a run that grows, loses a worker, a node and its driver, and goes on.
+"""A cluster in short: a submitted run that keeps its folder from another, grows, loses a node and
+its driver, and goes on.
 
-The long forms are slow: `test_growth`, `test_exactly_once`, `test_stop_and_resume`,
+The long forms are slow: `test_growth`, `test_lost_nodes`, `test_stop_and_resume`,
 `tests/integration/test_cluster.py`. All of these share one cluster, in a process of its own.
 """
 
@@ -9,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,21 +56,22 @@ def test_a_local_place_on_several_nodes_is_refused(
     assert "cluster.shared_fs=true" in refused.stderr and not (tmp_path / "m").exists()
 
 
-def test_a_submitted_run_grows_and_outlives_a_worker_a_node_and_its_driver(
+def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driver(
     cluster: Nodes, image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     words = [f"source.uri={image_folder}", f"out={out}", "num_steps=100000", "log.every_steps=5"]
     words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
     words += ["checkpoint.every_s=1", "debug.log_samples=true"]
+    here = [*words, f"cluster.address={cluster.address}"]
     submitted = submit(cluster, *words)
     try:
         commands.read_until(submitted, "training on 1 worker")
         commands.read_until(submitted, "loss")
         cluster.add()
-        commands.read_until(submitted, " on 2 workers")
-        commands.read_until(submitted, "loss")
-        os.kill(cluster.processes(killing.TRAIN_WORKER)[-1], signal.SIGKILL)
+        # meanwhile a second driver, with the same command line, as a user would by mistake
+        second = commands.run("pretrain", *commands.TINY, *here)
+        assert second.returncode == 2 and f"out {out} is in use by pretrain on" in second.stderr
         commands.read_until(submitted, " on 2 workers")
         commands.read_until(submitted, "loss")
         cluster.lose()
@@ -87,7 +88,7 @@ def test_a_submitted_run_grows_and_outlives_a_worker_a_node_and_its_driver(
     committed = RunDir(str(out)).committed_step()
     assert committed
 
-    again = commands.start("pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}")
+    again = commands.start("pretrain", *commands.TINY, *here)
     try:
         commands.read_until(again, f"going on from step {committed} on 1 worker")
         commands.read_until(again, "loss")
@@ -99,12 +100,4 @@ def test_a_submitted_run_grows_and_outlives_a_worker_a_node_and_its_driver(
     assert again.returncode == 1 and stopped is not None, stderr
     steps = RunDir(str(out)).committed_step()
     assert int(stopped[1]) == steps > committed
-    check(killing.seen(str(out)), steps)
-
-
-def check(epochs: dict[int, Counter[int]], steps: int) -> None:
-    """Count 200 samples in each epoch of a run in steps of 32, each once."""
-    whole, rest = divmod(32 * steps, 200)
-    assert [len(epochs[epoch]) for epoch in range(whole)] == [200] * whole
-    assert len(epochs.get(whole, ())) == rest
-    assert all(set(counts.values()) == {1} for counts in epochs.values())
+    killing.check_each_once(str(out))
