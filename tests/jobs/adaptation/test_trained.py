@@ -148,6 +148,8 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     assert all((tuned[name] == value).all() for name, value in start.items())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_detection_learns_boxes_and_its_artifact_tells_them(
     small_artifact: str, squares: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
