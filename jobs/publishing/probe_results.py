@@ -14,7 +14,7 @@ _MEASURES = {
     "map50": ("map_50", "AP at IoU 0.5"),
     "map": ("mean_average_precision", "mean average precision"),
 }
-_BASELINES = {"untrained": "untrained_", "colour": "colour_"}
+_BASELINES = {"untrained": "untrained_", "from scratch": "scratch_", "colour": "colour_"}
 
 
 @dataclass(frozen=True)
