@@ -241,7 +241,7 @@ class _Job:
         sink = self._sink(
             work.order, {start: (stop, answers) for (start, stop), answers in missing.items()}
         )
-        for added in sinks.write_embeddings(stream, sink, self.part_rows):
+        for added in sinks.write_parts(stream, sink, self.part_rows):
             counts.update(added)
             self.mine.check()
             seen = counts["samples"] + counts["quarantined"]

@@ -55,6 +55,12 @@ BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class
 HEIGHT = "height"
 WIDTH = "width"
 DIGEST = "artifact_digest"
+# of predictions
+CLIPS = "clips"  # how many clips of the sample were averaged
+PROBABILITY = "probability"  # of `label`
+TOP_LABELS = "top_labels"  # the likeliest first
+TOP_PROBABILITIES = "top_probabilities"
+CLASS_PIXELS = "class_pixels"  # how many of the mask's pixels each class has
 
 MANIFEST = pa.schema(
     [
@@ -151,5 +157,20 @@ def embeddings(
             *carried,
             *lists,
             *digest,
+        ]
+    )
+
+
+def predictions(told: list[pa.Field]) -> pa.Schema:
+    """Return the schema of predictions that tell these columns."""
+    return pa.schema(
+        [
+            pa.field(SAMPLE_ID, pa.int64(), nullable=False),  # of a video that of its first clip
+            pa.field(URI, pa.string(), nullable=False),
+            pa.field(MEMBER, pa.string()),  # as in the manifest
+            pa.field(KEY, pa.string()),
+            pa.field(CLIPS, pa.int32(), nullable=False),
+            *told,
+            pa.field(DIGEST, pa.string(), nullable=False),
         ]
     )

@@ -18,6 +18,7 @@ from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
 from jobs.pack import PackConfig
+from jobs.predict import PredictConfig
 from jobs.publish import PublishConfig
 from jobs.report import ReportConfig
 from jobs.search import SearchConfig
@@ -41,6 +42,7 @@ JOB_CONFIGS = (
     ExportConfig,
     IndexConfig,
     PackConfig,
+    PredictConfig,
     PublishConfig,
     ReportConfig,
     SearchConfig,

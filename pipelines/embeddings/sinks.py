@@ -4,6 +4,7 @@ missing."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -168,7 +169,7 @@ class EmbeddingSink:
             schema.SAMPLE_ID: rows[schema.SAMPLE_ID],
             schema.URI: rows[schema.URI],
             schema.MEMBER: rows[schema.MEMBER],
-            schema.KEY: pa.array([_key(name) for name in members], pa.string()),
+            schema.KEY: pa.array([key_of(name) for name in members], pa.string()),
             schema.CLIP: rows[schema.CLIP],
             # NaN becomes null
             schema.START_S: pa.array(values[schema.START_S], from_pandas=True),
@@ -214,7 +215,7 @@ def _lists(values: np.ndarray, dtype: str) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), size)
 
 
-def _key(member: str | None) -> str | None:
+def key_of(member: str | None) -> str | None:
     """Return what WebDataset groups the files of a shard by: the name up to the first dot of its
     last part."""
     if member is None:
@@ -223,18 +224,25 @@ def _key(member: str | None) -> str | None:
     return f"{folder}{slash}{name.partition('.')[0]}"
 
 
-def write_part(batch: dict[str, np.ndarray], sink: EmbeddingSink) -> dict[str, np.ndarray]:
+class PartSink(Protocol):
+    """Writes the parts of a stream."""
+
+    def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Write the batch's part; returns one row of `COUNTS`."""
+
+
+def write_part(batch: dict[str, np.ndarray], sink: PartSink) -> dict[str, np.ndarray]:
     """Write one part; a function, since Ray Data takes callable objects for actors."""
     return sink.write(batch)
 
 
-def write_embeddings(
-    embeddings: ray.data.Dataset, sink: EmbeddingSink, part_rows: int
+def write_parts(
+    stream: ray.data.Dataset, sink: PartSink, part_rows: int
 ) -> Iterator[dict[str, int]]:
-    """Write a stream of embeddings of whole parts, in order.
+    """Write a stream of whole parts, in order.
 
     Args:
-        embeddings: The stream.
+        stream: The stream.
         sink: Where to.
         part_rows: Rows of every part but the last.
 
@@ -243,6 +251,6 @@ def write_embeddings(
             storage requests tried again in reading.
     """
     write = partial(write_part, sink=sink)
-    written = map_in_tasks(embeddings, write, batch_size=part_rows, num_cpus=0.1)
+    written = map_in_tasks(stream, write, batch_size=part_rows, num_cpus=0.1)
     for batch in written.iter_batches(batch_size=None):
         yield {name: round(float(batch[name].sum())) for name in COUNTS}

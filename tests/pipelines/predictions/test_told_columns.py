@@ -1,0 +1,66 @@
+"""What rows of predictions tell: whole videos, averages, names, and masks of the file's size."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from augment.palette import class_colours
+from pipelines import schema
+from pipelines.embeddings.predict import PROBABILITIES, TOLD_MASK
+from pipelines.predictions.told_columns import ClassColumns, MaskColumns, Samples
+from pipelines.predictions.whole_videos import cuts
+
+
+def samples(owner: list[int], names: list[str]) -> Samples:
+    first = np.unique(owner, return_index=True)[1]
+    return Samples(pa.table({}), first, np.array(owner), np.arange(len(owner)), names)
+
+
+def test_a_part_holds_whole_videos_and_as_many_as_it_can() -> None:
+    sizes = [3, 1, 3, 0, 3, 1, 0, 1, 1]
+    assert cuts([np.array(sizes)], 4) == [0, 2, 4, 7, 9]
+    for at in range(len(sizes) + 1):
+        assert cuts([np.array(sizes[:at]), np.array(sizes[at:])], 4) == [0, 2, 4, 7, 9]
+
+
+def test_clips_of_a_video_are_averaged_and_classes_named_likeliest_first() -> None:
+    told = np.array([[0.5, 0.25, 0.25], [0, 0.25, 0.75], [0.9, 0.1, 0]], np.float32)
+    columns = ClassColumns(("a", "b", "c"), several=False, top_k=2, threshold=0.5, every=True)
+    made = columns.columns({PROBABILITIES: told}, samples([0, 0, 1], ["v", "i"]), None)
+    assert made[schema.LABEL].to_pylist() == ["c", "a"]
+    assert made[schema.TOP_LABELS].to_pylist() == [["c", "a"], ["a", "b"]]
+    assert made[PROBABILITIES].to_pylist()[0] == [0.25, 0.25, 0.5]
+    assert list(made) == [one.name for one in columns.fields]
+
+
+def test_of_several_labels_those_of_the_threshold_are_the_samples() -> None:
+    told = np.array([[0.5, 0.9, 0.1], [0, 0, 0]], np.float32)
+    columns = ClassColumns(("a", "b", "c"), several=True, top_k=9, threshold=0.5, every=False)
+    made = columns.columns({PROBABILITIES: told}, samples([0, 1], ["x", "y"]), None)
+    assert made[schema.LABELS].to_pylist() == [["a", "b"], []]
+    assert made[schema.TOP_LABELS].to_pylist()[0] == ["b", "a", "c"]
+
+
+def test_a_mask_is_of_its_files_size_and_keeps_its_indices(tmp_path: Path) -> None:
+    told = np.full((1, 8, 8), 9, np.uint8)  # what was fitted: 4 rows of 8, the rest is no image
+    told[0, :4, :4] = 1
+    told[0, :4, 4:] = 2
+    batch = {TOLD_MASK: told, schema.HEIGHT: np.array([10]), schema.WIDTH: np.array([20])}
+    made = MaskColumns(str(tmp_path), 8, 3).columns(batch, samples([0], ["a/x.jpg"]), None)
+    place = made[schema.MASK].to_pylist()[0]
+    assert place == str(tmp_path / "a" / "x.jpg.png")
+    image = Image.open(io.BytesIO(Path(place).read_bytes()))
+    mask = np.asarray(image)
+    assert image.mode == "P" and mask.shape == (10, 20)
+    assert (mask[:, :10] == 1).all() and (mask[:, 10:] == 2).all()
+    assert made[schema.CLASS_PIXELS].to_pylist() == [[0, 100, 100]]
+    assert np.asarray(image.convert("RGB"))[0, 0].tolist() == class_colours(3)[1].tolist()
+
+
+def test_no_two_classes_have_one_colour() -> None:
+    colours = class_colours(256)
+    assert len(np.unique(colours, axis=0)) == 256
+    assert colours[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
