@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from jobs.adaptation import labelled_sets
 from jobs.adaptation.checkpoint_probes import probe_checkpoints
-from jobs.adaptation.trained import RESULT, adapt_by_training
+from jobs.adaptation.trained import adapt_by_training
 from jobs.adaptation.training_sections import TrainedAdaptConfig, TrainedProbeConfig
 from jobs.cluster import launch
 from jobs.probing.from_scratch import FOLDER, scratch_in
@@ -15,11 +15,11 @@ from jobs.probing.frozen_features import embed_labelled
 from jobs.probing.frozen_probes import judge
 from jobs.probing.patch_probe import judge_patches
 from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
+from jobs.reporting.adaptation_page import RESULT, leave
 from jobs.setup import run_artifact
 from jobs.setup.claims import check_empty, check_writable, differing, refusal
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
-from models.json_values import finite
 from pipelines.storage import uris
 
 __all__ = ["AdaptConfig", "ProbeConfig", "adapt", "embed_labelled", "judge"]
@@ -49,9 +49,10 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
     check_writable("out", out)
     _check_out(config, out)
     result = _judge(config, out)
-    line = result.pop("result")
-    uris.write_bytes(uris.join(out, RESULT), json.dumps(finite(result), indent=1).encode())
-    return {**result, "result": line}
+    artifact = launch.user_uri("artifact", config.artifact)
+    told = {name: value for name, value in result.items() if name != "result"}
+    leave(out, told, artifact=artifact, digest=result["artifact_digest"])
+    return {**told, "result": result["result"]}
 
 
 def _alone(config: AdaptConfig, artifact: str) -> AdaptConfig:

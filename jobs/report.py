@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from jobs import preview
 from jobs.cluster import launch
-from jobs.reporting import figures, pictures
+from jobs.reporting import adaptation_page, figures, pictures
 from jobs.reporting import page as html
 from jobs.reporting.figures import Drawing, Lines
 from jobs.reporting.page import Html
@@ -37,7 +37,6 @@ from pipelines.stream.plan import Plan
 WIDE_PX = 1096
 HALF_PX = 536
 NUM_EXAMPLES = 3  # of each reason for which samples are bad
-KINDS = {"": "pretrained", "untrained_": "untrained", "colour_": "colour statistics"}
 
 
 class ReportConfig(JobConfig):
@@ -273,43 +272,7 @@ def _probes(found: Found) -> list[Html]:
                 pale=True,
             )
         ]
-    rows = list[tuple[Any, ...]]()
-    strong = list[int]()
-    for probe in found.probes:
-        measure = measure_of(probe)
-        for prefix, kind in KINDS.items():
-            if f"{prefix}{measure}" in probe:
-                score = probe[f"{prefix}{measure}"]
-                low, high = probe[f"{prefix}ci95"]
-                strong += [len(rows)] if not prefix else []
-                interval = html.interval(score, low, high)
-                counts = probe["num_train"], probe["num_test"]
-                rows.append(
-                    (
-                        f"{probe['probe']} {WORDS[measure]}",
-                        kind,
-                        f"{score:.1%}",
-                        f"{low:.1%} to {high:.1%}",
-                        interval,
-                        *counts,
-                    )
-                )
-    headings = (
-        "probe",
-        "features",
-        "score",
-        "95 % interval",
-        "0 to 100 %",
-        "train images",
-        "test images",
-    )
-    return [
-        html.table(headings, rows, strong=strong),
-        html.paragraph(
-            "Frozen features on labelled images; intervals by bootstrap over the test images.",
-            pale=True,
-        ),
-    ]
+    return adaptation_page.scores(found.probes)
 
 
 def _bad(found: Found) -> list[Html]:

@@ -32,6 +32,8 @@ class ClassScores:
         calibration_error: Expected calibration error of 15 bins (arXiv:1706.04599): mean distance
             of confidence from the share that is right.
         nll: Mean negative log-likelihood of the right class, nats.
+        calibration: Of each bin that holds images: their mean confidence, the share of them that is
+            right, and how many they are, (n, 3).
     """
 
     top1: float
@@ -40,6 +42,7 @@ class ClassScores:
     confusion: NDArray[np.int64]
     calibration_error: float
     nll: float
+    calibration: NDArray[np.float64]
 
 
 def judge_classes(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> ClassScores:
@@ -61,13 +64,15 @@ def judge_classes(probabilities: NDArray[np.float32], labels: NDArray[np.int64])
     correct = told == labels
     confusion = confusion_of(labels, told, probabilities.shape[1])
     likelihood = probabilities[np.arange(len(labels)), labels]
+    bins = _calibration(probabilities.max(1), correct)
     return ClassScores(
         top1=float(correct.mean()),
         ci95=bootstrap_interval(correct),
         per_class=_diagonal_share(confusion),
         confusion=confusion,
-        calibration_error=_calibration_error(probabilities.max(1), correct),
+        calibration_error=float(np.abs(bins[:, 0] - bins[:, 1]) @ bins[:, 2] / len(labels)),
         nll=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
+        calibration=bins,
     )
 
 
@@ -86,12 +91,16 @@ def _diagonal_share(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return share
 
 
-def _calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+def _calibration(
+    confidence: NDArray[np.float32], correct: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return mean confidence, share that is right and images of each bin that holds any."""
     place = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
     size = np.bincount(place, minlength=_BINS)
     claimed = np.bincount(place, confidence, minlength=_BINS)
     right = np.bincount(place, correct, minlength=_BINS)
-    return float(np.abs(claimed - right).sum() / size.sum())
+    held = size > 0
+    return np.stack([claimed[held] / size[held], right[held] / size[held], size[held]], axis=1)
 
 
 def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:

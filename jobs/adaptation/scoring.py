@@ -93,6 +93,10 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
         "confusion": one.confusion[:NAMES_KEPT, :NAMES_KEPT].tolist(),
         "calibration_error": one.calibration_error,
         "nll": one.nll,
+        "calibration": [
+            {"confidence": confidence, "right": right, "images": int(images)}
+            for confidence, right, images in one.calibration.tolist()
+        ],
     }
     return Scored("top1", scores, lambda: resampling.resampled_means(correct * 1.0), correct)
 

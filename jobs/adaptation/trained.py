@@ -1,7 +1,6 @@
 """Adaptations that train: an encoder with a head learns from labels, the same from random weights
 beside it, and both are judged once."""
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from jobs.adaptation import judging, labelled_sets, scoring
+from jobs.adaptation import judging, labelled_sets, mask_pictures, scoring
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
+from jobs.reporting.adaptation_page import leave
 from jobs.setup import run_artifact, run_start
 from jobs.setup.claims import check_writable, held
 from jobs.setup.failures import InputError, RunError
@@ -23,7 +23,6 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
-from models.json_values import finite
 from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.embeddings import embed, predict
@@ -34,7 +33,6 @@ from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream import shapes
 
-RESULT = "adaptation.json"
 _NEEDS = {
     "finetune": ("class", "classes"),
     "attentive": ("class", "classes"),
@@ -87,9 +85,10 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
                 answers = _answers(config, run, usable.keep(usable.of("test")), session)
             scored = scoring.score(usable.keep(usable.of("test")), answers)
             judged[prefix] = _Judged(scored.scores, scored.line, _counted(run))
-    assert usable is not None
-    result = _result(config, judged, usable.account, out)
-    uris.write_bytes(uris.join(out, RESULT), json.dumps(finite(result), indent=1).encode())
+        assert usable is not None
+        shown = mask_pictures.first_masks(config, out, usable) if data.task == "mask" else []
+    result = _result(config, judged, usable, out)
+    leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result
 
 
@@ -254,8 +253,9 @@ def _counted(config: PretrainConfig) -> dict[str, int]:
 
 
 def _result(
-    config: TrainedAdaptConfig, judged: dict[str, _Judged], account: dict[str, Any], out: str
+    config: TrainedAdaptConfig, judged: dict[str, _Judged], usable: LabelledData, out: str
 ) -> dict[str, Any]:
+    account = usable.account
     place = uris.join(out, run_artifact.FOLDER)
     result: dict[str, Any] = {"probe": config.probe.name}
     for prefix, one in judged.items():
@@ -263,6 +263,7 @@ def _result(
     own = judged[""]
     lines = [f"{prefix.removesuffix('_') or 'pretrained'} {j.line}" for prefix, j in judged.items()]
     measure = WORDS[measure_of(own.scores)]
+    result |= {"num_train": int(usable.learns.sum()), "num_test": int(usable.of("test").sum())}
     result |= account | {"parameters": own.counts}
     result |= {"artifact": place, "artifact_digest": artifact.load(place).digest}
     number = account["num_classes"]

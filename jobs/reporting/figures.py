@@ -238,16 +238,29 @@ def _highest(lines: Lines, name: str, least: float) -> float:
 
 
 @contextmanager
+def _styled(finding: str, size: tuple[float, float]) -> Iterator[Figure]:
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(finding, x=0.015, ha="left", fontsize=11.5, fontweight="bold", color=INK)
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr,call-arg]
+        yield figure
+
+
+@contextmanager
+def open_figure(finding: str, *, size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+    """Open a figure in the report's style with one panel, whose axes the block names."""
+    with _styled(finding, size) as figure:
+        yield figure, figure.subplots()
+
+
+@contextmanager
 def figure_of(
     finding: str, *, panels: int, size: tuple[float, float] = HALF, steps: bool = True
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Open a figure in the report's style with panels one below the other, and finish it at the end
     of the block."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=size, layout="constrained")
+    with _styled(finding, size) as figure:
         axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
-        figure.suptitle(finding, x=0.015, ha="left", fontsize=11.5, fontweight="bold", color=INK)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr,call-arg]
         yield figure, axes
         axes[-1].set_xlabel("optimiser step" if steps else "milliseconds an image")
         axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=steps, steps=[1, 2, 5, 10]))

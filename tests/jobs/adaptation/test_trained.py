@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from jobs.adapt import complete, run
-from jobs.adaptation.trained import RESULT, adapt_by_training
+from jobs.adaptation.trained import adapt_by_training
 from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from models import artifact

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from jobs.adapt import AdaptConfig, ProbeConfig, adapt, embed_labelled, judge
-from jobs.adaptation.trained import RESULT
 from jobs.probing.probe_sections import OWN
+from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.failures import InputError
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder

@@ -1,0 +1,174 @@
+"""What an adaptation leaves: its result as JSON, a drawn page, and a copy of the result in the run
+whose artifact was judged, for the run's report."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.reporting import adaptation_figures as figures
+from jobs.reporting import page as html
+from jobs.reporting.figures import Drawing
+from jobs.reporting.page import Html
+from models.json_values import finite
+from models.scores import measure_of
+from pipelines.storage import uris
+
+RESULT = "adaptation.json"
+PAGE = "index.html"
+PROBES = "probes"  # in a run
+_HALF_PX = 536
+_WIDE_PX = 1096
+
+
+def leave(
+    out: str,
+    result: Mapping[str, Any],
+    *,
+    artifact: str,
+    digest: str,
+    shown: Sequence[Drawing] = (),
+) -> None:
+    """Write result and page, and tell the run of the artifact.
+
+    Args:
+        out: The adaptation's folder.
+        result: What `--json` prints.
+        artifact: What was judged or adapted: an artifact, or a run.
+        digest: Of that artifact.
+        shown: Pictures of samples.
+    """
+    told = json.dumps(finite(dict(result)), indent=1).encode()
+    uris.write_bytes(uris.join(out, RESULT), told)
+    uris.write_bytes(uris.join(out, PAGE), page_of(result, out, shown))
+    run = _run_of(artifact)
+    if run is None:
+        return
+    own = {"artifact_digest": digest, "adapted_digest": result["artifact_digest"], "out": out}
+    name = f"{result['probe']}-{hashlib.sha256(out.encode()).hexdigest()[:8]}.json"
+    try:
+        copy = json.dumps(finite({**result, **own}), indent=1).encode()
+        uris.write_bytes(uris.join(run, PROBES, name), copy)
+    except OSError as error:
+        print(f"the report of {run} will lack this adaptation: {error}", file=sys.stderr)
+
+
+def _run_of(artifact: str) -> str | None:
+    """Return the run that an artifact belongs to; None where it stands alone."""
+    for place in (artifact, artifact.rstrip("/").rpartition("/")[0]):
+        if uris.exists(uris.join(place, "config.yaml")):
+            return place
+    return None
+
+
+def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) -> bytes:
+    """Draw the page of a result."""
+    title = f"{result['probe']}: {figures.words_of(result)} {result[measure_of(result)]:.1%}"
+    body = [
+        html.header(title, out, _badge(result), done=True),
+        html.tiles(_tiles(result)),
+        html.section("Beside what it is compared with", *scores([result])),
+    ]
+    if curve := figures.few_labels(result):
+        body.append(html.section("With few labels", html.pictures(curve, width=_WIDE_PX)))
+    drawn = [one for one in (figures.confusion(result), figures.calibration(result)) if one]
+    by_class = figures.per_class(result)
+    parts = [html.pictures(by_class, width=_WIDE_PX)] if by_class else []
+    parts += [html.pictures(*drawn, width=_HALF_PX)] if drawn else []
+    if parts:
+        body.append(html.section("Class by class", *parts))
+    if shown:
+        body.append(html.section("Samples", *(html.pictures(one) for one in shown)))
+    if sweep := _sweep(result):
+        body.append(html.section("Settings tried on validation", sweep))
+    body.append(html.section("What was judged", *_account(result)))
+    return html.page(f"Adaptation: {out}", body)
+
+
+def _badge(result: Mapping[str, Any]) -> str:
+    return f"{result['num_classes']} classes"
+
+
+def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    measure = measure_of(result)
+    tiles = [(f"{result[measure]:.1%}", figures.words_of(result))]
+    counts = {"num_train": "training samples", "num_test": "test samples"}
+    tiles += [(f"{result[key]:,}", name) for key, name in counts.items() if key in result]
+    parameters = result.get("parameters", {})
+    tiles += [(f"{number:,}", f"values {name}") for name, number in parameters.items()]
+    return tiles
+
+
+def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
+    """Make the table of scores with intervals, of each result every kind that it compares."""
+    rows = list[tuple[Any, ...]]()
+    strong = list[int]()
+    for result in results:
+        measure = measure_of(result)
+        for prefix, kind in figures.KINDS.items():
+            score = result.get(f"{prefix}{measure}")
+            if not isinstance(score, float | int):
+                continue
+            strong += [len(rows)] if not prefix else []
+            name = result.get("baseline", kind) if prefix == "untrained_" else kind
+            what = f"{result['probe']} {figures.words_of(result)}"
+            given = result.get(f"{prefix}ci95")
+            limits = ("", Html(""))
+            if given:
+                low, high = given
+                limits = (f"{low:.1%} to {high:.1%}", html.interval(score, low, high))
+            counts = (result.get("num_train", ""), result.get("num_test", ""))
+            rows.append((what, name, f"{score:.1%}", *limits, *counts))
+    headings = ("probe", "features", "score", "95 % interval", "0 to 100 %")
+    parts = [html.table((*headings, "train images", "test images"), rows, strong=strong)]
+    for result in results:
+        if "difference" in result:
+            low, high = result["difference_ci95"]
+            parts.append(
+                html.paragraph(
+                    f"Ahead of the compared encoder by {result['difference']:+.1%}"
+                    f" ({low:+.1%} to {high:+.1%}), on the same test samples."
+                )
+            )
+    note = "Intervals by bootstrap over the test images."
+    return [*parts, html.paragraph(note, pale=True)]
+
+
+def _sweep(result: Mapping[str, Any]) -> Html | None:
+    """Make the table of the settings that were tried; None where there was one."""
+    settings = result.get("settings")
+    if not isinstance(settings, list) or len(settings) < 2:
+        return None
+    names = list(dict.fromkeys(name for one in settings for name in one))
+    rows = [[_value(one.get(name)) for name in names] for one in settings]
+    chosen = result.get("chosen", {})
+    strong = [i for i, one in enumerate(settings) if chosen and chosen.items() <= one.items()]
+    return html.table([name.replace("_", " ") for name in names], rows, strong=strong)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _account(result: Mapping[str, Any]) -> list[Html]:
+    classes = [str(name) for name in result.get("classes", [])]
+    unreadable = result.get("unreadable", {})
+    rows = [
+        ("classes", ", ".join(classes)),
+        ("unreadable", _counts(unreadable)),
+        ("left out", "; ".join(f"{k}: {_counts(v)}" for k, v in _given(result, "left_out"))),
+        ("test images among those of training", str(result.get("duplicates", 0))),
+        ("artifact", f"{result.get('artifact', '')} {result['artifact_digest']}"),
+    ]
+    everything = json.dumps(finite(dict(result)), indent=1)
+    return [html.table(("", ""), rows), html.listing("Everything, as JSON", everything)]
+
+
+def _given(result: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, int]]]:
+    return [(split, counts) for split, counts in result.get(name, {}).items() if counts]
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    said = [f"{number} {name}" for name, number in counts.items() if number]
+    return ", ".join(said) or "none"

@@ -1,0 +1,94 @@
+"""The page of an adaptation: whatever a result holds is drawn, and the run is told."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.reporting import adaptation_figures as figures
+from jobs.reporting import adaptation_page, mask_sheet
+
+RESULT: dict[str, Any] = {
+    "probe": "few_label",
+    "top1": 0.5,
+    "ci95": [0.4, 0.6],
+    "scratch_top1": 0.3,
+    "scratch_ci95": [0.2, 0.4],
+    "per_class": {"cat": 0.75, "d<g": 0.25, "none": float("nan")},
+    "scratch_per_class": {"cat": 0.5, "d<g": 0.1},
+    "classes": ["cat", "d<g"],
+    "num_classes": 2,
+    "confusion": [[3, 1], [3, 1]],
+    "calibration": [{"confidence": 0.9, "right": 0.5, "images": 8}],
+    "calibration_error": 0.4,
+    "curve": [
+        {"labels": 10, "top1": 0.2, "ci95": [0.1, 0.3], "scratch_top1": None},
+        {"labels": 100, "top1": 0.5, "ci95": [0.4, 0.6], "scratch_top1": 0.3},
+    ],
+    "settings": [{"k": 5, "val_top1": 0.3}, {"k": 20, "val_top1": 0.4}],
+    "chosen": {"k": 20},
+    "num_train": 100,
+    "num_test": 8,
+    "artifact_digest": "ab" * 32,
+    "result": "done",
+}
+
+
+def test_titles_state_what_is_drawn() -> None:
+    drawn = [
+        figures.per_class(RESULT),
+        figures.confusion(RESULT),
+        figures.calibration(RESULT),
+        figures.few_labels(RESULT),
+    ]
+    assert [one and one.finding for one in drawn] == [
+        "cat is told best (75%), d<g worst (25%)",
+        "Most often d<g is told as cat (75% of its images)",
+        "Answers are too sure: 90% confidence, 50% right (calibration error 40.0%)",
+        "20% with 10 labels, 50% with 100",
+    ]
+    assert all(one and one.data.startswith(b"\x89PNG") for one in drawn)
+    large = {**RESULT, "confusion": np.zeros((99, 99)).tolist()}
+    assert figures.confusion(large) is None
+
+
+def test_page_and_result_are_left_and_the_run_is_told(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "artifact").mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    out = tmp_path / "out"
+    adaptation_page.leave(str(out), RESULT, artifact=str(run / "artifact"), digest="ef")
+    assert json.loads((out / "adaptation.json").read_text())["top1"] == 0.5
+    page = (out / "index.html").read_text()
+    assert page.count("<img") == 4 and "d&lt;g" in page and "d<g" not in page
+    assert page.count("<tr class=strong>") == 2  # the artifact's score, and the setting chosen
+    assert "http" not in page and "<script" not in page
+    (told,) = (run / "probes").iterdir()
+    copy = json.loads(told.read_text())
+    assert (copy["artifact_digest"], copy["adapted_digest"]) == ("ef", RESULT["artifact_digest"])
+    adaptation_page.leave(str(out), RESULT, artifact=str(run), digest="ef")
+    assert len(list((run / "probes").iterdir())) == 1
+
+
+@pytest.mark.parametrize("measure", ["map", "miou"])
+def test_a_result_of_any_measure_has_a_page(measure: str) -> None:
+    result = {"probe": "retrieve", measure: 0.25, "ci95": [0.2, 0.3], "num_classes": 2}
+    page = adaptation_page.page_of({**result, "artifact_digest": "ab"}, "out")
+    assert b"25.0%" in page and b"20.0% to 30.0%" in page
+
+
+def test_masks_are_drawn_in_the_colours_of_their_files() -> None:
+    images = np.zeros((3, 3, 8, 8), np.uint8)
+    masks = np.ones((3, 8, 8), np.uint8)
+    masks[:, 0] = 255
+    told = np.zeros((3, 2, 8, 8), np.float32)
+    told[:, 1] = 1
+    drawn = mask_sheet.sheet(images, masks, told, ["a", "b", "c"], "the first 3 of 9")
+    assert drawn.finding.endswith("the first 3 of 9") and drawn.data.startswith(b"\xff\xd8")
+    pixels = np.asarray(Image.open(io.BytesIO(drawn.data)).convert("RGB")).astype(int)
+    red = (np.abs(pixels - [128, 0, 0]) < 12).all(2).sum()
+    assert red > 0.8 * 6 * 7 / 8 * 168**2  # mask and answer of three samples, without the border
