@@ -1,7 +1,8 @@
-"""Tell what an adapted artifact makes of a corpus: classes with probabilities, or masks; a rerun
-writes only the parts that are missing.
+"""Tell what an adapted artifact makes of a corpus: classes with probabilities, masks or
+boxes; a rerun writes only the parts that are missing.
 
-A row a sample, in Parquet; masks as PNG files of the size of their images.
+A row a sample, in Parquet; masks as PNG files of the size of their images, and all boxes in one
+COCO file as well.
 """
 
 import math
@@ -32,8 +33,9 @@ from pipelines.embeddings import embed, predict, sinks
 from pipelines.embeddings.parts import part_name
 from pipelines.labels.class_folders import root_of_names
 from pipelines.media.clips import Sampling
+from pipelines.predictions.coco_file import write_coco
 from pipelines.predictions.prediction_sink import PredictionSink, metadata_of
-from pipelines.predictions.told_columns import ClassColumns, MaskColumns, Told
+from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Told
 from pipelines.predictions.whole_videos import WholeVideos
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
@@ -43,6 +45,7 @@ RECORD = "predict.json"
 ROWS = "predictions"
 MASKS = "masks"
 BAD = "quarantine"
+COCO = "coco.json"  # of boxes
 FORMAT = 1
 
 
@@ -71,6 +74,9 @@ class PredictConfig(JobConfig):
     probabilities: bool = Field(False, description="a column of the probabilities of all classes")
     threshold: float = Field(
         0.5, gt=0, lt=1, description="several labels a sample: those of at least this probability"
+    )
+    min_score: float = Field(
+        0.05, ge=0, lt=1, description="boxes: those of a lower score are left out"
     )
     part_rows: int = Field(8192, ge=16, description="rows of a Parquet part")
     clip: PerVideoConfig = PerVideoConfig()
@@ -105,6 +111,8 @@ def predict_source(config: PredictConfig) -> dict[str, Any]:
         if missing:
             with quarantine.compacting(uris.join(out, BAD)):
                 counts = _write(config, mine, uri, adapted, order, told, missing, session)
+        if isinstance(told, BoxColumns):
+            _write_coco(mine, order, told)
     bad = _bad_samples(config, out, manifest.num_rows)
     bad.tell()
     bad.check(final=True)
@@ -137,9 +145,11 @@ def _told(config: PredictConfig, adapted: Artifact, uri: str, out: str) -> Told:
     if adapted.head is None:
         raise InputError(
             f"artifact {uri} has no head: adapt it first, with python -m jobs.adapt artifact={uri}"
-            " probe.name=finetune, attentive or segment, and give that one's out"
+            " probe.name=finetune, attentive, segment or detect, and give that one's out"
         )
     head = adapted.head.config
+    if head.task == "boxes":
+        return BoxColumns(head.classes, config.min_score)
     if head.task == "mask":
         return MaskColumns(uris.join(out, MASKS), adapted.image_size, len(head.classes))
     return ClassColumns(
@@ -162,10 +172,10 @@ def _order(config: PredictConfig, adapted: Artifact, manifest: Manifest) -> Whol
         order = WholeVideos.of(manifest, config.part_rows, config.clip.per_video)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if adapted.head.config.task == "mask" and order.per_video > 1:
+    if adapted.head.config.task in ("mask", "boxes") and order.per_video > 1:
         raise InputError(
-            f"clip.per_video {order.per_video}: masks of several frames cannot be averaged: give"
-            " clip.per_video=1"
+            f"clip.per_video {order.per_video}: masks and boxes of several frames cannot be"
+            " averaged: give clip.per_video=1"
         )
     return order
 
@@ -189,10 +199,19 @@ def _claim(out: str, config: PredictConfig, adapted: Artifact, order: WholeVideo
         "top_k": config.top_k,
         "probabilities": config.probabilities,
         "threshold": config.threshold,
+        "min_score": config.min_score,
         "part_rows": config.part_rows,
         **config.source.reading(),
     }
     claim("prediction", out, RECORD, record)
+
+
+def _write_coco(mine: Held, order: WholeVideos, told: BoxColumns) -> None:
+    """Write all boxes into one file, once every part is there."""
+    out = mine.fence.uri
+    parts = [uris.join(out, ROWS, _name(order, part)) for part in order.parts()]
+    root = root_of_names(order.manifest.source)
+    write_coco(uris.join(out, COCO), parts, root, told.classes, mine.fence)
 
 
 def _bad_samples(config: PredictConfig, out: str, seen: int) -> BadSamples:
@@ -221,7 +240,9 @@ def _write(
     fitted = shapes.Fitted(adapted.image_size)
     work = ingest.Ingest(
         order=order,
-        shape=fitted if isinstance(told, MaskColumns) else shapes.Centre(adapted.image_size),
+        shape=fitted
+        if isinstance(told, MaskColumns | BoxColumns)
+        else shapes.Centre(adapted.image_size),
         block_rows=block_rows,
         limits=limits,
         verify=config.source.verify == "etag",

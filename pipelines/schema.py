@@ -60,6 +60,7 @@ CLIPS = "clips"  # how many clips of the sample were averaged
 PROBABILITY = "probability"  # of `label`
 TOP_LABELS = "top_labels"  # the likeliest first
 TOP_PROBABILITIES = "top_probabilities"
+SCORE = "score"  # of a box that is told
 CLASS_PIXELS = "class_pixels"  # how many of the mask's pixels each class has
 
 MANIFEST = pa.schema(

@@ -74,17 +74,8 @@ class PredictionSink:
         found, first, owner = np.unique(of_clip, return_index=True, return_inverse=True)
         chosen = rows.take(pa.array(np.flatnonzero(starts)[found]))
         places = zip(chosen[schema.URI].to_pylist(), chosen[schema.MEMBER].to_pylist(), strict=True)
-        names = [self._name(uri, member) for uri, member in places]
+        names = [sample_name(self.root, uri, member) for uri, member in places]
         return Samples(chosen, clips[first], owner, clips, names)
-
-    def _name(self, uri: str, member: str | None) -> str:
-        """Return where a sample lies below its source; a member below its shard, since two shards
-        may have one of the same name."""
-        name = below(self.root, uri.partition("://")[2] if self._is_outside(uri) else uri, None)
-        return name if member is None else f"{name}/{below('', member, None)}"
-
-    def _is_outside(self, uri: str) -> bool:
-        return "://" in uri and not uri.startswith(self.root)
 
     def _table(self, batch: dict[str, np.ndarray], samples: Samples) -> pa.Table:
         rows = samples.rows
@@ -101,6 +92,14 @@ class PredictionSink:
         }
         kind = schema.predictions(self.told.fields).with_metadata(self.metadata)
         return pa.table(columns, schema=kind)
+
+
+def sample_name(root: str, uri: str, member: str | None) -> str:
+    """Return where a sample lies below a folder that ends in a slash; a member below its shard,
+    since two shards may have one of the same name."""
+    outside = "://" in uri and not uri.startswith(root)
+    name = below(root, uri.partition("://")[2] if outside else uri, None)
+    return name if member is None else f"{name}/{below('', member, None)}"
 
 
 def metadata_of(source: str, manifest_version: int, told: dict[str, Any]) -> dict[bytes, bytes]:

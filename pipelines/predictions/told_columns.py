@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,14 @@ from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
-from pipelines.embeddings.predict import PROBABILITIES, TOLD_MASK
+from pipelines.embeddings.predict import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
 from pipelines.storage.small_files import side_by_side
 from pipelines.stream.shapes import fitted
 
 Columns = dict[str, pa.Array]
+_SIDES = (schema.HEIGHT, schema.WIDTH)
 
 
 class Told(Protocol):
@@ -183,6 +184,48 @@ class MaskColumns:
     def _place(self, name: str) -> str:
         # the whole name: a.jpg and a.png are two samples
         return uris.join(self.folder, f"{name}.png")
+
+
+@dataclass(frozen=True)
+class BoxColumns:
+    """Boxes in px of the file's image, the surest first.
+
+    Attributes:
+        classes: Names by index.
+        threshold: Boxes of a lower score are left out.
+    """
+
+    classes: tuple[str, ...]
+    threshold: float
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """Return the fields of the columns."""
+        sides = [pa.field(name, pa.float32()) for name in ("x", "y", "width", "height")]
+        box = [pa.field(schema.LABEL, pa.string()), *sides, pa.field(schema.SCORE, pa.float32())]
+        return [
+            pa.field(schema.HEIGHT, pa.int32()),
+            pa.field(schema.WIDTH, pa.int32()),
+            pa.field(schema.BOXES, pa.list_(pa.struct(box))),
+        ]
+
+    def columns(
+        self, batch: Mapping[str, np.ndarray], samples: Samples, fence: Fence | None
+    ) -> Columns:
+        """Name the boxes of each sample."""
+        found = batch[FOUND_BOXES][samples.first].reshape(len(samples.first), -1, 6)
+        sides = [pa.array(batch[name][samples.first], pa.int32()) for name in _SIDES]
+        boxes = [[self._box(box) for box in rows if self._is_told(box)] for rows in found]
+        columns: Columns = dict(zip(_SIDES, sides, strict=True))
+        return columns | {schema.BOXES: pa.array(boxes, self.fields[-1].type)}
+
+    def _is_told(self, box: np.ndarray) -> bool:
+        return bool(box[4] >= 0 and box[5] >= self.threshold)
+
+    def _box(self, box: np.ndarray) -> dict[str, Any]:
+        x, y, width, height, label, score = box.tolist()
+        sides = {"x": x, "y": y, "width": width, "height": height}
+        return {schema.LABEL: self.classes[int(label)], **sides, schema.SCORE: score}
 
 
 def of_file_size(told: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
-from pipelines.embeddings.predict import PROBABILITIES, TOLD_MASK
-from pipelines.predictions.told_columns import ClassColumns, MaskColumns, Samples
+from pipelines.embeddings.predict import FOUND_BOXES, PROBABILITIES, TOLD_MASK
+from pipelines.labels.coco import read_coco
+from pipelines.predictions.coco_file import write_coco
+from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Samples
 from pipelines.predictions.whole_videos import cuts
 
 
@@ -64,3 +67,27 @@ def test_no_two_classes_have_one_colour() -> None:
     colours = class_colours(256)
     assert len(np.unique(colours, axis=0)) == 256
     assert colours[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_boxes_are_rows_and_a_coco_file_that_reads_back(tmp_path: Path) -> None:
+    found = np.zeros((2, 3, 6), np.float32)
+    found[..., 4] = -1
+    found[0, 0] = [1, 2, 3, 4, 1, 0.75]
+    found[0, 1] = [5, 6, 7, 8, 0, 0.01]
+    batch = {FOUND_BOXES: found.reshape(2, -1), schema.HEIGHT: np.array([20, 30])}
+    batch[schema.WIDTH] = np.array([40, 50])
+    columns = BoxColumns(("cat", "dog"), 0.05)
+    made = columns.columns(batch, samples([0, 1], ["x", "y"]), None)
+    box = {"label": "dog", "x": 1, "y": 2, "width": 3, "height": 4, "score": 0.75}
+    assert made[schema.BOXES].to_pylist() == [[box], []]
+    places = {schema.URI: ["/s/a/x.jpg", "/s/t.tar"], schema.MEMBER: [None, "b/y.jpg"]}
+    parts = []
+    for index in range(2):
+        rows = pa.table(places | made).slice(index, 1)
+        parts.append(str(tmp_path / f"{index}.parquet"))
+        pq.write_table(rows, parts[-1])
+    write_coco(str(tmp_path / "coco.json"), parts, "/s/", columns.classes)
+    images = read_coco(str(tmp_path / "coco.json")).images
+    assert list(images) == ["a/x.jpg", "t.tar/b/y.jpg"]
+    assert images["a/x.jpg"]["boxes"][0]["label"] == "dog" and images["a/x.jpg"]["width"] == 40
+    assert images["t.tar/b/y.jpg"]["boxes"] == []
