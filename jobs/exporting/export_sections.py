@@ -59,7 +59,7 @@ class ExportedClipConfig(PerVideoConfig):
     @model_validator(mode="after")
     def _frames_have_times(self) -> Self:
         if self.each_frame and self.fps is None:
-            raise ValueError("rows=frame needs clip.fps, frames per second: set it")
+            raise ValueError("clip.rows=frame needs clip.fps, frames per second: set it")
         return self
 
     @property

@@ -4,6 +4,7 @@ it was said."""
 import json
 import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.export import ExportConfig, export
+from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
@@ -153,6 +155,33 @@ def as_others_read_it(folder: Path, ids: set[int]) -> None:
     index.add_with_ids(vectors, tables["pyarrow"]["sample_id"].to_numpy())
     similar, nearest = index.search(vectors[:5], 1)
     assert set(nearest[:, 0]) <= ids and np.allclose(similar, 1, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pooling=class"], "error: pooling=class cannot be done by encoder.name=resnet18_small"),
+        (["layer=5"], "error: layer 5 is none of the encoder, which has 4: give 1 to 4, or -1"),
+        (["layer=1", "last_blocks=2"], "error: last_blocks 2 must be 1 to 1"),
+        (["clip.num_frames=4", "clip.rows=frame"], "error: clip.rows=frame needs clip.fps"),
+        (["format=lance"], "error: format=lance needs Lance: pip install 'afield[lance]'"),
+    ],
+)
+def test_what_an_artifact_does_not_give_is_refused_in_one_line_before_ray_starts(
+    words: list[str],
+    message: str,
+    small_artifact: str,
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lance", None)
+    given = [f"artifact={small_artifact}", f"source.uri={image_folder}", f"out={tmp_path / 'e'}"]
+    assert main("export", "", lambda values: (ExportConfig, values), export, given + words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(message), said
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.fixture
