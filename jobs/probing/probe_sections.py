@@ -18,13 +18,16 @@ def _several(value: object) -> object:
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or len(set(values)) != len(values):
-        raise ValueError(f"must be one value or several different ones, got {list(values)}")
+        raise ValueError("must be one value or several different ones")
     return values
 
 
 def _settings(values: tuple[str | int, ...]) -> tuple[str | int, ...]:
     for value in values:
-        share_of(value)
+        try:
+            share_of(value)
+        except ValueError:
+            raise ValueError("must be shares such as 10% or numbers a class such as 5") from None
     return values
 
 
