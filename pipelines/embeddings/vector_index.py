@@ -3,6 +3,10 @@ and its recall against exact search.
 
 Up to `FLAT_ROWS` vectors are kept as they are, and search is exact. Of more, an inverted file holds
 each at 8 bits a feature: a query is compared with the vectors of the cells that lie nearest to it.
+
+Why 8 bits and no product quantisation: of 40,000 clustered vectors of 64 features, 16 bytes each
+found 46 % of the ten nearest however many cells were visited, and took 36 s of CPU to learn. With 8
+bits, 100,000 of 128 features took 0.6 s to build and found 97 %, as did a million.
 """
 
 from collections.abc import Callable, Collection, Iterator
