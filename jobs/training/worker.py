@@ -4,6 +4,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ray.train
@@ -51,46 +52,61 @@ def train_worker(loop_config: dict[str, TrainingJob]) -> None:
         raise
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What one worker trains with."""
+
+    job: TrainingJob
+    state: TrainState
+    views: ViewGenerator
+    log: RunLog
+    audit: SampleAudit
+
+    def step(self, batches: Iterator[tuple[dict[str, Tensor], int]]) -> tuple[float, Tensor]:
+        """Take one step; returns its learning rate and the norm of its gradient."""
+        state = self.state
+        lr = state.set_lr(self.job.num_steps)
+        for last in _micro_batches(self.job.config.accumulate):
+            columns, position = next(batches)
+            batch = _method_batch(columns, self.views, self.job)
+            outputs = state.backward(batch, synchronise=last)
+            self.log.saw(columns, position, outputs)
+            self.audit.saw(state.step + 1, columns)
+        return lr, state.update(self.job.num_steps)
+
+    def save(self, *, wait: bool) -> None:
+        """Write a checkpoint, and before it what says which samples it has seen."""
+        self.log.check()
+        self.log.flush()
+        self.audit.flush()
+        self.state.samples_seen = self.log.bad.seen
+        self.state.bad_samples = dict(self.log.bad.reasons)
+        if collectives.rank() == 0:
+            self.job.run.check_held()
+        save_checkpoint(self.state, wait=wait)
+
+    def end(self) -> None:
+        """Judge the bad samples once more, and write the artifact."""
+        log = self.log
+        log.bad.check(final=True)
+        if collectives.rank() == 0:
+            lines = [log.last_line] if log.last_line else self.job.run.join_metrics()
+            write_artifact(self.state, self.job, lines[-1] if lines else {})
+        log.close()
+
+
 def _train(job: TrainingJob, attempt: int) -> None:
     config = job.config
-    _set_up_torch(config, job.threads)
     rolled_back = job.run.rollback() is not None
-    lr_scale = ROLLBACK_LR_SCALE if rolled_back else 1.0
-    if collectives.rank() == 0:
-        job.monitor.log.remote({"waiting": "building the network"})
-    state = TrainState(config, ray.train.torch.get_device(), job.ledger, lr_scale)
-    state.restore(ray.train.get_checkpoint())
-    state.method.expect_rows(job.num_rows)
-    views = ViewGenerator(
-        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
-    )
-    log = RunLog(job, state.step, attempt)
-    log.bad.add(state.samples_seen, state.bad_samples)
-    audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
+    training = _set_up(job, attempt, ROLLBACK_LR_SCALE if rolled_back else 1.0)
+    state = training.state
+    log = training.log
     control = Control(config, job.monitor)
     health = Health(job, rolled_back=rolled_back)
-
-    def save(*, wait: bool) -> None:
-        log.check()
-        log.flush()
-        audit.flush()
-        state.samples_seen = log.bad.seen
-        state.bad_samples = dict(log.bad.reasons)
-        if collectives.rank() == 0:
-            job.run.check_held()
-        save_checkpoint(state, wait=wait)
-
     begun_at = state.step
     batches = log.timed(_batches(config, state))
     while state.step < job.num_steps:
-        lr = state.set_lr(job.num_steps)
-        for last in _micro_batches(config.accumulate):
-            columns, position = next(batches)
-            batch = _method_batch(columns, views, job)
-            outputs = state.backward(batch, synchronise=last)
-            log.saw(columns, position, outputs)
-            audit.saw(state.step + 1, columns)
-        grad_norm = state.update(job.num_steps)
+        lr, grad_norm = training.step(batches)
         final = state.step == job.num_steps
         verdict = control.exchange()
         saving = verdict.checkpoint or verdict.stop or final
@@ -102,18 +118,33 @@ def _train(job: TrainingJob, attempt: int) -> None:
         if config.checkpoint.stays(state.step) and collectives.rank() == 0:
             checkpoints.write_to_series(job.run.uri, state.step, state.state_dict(), state.ledger())
         if verdict.stop and not final:
-            save(wait=True)
+            training.save(wait=True)
             log.close()
             return
         if verdict.checkpoint and not final:
-            save(wait=False)
+            training.save(wait=False)
     if state.step > begun_at:  # Ray Train would delete a step that is saved twice two times
-        save(wait=True)  # before anything that may fail: from here on nothing is trained again
-    log.bad.check(final=True)
+        # before anything that may fail: from here on nothing is trained again
+        training.save(wait=True)
+    training.end()
+
+
+def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
+    """Build the network, and go on from the newest checkpoint."""
+    config = job.config
+    _set_up_torch(config, job.threads)
     if collectives.rank() == 0:
-        lines = [log.last_line] if log.last_line else job.run.join_metrics()
-        write_artifact(state, job, lines[-1] if lines else {})
-    log.close()
+        job.monitor.log.remote({"waiting": "building the network"})
+    state = TrainState(config, ray.train.torch.get_device(), job.ledger, lr_scale)
+    state.restore(ray.train.get_checkpoint())
+    state.method.expect_rows(job.num_rows)
+    views = ViewGenerator(
+        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
+    )
+    log = RunLog(job, state.step, attempt)
+    log.bad.add(state.samples_seen, state.bad_samples)
+    audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
+    return _Training(job, state, views, log, audit)
 
 
 def _set_up_torch(config: PretrainConfig, threads: int) -> None:
