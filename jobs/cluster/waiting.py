@@ -5,7 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+import ray
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from jobs.cluster import available
 from jobs.cluster.available import Resources
@@ -56,6 +62,16 @@ def lacking(bundles: Sequence[Resources]) -> str | None:
     jobs = [f"`{_shortened(line)}`" for line in ray_internals.other_jobs()]
     held = f"; the rest is held by {', '.join(jobs)}" if jobs else ""
     return f"room for {described(bundles)}: {' and '.join(left)} are free{held}"
+
+
+def still_lacking(bundles: Sequence[Resources]) -> str | None:
+    """Say what there must be for bundles of resources, as `lacking`; None once this job holds a
+    placement group: what it holds is not free, and is there."""
+    own = ray.get_runtime_context().get_job_id()  # which the group's id ends with
+    groups = placement_group_table().items()
+    if any(id.endswith(own) and group["state"] == "CREATED" for id, group in groups):
+        return None
+    return lacking(bundles)
 
 
 def _shortened(command: str) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.cluster.share import Session
-from jobs.cluster.waiting import EVERY_S, lacking
+from jobs.cluster.waiting import EVERY_S, still_lacking
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
@@ -68,7 +68,7 @@ def fit(
     data = PlannedData(
         config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
-    progress = StepProgress(num_steps, run.committed_step(), partial(lacking, session.least))
+    progress = StepProgress(num_steps, run.committed_step(), partial(still_lacking, session.least))
     with quarantine.compacting(run.path("quarantine")):
         _watch(_trainer(job, data, session), job.monitor, mine, progress)
     return run.committed_step() >= num_steps
