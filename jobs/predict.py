@@ -29,7 +29,7 @@ from jobs.setup.sections import (
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
 from pipelines.corpus.manifest import Manifest, versions
-from pipelines.embeddings import embed, predict, sinks
+from pipelines.embeddings import embed, predictor, sinks
 from pipelines.embeddings.parts import part_name
 from pipelines.labels.class_folders import root_of_names
 from pipelines.media.clips import Sampling
@@ -250,9 +250,9 @@ def _write(
         run=adapted.digest[:16],
         sampling=Sampling(per_video=order.per_video),
     )
-    predictions = predict.predict(
+    predictions = predictor.predict(
         ingest.dataset(work, missing),
-        predict.Predictor(uri, session.placed),
+        predictor.Predictor(uri, session.placed),
         block_rows=block_rows,
         num_actors=session.num_workers,
     )

@@ -56,5 +56,5 @@ def test_no_two_modules_share_a_name() -> None:
     # A command is called by its verb, whatever holds what it makes: jobs.artifact, models.artifact.
     commands = {path.stem for path in _modules() if path.parent == Path("jobs")}
     names = Counter(path.stem for path in _modules() if path.parent != Path("jobs"))
-    assert {name for name in commands if names[name]} <= {"artifact", "predict"}
+    assert {name for name in commands if names[name]} <= {"artifact"}
     assert [name for name, count in names.items() if count > 1] == []

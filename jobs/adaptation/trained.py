@@ -25,7 +25,7 @@ from models import artifact
 from models.artifact import Artifact
 from models.scores import WORDS, measure_of
 from pipelines import schema
-from pipelines.embeddings import embed, predict
+from pipelines.embeddings import embed, predictor
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
@@ -44,7 +44,7 @@ _GIVE = {
     "mask": "masks.uri, a folder of PNG masks beside the images",
     "boxes": "boxes.uri, a COCO file of the images",
 }
-_TOLD = {"mask": predict.CONFUSION, "boxes": predict.FOUND_BOXES}
+_TOLD = {"mask": predictor.CONFUSION, "boxes": predictor.FOUND_BOXES}
 
 
 def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _first_answers(
     Returns:
         The samples that are judged, and what is told of those of the test set.
     """
-    name = _TOLD.get(data.task, predict.PROBABILITIES)
+    name = _TOLD.get(data.task, predictor.PROBABILITIES)
     found = judging.read(_predicted(config, run, data, session), (name,), data, config)
     return found.data, found.values[name][found.data.of("test")]
 
@@ -210,7 +210,7 @@ def _answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
 ) -> np.ndarray:
     """Predict samples that are known to be readable."""
-    name = _TOLD.get(data.task, predict.PROBABILITIES)
+    name = _TOLD.get(data.task, predictor.PROBABILITIES)
     keys = (schema.ROW, schema.VALID, schema.CONTENT)
     columns = judging.collected(_predicted(config, run, data, session), (name, *keys))
     values, _, _ = embed.averaged(columns, (name,), data.num_rows)
@@ -236,8 +236,8 @@ def _predicted(
         sampling=Sampling(per_video=config.clip.per_video or 1),
         content=True,
     )
-    predictor = predict.Predictor(place, session.placed)
-    return predict.predict(labelled_stream.blocks(work), predictor, num_actors=session.num_workers)
+    network = predictor.Predictor(place, session.placed)
+    return predictor.predict(labelled_stream.blocks(work), network, num_actors=session.num_workers)
 
 
 def _counted(config: PretrainConfig) -> dict[str, int]:

@@ -13,7 +13,7 @@ from models.probing.patch_votes import choose_patches, colour_maps, patch_scores
 from pipelines import schema
 from pipelines.embeddings.embed import BLOCK_ROWS
 from pipelines.embeddings.features import Extractor, Features
-from pipelines.embeddings.predict import confusions
+from pipelines.embeddings.predictor import confusions
 from pipelines.ray_tasks import Placed, map_in_networks
 
 SHARES = "shares"  # (B, m, C) float32, of each remembered patch

@@ -10,7 +10,7 @@ from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
-from pipelines.embeddings.predict import FOUND_BOXES, PROBABILITIES, TOLD_MASK
+from pipelines.embeddings.predictor import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.labels.coco import read_coco
 from pipelines.predictions.coco_file import write_coco
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Samples
