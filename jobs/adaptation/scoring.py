@@ -75,7 +75,7 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
     Args:
         data: The test samples alone.
         answers: In their order: probabilities (N, C); of masks, pixels of class i told as class j,
-            (N, C * C); of boxes, (N, M * 6) as `predict.FOUND_BOXES`.
+            (N, C * C); of boxes, (N, M * 6) as `predictor.FOUND_BOXES`.
     """
     if data.task == "boxes":
         return _of_boxes(data, answers.reshape(data.num_rows, -1, 6))
