@@ -183,14 +183,14 @@ def test_a_publish_that_was_killed_between_two_files_is_finished_by_the_next(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    put = job._put
+    put = job.put_file
 
     def dies(path: str, uri: str) -> None:
         if path.endswith(SafetensorsForm.files[-1]):
             raise KeyboardInterrupt
         put(path, uri)
 
-    monkeypatch.setattr(job, "_put", dies)
+    monkeypatch.setattr(job, "put_file", dies)
     with pytest.raises(KeyboardInterrupt):
         publish(config(run, out))
     assert (out / "model.safetensors").exists() and not (out / "README.md").exists()

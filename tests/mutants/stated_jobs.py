@@ -120,7 +120,10 @@ TRAINING = [
     *of(
         "jobs/training/worker.py",
         "integration/test_chain",
-        ("            save(wait=True)\n            log.close()", "            log.close()"),
+        (
+            "            training.save(wait=True)\n            log.close()",
+            "            log.close()",
+        ),
         (" + collectives.rank() * micro", ""),
     ),
     *of(
