@@ -1,7 +1,7 @@
 """Detection: a pyramid and a detector's head on an encoder's maps learn boxes."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +10,11 @@ from augment.recipe import CropGroup, Views
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
-from models.supervised.detector import BoxHead
 from models.supervised.head import HeadConfig
 from models.supervised.supervised import GROUP, Supervised, SupervisedConfig, check_upright, flat
+
+if TYPE_CHECKING:
+    from models.supervised.detector import BoxHead  # detectors take a while to import
 
 
 class DetectConfig(SupervisedConfig):
@@ -29,7 +31,7 @@ class Detect(Supervised):
         head=HeadConfig(name="boxes", task="boxes", classes=("a", "b"), width=16)
     )
     columns: ClassVar[Mapping[str, str]] = {"boxes": "boxes"}
-    head: BoxHead
+    head: "BoxHead"
 
     @staticmethod
     def default_views(size: int) -> Views:
