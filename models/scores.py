@@ -122,65 +122,6 @@ def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) 
     return float(precision[ranked].mean())
 
 
-@dataclass(frozen=True)
-class MaskScores:
-    """Answers of a class a pixel, judged.
-
-    Attributes:
-        miou: Mean over the classes that occur of intersection over union.
-        ci95: Its bootstrap interval over test images.
-        per_class: Intersection over union of each class, NaN of one that does not occur, (C,).
-        pixel_top1: Share of the pixels that is right.
-    """
-
-    miou: float
-    ci95: tuple[float, float]
-    per_class: NDArray[np.float64]
-    pixel_top1: float
-
-
-def judge_masks(confusions: NDArray[np.int64], *, seed: int = 0) -> MaskScores:
-    """Judge masks by how their pixels were told.
-
-    Args:
-        confusions: Pixels of class i told as class j in each image, (N, C, C).
-        seed: Of the resampling.
-
-    Raises:
-        ValueError: no image.
-    """
-    if confusions.ndim != 3 or not len(confusions):
-        raise ValueError(f"confusions must be (N, C, C) with N >= 1, got {confusions.shape}")
-    whole = confusions.sum(0).astype(np.float64)
-    num_images, num_classes = confusions.shape[:2]
-    generator = np.random.default_rng(seed)
-    times = generator.multinomial(num_images, np.full(num_images, 1 / num_images), _RESAMPLES)
-    resampled = times @ confusions.reshape(num_images, -1).astype(np.float64)
-    drawn = mean_iou(resampled.reshape(-1, num_classes, num_classes))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return MaskScores(
-        miou=float(mean_iou(whole[None])[0]),
-        ci95=(float(low), float(high)),
-        per_class=_iou(whole[None])[0],
-        pixel_top1=float(np.trace(whole) / max(whole.sum(), 1)),
-    )
-
-
-def _iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
-    """Return intersection over union by class, (R, C); NaN where neither occurs."""
-    hit = np.diagonal(confusions, axis1=1, axis2=2)
-    union = confusions.sum(1) + confusions.sum(2) - hit
-    with np.errstate(invalid="ignore", divide="ignore"):
-        iou: NDArray[np.float64] = hit / union
-    return np.where(confusions.sum(2) > 0, iou, np.nan)
-
-
-def mean_iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean over the classes that occur of intersection over union, (R,) of (R, C, C)."""
-    mean: NDArray[np.float64] = np.nanmean(_iou(confusions), axis=1)
-    return mean
-
-
 def paired_difference(
     first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:

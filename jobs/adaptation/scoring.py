@@ -12,7 +12,8 @@ from jobs.adaptation.telling import NAMES_KEPT
 from jobs.setup.failures import InputError
 from models.probing import resampling
 from models.probing.box_scores import judge_boxes
-from models.scores import average_precision, judge_classes, judge_masks, paired_difference
+from models.probing.mask_scores import judge_masks, miou_of
+from models.scores import average_precision, judge_classes, paired_difference
 from pipelines.labels.labelled_data import LabelledData
 
 
@@ -80,8 +81,7 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
     if data.task == "boxes":
         return _of_boxes(data, answers.reshape(data.num_rows, -1, 6))
     if data.task == "mask":
-        size = data.num_classes
-        return _of_masks(data, answers.reshape(-1, size, size).astype(np.int64))
+        return _of_masks(data, _confusions(data, answers))
     if data.task == "classes":
         return _of_several(data, answers)
     one = judge_classes(answers, data.labels)
@@ -102,9 +102,8 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
 
 
 def _of_several(data: LabelledData, answers: np.ndarray) -> Scored:
-    hot = data.label_hot
-    precision = np.array([average_precision(answers[:, i], hot[:, i]) for i in range(hot.shape[1])])
-    drawn = resampling.resampled_map(answers, hot)
+    precision = _precisions(data, answers)
+    drawn = resampling.resampled_map(answers, data.label_hot)
     scores = {
         "map": float(np.nanmean(precision)),
         "ci95": list(resampling.interval_of(drawn)),
@@ -121,7 +120,7 @@ def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
         "pixel_top1": masks.pixel_top1,
         "per_class": by_class(data, masks.per_class),
     }
-    return Scored("miou", scores, lambda: resampling.resampled_miou(confusions))
+    return Scored("miou", scores, lambda: masks.resampled)
 
 
 def _of_boxes(data: LabelledData, answers: np.ndarray) -> Scored:
@@ -155,8 +154,16 @@ def main_score(data: LabelledData, answers: np.ndarray) -> float:
     if data.task == "class":
         return float((answers.argmax(1) == data.labels).mean())
     if data.task == "classes":
-        hot = data.label_hot
-        each = [average_precision(answers[:, i], hot[:, i]) for i in range(hot.shape[1])]
-        return float(np.nanmean(each))
-    size = data.num_classes
-    return judge_masks(answers.reshape(-1, size, size).astype(np.int64)).miou
+        return float(np.nanmean(_precisions(data, answers)))
+    return miou_of(_confusions(data, answers))
+
+
+def _precisions(data: LabelledData, answers: np.ndarray) -> np.ndarray:
+    """Return the average precision of each class, (C,), NaN of one that does not occur."""
+    columns = zip(answers.T, data.label_hot.T, strict=True)
+    return np.array([average_precision(told, known) for told, known in columns])
+
+
+def _confusions(data: LabelledData, answers: np.ndarray) -> np.ndarray:
+    """Return pixels of class i told as class j in each image, (N, C, C) int64."""
+    return answers.reshape(-1, data.num_classes, data.num_classes).astype(np.int64)

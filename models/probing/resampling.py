@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from models.scores import mean_iou
-
 RESAMPLES = 2000
 _AT_ONCE = 8_000_000  # counts
 _WORK = 400_000_000  # counts times classes, of mean average precision
 
 
-def _times(num: int, resamples: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+def times_drawn(num: int, resamples: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
     """Yield how often each of so many samples is drawn, (r, num), until there are enough."""
     generator = np.random.default_rng(seed)
     rows = max(1, _AT_ONCE // num)
@@ -28,20 +26,9 @@ def _times(num: int, resamples: int, seed: int = 0) -> Iterator[NDArray[np.float
 
 def resampled_means(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the means of resampled values (N,), (R,)."""
-    drawn = [times @ values for times in _times(len(values), RESAMPLES)]
+    drawn = [times @ values for times in times_drawn(len(values), RESAMPLES)]
     means: NDArray[np.float64] = np.concatenate(drawn) / len(values)
     return means
-
-
-def resampled_miou(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mean intersection over union of resampled images.
-
-    Args:
-        confusions: Pixels of class i told as class j in each image, (N, C, C).
-    """
-    flat = confusions.reshape(len(confusions), -1).astype(np.float64)
-    drawn = [times @ flat for times in _times(len(confusions), RESAMPLES)]
-    return mean_iou(np.concatenate(drawn).reshape(-1, *confusions.shape[1:]))
 
 
 def resampled_map(scores: NDArray[np.floating], hot: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -58,7 +45,7 @@ def resampled_map(scores: NDArray[np.floating], hot: NDArray[np.bool_]) -> NDArr
     resamples = int(np.clip(_WORK // size, 200, RESAMPLES))
     orders = [np.lexsort((hot[:, i], -scores[:, i])) for i in range(hot.shape[1])]
     drawn = []
-    for times in _times(len(hot), resamples):
+    for times in times_drawn(len(hot), resamples):
         by_class = [_weighted_ap(times[:, o], hot[o, i]) for i, o in enumerate(orders)]
         with np.errstate(invalid="ignore"):
             drawn.append(np.nanmean(np.stack(by_class), axis=0))

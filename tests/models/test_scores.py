@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from models.scores import average_precision, judge_classes, judge_masks, paired_difference
+from models.probing.mask_scores import judge_masks
+from models.scores import average_precision, judge_classes, paired_difference
 
 
 def test_classes_are_counted_as_by_hand() -> None:

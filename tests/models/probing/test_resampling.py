@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from models.probes import bootstrap_interval
+from models.probing.mask_scores import judge_masks, resampled_miou
 from models.probing.resampling import (
     interval_of,
     over_draws,
     resampled_map,
     resampled_means,
-    resampled_miou,
 )
-from models.scores import average_precision, judge_masks, paired_difference
+from models.scores import average_precision, paired_difference
 
 
 def test_resampled_means_give_the_intervals_of_accuracy_and_of_its_paired_difference() -> None:
