@@ -33,11 +33,6 @@ def targets_of(data: LabelledData) -> Tensor:
     return torch.from_numpy(data.labels if data.task == "class" else data.label_hot)
 
 
-def rows_of(chosen: np.ndarray) -> Tensor:
-    """Return which rows are chosen, for tensors."""
-    return torch.from_numpy(chosen)
-
-
 def check_validation(data: LabelledData, key: str) -> None:
     """Refuse to choose among several values without validation samples.
 
@@ -51,26 +46,32 @@ def check_validation(data: LabelledData, key: str) -> None:
         )
 
 
-def best(settings: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> int:
-    """Return the place of the highest validation score, the first of equal ones.
+def choose(
+    measure: str, settings: Sequence[Mapping[str, Any]], scores: Sequence[float]
+) -> tuple[int, dict[str, Any]]:
+    """Choose the setting of the highest validation score, the first of equal ones.
+
+    Args:
+        measure: What the scores are, by its key in a result.
+        settings: At least one.
+        scores: Of each; none where there is one setting alone, which is chosen.
+
+    Returns:
+        Its place, and for a program what was chosen and all scores.
 
     Raises:
         InputError: no score is a number.
     """
+    if not scores:
+        return 0, {"chosen": dict(settings[0])}
     if np.isnan(scores).all():
         raise InputError(
             "no setting can be judged by the validation samples, which have no sample of any class:"
             " give val.uri or another val.seed"
         )
-    return int(np.nanargmax(scores))
-
-
-def told(
-    measure: str, settings: Sequence[Mapping[str, Any]], scores: Sequence[float], chosen: int
-) -> dict[str, Any]:
-    """Say which setting was chosen, and all validation scores, for a program."""
+    chosen = int(np.nanargmax(scores))
     named = [
         {**setting, f"val_{measure}": value}
         for setting, value in zip(settings, scores, strict=True)
     ]
-    return {"chosen": dict(settings[chosen]), "settings": named}
+    return chosen, {"chosen": dict(settings[chosen]), "settings": named}

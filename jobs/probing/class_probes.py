@@ -1,18 +1,9 @@
 """Nearest neighbours and logistic regression on frozen features."""
 
-from typing import Any
-
 import torch
 
 from jobs.adaptation import scoring
-from jobs.probing.answering import (
-    Answered,
-    best,
-    check_validation,
-    rows_of,
-    targets_of,
-    told,
-)
+from jobs.probing.answering import Answered, check_validation, choose, targets_of
 from jobs.probing.frozen_features import Labelled
 from jobs.probing.probe_sections import OWN, ProbeConfig, Setting
 from jobs.setup.failures import InputError
@@ -29,24 +20,22 @@ def knn(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered:
     data = labelled.data
     x = labelled.features[kind][OWN]
     targets = targets_of(data)
-    settings = [{"k": k} for k in probe.k]
-    chosen = 0
-    about: dict[str, Any] = {"chosen": settings[0]}
-    if len(probe.k) > 1:
+    several = len(probe.k) > 1
+    if several:
         check_validation(data, "probe.k")
-    check_k(probe, int(data.of("train").sum() if len(probe.k) > 1 else data.learns.sum()))
-    if len(probe.k) > 1:
-        train = rows_of(data.of("train"))
-        val = rows_of(data.of("val"))
+    check_k(probe, int((data.of("train") if several else data.learns).sum()))
+    scores: list[float] = []
+    if several:
+        train = data.of("train")
+        val = data.of("val")
         votes = _votes(probe, x[train], targets[train], x[val], data.num_classes)
-        held = data.keep(data.of("val"))
+        held = data.keep(val)
         scores = [scoring.main_score(held, one.numpy()) for one in votes]
-        chosen = best(settings, scores)
-        about = told(_measure(labelled), settings, scores, chosen)
-    train = rows_of(data.learns)
-    test = rows_of(data.of("test"))
-    votes = _votes(probe, x[train], targets[train], x[test], data.num_classes)
-    judged = data.keep(data.of("test"))
+    chosen, about = choose(_measure(labelled), [{"k": k} for k in probe.k], scores)
+    learns = data.learns
+    test = data.of("test")
+    votes = _votes(probe, x[learns], targets[learns], x[test], data.num_classes)
+    judged = data.keep(test)
     by_k = {str(k): scoring.main_score(judged, votes[i].numpy()) for i, k in enumerate(probe.k)}
     about |= {"by_k": by_k}
     return Answered(scoring.score(judged, votes[chosen].numpy()), about)
@@ -90,18 +79,15 @@ def linear(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered:
     """
     data = labelled.data
     targets = targets_of(data)
-    train = rows_of(data.of("train"))
-    val = rows_of(data.of("val"))
-    found: list[tuple[Setting, float]] = []
-    scores: list[float] = []
     candidates = [one for one in labelled.features[kind] if one in _asked(probe, kind)]
-    several = len(candidates) * len(probe.decays) > 1
-    if several:
+    found = [(setting, decay) for setting in candidates for decay in probe.decays]
+    scores: list[float] = []
+    if len(found) > 1:
         check_validation(data, "probe.weight_decay, probe.pooling or probe.blocks")
-    held = data.keep(data.of("val"))
-    for setting in candidates:
-        found += [(setting, decay) for decay in probe.decays]
-        if several:
+        train = data.of("train")
+        val = data.of("val")
+        held = data.keep(val)
+        for setting in candidates:
             x = labelled.features[kind][setting]
             paths = logistic_path(
                 x[train],
@@ -115,23 +101,16 @@ def linear(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered:
         {"weight_decay": decay, "pooling": one.pooling, "blocks": one.blocks}
         for one, decay in found
     ]
-    chosen = best(settings, scores) if several else 0
+    chosen, about = choose(_measure(labelled), settings, scores)
     setting, decay = found[chosen]
-    about: dict[str, Any] = {"chosen": settings[chosen]}
-    if several:
-        about = told(_measure(labelled), settings, scores, chosen)
     x = labelled.features[kind][setting]
-    learns = rows_of(data.learns)
+    learns = data.learns
+    test = data.of("test")
     answers = logistic_path(
-        x[learns],
-        targets[learns],
-        x[rows_of(data.of("test"))],
-        num_classes=data.num_classes,
-        weight_decays=[decay],
+        x[learns], targets[learns], x[test], num_classes=data.num_classes, weight_decays=[decay]
     )[0]
-    judged = data.keep(data.of("test"))
     trained = data.num_classes * (x.shape[1] + 1)
-    return Answered(scoring.score(judged, answers.numpy()), about, trained)
+    return Answered(scoring.score(data.keep(test), answers.numpy()), about, trained)
 
 
 def _asked(probe: ProbeConfig, kind: str) -> tuple[Setting, ...]:

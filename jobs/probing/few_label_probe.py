@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jobs.adaptation import scoring
-from jobs.probing.answering import rows_of, targets_of
+from jobs.probing.answering import targets_of
 from jobs.probing.frozen_features import COMPARED, Labelled
 from jobs.probing.probe_sections import OWN, ProbeConfig
 from jobs.setup.failures import InputError
@@ -87,9 +87,9 @@ def judge_few(
     lines = []
     for draws in draws_of(probe, labelled.data):
         right, result = _pretrained(probe, labelled, draws)
-        point = {"labels": draws.num_labels, "setting": str(draws.setting)}
+        point: dict[str, Any] = {"labels": draws.num_labels, "setting": str(draws.setting)}
         point |= {"draws": len(draws.rows)} | _scores("", right)
-        shown = [f"pretrained {_line(right)}"]
+        shown = [f"pretrained {scoring.share(point['top1'], point['ci95'])}"]
         beside = {kind: _right(probe, labelled, kind, draws) for kind in labelled.others}
         point |= {"scratch_top1": None}
         if scratch:
@@ -97,7 +97,7 @@ def judge_few(
         for kind, other in beside.items():
             point |= _scores(f"{kind}_", other) | _ahead(kind, right, other)
             name = labelled.artifact.baseline if kind == "untrained" else kind
-            shown.append(f"{name} {_line(other)}")
+            shown.append(f"{name} {scoring.share(point[f'{kind}_top1'], point[f'{kind}_ci95'])}")
         curve.append(point)
         number = f"{draws.setting} ({draws.num_labels} labels)"
         lines.append(f"{number}: {', '.join(shown)}")
@@ -113,7 +113,7 @@ def _pretrained(
     """Judge the artifact: which test samples each draw tells rightly, and all other scores."""
     data = labelled.data
     judged = data.keep(data.of("test"))
-    told = [_told(probe, labelled, "pretrained", rows) for rows in draws.rows]
+    told = _told(probe, labelled, "pretrained", draws)
     each = [judge_classes(one, judged.labels) for one in told]
     confusion = np.sum([one.confusion for one in each], axis=0)
     names = scoring.NAMES_KEPT
@@ -130,34 +130,34 @@ def _pretrained(
 
 def _right(probe: ProbeConfig, labelled: Labelled, kind: str, draws: Draws) -> np.ndarray:
     labels = labelled.data.labels[labelled.data.of("test")]
-    told = [_told(probe, labelled, kind, rows).argmax(1) == labels for rows in draws.rows]
-    return np.stack(told)
+    told = _told(probe, labelled, kind, draws)
+    return np.stack([one.argmax(1) == labels for one in told])
 
 
-def _told(probe: ProbeConfig, labelled: Labelled, kind: str, rows: np.ndarray) -> np.ndarray:
-    """Fit one draw and tell the test samples, (N, C)."""
+def _told(probe: ProbeConfig, labelled: Labelled, kind: str, draws: Draws) -> list[np.ndarray]:
+    """Fit every draw and tell the test samples, (N, C) each."""
     data = labelled.data
     x = labelled.features[kind][OWN]
-    told = logistic_path(
-        x[rows],
-        targets_of(data)[rows],
-        x[rows_of(data.of("test"))],
-        num_classes=data.num_classes,
-        weight_decays=probe.decays,
-        # labels are few, images are not
-        standard=standard_of(x[rows_of(data.learns)]),
-    )
-    answers: np.ndarray = told[0].numpy()
-    return answers
+    targets = targets_of(data)
+    test = x[data.of("test")]
+    standard = standard_of(x[data.learns])  # labels are few, images are not
+    paths = [
+        logistic_path(
+            x[rows],
+            targets[rows],
+            test,
+            num_classes=data.num_classes,
+            weight_decays=probe.decays,
+            standard=standard,
+        )
+        for rows in draws.rows
+    ]
+    return [path[0].numpy() for path in paths]
 
 
 def _scores(prefix: str, right: np.ndarray) -> dict[str, Any]:
     mean, interval = over_draws(right * 1.0)
     return {f"{prefix}top1": mean, f"{prefix}ci95": list(interval)}
-
-
-def _line(right: np.ndarray) -> str:
-    return scoring.share(*over_draws(right * 1.0))
 
 
 def _ahead(kind: str, right: np.ndarray, other: np.ndarray) -> dict[str, Any]:

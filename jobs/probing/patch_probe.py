@@ -11,7 +11,7 @@ import ray
 from jobs.adaptation import judging, labelled_sets, scoring
 from jobs.adaptation.scoring import Scored
 from jobs.cluster import launch
-from jobs.probing.answering import best, check_validation, told
+from jobs.probing.answering import check_validation, choose
 from jobs.probing.class_probes import check_k
 from jobs.probing.frozen_features import COMPARED, KINDS, encoders_of, judged_of
 from jobs.probing.frozen_probes import check_sets, in_words, told_of
@@ -195,15 +195,12 @@ def _answered(probe: ProbeConfig, found: _Told, name: str) -> tuple[Scored, dict
     """Choose k on validation, and score the test images."""
     data = found.told
     of_k = found.values[name].reshape(data.num_rows, len(probe.k), -1)
-    settings = [{"k": k} for k in probe.k]
-    chosen = 0
-    about: dict[str, Any] = {"chosen": settings[0]}
+    scores: list[float] = []
     if len(probe.k) > 1:
         val = data.of("val")
         held = data.keep(val)
         scores = [scoring.main_score(held, of_k[val, i]) for i in range(len(probe.k))]
-        chosen = best(settings, scores)
-        about = told("miou", settings, scores, chosen)
+    chosen, about = choose("miou", [{"k": k} for k in probe.k], scores)
     test = data.of("test")
     judged = data.keep(test)
     by_k = {str(k): scoring.main_score(judged, of_k[test, i]) for i, k in enumerate(probe.k)}

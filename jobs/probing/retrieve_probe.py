@@ -5,7 +5,7 @@ import torch
 
 from jobs.adaptation import scoring
 from jobs.adaptation.scoring import Scored
-from jobs.probing.answering import Answered, rows_of, targets_of
+from jobs.probing.answering import Answered, targets_of
 from jobs.probing.frozen_features import Labelled
 from jobs.probing.probe_sections import OWN, ProbeConfig
 from jobs.setup.failures import InputError
@@ -54,8 +54,7 @@ def retrieve_test(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered
 
 
 def _items(labelled: Labelled, x: torch.Tensor, chosen: np.ndarray) -> Items:
-    rows = rows_of(chosen)
-    return Items(x[rows], targets_of(labelled.data)[rows], labelled.content[rows])
+    return Items(x[chosen], targets_of(labelled.data)[chosen], labelled.content[chosen])
 
 
 def _by_class(judged: LabelledData, asked: np.ndarray, precision: np.ndarray) -> np.ndarray:

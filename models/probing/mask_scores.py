@@ -61,7 +61,8 @@ def miou_of(confusions: NDArray[np.int64]) -> float:
 def _added(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
     if confusions.ndim != 3 or not len(confusions):
         raise ValueError(f"confusions must be (N, C, C) with N >= 1, got {confusions.shape}")
-    return confusions.sum(0).astype(np.float64)
+    added: NDArray[np.float64] = confusions.sum(0).astype(np.float64)
+    return added
 
 
 def resampled_miou(confusions: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.float64]:
