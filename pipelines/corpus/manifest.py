@@ -174,16 +174,21 @@ class Manifest:
             return POSITION.empty_table()
         return _tombstones(uris.join(self.uri, self.tombstones), row_group)
 
-    def _alive(self, table: pa.Table, part: int, row_group: int) -> pa.Table:
+    def live_rows(self, part: int, row_group: int, num_stored: int) -> np.ndarray:
+        """Return which of the stored rows of a row group are live, ascending."""
+        rows = np.arange(num_stored)
         if self.parts[part].tombstones is None:
-            return table
+            return rows
         dead = self.dead(part)
         first, last = (
             np.searchsorted(dead[ROW_GROUP].to_numpy(), row_group, side=side)
             for side in ("left", "right")
         )
-        rows = np.delete(np.arange(table.num_rows), dead[ROW].to_numpy()[first:last])
-        return table.take(pa.array(rows))
+        return np.delete(rows, dead[ROW].to_numpy()[first:last])
+
+    def _alive(self, table: pa.Table, part: int, row_group: int) -> pa.Table:
+        rows = self.live_rows(part, row_group, table.num_rows)
+        return table if len(rows) == table.num_rows else table.take(pa.array(rows))
 
     def read_left_out(self) -> Iterator[pa.Table]:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""

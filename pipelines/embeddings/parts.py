@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-from pipelines.corpus.changes import ROW, ROW_GROUP
 from pipelines.corpus.manifest import Manifest
 
 _NAME = re.compile(r"part-(\d{12})-(\d{12})\.\w+")
@@ -92,13 +91,8 @@ class LiveRows:
     def _alive(self, index: int) -> np.ndarray:
         """Return the live rows of a row group, by their place in it, ascending."""
         groups = self._groups
-        rows = np.arange(groups.stored[index])
         part, row_group = groups.places[index].tolist()
-        if not self.manifest.parts[part].dead_rows:
-            return rows
-        dead = self.manifest.dead(part)
-        of_group = dead[ROW].to_numpy()[dead[ROW_GROUP].to_numpy() == row_group]
-        return np.delete(rows, of_group)
+        return self.manifest.live_rows(part, row_group, int(groups.stored[index]))
 
     @cached_property
     def _groups(self) -> "_Groups":

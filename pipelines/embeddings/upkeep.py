@@ -3,7 +3,7 @@ sample is there once or in the quarantine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -49,11 +49,14 @@ class Upkeep:
     fence: Fence | None = None
     each_frame: bool = False
 
+    @cached_property
+    def _live(self) -> LiveRows:
+        return LiveRows(self.manifest)
+
     def alive(self, rows: Range) -> np.ndarray:
         """Return the ids of the samples that a part answers for, (n,) int64."""
-        live = LiveRows(self.manifest)
-        first = live.before(rows[0])
-        last = live.before(rows[1])
+        first = self._live.before(rows[0])
+        last = self._live.before(rows[1])
         tables = ManifestOrder(self.manifest).rows(first, last)
         found = [table[schema.SAMPLE_ID].to_numpy() for table in tables]
         return np.concatenate([np.empty(0, np.int64), *found])
