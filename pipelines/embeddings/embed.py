@@ -116,9 +116,21 @@ def averaged(
     clips = np.bincount(row, minlength=num_rows)
     content = np.zeros(num_rows, np.int64)
     content[row] = columns[schema.CONTENT][valid]
-    features = {}
-    for name in names:
-        total = np.zeros((num_rows, columns[name].shape[1]), np.float32)
-        np.add.at(total, row, columns[name][valid])
-        features[name] = total / np.maximum(clips, 1)[:, None]
+    features = {name: means(columns[name][valid], row, num_rows) for name in names}
     return features, clips > 0, content
+
+
+def means(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Average what is known of the clips of each sample.
+
+    Args:
+        values: (m, D), of each clip.
+        owner: (m,) its sample.
+        count: n samples.
+
+    Returns:
+        (n, D) float32; 0 of a sample without clips.
+    """
+    total = np.zeros((count, values.shape[1]), np.float32)
+    np.add.at(total, owner, values)
+    return total / np.maximum(np.bincount(owner, minlength=count), 1).astype(np.float32)[:, None]

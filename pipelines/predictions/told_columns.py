@@ -11,6 +11,7 @@ from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
+from pipelines.embeddings.embed import means
 from pipelines.embeddings.predictor import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
@@ -95,7 +96,7 @@ class ClassColumns:
         self, batch: Mapping[str, np.ndarray], samples: Samples, fence: Fence | None
     ) -> Columns:
         """Average the clips of each sample and name its classes."""
-        told = averaged(batch[PROBABILITIES][samples.clips], samples.owner, len(samples.first))
+        told = means(batch[PROBABILITIES][samples.clips], samples.owner, len(samples.first))
         names = np.array(self.classes, object)
         order = np.argsort(-told, axis=1, kind="stable")[:, : self.top_k]
         top = np.take_along_axis(told, order, 1)
@@ -112,22 +113,6 @@ class ClassColumns:
             flat = pa.array(told.reshape(-1))
             columns[PROBABILITIES] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
         return columns
-
-
-def averaged(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """Average what is told of the clips of each sample.
-
-    Args:
-        values: (m, C), of each clip.
-        owner: (m,) its sample; each has one clip at least.
-        count: n samples.
-
-    Returns:
-        (n, C) float32.
-    """
-    total = np.zeros((count, values.shape[1]), np.float32)
-    np.add.at(total, owner, values)
-    return total / np.bincount(owner, minlength=count).astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True)
