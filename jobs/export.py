@@ -10,7 +10,7 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held
 from jobs.setup.command_line import main
-from jobs.setup.failures import InputError, is_lost_process
+from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact, manifest_of
+from jobs.setup.persistence import persist
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
 from pipelines.corpus.manifest import Manifest
@@ -39,7 +40,6 @@ from pipelines.storage.lease import Held
 from pipelines.stream import ingest, quarantine
 from pipelines.stream.orders import ManifestOrder, Order
 
-MAX_FRUITLESS = 3  # losses of processes in a row without a new part that are forgiven
 FORMAT = 3  # since 3 a part is named by stored rows of the manifest, and newer versions join
 PART_BYTES = 256 << 20  # of vectors in a part, all of which one task holds
 
@@ -182,11 +182,8 @@ class _Job:
         claim("export", self.out, RECORD, record)
 
     def _bad_samples(self, seen: int) -> BadSamples:
-        """Count what the export could not use, of so many samples."""
         folder = uris.join(self.out, "quarantine")
-        bad = BadSamples(self.config.source.max_bad_fraction, folder)
-        bad.add(seen, quarantine.summarise(folder).reasons)
-        return bad
+        return BadSamples.of_quarantine(self.config.source.max_bad_fraction, folder, seen)
 
     def _write(self, now: progress.Progress) -> tuple[Counter[str], int]:
         """Write the parts that are missing; returns what was counted, and how many."""
@@ -196,38 +193,17 @@ class _Job:
         for rows in now.ranges:
             parts = dict(live.parts(rows, self.part_rows))
             if self._missing(parts):
+                added = Counter[str]()
                 with quarantine.compacting(uris.join(self.out, "quarantine")):
-                    counts += self._persist(parts)
+                    persist(partial(self._missing, parts), partial(self._embed, added))
+                counts += added
         return counts, len(self.files.there()) - begun
 
     def _missing(self, parts: dict[Range, Range]) -> dict[Range, Range]:
         there = set(self.files.there())
         return {positions: rows for positions, rows in parts.items() if rows not in there}
 
-    def _persist(self, parts: dict[Range, Range]) -> Counter[str]:
-        """Embed the parts that are missing, again where the cluster lost a process or a node.
-
-        Ray gives what a lost node was at to others only once it knows that it is lost, and the
-        retries of a block are used up before. As long as parts are added, that is no reason to end.
-        """
-        counts = Counter[str]()
-        fruitless = 0
-        while missing := self._missing(parts):
-            try:
-                self._embed(missing, counts)
-                break
-            except Exception as error:
-                if not is_lost_process(error):
-                    raise
-                added = len(missing) - len(self._missing(parts))
-                fruitless = 0 if added else fruitless + 1
-                if fruitless > MAX_FRUITLESS:
-                    raise
-                lost = f"the cluster lost processes ({type(error).__name__})"
-                print(f"{lost}: going on with what is missing", file=sys.stderr)
-        return counts
-
-    def _embed(self, missing: dict[Range, Range], counts: Counter[str]) -> None:
+    def _embed(self, counts: Counter[str], missing: dict[Range, Range]) -> None:
         """Embed parts, by the positions of each and the stored rows that it answers for."""
         work = self._work
         each_frame = self.config.clip.each_frame

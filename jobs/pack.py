@@ -131,7 +131,8 @@ def _pack(config: PackConfig, source: str, work: Pack, mine: Held) -> dict[str, 
             plan = _plan(config, source, work, mine)
             missing = work.missing(plan.num_shards)
             _write(config, plan, work, missing, mine)
-        bad = _bad_samples(config, work, plan.rows_in)
+        most = config.source.max_bad_fraction
+        bad = BadSamples.of_quarantine(most, work.quarantine, plan.rows_in)
         bad.tell()
         bad.check(final=True)
         mine.fence.check()
@@ -234,13 +235,6 @@ def _write(config: PackConfig, plan: PackPlan, work: Pack, missing: list[int], m
         )
         print(f"{line}  {bad.total:,} quarantined", file=sys.stderr)
         bad.check()
-
-
-def _bad_samples(config: PackConfig, work: Pack, seen: int) -> BadSamples:
-    """Count what the pack could not use, of so many samples."""
-    bad = BadSamples(config.source.max_bad_fraction, work.quarantine)
-    bad.add(seen, quarantine.summarise(work.quarantine).reasons)
-    return bad
 
 
 def _clear(folder: str) -> None:

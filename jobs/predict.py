@@ -18,6 +18,7 @@ from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
+from jobs.setup.persistence import persist
 from jobs.setup.sections import (
     ORDER,
     TRAINING,
@@ -104,22 +105,22 @@ def predict_source(config: PredictConfig) -> dict[str, Any]:
         manifest = manifest_of(config.source, uris.join(out, "manifest"), _listed(config, source))
         order = _order(config, adapted, manifest)
         _claim(out, config, adapted, order)
-        there = set(uris.list_names(uris.join(out, ROWS)))
-        wanted = order.parts()
-        missing = [part for part in wanted if _name(order, part) not in there]
+        missing = _missing(out, order)
         counts = Counter[str]()
         if missing:
             with quarantine.compacting(uris.join(out, BAD)):
-                counts = _write(config, mine, uri, adapted, order, told, missing, session)
+                counts = _write(config, mine, uri, adapted, order, told, session)
         if isinstance(told, BoxColumns):
             _write_coco(mine, order, told)
-    bad = _bad_samples(config, out, manifest.num_rows)
+    bad = BadSamples.of_quarantine(
+        config.source.max_bad_fraction, uris.join(out, BAD), manifest.num_rows
+    )
     bad.tell()
     bad.check(final=True)
     return {
         "rows": counts["rows"],
         "parts_written": len(missing),
-        "parts_kept": len(wanted) - len(missing),
+        "parts_kept": len(order.parts()) - len(missing),
         "quarantined": counts["quarantined"],
         "reasons": dict(bad.reasons),
         "storage_retries": counts["retries"],
@@ -214,12 +215,10 @@ def _write_coco(mine: Held, order: WholeVideos, told: BoxColumns) -> None:
     write_coco(uris.join(out, COCO), parts, root, told.classes, mine.fence)
 
 
-def _bad_samples(config: PredictConfig, out: str, seen: int) -> BadSamples:
-    """Count what could not be used, of so many samples."""
-    folder = uris.join(out, BAD)
-    bad = BadSamples(config.source.max_bad_fraction, folder)
-    bad.add(seen, quarantine.summarise(folder).reasons)
-    return bad
+def _missing(out: str, order: WholeVideos) -> list[tuple[int, int]]:
+    """List the parts that are not there, by their positions."""
+    there = set(uris.list_names(uris.join(out, ROWS)))
+    return [part for part in order.parts() if _name(order, part) not in there]
 
 
 def _write(
@@ -229,33 +228,12 @@ def _write(
     adapted: Artifact,
     order: WholeVideos,
     told: Told,
-    missing: list[tuple[int, int]],
     session: launch.Session,
 ) -> Counter[str]:
+    """Write the parts that are missing; returns what was counted."""
     out = mine.fence.uri
     manifest = order.manifest
-    limits = limits_for(adapted, settled(config.source, manifest).limits())
-    warn_of_flat(manifest, limits)
-    block_rows = math.gcd(embed.BLOCK_ROWS, config.part_rows)  # whole blocks make whole parts
-    fitted = shapes.Fitted(adapted.image_size)
-    work = ingest.Ingest(
-        order=order,
-        shape=fitted
-        if isinstance(told, MaskColumns | BoxColumns)
-        else shapes.Centre(adapted.image_size),
-        block_rows=block_rows,
-        limits=limits,
-        verify=config.source.verify == "etag",
-        quarantine=uris.join(out, BAD),
-        run=adapted.digest[:16],
-        sampling=Sampling(per_video=order.per_video),
-    )
-    predictions = predictor.predict(
-        ingest.dataset(work, missing),
-        predictor.Predictor(uri, session.placed),
-        block_rows=block_rows,
-        num_actors=session.num_workers,
-    )
+    work = _work(config, out, adapted, order, told)
     sink = PredictionSink(
         out=uris.join(out, ROWS),
         order=order,
@@ -266,13 +244,44 @@ def _write(
         fence=mine.fence,
     )
     counts = Counter[str]()
-    for added in sinks.write_parts(predictions, sink, config.part_rows):
-        counts.update(added)
-        mine.check()
-        seen = counts["rows"] + counts["quarantined"]
-        if counts["quarantined"] > config.source.max_bad_fraction * seen:
-            _bad_samples(config, out, seen).check()
+    most = config.source.max_bad_fraction
+
+    def write(missing: list[tuple[int, int]]) -> None:
+        predictions = predictor.predict(
+            ingest.dataset(work, missing),
+            predictor.Predictor(uri, session.placed),
+            block_rows=work.block_rows,
+            num_actors=session.num_workers,
+        )
+        for added in sinks.write_parts(predictions, sink, config.part_rows):
+            counts.update(added)
+            mine.check()
+            seen = counts["rows"] + counts["quarantined"]
+            if counts["quarantined"] > most * seen:
+                BadSamples.of_quarantine(most, uris.join(out, BAD), seen).check()
+
+    persist(lambda: _missing(out, order), write)
     return counts
+
+
+def _work(
+    config: PredictConfig, out: str, adapted: Artifact, order: WholeVideos, told: Told
+) -> ingest.Ingest:
+    limits = limits_for(adapted, settled(config.source, order.manifest).limits())
+    warn_of_flat(order.manifest, limits)
+    whole = isinstance(told, MaskColumns | BoxColumns)
+    size = adapted.image_size
+    return ingest.Ingest(
+        order=order,
+        shape=shapes.Fitted(size) if whole else shapes.Centre(size),
+        # whole blocks make whole parts
+        block_rows=math.gcd(embed.BLOCK_ROWS, config.part_rows),
+        limits=limits,
+        verify=config.source.verify == "etag",
+        quarantine=uris.join(out, BAD),
+        run=adapted.digest[:16],
+        sampling=Sampling(per_video=order.per_video),
+    )
 
 
 def _description(adapted: Artifact, uri: str) -> dict[str, Any]:

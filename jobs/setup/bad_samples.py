@@ -10,6 +10,7 @@ import numpy as np
 
 from jobs.setup.failures import RunError
 from pipelines.media.contract import REASONS
+from pipelines.stream import quarantine
 
 MIN_SAMPLES = 100  # before the fraction of bad samples means anything; at the end it always counts
 NUM_TOP_REASONS = 4
@@ -41,6 +42,13 @@ class BadSamples:
         self._place = place
         self._epoch = epoch
         self._barren = 0  # samples since the last one that could be used
+
+    @classmethod
+    def of_quarantine(cls, max_fraction: float, folder: str, seen: int) -> "BadSamples":
+        """Count what stands in a quarantine, of so many samples."""
+        bad = cls(max_fraction, folder)
+        bad.add(seen, quarantine.summarise(folder).reasons)
+        return bad
 
     @property
     def total(self) -> int:
