@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.setup.failures import InputError
+from models.scores import measure_of
 from pipelines.storage import uris
 
 _MEASURES = {
@@ -106,10 +107,10 @@ def _read(file: str) -> dict[str, Any]:
 def _scores(found: dict[str, Any]) -> list[Score]:
     counts = ("num_classes", "num_train", "num_test")
     scores = []
+    main = measure_of(found)
     for key, (metric, words) in _MEASURES.items():
         if not isinstance(found.get(key), float | int):
             continue
-        main = next(name for name in _MEASURES if name in found)
         interval = found.get(f"{key}_ci95", found.get("ci95") if key == main else None)
         baselines = {
             name: float(found[f"{prefix}{key}"])
