@@ -2,12 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from jobs.training.run_dir import RunDir
 from pipelines import schema
-from pipelines.storage import uris
+from pipelines.storage.parquet_files import write_table
 
 STEPS_PER_PART = 100
 SCHEMA = pa.schema(
@@ -72,8 +71,6 @@ class SampleAudit:
             [pa.array(column, pa.int64()) for column in columns], schema=SCHEMA
         )
         self._run.check_held()
-        with uris.open_atomic(
-            self._run.path("samples", f"{self._attempt}-{self._rank}-{last}.parquet")
-        ) as file:
-            pq.write_table(table, file)
+        name = f"{self._attempt}-{self._rank}-{last}.parquet"
+        write_table(self._run.path("samples", name), table)
         self._batches = []

@@ -6,7 +6,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import faiss
 
 from pipelines.embeddings.vector_index import Built
 from pipelines.storage import uris
+from pipelines.storage.copies import get_file, put_file
 from pipelines.storage.lease import Held
 
 RECORD = "index.json"
@@ -52,9 +52,7 @@ def save(folder: str, digest: str, index: faiss.Index, built: Built, mine: Held)
     with tempfile.TemporaryDirectory(prefix="afield-index-") as scratch:
         local = os.path.join(scratch, name)
         faiss.write_index(index, local)
-        with open(local, "rb") as source, uris.open_atomic(uris.join(folder, name)) as target:
-            shutil.copyfileobj(source, target, 1 << 24)
-            mine.fence.check()
+        put_file(local, uris.join(folder, name), mine.fence)
     record = {
         "format": FORMAT,
         "parts_digest": digest,
@@ -86,14 +84,13 @@ def _read(uri: str) -> faiss.Index:
 @contextmanager
 def _local(uri: str) -> Iterator[str]:
     """Give the path of a file, or of a copy of an object."""
-    fs, path = uris.filesystem(uri)
     if uris.is_local(uri):
+        _, path = uris.filesystem(uri)
         if not os.path.exists(path):
             raise FileNotFoundError(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="afield-index-") as scratch:
         copy = os.path.join(scratch, "index.faiss")
-        with fs.open(path, "rb") as source, open(copy, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 24)
+        get_file(uri, copy)
         yield copy

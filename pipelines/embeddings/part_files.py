@@ -14,14 +14,13 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.embeddings import lance_files
 from pipelines.embeddings.parts import Range, part_name, rows_of
 from pipelines.embeddings.stored import FOLDER, LANCE
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
-from pipelines.storage.parquet_files import open_parquet
+from pipelines.storage.parquet_files import open_parquet, write_table
 from pipelines.storage.small_files import read_many, read_small
 
 Format = Literal["parquet", "lance"]
@@ -81,10 +80,7 @@ class ParquetParts:
 
     def write(self, rows: Range, table: pa.Table, fence: Fence | None) -> None:
         """Write a part under its name in one step."""
-        with uris.open_atomic(uris.join(self.place, part_name(rows))) as file:
-            pq.write_table(table, file)
-            if fence:
-                fence.check()
+        write_table(uris.join(self.place, part_name(rows)), table, fence)
 
     def read(self, rows: Range, columns: list[str] | None = None) -> pa.Table:
         """Read a part."""

@@ -27,7 +27,7 @@ from pipelines.packing.pack_plan import SAMPLES
 from pipelines.packing.texts_beside import BESIDE, BESIDE_TYPE
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
-from pipelines.storage.parquet_files import open_parquet, read_table
+from pipelines.storage.parquet_files import open_parquet, read_table, write_table
 from pipelines.storage.small_files import read_many, side_by_side
 from pipelines.stream import quarantine
 
@@ -197,8 +197,8 @@ def _stage_row_group(item: dict[str, Any], staging: Staging) -> int:
                 sample | origin | {"name": path, "media": media_of(path or "") or "image"}
             )
     quarantine.write(staging.quarantine, f"staged-{item['name']}", bad)
-    with uris.open_atomic(uris.join(staging.folder, f"{item['name']}.parquet")) as file:
-        pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), file)
+    place = uris.join(staging.folder, f"{item['name']}.parquet")
+    write_table(place, pa.Table.from_pylist(samples, schema=SAMPLES))
     return len(samples)
 
 

@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 import simplejpeg
 from PIL import Image
@@ -29,7 +28,7 @@ from pipelines.packing.texts_beside import BESIDE
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
-from pipelines.storage.parquet_files import read_table
+from pipelines.storage.parquet_files import read_table, write_table
 from pipelines.storage.small_files import side_by_side
 from pipelines.stream import quarantine
 from pipelines.stream.fetch import fetch
@@ -161,8 +160,7 @@ def write_shard(pack: Pack, number: int) -> dict[str, Any]:
     for member in members:
         member[schema.SAMPLE_ID] = sample_id(shard.uri, member["member"], shard.etag)
         member |= {schema.URI: shard.uri, "etag": shard.etag}
-    with uris.open_atomic(pack.done(number)) as file:
-        pq.write_table(pa.Table.from_pylist(members, schema=DONE), file)
+    write_table(pack.done(number), pa.Table.from_pylist(members, schema=DONE))
     rows_packed = sum(member.get(LEFT_OUT.name) is None for member in members)
     reasons = json.dumps(Counter(row[schema.REASON] for row in bad))
     written = {"shard": number, "rows": rows_packed, "bytes": shard.size}

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.embeddings.parts import part_name
@@ -18,6 +17,7 @@ from pipelines.predictions.told_columns import Samples, Told
 from pipelines.predictions.whole_videos import WholeVideos
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
+from pipelines.storage.parquet_files import write_table
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class PredictionSink:
         starts = rows[schema.CLIP].to_numpy() == 0
         samples = self._samples(rows, starts, valid)
         table = self._table(batch, samples)
-        with uris.open_atomic(uris.join(self.out, part_name(self.order.rows_of(index)))) as file:
-            pq.write_table(table, file)
-            if self.fence:
-                self.fence.check()
+        write_table(uris.join(self.out, part_name(self.order.rows_of(index))), table, self.fence)
         num_rows = table.num_rows
         lost = int(starts.sum()) - num_rows
         counts = {"rows": num_rows, "samples": num_rows, "quarantined": lost}

@@ -29,7 +29,7 @@ from pipelines import schema
 from pipelines.corpus.left_out import most_frequent
 from pipelines.media.contract import BadSample
 from pipelines.storage import uris
-from pipelines.storage.parquet_files import open_parquet
+from pipelines.storage.parquet_files import open_parquet, write_table
 from pipelines.storage.small_files import (
     read_many,
     read_small,
@@ -79,12 +79,7 @@ def write(folder: str, item: str, rows: list[dict[str, Any]]) -> None:
     if rows:
         keys = (f"{row[schema.EPOCH]} {row[schema.SAMPLE_ID]} {row['reason']}" for row in rows)
         table = pa.Table.from_pylist(rows, schema=schema.QUARANTINE)
-        _write(folder, f"{item}-{_hash(keys)}.parquet", table)
-
-
-def _write(folder: str, name: str, table: pa.Table) -> None:
-    with uris.open_atomic(uris.join(folder, name)) as file:
-        pq.write_table(table, file)
+        write_table(uris.join(folder, f"{item}-{_hash(keys)}.parquet"), table)
 
 
 def _hash(texts: Iterable[str]) -> str:
@@ -205,7 +200,7 @@ def _join(folder: str, names: list[str]) -> None:
         return  # somebody else is at it
     rows = _newest(pa.concat_tables(tables))
     name = f"joined-{rows.num_rows:09d}-{_hash(names)}.parquet"
-    _write(folder, name, rows)
+    write_table(uris.join(folder, name), rows)
     remove_many(folder, [other for other in names if other != name])
 
 

@@ -207,7 +207,7 @@ _STREAM = [
         "pipelines/stream/test_quarantine",
         ("epoch[order[1:]] == epoch[order[:-1]]", "True"),
         ("(time, sample_id, epoch)", "(-time, sample_id, epoch)"),
-        ("    _write(folder, name, rows)\n    remove_many", "    remove_many"),
+        ("    write_table(uris.join(folder, name), rows)\n    remove_many", "    remove_many"),
         ("    remove_many(folder, [other for other in names if other != name])\n", ""),
         ('f"{item}-{_hash(keys)}.parquet"', 'f"{item}.parquet"'),
     ),
