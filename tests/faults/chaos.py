@@ -16,8 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +25,16 @@ import pyarrow.dataset as ds
 from pipelines import schema
 from pipelines.storage import uris
 from tests import commands
-from tests.faults.killing import DATA_WORKER, TRAIN_WORKER, descendants, seen
+from tests.faults.killing import DATA_WORKER, TRAIN_WORKER, seen
 from tests.faults.s3fault import FaultProxy, Rule
+from tests.nodes import Nodes, command_line, descendants
+from tests.nodes import nodes as nodes_of
 from tests.object_store import ObjectStore
 
 CPUS = 3  # of a node: a training worker and two decoders
 NODES = (1, 3)  # fewest and most
+DRAIN_S = 20
+STORE_BYTES = 400 << 20
 SILENCE_S = 120  # a job that says nothing for longer hangs
 WEATHERS: dict[str, list[Rule]] = {
     "clear": [],
@@ -139,93 +142,10 @@ class Job:
                     self.faults.append("a traceback")
 
 
-class Cluster:
-    """A head without CPUs, and nodes that can be added, killed and drained.
-
-    Attributes:
-        address: For `cluster.address`.
-        pid: Process that all of its processes descend from.
-    """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = process.pid
-        self.address = self._answer()
-
-    def ask(self, what: str) -> str:
-        """Have a node added (`add`), killed (`kill N`) or drained and killed (`drain N S`)."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("> "):
-                return line.removeprefix("> ").strip()
-        raise RuntimeError("the cluster has ended")
-
-
-SCRIPT = """
-import subprocess, sys, time
-from pathlib import Path
-from ray.cluster_utils import Cluster
-from tests.nodes import add_node
-small = dict(object_store_memory=400 << 20)
-cluster = Cluster(
-    initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False, **small)
-)
-nodes = [add_node(cluster, num_cpus={cpus}, **small)]
-cluster.wait_for_nodes()
-print(">", cluster.address, flush=True)
-ray = str(Path(sys.executable).parent / "ray")
-for line in sys.stdin:
-    what, *numbers = line.split()
-    if what == "add":
-        nodes.append(add_node(cluster, num_cpus={cpus}, **small))
-    else:
-        node = nodes.pop(int(numbers[0]) % len(nodes))
-        if what == "drain":
-            notice = [
-                "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot",
-                f"--deadline-remaining-seconds={{numbers[1]}}", f"--node-id={{node.node_id}}",
-            ]
-            address = f"--address={{cluster.address}}"
-            if subprocess.run([ray, "drain-node", address, *notice], stdout=2).returncode:
-                print("it was not drained: it dies as it is", file=sys.stderr)
-            else:
-                time.sleep(int(numbers[1]))
-        cluster.remove_node(node, allow_graceful=False)
-    print(">", len(nodes), flush=True)
-cluster.shutdown()
-"""
-
-
-@contextmanager
-def cluster(log: Path) -> Iterator[Cluster]:
-    """Start the cluster in a process of its own."""
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT.format(cpus=CPUS)],
-            cwd=commands.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-    try:
-        yield Cluster(process)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(60)
-
-
 class Chance:
     """Draws events one after another and has them happen."""
 
-    def __init__(self, seed: int, nodes: Cluster, proxy: FaultProxy, jobs: tuple[Job, ...]) -> None:
+    def __init__(self, seed: int, nodes: Nodes, proxy: FaultProxy, jobs: tuple[Job, ...]) -> None:
         self._draw = random.Random(seed)
         self._pauses = random.Random(seed + 1)
         self._nodes, self._proxy, self._jobs = nodes, proxy, jobs
@@ -254,8 +174,12 @@ class Chance:
             event != "add" and self._count == NODES[0]
         ):
             event = "drain" if event == "add" else "add"
-        asked = {"add": "add", "kill": f"kill {number}", "drain": f"drain {number} 20"}[event]
-        self._count = int(self._nodes.ask(asked))
+        if event == "add":
+            self._count = self._nodes.add()
+        elif event == "kill":
+            self._count = self._nodes.lose(number)
+        else:
+            self._count = self._nodes.drain(number, DRAIN_S)
         return f"{event}: {self._count} nodes"
 
     def _change_weather(self, name: str) -> str:
@@ -267,23 +191,16 @@ class Chance:
 
     def _kill_worker(self, number: int) -> str:
         names = (TRAIN_WORKER, DATA_WORKER, "ray::MapWorker")
-        found = [pid for pid in descendants(self._nodes.pid) if _command(pid).startswith(names)]
+        found = [pid for pid in descendants(self._nodes.pid) if command_line(pid).startswith(names)]
         if not found:
             return "no worker to kill"
         victim = found[number % len(found)]
-        what = _command(victim)
+        what = command_line(victim).split("\0")[0]
         try:
             os.kill(victim, signal.SIGKILL)
         except ProcessLookupError:
             return "the worker was gone already"
         return f"killed {what}"
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-    except OSError:  # it has ended since it was listed
-        return ""
 
 
 def exported(out: str) -> Counter[int]:
@@ -398,7 +315,8 @@ def main() -> int:
         names = prepare(store, args.folder)
         proxy = stack.enter_context(FaultProxy(store.endpoint, seed=args.seed))
         os.environ |= dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), proxy.endpoint)
-        nodes = stack.enter_context(cluster(args.logs / "cluster.log"))
+        log = args.logs / "cluster.log"
+        nodes = stack.enter_context(nodes_of(CPUS, 1, store_bytes=STORE_BYTES, log=log))
         jobs = jobs_of(names, nodes.address, args.logs)
         try:
             done = storm(names, Chance(args.seed, nodes, proxy, jobs), jobs, args.minutes)

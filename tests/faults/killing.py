@@ -13,10 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +21,7 @@ import pyarrow.parquet as pq
 from jobs.training.run_dir import RunDir
 from pipelines.storage import uris
 from tests import commands
+from tests.nodes import Nodes, command_line, descendants, nodes
 
 # What the kernel shows of the processes of a run.
 TRAIN_WORKER, DATA_WORKER, RAYLET = "ray::RayTrainWorker", "ray::MapBatches(", "raylet/raylet"
@@ -50,7 +48,7 @@ class Killer:
     seed: int
     kills: int
     victims: tuple[str, ...] = ("train worker", "data worker", "driver", "everything")
-    address: "Nodes | None" = None
+    address: Nodes | None = None
     world_sizes: tuple[int, ...] = (1, 2, 3)
     log: list[str] = field(default_factory=list)
     verb: str = "pretrain"
@@ -112,7 +110,7 @@ class Killer:
             return True
         name = {"train worker": TRAIN_WORKER, "data worker": DATA_WORKER}[victim]
         family = descendants(self.address.pid if self.address else process.pid)
-        found = [pid for pid in family if name in _command_line(pid)]
+        found = [pid for pid in family if name in command_line(pid)]
         return bool(found) and _sigkill(found[-1])
 
     def _note(self, text: str) -> None:
@@ -120,29 +118,10 @@ class Killer:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids of the children of a process, and of theirs."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True
-    ).stdout
-    parents = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
-    found = [pid]
-    for parent in found:
-        found += [child for child, its in parents if its == parent]
-    return found[1:]
-
-
 def wait_for_end(pids: list[int]) -> None:
     """Wait until processes have ended; a zombie has no command line."""
-    while any(map(_command_line, pids)):
+    while any(map(command_line, pids)):
         time.sleep(0.1)
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:  # it has ended since it was listed
-        return ""
 
 
 def _sigkill(pid: int) -> bool:
@@ -151,85 +130,6 @@ def _sigkill(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-class Nodes:
-    """A Ray cluster whose head holds no work, and worker nodes that can be killed and added.
-
-    Attributes:
-        address: For `cluster.address`.
-        job_server: URL for `ray job submit`, where it has a dashboard.
-        pid: Process that all of its processes descend from.
-    """
-
-    def __init__(self, process: subprocess.Popen[str], address: str, job_server: str) -> None:
-        self._process = process
-        self.address = address
-        self.job_server = job_server
-        self.pid = process.pid
-
-    def replace(self) -> None:
-        """Kill one worker node outright, as a spot notice would, and add another."""
-        self._ask("replace")
-
-    def add(self) -> None:
-        """Add a worker node."""
-        self._ask("add")
-
-    def lose(self) -> None:
-        """Kill the worker node that is there longest."""
-        self._ask("lose")
-
-    def processes(self, name: str) -> list[int]:
-        """Return the ids of the cluster's processes that hold a text in their command line."""
-        return [pid for pid in descendants(self.pid) if name in _command_line(pid)]
-
-    def _ask(self, what: str) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        while (line := self._process.stdout.readline()).strip() != "done":
-            assert line, "the cluster has ended"
-
-
-@contextmanager
-def nodes(cpus: int = 4, count: int = 2, *, dashboard: bool = False) -> Iterator[Nodes]:
-    """Start a head and `count` nodes of `cpus` logical CPUs each, in a process of their own."""
-    # Any free ports: other clusters may run on this machine.
-    head = {"num_cpus": 0, "include_dashboard": dashboard, "dashboard_port": 0}
-    head |= {"dashboard_agent_listen_port": 0}
-    script = f"""
-import sys
-from ray.cluster_utils import Cluster
-from tests.nodes import add_node
-cluster = Cluster(initialize_head=True, head_node_args={head})
-workers = [add_node(cluster, num_cpus={cpus}) for _ in range({count})]
-cluster.wait_for_nodes()
-print("address", cluster.address, cluster.head_node.webui_url, flush=True)
-for line in sys.stdin:
-    if line.strip() in ("replace", "lose"):
-        cluster.remove_node(workers.pop(0), allow_graceful=False)
-    if line.strip() in ("replace", "add"):
-        workers.append(add_node(cluster, num_cpus={cpus}))
-    print("done", flush=True)
-cluster.shutdown()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=commands.ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdin is not None
-    try:
-        lines = iter(process.stdout.readline, "")
-        told = next(line.split() for line in lines if line.startswith("address "))
-        yield Nodes(process, told[1], f"http://{told[2]}" if len(told) > 2 else "")
-    finally:
-        process.stdin.close()
-        process.wait(60)
 
 
 def seen(run: str) -> dict[int, Counter[int]]:

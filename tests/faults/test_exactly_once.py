@@ -12,7 +12,8 @@ import pytest
 from jobs.training.run_dir import RunDir
 from pipelines.corpus.manifest import open_manifest
 from tests import commands
-from tests.faults.killing import Killer, nodes, seen
+from tests.faults.killing import Killer, seen
+from tests.nodes import nodes
 
 NUM_STEPS = 60
 

@@ -12,7 +12,7 @@ import pytest
 from pipelines.corpus.manifest import open_manifest
 from pipelines.embeddings.stored import open_stored
 from tests import commands
-from tests.faults.killing import Nodes, nodes
+from tests.nodes import Nodes, nodes
 
 PART_ROWS = 128
 COPIES = 40

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import commands
-from tests.faults.killing import check_each_once, nodes
+from tests.faults.killing import check_each_once
+from tests.nodes import nodes
 
 
 @pytest.mark.slow

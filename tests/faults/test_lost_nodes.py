@@ -12,7 +12,8 @@ import pytest
 
 from jobs.training.run_dir import RunDir
 from tests import commands
-from tests.faults.killing import check_each_once, nodes
+from tests.faults.killing import check_each_once
+from tests.nodes import nodes
 
 DRAIN = """
 import subprocess, sys

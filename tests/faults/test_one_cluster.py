@@ -18,7 +18,7 @@ import pytest
 from jobs.training.run_dir import RunDir
 from tests import commands
 from tests.faults import killing
-from tests.faults.killing import Nodes
+from tests.nodes import Nodes, nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
     """A head without CPUs, and one node of three, on which a run of one worker fits."""
-    with killing.nodes(cpus=3, count=1, dashboard=True) as started:
+    with nodes(cpus=3, count=1, dashboard=True) as started:
         yield started
 
 
