@@ -2,8 +2,9 @@
 ever.
 
 Ray Data gives a block that killed its process to the next one without end, and starts an actor
-again without end. Here both end, and the error reaches the job. What Ray loses with a preempted
-node is not counted by it.
+again without end. Here both end, and the error reaches the job. What Ray loses with a node that was
+announced to leave is not counted; a node that dies at once uses the tries up, and
+`jobs.setup.persistence` goes on with what is missing.
 """
 
 import warnings
