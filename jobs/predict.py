@@ -29,6 +29,7 @@ from jobs.setup.sections import (
 )
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
+from models.preprocess import neutral
 from pipelines.corpus.manifest import Manifest, versions
 from pipelines.embeddings import embed, predictor, sinks
 from pipelines.embeddings.parts import part_name
@@ -269,11 +270,13 @@ def _work(
 ) -> ingest.Ingest:
     limits = limits_for(adapted, settled(config.source, order.manifest).limits())
     warn_of_flat(order.manifest, limits)
-    whole = isinstance(told, MaskColumns | BoxColumns)
     size = adapted.image_size
+    shape: shapes.Shape = shapes.Centre(size)
+    if isinstance(told, MaskColumns | BoxColumns):
+        shape = shapes.Fitted(size, rest=neutral(adapted.mean))
     return ingest.Ingest(
         order=order,
-        shape=shapes.Fitted(size) if whole else shapes.Centre(size),
+        shape=shape,
         # whole blocks make whole parts
         block_rows=math.gcd(embed.BLOCK_ROWS, config.part_rows),
         limits=limits,

@@ -126,7 +126,7 @@ class Artifact(nn.Module):
             raise ValueError("the artifact tells no boxes: call predict, with prepared images")
         size = self.image_size
         height, width = images.shape[2:]
-        pixels = fitted_whole(images, size)
+        pixels = fitted_whole(images, size, self.mean)
         found = self._head().boxes(self.encoder, (pixels - self.mean) / self.std)
         return [one.enlarged(height, width, size) for one in found]
 

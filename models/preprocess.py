@@ -48,14 +48,30 @@ def central_square(images: Tensor, size: int) -> Tensor:
     return _resized(square.float() / 255, size, size)  # (B, 3, S, S)
 
 
-def fitted_whole(images: Tensor, size: int) -> Tensor:
-    """Resize images until their longer side is S, into the upper left corner of a black square.
+def neutral(mean: Tensor) -> tuple[int, int, int]:
+    """Return the colour, RGB in [0, 255], that is nearest to an artifact's mean: what lies beside
+    an image shows no edge that means something, as black does."""
+    red, green, blue = (mean.flatten() * 255).round().int().tolist()
+    return red, green, blue
 
-    Arguments, result and errors are those of `central_square`.
+
+def fitted_whole(images: Tensor, size: int, mean: Tensor) -> Tensor:
+    """Resize images until their longer side is S, into the upper left corner of a square.
+
+    Args:
+        images: (B, 3, H, W) uint8 RGB.
+        size: S, side of the result, px.
+        mean: (3, 1, 1), the colour of the rest, in [0, 1].
+
+    Returns:
+        (B, 3, S, S) float32 in [0, 1].
+
+    Raises:
+        ValueError: the images are not uint8 with three channels.
     """
     _check_pixels(images)
     height, width = fitted(images.shape[2], images.shape[3], size)
-    pixels = images.new_zeros((len(images), 3, size, size), dtype=torch.float32)
+    pixels = mean.expand(len(images), 3, size, size).clone()
     pixels[:, :, :height, :width] = _resized(images.float() / 255, height, width)
     return pixels
 

@@ -23,6 +23,7 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
+from models.preprocess import neutral
 from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.embeddings import embed, predictor
@@ -166,6 +167,7 @@ def _train(
         run_start.keep(start, config, run)
     run.write_config(config)
     if done >= num_steps and run.has_artifact_of(done):
+        run.join_metrics()
         return True
     what = prefix.removesuffix("_") or "pretrained"
     if resumed and done:
@@ -175,7 +177,9 @@ def _train(
         file=sys.stderr,
     )
     samples = Samples.of_labelled(train, run.ledger(), config)
-    return fit(config, run, samples, num_steps, session, mine)
+    finished = fit(config, run, samples, num_steps, session, mine)
+    run.join_metrics()
+    return finished
 
 
 @dataclass(frozen=True)
@@ -225,9 +229,11 @@ def _predicted(
     adapted = artifact.load(place)
     shape: shapes.Shape = shapes.Centre(adapted.image_size)
     if data.task == "mask":
-        shape = shapes.Fitted(adapted.image_size, masks=True, ignore=data.ignore)
+        shape = shapes.Fitted(
+            adapted.image_size, masks=True, ignore=data.ignore, rest=neutral(adapted.mean)
+        )
     elif data.task == "boxes":
-        shape = shapes.Fitted(adapted.image_size)
+        shape = shapes.Fitted(adapted.image_size, rest=neutral(adapted.mean))
     work = labelled_stream.work_of(
         data,
         shape,

@@ -19,6 +19,7 @@ from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
 from jobs.setup.failures import InputError
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
+from models.preprocess import neutral
 from pipelines import schema
 from pipelines.embeddings import embed, patch_memory
 from pipelines.embeddings.features import Features
@@ -55,7 +56,12 @@ class _Passes:
         """Say how some samples are streamed with their masks."""
         return labelled_stream.work_of(
             self.data.keep(rows),
-            shapes.Fitted(encoder.image_size, masks=True, ignore=self.data.ignore),
+            shapes.Fitted(
+                encoder.image_size,
+                masks=True,
+                ignore=self.data.ignore,
+                rest=neutral(encoder.mean),
+            ),
             limits_for(encoder, Limits()),
             run="adapt",
             sampling=Sampling(per_video=self.config.clip.per_video or 1),

@@ -55,9 +55,7 @@ class EncoderConfig(Frozen):
     )
     width: int = Field(
         default=_DEFAULT_WIDTH,
-        # at 4, the strided 1x1 convolution of torch 2.14 overruns its memory on CPUs, in
-        # channels_last
-        ge=8,
+        ge=4,
         multiple_of=4,
         description=(
             "resnet18_small, amdim: channels of the first stage, D = 8 * width; vit_tiny_small:"

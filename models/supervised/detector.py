@@ -57,8 +57,12 @@ def _level(dim: int, width: int) -> nn.Module:
 
 
 def _norm(width: int) -> nn.Module:
-    # not batch norm: boxes of an image must not depend on the others
-    return nn.GroupNorm(math.gcd(32, width), width)
+    # Not batch norm: boxes of an image must not depend on the others. A group of one channel would
+    # be one value where a level is one place, and its norm nothing.
+    groups = math.gcd(32, width)
+    while width < 4 * groups and groups % 2 == 0:
+        groups //= 2
+    return nn.GroupNorm(groups, width)
 
 
 class BoxHead(Head):

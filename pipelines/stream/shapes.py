@@ -230,22 +230,25 @@ class Fitted:
     """The whole of each image, its longer side resized to the size, in the upper left corner: for
     boxes and masks, where no part may be cut off.
 
-    The rest is black, and in masks `ignore`. Columns `height` and `width` say how large the file's
-    image is; a box is resized by `size / max(height, width)`.
+    The rest has one colour, and in masks `ignore`. Columns `height` and `width` say how large the
+    file's image is; a box is resized by `size / max(height, width)`.
 
     Attributes:
         size: S, side of the result, px.
         masks: Whether a column has the class indices, by nearest neighbour.
         ignore: Class index of the rest.
+        rest: Colour of the rest, RGB; `models.preprocess.neutral` where an artifact looks.
     """
 
     size: int
     masks: bool = False
     ignore: int = 255
+    rest: tuple[int, int, int] = (0, 0, 0)
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate (B, 3, S, S) uint8, height and width (B,) int32, and masks (B, S, S) uint8."""
-        images = np.zeros((num_rows, 3, self.size, self.size), np.uint8)
+        images = np.empty((num_rows, 3, self.size, self.size), np.uint8)
+        images[:] = np.array(self.rest, np.uint8)[:, None, None]
         sides = {name: np.zeros(num_rows, np.int32) for name in (schema.HEIGHT, schema.WIDTH)}
         masks = (schema.MASK,) if self.masks else ()
         filled = {name: np.full_like(images[:, 0], self.ignore) for name in masks}

@@ -139,7 +139,7 @@ def test_types_are_said_in_words() -> None:
         "views.groups.global_crops.scale=[0.08,1]": "2 numbers > 0 and <= 1",
         "log.tensorboard=true": "true | false",
         "optim.momentum=0.9": "number >= 0 and < 1",
-        "encoder.width=64": "int >= 8, a multiple of 4",
+        "encoder.width=64": "int >= 4, a multiple of 4",
         "source.uri=...": "text, required",
     }.items():
         assert re.search(rf" {re.escape(key)}\s+{re.escape(words)}\n", text), key

@@ -192,6 +192,17 @@ def test_channels_last_embeds_as_contiguous_does() -> None:
     )
 
 
+def test_a_narrow_resnet_learns_in_channels_last() -> None:
+    encoder, images = ResNetSmall(8), torch.randn(4, 3, 64, 64)
+    weight = encoder.get_parameter("stages.1.0.downsample.0.weight")
+    found: list[Tensor] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        encoder.to(memory_format=layout)
+        features = encoder(images.contiguous(memory_format=layout))
+        found += torch.autograd.grad((features @ torch.linspace(-1, 1, 64)).square().sum(), weight)
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-3)
+
+
 def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
     encoder = build_encoder(EncoderConfig(name="vit_tiny_patch16_224"), 64)
     assert isinstance(encoder, VisionTransformerEncoder)
