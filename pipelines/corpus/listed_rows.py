@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -24,6 +22,7 @@ from pipelines.corpus.file_kinds import (
 from pipelines.corpus.tar_members import COMPRESSED_SHARD, Member, read_members
 from pipelines.storage import uris
 from pipelines.storage.retries import Refused
+from pipelines.storage.threads import pool
 
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
 MESSAGE = pa.field("message", pa.string())  # more of it, for a person
@@ -67,16 +66,11 @@ def _told(entries: Iterable[Entry], any_name: bool) -> Iterator[tuple[Entry, str
         ]
         if unknown:
             threads = LOCAL_THREADS if uris.is_local(some[0].uri) else REMOTE_THREADS
-            looked_at = _threads(threads).map(_look, [some[index] for index in unknown])
+            looked_at = pool("look", threads).map(_look, [some[index] for index in unknown])
             for index, (entry, what) in zip(unknown, looked_at, strict=True):
                 some[index] = entry
                 kinds[index] = what
         yield from zip(some, kinds, strict=True)
-
-
-@lru_cache(maxsize=2)
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="look")
 
 
 def _look(entry: Entry) -> tuple[Entry, str]:

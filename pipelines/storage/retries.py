@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from pipelines.storage.tls_faults import tls_fault
+from pipelines.storage.clients.tls_faults import tls_fault
 
 Result = TypeVar("Result")
 

@@ -6,11 +6,11 @@ at 50 ms are 14 hours.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from pipelines.storage import uris
+from pipelines.storage.threads import pool
 
 THREADS = 32
 AHEAD = 128  # results in memory at a time
@@ -22,9 +22,8 @@ Result = TypeVar("Result")
 
 def side_by_side(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Apply to each item what waits for the storage; yields in the order of the items."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="small") as threads:
-        for start in range(0, len(items), AHEAD):
-            yield from threads.map(read, items[start : start + AHEAD])
+    for start in range(0, len(items), AHEAD):
+        yield from pool("small", THREADS).map(read, items[start : start + AHEAD])
 
 
 def read_many(

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -16,6 +14,7 @@ from pipelines import schema
 from pipelines.media.contract import BadSample
 from pipelines.storage import uris
 from pipelines.storage.retries import Refused
+from pipelines.storage.threads import pool
 
 LOCAL_THREADS = 4  # page-cache reads take microseconds; more threads only contend
 REMOTE_THREADS = 32  # an object store takes tens of milliseconds to answer, whatever the size
@@ -61,9 +60,8 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
 
     runs = _runs(rows, alone=[etag is not None for etag in etags])
     found: list[_Answer] = [b""] * len(addresses)
-    for run, payloads in zip(
-        runs, _threads(LOCAL_THREADS if local else REMOTE_THREADS).map(bring, runs), strict=True
-    ):
+    threads = pool("fetch", LOCAL_THREADS if local else REMOTE_THREADS)
+    for run, payloads in zip(runs, threads.map(bring, runs), strict=True):
         for row, payload in zip(run, payloads, strict=True):
             found[row] = payload
     return _judged(found, addresses)
@@ -120,11 +118,6 @@ def _etags(rows: pa.Table) -> list[str | None]:
     """Return the etags of loose objects; None for members of shards."""
     pairs = zip(rows["member"].to_pylist(), rows["etag"].to_pylist(), strict=True)
     return [etag if member is None else None for member, etag in pairs]
-
-
-@lru_cache(maxsize=2)
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="fetch")
 
 
 def _bring(

@@ -4,7 +4,7 @@ where they lie."""
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipelines import schema
 from pipelines.corpus.manifest_writer import cut_by_bytes
 from pipelines.media.contract import BadSample, Limits
+from pipelines.storage.threads import pool
 from pipelines.stream.fetch import fetch
 from pipelines.stream.stage_times import Stopwatch
 
@@ -22,6 +23,7 @@ PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
 JOINED_BYTES = 64 << 20
 # on their way, at least a block: small blocks alone would leave threads without work
 ROWS_AHEAD = 64
+_PREFETCHERS = 4  # pieces that are fetched at a time: two of images, two of their masks
 # Longer videos are read by parts. For a clip of 25 MB on S3, 30 ms away: whole 425 ms, but ahead of
 # the decoder; by parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long
 # whole, and the same by parts.
@@ -99,14 +101,18 @@ def payloads(
         clock: Counts the time waited.
         verify: Check content against the manifest's etag; nothing is then read by parts.
     """
-    with ThreadPoolExecutor(2, thread_name_prefix="prefetch") as ahead:
-        waiting: deque[tuple[pa.Table, Future[list[Payload]]]] = deque()
+    waiting: deque[tuple[pa.Table, Future[list[Payload]]]] = deque()
+    try:
         for piece in pieces(blocks):
-            waiting.append((piece, ahead.submit(_bring, piece, limits, verify)))
+            coming = pool("prefetch", _PREFETCHERS).submit(_bring, piece, limits, verify)
+            waiting.append((piece, coming))
             while _enough([rows for rows, _ in waiting]):
                 yield from _brought(waiting.popleft()[1], clock)
+        while waiting:
+            yield from _brought(waiting.popleft()[1], clock)
+    finally:
         for _, coming in waiting:
-            yield from _brought(coming, clock)
+            coming.cancel()
 
 
 def _enough(pieces: list[pa.Table]) -> bool:

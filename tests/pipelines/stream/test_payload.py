@@ -1,6 +1,8 @@
 """What is brought of the files of rows, how much of it at once, and what is not brought at all."""
 
+import gc
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipelines import schema
 from pipelines.media.contract import BadSample, Limits
 from pipelines.stream import fetch as fetching
 from pipelines.stream import payload
+from pipelines.stream.fetch import Fetched
 from pipelines.stream.payload import FileInParts, Payload, payloads, pieces
 from pipelines.stream.stage_times import Stopwatch
 
@@ -104,6 +107,33 @@ def test_small_files_are_brought_far_enough_ahead_to_keep_the_threads_busy(tmp_p
 
     next(payloads(blocks(), Limits(), Stopwatch()))
     assert payload.ROWS_AHEAD < len(taken) <= payload.ROWS_AHEAD + 2
+
+
+def test_a_stream_that_is_dropped_half_way_is_collected_without_waiting_for_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    fetch = payload.fetch
+
+    def late(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
+        assert rows[schema.URI][0].as_py() == str(files[0]) or answers.wait(60)
+        return fetch(rows, verify=verify)
+
+    monkeypatch.setattr(payload, "fetch", late)
+    monkeypatch.setattr(payload, "PIECE_BYTES", 100)
+    files = sized(tmp_path, *[100] * 6)
+    stream = payloads(iter([block(row(file)) for file in files]), Limits(), Stopwatch())
+    assert next(stream) == files[0].read_bytes()
+    cycle: list[object] = [stream]
+    cycle.append(cycle)
+    del stream, cycle
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join(20)
+    waited = collector.is_alive()
+    answers.set()
+    collector.join()
+    assert not waited
 
 
 def test_a_piece_is_cut_where_it_would_be_too_large(
