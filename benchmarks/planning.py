@@ -24,11 +24,11 @@ import ray
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
-from jobs.cluster import launch
+from jobs.cluster import launch, ray_cluster
 from jobs.training.planned_data import PlannedData
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from jobs.training.run_dir import RunDir
-from pipelines import ray_internals, schema
+from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.stream.plan import Plan
 
@@ -48,7 +48,7 @@ class Controller:
 
     def __init__(self, data: PlannedData) -> None:
         self._data = data
-        ray_internals.start_autoscaling_coordinator()
+        ray_cluster.start_autoscaling_coordinator()
 
     def shards(self) -> list[dict[str, Any]]:
         """The iterators of one training worker."""

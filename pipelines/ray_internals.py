@@ -1,13 +1,11 @@
-"""Every private name of Ray that this project uses. An upgrade of Ray is checked here, and nowhere
-else.
+"""Every private name of Ray that this project uses, but those of `jobs.cluster.ray_cluster`. An
+upgrade of Ray is checked in these two, and nowhere else.
 
 Ray Train's snapshot file says which checkpoints of a run are committed; no public call reads it
 before a run starts. A streaming repartition takes no resources. Exceptions hide what a task raised.
-Pools of actors are handed references where values would do. Joining a head that is dead or wants
-another token is tried for minutes. What of a node is free, who holds the rest and what an
-autoscaler may start are not to be had without a dashboard. `tests/pipelines/test_ray_internals.py`
-and `tests/pipelines/test_ray_tasks.py` hold each of these against the installed Ray,
-`tests/jobs/cluster/` the last two.
+Pools of actors are handed
+references where values would do. `tests/pipelines/test_ray_internals.py` and
+`tests/pipelines/test_ray_tasks.py` hold each of these against the installed Ray.
 """
 
 import json
@@ -15,35 +13,24 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
-import yaml
-from ray._private import services
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.state import state
-from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
     BackpressurePolicy,
 )
 from ray.exceptions import RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.storage import uris
 
 SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray job submit`
 SNAPSHOT = "checkpoint_manager_snapshot.json"
-# Asked of a head before joining it: the cheapest question that its token check guards.
-QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 # Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
 _BEHIND = ("cause", "_base_exc", "controller_failure")
 PLAN_AHEAD = 64  # blocks; each becomes a task of some seconds
-_HEAD = "node:__internal_head__"
-_MONITOR = re.compile(r"autoscaler/(_private|v2)/monitor\.py")
 _FRAME = re.compile(r'^\s*File "([^"]+)", line \d+, in .+\n\s*(.*)$', re.MULTILINE)
 
 
@@ -223,174 +210,3 @@ def nodes_leaving() -> frozenset[str]:
 
     info = get_train_context().preemption_context.preemption_info
     return frozenset(info.preempted_node_ids) if info else frozenset()
-
-
-def start_autoscaling_coordinator() -> None:
-    """Start the actor that every stream waits for, as Ray Train's controller does before there is a
-    stream."""
-    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-
-    get_or_create_autoscaling_coordinator()
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why the head of a cluster cannot be joined.
-
-    Attributes:
-        kind: `dead` (nobody listens), `silent` (accepts and says nothing), `other` (something that
-            is no head of a Ray cluster), `no_token` (it wants one and none was sent) or
-            `wrong_token`.
-        detail: What the connection said.
-    """
-
-    kind: str
-    detail: str
-
-
-def head_address(address: str) -> str:
-    """Return HOST:PORT of the cluster that `auto` or an address means.
-
-    Raises:
-        ConnectionError: no cluster runs on this machine, where `auto` looks for one.
-    """
-    found: str | None = services.canonicalize_bootstrap_address(address)
-    return found or address
-
-
-def ask_head(address: str, timeout_s: float) -> Refusal | None:
-    """Ask the head of a cluster for its name, as joining it will; None where it answers.
-
-    Joining itself would try a dead address for minutes, and tells a wrong token from a dead head
-    by warnings only.
-    """
-    import grpc  # in the driver alone
-    from ray._private.grpc_utils import init_grpc_channel
-
-    if is_token_auth_enabled() and not _has_token():
-        return Refusal("no_token", "RAY_AUTH_MODE is token and there is no token")
-    channel = init_grpc_channel(address)
-    try:
-        channel.unary_unary(QUESTION)(b"", timeout=timeout_s)
-    except grpc.RpcError as error:
-        return _refusal(error.code().name, str(error.details()))
-    finally:
-        channel.close()
-    return None
-
-
-def _has_token() -> bool:
-    """Tell whether this process has a token to send, in its environment or the home folder."""
-    return bool(AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
-
-
-def _refusal(code: str, said: str) -> Refusal:
-    detail = said.rpartition(": ")[2].strip("]")
-    if code == "UNAUTHENTICATED":
-        return Refusal("wrong_token" if is_token_auth_enabled() else "no_token", detail)
-    if code == "DEADLINE_EXCEEDED":
-        return Refusal("silent", detail)
-    if code == "UNAVAILABLE" and "HTTP/2" not in said:
-        return Refusal("dead", detail)
-    return Refusal("other", detail)
-
-
-def free_by_node() -> dict[str, dict[str, float]]:
-    """Return what of each node's resources nothing holds, by the node's id."""
-    free: dict[str, dict[str, float]] = state.available_resources_per_node()
-    return free
-
-
-def other_jobs() -> list[str]:
-    """Return the command lines of the other jobs that run on the cluster."""
-    return drivers_but(ray.get_runtime_context().get_job_id(), state.job_table())
-
-
-def drivers_but(own: str, jobs: list[dict[str, Any]]) -> list[str]:
-    """Return the command lines of the jobs of a table that run, but one's own and Ray's.
-
-    A dashboard joins as a driver once a job is submitted; it holds nothing.
-    """
-    return [
-        str(job["Entrypoint"])
-        for job in jobs
-        if not job["IsDead"]
-        and job["JobID"] != own
-        and job["Entrypoint"]
-        and not job["Entrypoint"].startswith("ray::")
-    ]
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of node that an autoscaler may start.
-
-    Attributes:
-        resources: What each of them has.
-        most: How many of them there may be.
-    """
-
-    resources: Mapping[str, float]
-    most: int
-
-
-def node_types() -> list[NodeType] | None:
-    """Return what the cluster's autoscaler may start; None where one runs and does not say.
-
-    Ray keeps that in the file that its monitor was started with, on the head.
-    """
-    config = state.get_cluster_config()
-    if config and config.node_group_configs:
-        groups = config.node_group_configs
-        return [NodeType(dict(one.resources), max(0, one.max_count)) for one in groups]
-    here = ray.get_runtime_context()
-    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
-    if not heads or here.get_node_id() in heads:
-        return _types_of_monitor(here.gcs_address)
-    there = NodeAffinitySchedulingStrategy(heads[0], soft=False)
-    read = ray.remote(_types_of_monitor).options(num_cpus=0, scheduling_strategy=there)
-    found: list[NodeType] | None = ray.get(read.remote(here.gcs_address))
-    return found
-
-
-def _types_of_monitor(gcs_address: str) -> list[NodeType] | None:
-    """Read the configuration of the monitor that runs on this machine for a cluster."""
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = process.read_text().split("\0")
-        except OSError:  # it has ended
-            continue
-        if f"--gcs-address={gcs_address}" not in words or not _MONITOR.search(" ".join(words)):
-            continue
-        option = "--autoscaling-config="
-        files = [word.removeprefix(option) for word in words if word.startswith(option)]
-        return _types_in(yaml.safe_load(Path(files[0]).read_text())) if files else []
-    from ray.autoscaler.v2.utils import is_autoscaler_v2  # in the driver alone
-
-    return None if is_autoscaler_v2() else []
-
-
-def _types_in(config: Mapping[str, Any]) -> list[NodeType]:
-    most = int(config.get("max_workers", 0))
-    kinds = config["available_node_types"].items()
-    return [
-        NodeType(kind["resources"], min(most, int(kind.get("max_workers", most))))
-        for name, kind in kinds
-        if name != config["head_node_type"]
-    ]
-
-
-def autoscaler_says(group_id: str) -> tuple[list[str], bool]:
-    """Return the kinds of nodes that the autoscaler is starting, and whether it cannot ever hold a
-    placement group."""
-    from ray.core.generated import autoscaler_pb2 as messages  # in the driver alone
-
-    reply = messages.GetClusterStatusReply()  # type: ignore[attr-defined]
-    client = GcsClient(ray.get_runtime_context().gcs_address)
-    reply.ParseFromString(client.get_cluster_status(timeout_s=10))
-    said = reply.autoscaling_state
-    coming = [one.ray_node_type_name for one in said.pending_instances]
-    for one in said.pending_instance_requests:
-        coming += [one.ray_node_type_name] * one.count
-    refused = any(group_id in one.details for one in said.infeasible_gang_resource_requests)
-    return coming, refused

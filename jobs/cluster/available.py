@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import ray
 
-from pipelines import ray_internals
+from jobs.cluster import ray_cluster
 
 Resources = Mapping[str, float]
 
@@ -39,8 +39,8 @@ def capacity(*, own: bool) -> Capacity:
     nodes = {
         node["NodeID"]: resources_of(node["Resources"]) for node in ray.nodes() if node["Alive"]
     }
-    free = {} if own else ray_internals.free_by_node()
-    kinds = [] if own else ray_internals.node_types()
+    free = {} if own else ray_cluster.free_by_node()
+    kinds = [] if own else ray_cluster.node_types()
     return Capacity(
         totals=tuple(nodes.values()),
         free=tuple(
@@ -61,9 +61,7 @@ def total(nodes: Iterable[Resources], name: str) -> float:
     return sum(node[name] for node in nodes)
 
 
-def _to_come(
-    up: Iterable[Resources], kinds: Sequence[ray_internals.NodeType]
-) -> Iterable[Resources]:
+def _to_come(up: Iterable[Resources], kinds: Sequence[ray_cluster.NodeType]) -> Iterable[Resources]:
     """Yield the nodes that an autoscaler may add to those that are up."""
     left = list(up)
     for kind in kinds:

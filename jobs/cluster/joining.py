@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from jobs.cluster import ray_cluster
 from jobs.setup.failures import InputError
-from pipelines import ray_internals
 
 PACKAGES = ("afield", "augment", "models", "pipelines", "jobs")
 ANSWER_S = 10.0  # a head answers in milliseconds
@@ -73,8 +73,8 @@ def join(address: str, runtime_env: Mapping[str, Any]) -> None:
 
 
 def _ask(address: str) -> None:
-    head = ray_internals.head_address(address)
-    refusal = ray_internals.ask_head(head, ANSWER_S)
+    head = ray_cluster.head_address(address)
+    refusal = ray_cluster.ask_head(head, ANSWER_S)
     if refusal is not None:
         shown = address if address == head else f"{address} ({head})"
         remedy = REMEDIES[refusal.kind].format(detail=refusal.detail)

@@ -13,14 +13,14 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from jobs.cluster import available
+from jobs.cluster import available, ray_cluster
 from jobs.cluster.available import Resources
 from jobs.setup.failures import InputError
-from pipelines import ray_internals
 
 FIRST_S = 2.0
 EVERY_S = 10.0
 SETTLES_S = 5.0  # what is given back is free for others within a heartbeat of its node
+ENDED_S = 60.0  # a run that has not repeated its request for so long has ended
 LONGEST = 160  # characters of another job's command line
 
 
@@ -51,7 +51,7 @@ def wait_for_room(bundles: Sequence[Resources]) -> None:
 def lacking(bundles: Sequence[Resources]) -> str | None:
     """Say what of a cluster there must be and is not free, and who holds it; None where all is."""
     found = available.capacity(own=True).totals
-    free = [available.resources_of(one) for one in ray_internals.free_by_node().values()]
+    free = [available.resources_of(one) for one in ray_cluster.free_by_node().values()]
     if available.fits(bundles, free):
         return None
     names = [name for name in ("CPU", "GPU") if any(name in bundle for bundle in bundles)]
@@ -59,19 +59,25 @@ def lacking(bundles: Sequence[Resources]) -> str | None:
         f"{available.total(free, name):g} of {available.total(found, name):g} {name}s"
         for name in names
     ]
-    jobs = [f"`{_shortened(line)}`" for line in ray_internals.other_jobs()]
+    jobs = [f"`{_shortened(line)}`" for line in ray_cluster.other_jobs()]
     held = f"; the rest is held by {', '.join(jobs)}" if jobs else ""
     return f"room for {described(bundles)}: {' and '.join(left)} are free{held}"
 
 
 def still_lacking(bundles: Sequence[Resources]) -> str | None:
     """Say what there must be for bundles of resources, as `lacking`; None once this job holds a
-    placement group: what it holds is not free, and is there."""
+    placement group: what it holds is not free, and is there.
+
+    What a run that has ended asked for is dropped.
+    """
     own = ray.get_runtime_context().get_job_id()  # which the group's id ends with
     groups = placement_group_table().items()
     if any(id.endswith(own) and group["state"] == "CREATED" for id, group in groups):
         return None
-    return lacking(bundles)
+    kept = ray_cluster.drop_unheard_requests(ENDED_S)
+    if said := lacking(bundles):
+        return said
+    return f"{ENDED_S:g} s to pass since a run that has ended asked for workers" if kept else None
 
 
 def _shortened(command: str) -> str:
@@ -90,7 +96,7 @@ def described(bundles: Sequence[Resources]) -> str:
 
 
 def _tell(bundles: Sequence[Resources], group: PlacementGroup) -> None:
-    coming, refused = ray_internals.autoscaler_says(group.id.hex())
+    coming, refused = ray_cluster.autoscaler_says(group.id.hex())
     if refused:
         raise InputError(
             f"the cluster's autoscaler has no nodes that hold {described(bundles)}: use fewer"

@@ -5,18 +5,17 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.cluster import available, share
+from jobs.cluster import available, ray_cluster, share
 from jobs.cluster.available import Capacity
 from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
-from pipelines import ray_internals
 from tests.commands import ROOT
 
 HEAD = {"CPU": 0.0, "GPU": 0.0}
 
 
 def shipped() -> Capacity:
-    kinds = ray_internals._types_in(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+    kinds = ray_cluster._types_in(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
     return Capacity((HEAD,), (HEAD,), tuple(available._to_come([HEAD], kinds)), unknown=False)
 
 
@@ -66,7 +65,7 @@ def test_gpus_are_chosen_by_what_may_come() -> None:
 
 
 def test_nodes_that_are_up_are_not_to_come_again() -> None:
-    kinds = [ray_internals.NodeType({"CPU": 8, "memory": 1e9}, 3)]
+    kinds = [ray_cluster.NodeType({"CPU": 8, "memory": 1e9}, 3)]
     node = {"CPU": 8.0, "GPU": 0.0}
     assert len(list(available._to_come([HEAD, node], kinds))) == 2
 
