@@ -1,4 +1,5 @@
-"""The one import for a user's own code: `encoder = afield.load("runs/a/artifact")`.
+"""The one import for a user's own code: `encoder = afield.load("runs/a/artifact")`, and of an
+adapted artifact `afield.predict(adapted, "photo.jpg")`.
 
 The project's packages carry common names (`models`, `jobs`), and a project that uses an artifact
 may well have a `models/` of its own. So the wheel holds this package alone, with the four inside;
@@ -11,14 +12,15 @@ clone.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afield import private_names
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
+    from pipelines.predictions.one_image import Source
 
-__all__ = ["load"]
+__all__ = ["load", "predict"]
 
 private_names.install()
 
@@ -38,3 +40,13 @@ def load(uri: str) -> "Artifact":
     """
     artifact: Artifact = importlib.import_module("afield.models.artifact").load(uri)
     return artifact
+
+
+def predict(adapted: "Artifact", image: "Source", **options: float) -> dict[str, Any]:
+    """Tell of one image what `jobs.predict` would write of it, in this process.
+
+    Arguments, result and errors are those of `pipelines.predictions.one_image.tell`.
+    """
+    one_image = importlib.import_module("afield.pipelines.predictions.one_image")
+    told: dict[str, Any] = one_image.tell(adapted, image, **options)
+    return told

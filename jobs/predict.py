@@ -31,10 +31,11 @@ from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
 from models.preprocess import neutral
 from pipelines.corpus.manifest import Manifest, versions
-from pipelines.embeddings import embed, predictor, sinks
+from pipelines.embeddings import embed, sinks
 from pipelines.embeddings.parts import part_name
 from pipelines.labels.class_folders import root_of_names
 from pipelines.media.clips import Sampling
+from pipelines.predictions import predictor
 from pipelines.predictions.coco_file import write_coco
 from pipelines.predictions.prediction_sink import PredictionSink, metadata_of
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Told
@@ -49,6 +50,13 @@ MASKS = "masks"
 BAD = "quarantine"
 COCO = "coco.json"  # of boxes
 FORMAT = 1
+# by what a head tells: the settings that say how
+_SETTINGS = {
+    "class": {"top_k", "probabilities"},
+    "classes": {"top_k", "probabilities", "threshold"},
+    "mask": set[str](),
+    "boxes": {"min_score"},
+}
 
 
 class PredictConfig(JobConfig):
@@ -142,7 +150,7 @@ def _told(config: PredictConfig, adapted: Artifact, uri: str, out: str) -> Told:
     """Choose the columns by what the head tells.
 
     Raises:
-        InputError: there is no head.
+        InputError: there is no head, or a setting has no effect on what it tells.
     """
     if adapted.head is None:
         raise InputError(
@@ -150,6 +158,12 @@ def _told(config: PredictConfig, adapted: Artifact, uri: str, out: str) -> Told:
             " probe.name=finetune, attentive, segment or detect, and give that one's out"
         )
     head = adapted.head.config
+    for name in sorted(config.model_fields_set & set().union(*_SETTINGS.values())):
+        if name not in _SETTINGS[head.task]:
+            raise InputError(
+                f"{name}={getattr(config, name)} has no effect: artifact {uri} tells {head.task}:"
+                " leave it out"
+            )
     if head.task == "boxes":
         return BoxColumns(head.classes, config.min_score)
     if head.task == "mask":

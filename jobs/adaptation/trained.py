@@ -26,10 +26,12 @@ from models.artifact import Artifact
 from models.preprocess import neutral
 from models.scores import WORDS, measure_of
 from pipelines import schema
-from pipelines.embeddings import embed, predictor
+from pipelines.embeddings import embed
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
+from pipelines.predictions import predictor
+from pipelines.predictions.answers import CONFUSION, FOUND_BOXES, PROBABILITIES
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream import shapes
@@ -45,7 +47,7 @@ _GIVE = {
     "mask": "masks.uri, a folder of PNG masks beside the images",
     "boxes": "boxes.uri, a COCO file of the images",
 }
-_TOLD = {"mask": predictor.CONFUSION, "boxes": predictor.FOUND_BOXES}
+_TOLD = {"mask": CONFUSION, "boxes": FOUND_BOXES}
 
 
 def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def _first_answers(
     Returns:
         The samples that are judged, and what is told of those of the test set.
     """
-    name = _TOLD.get(data.task, predictor.PROBABILITIES)
+    name = _TOLD.get(data.task, PROBABILITIES)
     found = judging.read(_predicted(config, run, data, session), (name,), data, config)
     return found.data, found.values[name][found.data.of("test")]
 
@@ -214,7 +216,7 @@ def _answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
 ) -> np.ndarray:
     """Predict samples that are known to be readable."""
-    name = _TOLD.get(data.task, predictor.PROBABILITIES)
+    name = _TOLD.get(data.task, PROBABILITIES)
     keys = (schema.ROW, schema.VALID, schema.CONTENT)
     columns = judging.collected(_predicted(config, run, data, session), (name, *keys))
     values, _, _ = embed.averaged(columns, (name,), data.num_rows)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.probing.resampling import RESAMPLES, interval_of, times_drawn
 
@@ -90,3 +92,23 @@ def mean_iou(confusions: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean over the classes that occur of intersection over union, (R,) of (R, C, C)."""
     mean: NDArray[np.float64] = np.nanmean(_iou(confusions), axis=1)
     return mean
+
+
+def confusions(mask: Tensor, told: Tensor) -> Tensor:
+    """Count how pixels were told, those of no class left out.
+
+    Args:
+        mask: (B, S, S) uint8.
+        told: (B, C, S, S).
+
+    Returns:
+        (B, C * C) int32.
+    """
+    num_images, num_classes = told.shape[:2]
+    right = mask.flatten(1).long()
+    labelled = right < num_classes
+    place = right * num_classes + told.argmax(1).flatten(1)
+    place = torch.where(labelled, place, num_classes**2)
+    counts = torch.zeros(num_images, num_classes**2 + 1, dtype=torch.int32, device=mask.device)
+    counts.scatter_add_(1, place, torch.ones_like(place, dtype=torch.int32))
+    return counts[:, :-1]

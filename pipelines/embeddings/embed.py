@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines import schema
+from pipelines.embeddings.clip_means import means
 from pipelines.embeddings.features import Extractor, Features, finished
 from pipelines.ray_tasks import Placed, map_in_networks
 from pipelines.stream.shapes import Centre, Centres, Clips, Shape
@@ -118,19 +119,3 @@ def averaged(
     content[row] = columns[schema.CONTENT][valid]
     features = {name: means(columns[name][valid], row, num_rows) for name in names}
     return features, clips > 0, content
-
-
-def means(values: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """Average what is known of the clips of each sample.
-
-    Args:
-        values: (m, D), of each clip.
-        owner: (m,) its sample.
-        count: n samples.
-
-    Returns:
-        (n, D) float32; 0 of a sample without clips.
-    """
-    total = np.zeros((count, values.shape[1]), np.float32)
-    np.add.at(total, owner, values)
-    return total / np.maximum(np.bincount(owner, minlength=count), 1).astype(np.float32)[:, None]

@@ -9,11 +9,11 @@ import ray.data
 import torch
 from torch import Tensor
 
+from models.probing.mask_scores import confusions
 from models.probing.patch_votes import choose_patches, colour_maps, patch_scores, shares_of
 from pipelines import schema
 from pipelines.embeddings.embed import BLOCK_ROWS
 from pipelines.embeddings.features import Extractor, Features
-from pipelines.embeddings.predictor import confusions
 from pipelines.ray_tasks import Placed, map_in_networks
 
 SHARES = "shares"  # (B, m, C) float32, of each remembered patch

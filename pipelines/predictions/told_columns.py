@@ -11,8 +11,8 @@ from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
-from pipelines.embeddings.embed import means
-from pipelines.embeddings.predictor import FOUND_BOXES, PROBABILITIES, TOLD_MASK
+from pipelines.embeddings.clip_means import means
+from pipelines.predictions.answers import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
 from pipelines.storage.small_files import side_by_side

@@ -17,6 +17,7 @@ from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.supervised.head import HeadConfig, build_head
 from pipelines.embeddings.provenance import KEY, Provenance
+from pipelines.predictions.one_image import tell
 from tests.pipelines.media.videos import video
 
 
@@ -72,6 +73,11 @@ def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
     assert rows["00.png"]["probabilities"] == pytest.approx(told, abs=0.02)
     assert rows["00.png"]["label"] == "abc"[int(np.argmax(rows["00.png"]["probabilities"]))]
     assert rows["00.png"]["probability"] == max(rows["00.png"]["probabilities"])
+    for name in ("00.png", "05.jpg"):
+        alone = tell(loaded, source / name, top_k=3)
+        assert alone.pop("top_probabilities") == pytest.approx(rows[name]["top_probabilities"])
+        assert alone.pop("probability") == pytest.approx(rows[name]["probability"])
+        assert alone == {key: rows[name][key] for key in ("label", "top_labels")}
 
     first.unlink()
     again = predict_source(wanted)
@@ -99,6 +105,7 @@ def test_masks_lie_beside_the_rows_under_the_names_of_their_samples(
         assert mask.shape == (row["height"], row["width"])
         assert mask.shape == Image.open(row["uri"]).size[::-1]
         assert np.bincount(mask.reshape(-1), minlength=2).tolist() == row["class_pixels"]
+        assert (tell(artifact.load(uri), row["uri"])["mask"] == mask).mean() > 0.99
 
 
 def test_an_artifact_without_a_head_is_refused_with_the_remedy(
@@ -107,3 +114,14 @@ def test_an_artifact_without_a_head_is_refused_with_the_remedy(
     with pytest.raises(InputError, match=r"has no head: adapt it first, with python -m jobs.adapt"):
         predict_source(config(small_artifact, image_folder, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_effect_on_what_a_head_tells_is_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    boxes = adapted(tmp_path / "boxes", HeadConfig(name="boxes", task="boxes", classes=("a",)))
+    with pytest.raises(InputError, match=r"top_k=1 has no effect .* tells boxes: leave it out"):
+        predict_source(config(boxes, image_folder, tmp_path / "out", top_k=1))
+    linear = adapted(tmp_path / "linear", HeadConfig(name="linear", classes=("a", "b")))
+    with pytest.raises(InputError, match=r"min_score=0\.5 has no effect .* tells class"):
+        predict_source(config(linear, image_folder, tmp_path / "out", min_score=0.5))

@@ -10,8 +10,8 @@ from PIL import Image
 
 from augment.palette import class_colours
 from pipelines import schema
-from pipelines.embeddings.predictor import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.labels.coco import read_coco
+from pipelines.predictions.answers import FOUND_BOXES, PROBABILITIES, TOLD_MASK
 from pipelines.predictions.coco_file import write_coco
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Samples
 from pipelines.predictions.whole_videos import cuts

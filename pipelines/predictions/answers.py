@@ -1,0 +1,56 @@
+"""What an adapted artifact makes of a block of images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.artifact import Artifact
+from models.probing.mask_scores import confusions
+from models.supervised.head import MOST, Boxes
+from pipelines import schema
+
+PROBABILITIES = "probabilities"  # (B, C) float32
+CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
+TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
+# (B, 6 * MOST) float32: x, y, width, height in px of the file's image, class, score; class -1: none
+FOUND_BOXES = "found_boxes"
+
+
+@torch.inference_mode()
+def answered(adapted: Artifact, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put what an artifact tells of a `Centre` or `Fitted` block in the place of its images.
+
+    Of classes the column `probabilities`; of masks `confusion` where the block has masks, and
+    `told_mask` where not; of boxes `found_boxes`, for blocks of `Fitted`.
+    """
+    images = torch.from_numpy(np.array(batch.pop(schema.IMAGE))).to(adapted.mean.device)
+    if adapted.head is not None and adapted.head.config.task == "boxes":
+        sizes = zip(batch[schema.HEIGHT].tolist(), batch[schema.WIDTH].tolist(), strict=True)
+        rows = _box_rows(adapted.find(images), list(sizes), images.shape[2])
+        return batch | {FOUND_BOXES: rows}
+    prepared = adapted.preprocess(images)
+    told = adapted.predict(prepared.contiguous(memory_format=torch.channels_last))
+    if told.ndim == 2:
+        return batch | {PROBABILITIES: told.float().cpu().numpy()}
+    if schema.MASK not in batch:
+        return batch | {TOLD_MASK: told.argmax(1).to(torch.uint8).cpu().numpy()}
+    mask = torch.from_numpy(np.array(batch.pop(schema.MASK))).to(told.device)
+    return batch | {CONFUSION: confusions(mask, told).cpu().numpy()}
+
+
+def _box_rows(found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], side: int) -> np.ndarray:
+    """Bring boxes to the pixels of their files' images, in rows of one length."""
+    rows = np.zeros((len(found), MOST, 6), np.float32)
+    rows[..., 4] = -1
+    for row, one, (height, width) in zip(rows, found, sizes, strict=True):
+        if not height:  # it could not be read
+            continue
+        own = one.enlarged(height, width, side)
+        count = len(own.labels)
+        corners = own.corners.cpu().numpy()
+        row[:count, :2] = corners[:, :2]
+        row[:count, 2:4] = corners[:, 2:] - corners[:, :2]
+        row[:count, 4] = own.labels.cpu()
+        row[:count, 5] = own.scores.cpu()
+    return rows.reshape(len(found), -1)
