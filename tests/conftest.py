@@ -38,6 +38,25 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say what of the suite runs in one process, where several share it: a file; and all that needs
+    Ray, of which there is one a run.
+
+    That part takes longest and waits most, so it begins first.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if _needs_ray(item) else item.path.stem))
+    if config.getoption("dist", "no") != "no":
+        items.sort(key=lambda item: not _needs_ray(item))
+
+
+def _needs_ray(item: pytest.Item) -> bool:
+    folders = {"faults", "integration", "cluster"}  # start clusters of their own
+    return "ray_session" in getattr(item, "fixturenames", ()) or not folders.isdisjoint(
+        item.path.parts
+    )
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     # a process that does not end is a failure that says where
     faulthandler.dump_traceback_later(120, exit=True)
