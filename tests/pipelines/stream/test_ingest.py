@@ -157,6 +157,9 @@ def test_bad_files_are_quarantined_and_leave_the_others_untouched(
     assert reasons["gone.jpg"] == ("fetch", "missing")
     assert reasons["text.jpg"] == ("decode", "unknown_type") and reasons["cut.jpg"][0] == "decode"
     assert quarantine.summarise(str(folder)).reasons["missing"] == 1
+    alone = str(tmp_path / "alone")
+    next(run_items(items((0, 2)), ingest=work(listed(mixed[:2]), Path(alone), Centre(16))))
+    assert [Path(row["uri"]).name for row in quarantine.read(alone)] == ["text.jpg"]
 
 
 def test_a_block_without_any_good_file_is_marked_not_lost(tmp_path: Path) -> None:
