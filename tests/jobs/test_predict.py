@@ -73,7 +73,7 @@ def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
     assert rows["00.png"]["probabilities"] == pytest.approx(told, abs=0.02)
     assert rows["00.png"]["label"] == "abc"[int(np.argmax(rows["00.png"]["probabilities"]))]
     assert rows["00.png"]["probability"] == max(rows["00.png"]["probabilities"])
-    for name in ("00.png", "05.jpg"):
+    for name in ("00.png", "06.jpg"):
         alone = tell(loaded, source / name, top_k=3)
         assert alone.pop("top_probabilities") == pytest.approx(rows[name]["top_probabilities"])
         assert alone.pop("probability") == pytest.approx(rows[name]["probability"])
@@ -120,8 +120,8 @@ def test_what_has_no_effect_on_what_a_head_tells_is_refused(
     image_folder: Path, tmp_path: Path
 ) -> None:
     boxes = adapted(tmp_path / "boxes", HeadConfig(name="boxes", task="boxes", classes=("a",)))
-    with pytest.raises(InputError, match=r"top_k=1 has no effect .* tells boxes: leave it out"):
+    with pytest.raises(InputError, match=r"top_k=1 has no effect: .* tells boxes: leave it out"):
         predict_source(config(boxes, image_folder, tmp_path / "out", top_k=1))
     linear = adapted(tmp_path / "linear", HeadConfig(name="linear", classes=("a", "b")))
-    with pytest.raises(InputError, match=r"min_score=0\.5 has no effect .* tells class"):
+    with pytest.raises(InputError, match=r"min_score=0\.5 has no effect: .* tells class"):
         predict_source(config(linear, image_folder, tmp_path / "out", min_score=0.5))
