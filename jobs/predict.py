@@ -29,20 +29,20 @@ from jobs.setup.sections import (
 )
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
-from models.preprocess import neutral
 from pipelines.corpus.manifest import Manifest, versions
 from pipelines.embeddings import embed, sinks
 from pipelines.embeddings.parts import part_name
 from pipelines.labels.class_folders import root_of_names
 from pipelines.media.clips import Sampling
 from pipelines.predictions import predictor
+from pipelines.predictions.answers import looked_at
 from pipelines.predictions.coco_file import write_coco
 from pipelines.predictions.prediction_sink import PredictionSink, metadata_of
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, MaskColumns, Told
 from pipelines.predictions.whole_videos import WholeVideos
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
-from pipelines.stream import ingest, quarantine, shapes
+from pipelines.stream import ingest, quarantine
 
 RECORD = "predict.json"
 ROWS = "predictions"
@@ -248,7 +248,7 @@ def _write(
     """Write the parts that are missing; returns what was counted."""
     out = mine.fence.uri
     manifest = order.manifest
-    work = _work(config, out, adapted, order, told)
+    work = _work(config, out, adapted, order)
     sink = PredictionSink(
         out=uris.join(out, ROWS),
         order=order,
@@ -279,18 +279,12 @@ def _write(
     return counts
 
 
-def _work(
-    config: PredictConfig, out: str, adapted: Artifact, order: WholeVideos, told: Told
-) -> ingest.Ingest:
+def _work(config: PredictConfig, out: str, adapted: Artifact, order: WholeVideos) -> ingest.Ingest:
     limits = limits_for(adapted, settled(config.source, order.manifest).limits())
     warn_of_flat(order.manifest, limits)
-    size = adapted.image_size
-    shape: shapes.Shape = shapes.Centre(size)
-    if isinstance(told, MaskColumns | BoxColumns):
-        shape = shapes.Fitted(size, rest=neutral(adapted.mean))
     return ingest.Ingest(
         order=order,
-        shape=shape,
+        shape=looked_at(adapted),
         # whole blocks make whole parts
         block_rows=math.gcd(embed.BLOCK_ROWS, config.part_rows),
         limits=limits,

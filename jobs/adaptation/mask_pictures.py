@@ -10,13 +10,12 @@ from jobs.reporting.figures import Drawing
 from jobs.setup import run_artifact
 from jobs.setup.value_range import limits_for
 from models import artifact
-from models.preprocess import neutral
 from pipelines import schema
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.contract import Limits
+from pipelines.predictions.answers import whole_images
 from pipelines.storage import uris
-from pipelines.stream import shapes
 
 NUM_SHOWN = 6
 
@@ -36,9 +35,7 @@ def first_masks(config: TrainedAdaptConfig, out: str, data: LabelledData) -> lis
     adapted = artifact.load(uris.join(out, run_artifact.FOLDER))
     work = labelled_stream.work_of(
         test,
-        shapes.Fitted(
-            adapted.image_size, masks=True, ignore=test.ignore, rest=neutral(adapted.mean)
-        ),
+        whole_images(adapted, masks=True, ignore=test.ignore),
         limits_for(adapted, Limits()),
         run="adapt",
         block_rows=NUM_SHOWN,

@@ -23,7 +23,6 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
-from models.preprocess import neutral
 from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.embeddings import embed
@@ -31,10 +30,15 @@ from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.predictions import predictor
-from pipelines.predictions.answers import CONFUSION, FOUND_BOXES, PROBABILITIES
+from pipelines.predictions.answers import (
+    CONFUSION,
+    FOUND_BOXES,
+    PROBABILITIES,
+    looked_at,
+    whole_images,
+)
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
-from pipelines.stream import shapes
 
 _NEEDS = {
     "finetune": ("class", "classes"),
@@ -229,13 +233,9 @@ def _predicted(
     """Stream what a run's artifact tells of samples."""
     place = RunDir(run.out).path(run_artifact.FOLDER)
     adapted = artifact.load(place)
-    shape: shapes.Shape = shapes.Centre(adapted.image_size)
+    shape = looked_at(adapted)
     if data.task == "mask":
-        shape = shapes.Fitted(
-            adapted.image_size, masks=True, ignore=data.ignore, rest=neutral(adapted.mean)
-        )
-    elif data.task == "boxes":
-        shape = shapes.Fitted(adapted.image_size, rest=neutral(adapted.mean))
+        shape = whole_images(adapted, masks=True, ignore=data.ignore)
     work = labelled_stream.work_of(
         data,
         shape,

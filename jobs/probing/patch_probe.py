@@ -19,7 +19,6 @@ from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
 from jobs.setup.failures import InputError
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
-from models.preprocess import neutral
 from pipelines import schema
 from pipelines.embeddings import embed, patch_memory
 from pipelines.embeddings.features import Features
@@ -28,7 +27,7 @@ from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
-from pipelines.stream import shapes
+from pipelines.predictions.answers import whole_images
 from pipelines.stream.ingest import Ingest
 
 
@@ -56,12 +55,7 @@ class _Passes:
         """Say how some samples are streamed with their masks."""
         return labelled_stream.work_of(
             self.data.keep(rows),
-            shapes.Fitted(
-                encoder.image_size,
-                masks=True,
-                ignore=self.data.ignore,
-                rest=neutral(encoder.mean),
-            ),
+            whole_images(encoder, masks=True, ignore=self.data.ignore),
             limits_for(encoder, Limits()),
             run="adapt",
             sampling=Sampling(per_video=self.config.clip.per_video or 1),

@@ -6,15 +6,30 @@ import numpy as np
 import torch
 
 from models.artifact import Artifact
+from models.preprocess import neutral
 from models.probing.mask_scores import confusions
 from models.supervised.head import MOST, Boxes
 from pipelines import schema
+from pipelines.stream.shapes import Centre, Fitted, Shape
 
 PROBABILITIES = "probabilities"  # (B, C) float32
 CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
 TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
 # (B, 6 * MOST) float32: x, y, width, height in px of the file's image, class, score; class -1: none
 FOUND_BOXES = "found_boxes"
+
+
+def whole_images(adapted: Artifact, *, masks: bool = False, ignore: int = 255) -> Fitted:
+    """Return the shape of blocks of whole images, with what an artifact takes for nothing beside
+    them."""
+    return Fitted(adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.mean))
+
+
+def looked_at(adapted: Artifact) -> Shape:
+    """Return the shape of blocks that an artifact's head tells of."""
+    if adapted.head is not None and adapted.head.config.task in ("mask", "boxes"):
+        return whole_images(adapted)
+    return Centre(adapted.image_size)
 
 
 @torch.inference_mode()

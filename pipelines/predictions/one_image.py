@@ -11,14 +11,13 @@ from PIL import Image, ImageOps
 
 from augment.picture import Picture
 from models.artifact import Artifact
-from models.preprocess import neutral
 from pipelines import schema
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
-from pipelines.predictions.answers import TOLD_MASK, answered
+from pipelines.predictions.answers import TOLD_MASK, answered, looked_at
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, Samples, of_file_size
 from pipelines.storage import uris
-from pipelines.stream.shapes import Centre, Filler, Fitted, Shape
+from pipelines.stream.shapes import Filler
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 _FIRST = np.zeros(1, np.int64)
@@ -56,9 +55,7 @@ def tell(
     if adapted.head is None:
         raise ValueError("the artifact has no head: adapt it first, with jobs.adapt")
     head = adapted.head.config
-    shape: Shape = Centre(adapted.image_size)
-    if head.task in ("mask", "boxes"):
-        shape = Fitted(adapted.image_size, rest=neutral(adapted.mean))
+    shape = looked_at(adapted)
     columns = shape.empty(1)
     filler = shape.filler(columns, _FIRST, _FIRST)
     picture = _picture(image, adapted, filler)

@@ -182,8 +182,9 @@ def test_a_refusal_stops_at_once_in_one_line(store: Store) -> None:
             StorageError, match=f"{store.bucket}.*refused.*(check the cred|not signed)"
         ) as caught:
             call()
+        two_ways = store.bucket.startswith("gs://") and number == len(calls) + 1
         # Google's client asks for a size in two ways at once
-        assert number <= rule.hits <= number + (number == len(calls) + 1)
+        assert rule.hits == number or (two_ways and rule.hits == number + 1)
         assert "\n" not in str(caught.value)
         assert ECHOED_KEY not in str(caught.value)
     assert RETRIES.total == before
