@@ -4,6 +4,7 @@ photographs."""
 import faulthandler
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what of the suite runs in one process, where several share it: a file; and all that needs
     Ray, of which there is one a run.
@@ -65,6 +67,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have every test draw the same weights each time, and so the fixtures it is the first to need.
+
+    A test of one file that needs no torch does not import it.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
     if item.get_closest_marker("gpu"):
         import torch  # here, so that its threads begin after the environment is set
 
