@@ -217,7 +217,8 @@ class _Job:
         sink = self._sink(
             work.order, {start: (stop, answers) for (start, stop), answers in missing.items()}
         )
-        for added in sinks.write_parts(stream, sink, self.part_rows):
+        rows = sum(stop - start for start, stop in missing)
+        for added in sinks.write_parts(stream, sink, self.part_rows, "embedding samples", rows):
             counts.update(added)
             self.mine.check()
             seen = counts["samples"] + counts["quarantined"]

@@ -268,7 +268,9 @@ def _write(
             block_rows=work.block_rows,
             num_actors=session.num_workers,
         )
-        for added in sinks.write_parts(predictions, sink, config.part_rows):
+        rows = sum(stop - start for start, stop in missing)
+        doing = "predicting samples"
+        for added in sinks.write_parts(predictions, sink, config.part_rows, doing, rows):
             counts.update(added)
             mine.check()
             seen = counts["rows"] + counts["quarantined"]

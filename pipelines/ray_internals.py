@@ -22,6 +22,7 @@ from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
     BackpressurePolicy,
 )
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayTaskError
 
 from pipelines.storage import uris
@@ -30,6 +31,7 @@ SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray j
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 # Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
 _BEHIND = ("cause", "_base_exc", "controller_failure")
+DOING = "afield_doing"  # of a stream's context: what it does, and to how many rows
 PLAN_AHEAD = 64  # blocks; each becomes a task of some seconds
 _FRAME = re.compile(r'^\s*File "([^"]+)", line \d+, in .+\n\s*(.*)$', re.MULTILINE)
 
@@ -114,6 +116,28 @@ class _PlanAhead(BackpressurePolicy):
         if not op.name.startswith("StreamingRepartition"):
             return None
         return max(0, PLAN_AHEAD - int(self._topology[op].total_enqueued_output_blocks()))
+
+
+class StreamWatcher(ExecutionCallback):
+    """Sees a stream run, in the process that runs it."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look at the stream, as Ray Data does many times a second while it runs."""
+        if told := executor._data_context.get_config(DOING):
+            doing, total = told
+            self.look(doing, total, _rows_through(executor._topology))
+
+    def look(self, doing: str, total: int, done: int) -> None:
+        """Take note of how far a stream is that `DOING` says what it does of."""
+        raise NotImplementedError
+
+
+def _rows_through(topology: Mapping[Any, Any]) -> int:
+    """Return how many rows have reached the last operator, or left it where it is the only one."""
+    last = list(topology)[-1]
+    if len([operator for operator in topology if operator.input_dependencies]) > 1:
+        return int(last.metrics.num_row_inputs_received)
+    return int(last.metrics.row_outputs_taken)
 
 
 def plan_little_ahead(dataset: ray.data.Dataset) -> None:

@@ -112,3 +112,15 @@ def _map_batches(
         # Nothing else sets retries in 2.60.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         return blocks.map_batches(function, **options)
+
+
+def said_to(stream: ray.data.Dataset, do: str, total: int) -> ray.data.Dataset:
+    """Note what a stream does, for people who wait for it.
+
+    Args:
+        stream: The stream, as it will be run.
+        do: A verb and what it is done to, as `embedding samples`.
+        total: Rows that it will be done to.
+    """
+    stream.context.set_config(ray_internals.DOING, (do, total))
+    return stream

@@ -41,27 +41,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say what of the suite runs in one process, where several share it: a file; and all that needs
-    Ray, of which there is one a run.
+    """Say what of the suite runs in one process, where several share it: a file; all that needs the
+    run's Ray; and all that starts clusters of its own.
 
-    That part takes longest and waits most, so it begins first.
+    The last two take longest and wait most, so they begin first.
     """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if _needs_ray(item) else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if config.getoption("dist", "no") != "no":
-        items.sort(key=lambda item: not _needs_ray(item))
+        items.sort(key=lambda item: _group(item) not in ("ray", "clusters"))
 
 
-def _needs_ray(item: pytest.Item) -> bool:
-    folders = {"faults", "integration", "cluster"}  # start clusters of their own
-    return "ray_session" in getattr(item, "fixturenames", ()) or not folders.isdisjoint(
-        item.path.parts
-    )
+def _group(item: pytest.Item) -> str:
+    if "ray_session" in getattr(item, "fixturenames", ()):
+        return "ray"
+    if not {"faults", "integration", "cluster"}.isdisjoint(item.path.parts):
+        return "clusters"
+    return item.path.stem
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    # a process that does not end is a failure that says where
-    faulthandler.dump_traceback_later(120, exit=True)
+    # a process that does not end is a failure that says where; xdist's wait for one another
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(120, exit=True)
     config.stash[_STORE].stop()
     config.stash[_STORE_FOLDER].cleanup()
 

@@ -14,6 +14,7 @@ from augment.recipe import Placement
 from jobs.cluster.cores import own_cores
 from jobs.cluster.joining import beside_the_code, join
 from jobs.cluster.share import Session, Work, share_of
+from jobs.cluster.stream_progress import tell_progress
 from jobs.setup import failures
 from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
@@ -111,6 +112,7 @@ def session(
     if started:
         _own = _start(cluster)
     _quiet_ray_data()
+    tell_progress()
     # Ray's wrapper of what a task raised loses it on the way to the driver.
     ray.data.DataContext.get_current().raise_original_map_exception = True
     try:

@@ -64,6 +64,12 @@ def lacking(bundles: Sequence[Resources]) -> str | None:
     return f"room for {described(bundles)}: {' and '.join(left)} are free{held}"
 
 
+def taken_by_others() -> str | None:
+    """Say what a running job lacks to read on, and which others hold it; None where it has that, or
+    holds the rest itself."""
+    return lacking([{"CPU": 1.0}]) if ray_cluster.other_jobs() else None
+
+
 def still_lacking(bundles: Sequence[Resources]) -> str | None:
     """Say what there must be for bundles of resources, as `lacking`; None once this job holds a
     placement group: what it holds is not free, and is there.

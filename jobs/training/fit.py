@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.cluster.share import Session
-from jobs.cluster.waiting import EVERY_S, still_lacking
+from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
@@ -33,6 +33,7 @@ POLL_S = 0.5
 STARTING = "starting the training workers"
 GROW_S = 60.0  # how often a run with a range of workers looks for room, at least
 PATIENCE_S = 2.0  # what takes longer is named
+SLOWER = 3  # times as long as to the line before a line must take for that to be said
 NARROWEST = 80
 # In which order the columns of a step line go where they do not fit; number and loss stay.
 LEAST_WANTED = ("mem", "rank", "lr", "std", "wait", "img/s")
@@ -131,6 +132,8 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
             for line in lines:
                 progress.show(line)
             progress.tick()
+            if wanted.is_set() and progress.is_idle:
+                return  # nothing was trained since the last checkpoint: there is nothing to save
             if failure := answer(monitor.failure.remote(), None):
                 _tell(monitor, failure)
                 raise failure  # not waiting for Ray Train, which would start the workers again
@@ -219,6 +222,7 @@ class StepProgress:
         self._started = False
         self._waiting: str | None = None
         self._next = 0.0
+        self._said = time.monotonic()  # when the last line of a step came, or the first batch
         self._lacking = lacking
 
     def __enter__(self) -> "StepProgress":
@@ -228,17 +232,30 @@ class StepProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the workers have not trained since they were started."""
+        return self._waiting is not None
+
     def waits(self, what: str | None) -> None:
         """Note what is being waited for from now on, None for nothing."""
         self._waiting = what
-        self._next = time.monotonic() + PATIENCE_S
+        self._said = time.monotonic()
+        self._next = self._said + (PATIENCE_S if what else EVERY_S)
 
     def tick(self) -> None:
-        """Say what is being waited for once it takes longer than a moment, and again and again."""
-        if self._waiting is None or time.monotonic() < self._next:
+        """Say what is being waited for once it takes longer than a moment, and again and again; and
+        that no line comes, once it takes much longer than the one before."""
+        now = time.monotonic()
+        if now < self._next:
             return
-        lack = self._lacking() if self._waiting.startswith(STARTING) else None
-        self._print(f"{self._waiting} ..." + (f" waiting for {lack}" if lack else ""))
+        if self._waiting is None:
+            doing = f"training, nothing new for {now - self._said:.0f} s ..."
+            lack = taken_by_others()
+        else:
+            doing = f"{self._waiting} ..."
+            lack = self._lacking() if self._waiting.startswith(STARTING) else None
+        self._print(doing + (f" waiting for {lack}" if lack else ""))
         self._next = time.monotonic() + EVERY_S
 
     def show(self, line: dict[str, Any]) -> None:
@@ -252,7 +269,10 @@ class StepProgress:
             self._print(_started(line["started_at"], line["workers"], again=self._started))
             self._started = True
         else:
-            self.waits(None)
+            self._waiting = None
+            now = time.monotonic()
+            self._next = now + max(EVERY_S, SLOWER * (now - self._said))
+            self._said = now
             console = self._bar.console
             width = max(NARROWEST, console.width) if console.is_terminal else None
             self._print(step_line(line, self._num_steps, width))

@@ -93,6 +93,8 @@ class RunLog:
             self._taken_at = time.time()
             self._waited_s = time.monotonic() - before
             if first:
+                if self._first:
+                    self._monitor.log.remote({"waiting": None})
                 self._started = time.monotonic()
                 self._waited_s = 0.0
                 first = False

@@ -16,7 +16,7 @@ from pipelines.embeddings.part_files import PartFiles
 from pipelines.embeddings.parts import Range
 from pipelines.embeddings.provenance import Provenance
 from pipelines.packing.texts_beside import TextsBeside
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage.lease import Fence
 from pipelines.stream.fetch import fetch
 from pipelines.stream.orders import Order
@@ -237,7 +237,7 @@ def write_part(batch: dict[str, np.ndarray], sink: PartSink) -> dict[str, np.nda
 
 
 def write_parts(
-    stream: ray.data.Dataset, sink: PartSink, part_rows: int
+    stream: ray.data.Dataset, sink: PartSink, part_rows: int, doing: str, num_rows: int
 ) -> Iterator[dict[str, int]]:
     """Write a stream of whole parts, in order.
 
@@ -245,6 +245,8 @@ def write_parts(
         stream: The stream.
         sink: Where to.
         part_rows: Rows of every part but the last.
+        doing: What the stream does, for people who wait for it.
+        num_rows: Of the stream.
 
     Yields:
         As they are written: `rows`, of so many `samples`, samples `quarantined`, and `retries`,
@@ -252,5 +254,6 @@ def write_parts(
     """
     write = partial(write_part, sink=sink)
     written = map_in_tasks(stream, write, batch_size=part_rows, num_cpus=0.1)
+    said_to(written, doing, num_rows)
     for batch in written.iter_batches(batch_size=None):
         yield {name: round(float(batch[name].sum())) for name in COUNTS}

@@ -15,7 +15,7 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.part_files import PartFiles
 from pipelines.embeddings.parts import LiveRows, Range, uncovered
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage.lease import Fence
 from pipelines.storage.retries import StorageError
 from pipelines.stream.orders import ManifestOrder
@@ -159,4 +159,5 @@ def _over(parts: list[Range], function: object) -> Iterator[dict[str, np.ndarray
     dataset = ray.data.from_blocks(blocks)
     dataset.context.execution_no_progress_timeout_s = -1
     done = map_in_tasks(dataset, function, batch_size=None, num_cpus=0.5)  # type: ignore[arg-type]
+    said_to(done, "looking through parts", len(parts))
     yield from done.iter_batches(batch_size=None)

@@ -14,6 +14,7 @@ from pipelines.corpus.listed_rows import LEFT_OUT, per_clip
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
+from pipelines.ray_tasks import said_to
 from pipelines.stream import ingest
 from pipelines.stream.ingest import MIDDLE_FRAME, Ingest
 from pipelines.stream.orders import keyed
@@ -119,7 +120,8 @@ def blocks(work: Ingest) -> ray.data.Dataset:
         work: Of `work_of`, without a seed.
     """
     assert isinstance(work.order, LabelledOrder) and work.order.seed is None
-    return ingest.dataset(work, [(0, work.order.table.num_rows)])
+    rows = work.order.table.num_rows
+    return said_to(ingest.dataset(work, [(0, rows)]), "reading labelled samples", rows)
 
 
 def manifest_rows(data: LabelledData) -> pa.Table:

@@ -18,7 +18,7 @@ from pipelines.corpus.listed_rows import (
 )
 from pipelines.corpus.listing import look_up
 from pipelines.labels.labelled_rows import forms_of
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.storage.retries import Refused
 
@@ -44,6 +44,7 @@ def look_up_files(places: list[str]) -> pa.Table:
     dataset.context.execution_options.preserve_order = True
     dataset.context.execution_no_progress_timeout_s = -1
     found = map_in_tasks(dataset, _look_up_part, batch_size=1, batch_format="pyarrow")
+    said_to(found, "looking up samples", len(places))
     tables = list(found.iter_batches(batch_size=None, batch_format="pyarrow"))
     return pa.concat_tables(tables)
 

@@ -15,7 +15,7 @@ from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_colu
 from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.stream.fetch import fetch
 
@@ -126,6 +126,7 @@ def survey_masks(rows: pa.Table) -> tuple[list[set[int]], list[str | None]]:
         dataset = ray.data.from_blocks(parts)
         dataset.context.execution_no_progress_timeout_s = -1
         counted = map_in_tasks(dataset, _count_part, batch_size=None, batch_format="pyarrow")
+        said_to(counted, "reading masks", rows.num_rows)
         for batch in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():

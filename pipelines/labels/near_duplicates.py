@@ -19,7 +19,7 @@ from PIL import Image
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.stream import ingest
 from pipelines.stream.ingest import Ingest
 from pipelines.stream.orders import Order
@@ -74,6 +74,7 @@ def fingerprints(work: Ingest, num_rows: int) -> Fingerprints:
     """Hash all samples of a labelled set; memory grows with it."""
     blocks = ingest.dataset(work, [(0, num_rows)])
     hashed = map_in_tasks(blocks, seal(_hash_block), batch_size=None)
+    said_to(hashed, "hashing labelled samples", num_rows)
     content = np.zeros(num_rows, np.int64)
     hashes = np.zeros((2, num_rows, NUM_BITS // 8), np.uint8)
     for batch in hashed.iter_batches(batch_size=None):
@@ -130,6 +131,7 @@ def matches(
     blocks = ingest.dataset(work, [(0, num_rows)])
     compare = partial(_compare, wanted=wanted, max_distance=max_distance)
     found = map_in_tasks(blocks, seal(compare), batch_size=None)
+    said_to(found, "comparing with the corpus", num_rows)
     for batch in found.iter_batches(batch_size=None):
         real = batch["wanted"] >= 0
         table = pa.table({name: batch[name][real] for name in MATCHES.names}, schema=MATCHES)

@@ -34,7 +34,7 @@ from pipelines.labels.label_tables import (
 )
 from pipelines.labels.labelled_rows import LabelledRows, named_rows, nfc
 from pipelines.media.contract import BadSample
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.stream.fetch import fetch
 
 NO_SIDECAR = "no label beside it in its shard"
@@ -171,6 +171,7 @@ def _read(beside: pa.Table, columns: Columns) -> pa.Table:
     read = map_in_tasks(
         dataset, partial(_read_part, columns=columns), batch_size=None, batch_format="pyarrow"
     )
+    said_to(read, "reading labels beside samples", beside.num_rows)
     return pa.concat_tables(
         [_FOUND.empty_table(), *read.iter_batches(batch_size=None, batch_format="pyarrow")]
     )

@@ -25,7 +25,7 @@ from pipelines.corpus.listing import entries
 from pipelines.media.contract import BadSample
 from pipelines.packing.pack_plan import SAMPLES
 from pipelines.packing.texts_beside import BESIDE, BESIDE_TYPE
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet, read_table, write_table
 from pipelines.storage.small_files import read_many, side_by_side
@@ -91,6 +91,7 @@ def stage(uri: str, staging: Staging) -> Iterator[pa.Table]:
         dataset.context.execution_no_progress_timeout_s = -1
         copy = partial(_stage_batch, staging=staging)
         staged = map_in_tasks(dataset, copy, batch_size=1, batch_format="pyarrow")
+        said_to(staged, "copying pieces of Parquet files", len(missing))
         for _ in staged.iter_batches(batch_size=None):
             pass
     names = [f"{item['name']}.parquet" for item in items]

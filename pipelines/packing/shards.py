@@ -25,7 +25,7 @@ from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
 from pipelines.packing.pack_plan import PackPlan
 from pipelines.packing.texts_beside import BESIDE
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
 from pipelines.storage.parquet_files import read_table, write_table
@@ -120,6 +120,7 @@ def write_shards(pack: Pack, shards: list[int]) -> Iterator[dict[str, Any]]:
     dataset.context.execution_no_progress_timeout_s = -1  # a shard may take minutes
     write = partial(_write_batch, pack=pack)
     written = map_in_tasks(dataset, write, batch_size=1, batch_format="pyarrow")
+    said_to(written, "packing shards", len(shards))
     for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         yield from batch.to_pylist()

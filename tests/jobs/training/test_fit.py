@@ -1,9 +1,15 @@
 """What a person sees of a run while it trains."""
 
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from jobs.training import fit
 from jobs.training.fit import StepProgress, step_line
+from jobs.training.monitor import start_monitor
 
 LINE = {
     "step": 1200,
@@ -60,10 +66,42 @@ def test_what_takes_longer_than_a_moment_is_named_every_ten_seconds(
     progress.show({"waiting": "reading the first batch"})
     for at in (9, 9, 18, 19):
         tick(at)
+    progress.show({"waiting": None})
     progress.show(LINE)
-    tick(99)
+    assert not progress.is_idle
+    tick(28)
     progress.show({"waiting": "starting the training workers again"})
     tick(102)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["reading the first batch ..."] * 2
     assert lines[3:] == ["starting the training workers again ... waiting for room for 1 x (1 CPU)"]
+
+
+def test_a_run_says_that_no_line_comes_once_it_takes_much_longer_than_the_one_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fit, "taken_by_others", lambda: "room for 1 x (1 CPU)")
+    progress = StepProgress(100, 0)
+    progress.show({"waiting": None})
+    for at in range(200):
+        now[0] = at
+        if at in (8, 16):
+            progress.show(LINE)
+        progress.tick()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "step" not in line]
+    assert lines[0] == "training, nothing new for 24 s ... waiting for room for 1 x (1 CPU)"
+    assert lines[1].startswith("training, nothing new for 34 s") and len(lines) == 16
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.timeout(60)
+def test_a_stop_ends_a_run_at_once_that_has_not_trained_since_its_workers_started() -> None:
+    def starts_for_ever() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait()
+
+    held = SimpleNamespace(check=lambda: None)
+    trainer = SimpleNamespace(fit=starts_for_ever)
+    fit._watch(trainer, start_monitor(), held, StepProgress(100, 0))  # type: ignore[arg-type]
