@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,8 @@ TIMEOUT_VARIABLE = "AFIELD_STORAGE_TIMEOUT_S"
 TIMEOUT_S = 30.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
+SAID_AFTER_S = 4.0
+SAID_EVERY_S = 10.0
 
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _TRANSIENT_CODES = (
@@ -147,6 +150,27 @@ def timeout_s() -> float:
     return float(os.environ.get(TIMEOUT_VARIABLE, TIMEOUT_S))
 
 
+class _Teller:
+    """Says on stderr what requests wait for, once they have for a while; once for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def tell(self, error: BaseException, waited_s: float) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        with self._lock:
+            if waited_s < SAID_AFTER_S or now < self._next:
+                return
+            self._next = now + SAID_EVERY_S
+        what = _said(error)
+        print(f"waiting for the storage for {waited_s:.0f} s: {what}", file=sys.stderr, flush=True)
+
+
+_TELLER = _Teller()
+
+
 class Patience:
     """The tries of one request.
 
@@ -155,7 +179,8 @@ class Patience:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._begun = time.monotonic()
+        self._until = self._begun + seconds
         self._attempts = itertools.count()
 
     def delay(self, error: BaseException) -> float | None:
@@ -164,6 +189,7 @@ class Patience:
         if not is_transient(error) or time.monotonic() >= self._until:
             return None
         RETRIES.add()
+        _TELLER.tell(error, time.monotonic() - self._begun)
         limit = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(16, next(self._attempts)))
         # jitter: throttled clients must not come back all at once
         return random.uniform(limit / 2, limit)
@@ -278,9 +304,9 @@ def failure(uri: str, error: BaseException, *, remedy: str | None = None) -> Sto
         return StorageError(uri, what)
     status, code, message = answer(error)
     if is_transient(error):
-        what = f"{code}: {message}" if status else _first_line(error)
         return StorageError(
-            uri, f"{what}: check the endpoint and the network, or raise cluster.storage_retry_s"
+            uri,
+            f"{_said(error)}: check the endpoint and the network, or raise cluster.storage_retry_s",
         )
     if status is None:
         return StorageError(
@@ -293,6 +319,12 @@ def failure(uri: str, error: BaseException, *, remedy: str | None = None) -> Sto
         )
     kind = Refused if code in _REFUSALS and status in (403, 409) else StorageError
     return kind(uri, f"{refused}{code} ({message.rstrip('.') or status}): {remedy}")
+
+
+def _said(error: BaseException) -> str:
+    """Say in one line what the server answered, or what came instead."""
+    status, code, message = answer(error)
+    return f"{code}: {message}" if status else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

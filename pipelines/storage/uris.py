@@ -33,7 +33,7 @@ from pipelines.storage.addresses import (
 from pipelines.storage.retries import Refused, StorageError
 
 NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
-PROBE_S = 5.0  # whoever waits for a job to begin wants to hear of a wrong endpoint
+PROBE_S = 60.0  # whoever waits for a job to begin wants to hear that an endpoint is wrong
 _EXTRAS = {"gs": "gcs", "gcs": "gcs"} | dict.fromkeys(AZURE_PROTOCOLS, "azure")
 
 
@@ -319,7 +319,7 @@ def reachable(uri: str) -> str | None:
     """
     fs, path = filesystem(uri)
     if not is_local(uri):
-        fs = _open(absolute(uri), PROBE_S)
+        fs = _open(absolute(uri), min(PROBE_S, retries.retry_s()))
     try:
         with _named(uri):
             if fs.exists(path) if is_local(uri) else fs.ls(path, refresh=True) is not None:
@@ -360,7 +360,7 @@ def unwritable(uri: str) -> str | None:
         return _unwritable_folder(filesystem(uri)[1])
     probe = join(uri, f".write-{uuid.uuid4().hex[:8]}")
     _, path = filesystem(probe)
-    fs = _open(absolute(uri), PROBE_S)
+    fs = _open(absolute(uri), min(PROBE_S, retries.retry_s()))
     try:
         with _named(probe):
             fs.pipe_file(path, b"")

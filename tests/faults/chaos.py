@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ CPUS = 3  # of a node: a training worker and two decoders
 NODES = (1, 3)  # fewest and most
 DRAIN_S = 20
 STORE_BYTES = 400 << 20
-SILENCE_S = 120  # a job that says nothing for longer hangs
+SILENCE_S = 60  # a job that says nothing for longer hangs
+STUCK_S = 240  # so does one that says nothing but the same for so long
 WEATHERS: dict[str, list[Rule]] = {
     "clear": [],
     "throttled": [Rule("reply", prob=0.2)],
@@ -69,6 +71,7 @@ class Job:
         faults: What no event explains: exit codes, tracebacks, silences.
         lines: The last lines it printed.
         last_said: When, by the monotonic clock.
+        last_new: When it last said something new.
     """
 
     verb: str
@@ -78,13 +81,14 @@ class Job:
     faults: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     last_said: float = 0.0
+    last_new: float = 0.0
     process: subprocess.Popen[str] | None = None
     ended: bool = False
     _killed: bool = False
 
     def start(self) -> None:
         """Start the command, and read what it says in a thread."""
-        self.last_said = time.monotonic()
+        self.last_said = self.last_new = time.monotonic()
         self._killed = False
         self.process = commands.start(self.verb, *self.words)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
@@ -101,10 +105,7 @@ class Job:
         assert self.process is not None
         code = self.process.poll()
         if code is None:
-            silence = time.monotonic() - self.last_said
-            if silence > SILENCE_S:
-                self.faults.append(f"silent for {silence:.0f} s after {self.lines[-1:]}")
-                self.last_said = time.monotonic()
+            self._look_at_silence(time.monotonic())
             return
         self._reader.join(30)
         if self._killed:
@@ -114,6 +115,16 @@ class Job:
         else:
             self.faults.append(f"ended with {code}: {self.lines[-3:]}")
             self.start()
+
+    def _look_at_silence(self, now: float) -> None:
+        for seconds, limit, what in (
+            (now - self.last_said, SILENCE_S, "silent"),
+            (now - self.last_new, STUCK_S, "stuck"),
+        ):
+            if seconds > limit:
+                self.faults.append(f"{what} for {seconds:.0f} s after {self.lines[-1:]}")
+                note(f"{self.verb} is {what}")
+                self.last_said = self.last_new = now
 
     def stop(self, timeout_s: float = 300) -> None:
         """Interrupt the command, which then saves and ends."""
@@ -135,11 +146,20 @@ class Job:
                 if now - self.last_said > 20:
                     self.silences.append((now - self.last_said, (self.lines or ["start"])[-1]))
                 self.last_said = now
+                if _is_news(line, (self.lines or [""])[-1]):
+                    self.last_new = now
                 self.lines = [*self.lines[-20:], line.rstrip()]
                 log.write(f"{time.strftime('%H:%M:%S')} {line}")
                 log.flush()
                 if "Traceback" in line:
                     self.faults.append("a traceback")
+
+
+def _is_news(line: str, before: str) -> bool:
+    """Tell whether a line says something else than the one before, or that the job goes on, or
+    that it is another's turn."""
+    goes_on = re.match(r"step |.*\d/s$|waiting for room", line) is not None
+    return goes_on or re.sub(r"\d+", "", line.rstrip()) != re.sub(r"\d+", "", before)
 
 
 class Chance:

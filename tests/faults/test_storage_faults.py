@@ -184,6 +184,17 @@ def test_patience_ends_with_the_uri_and_what_was_last_wrong(
     uris.forget_clients()
 
 
+def test_requests_that_wait_for_long_say_what_for_once_for_all_threads(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retries, "_TELLER", retries._Teller())
+    monkeypatch.setattr(retries, "SAID_AFTER_S", 0.2)
+    proxy.rules = [Rule("reply", count=3 * len(OBJECTS))]
+    fetch(rows(list(OBJECTS)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "waiting for the storage for 0 s: SlowDown: injected"
+
+
 def test_without_patience_no_client_tries_again(
     proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
