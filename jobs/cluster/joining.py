@@ -58,6 +58,7 @@ def join(address: str, runtime_env: Mapping[str, Any]) -> None:
         raise InputError(f"cluster.address {address} {REMEDIES['client']}")
     try:
         _ask(address)
+        print(f"joining the cluster at {address}", file=sys.stderr, flush=True)
         with _limited(address):
             ray.init(
                 address=address,

@@ -3,12 +3,10 @@
 import time
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from jobs.training.monitor import answer
+from jobs.training.monitor import Question
 from jobs.training.run_config import PretrainConfig
 from models import collectives
 from pipelines import ray_internals
@@ -32,10 +30,9 @@ class Control:
 
     def __init__(self, config: PretrainConfig, monitor: Any) -> None:
         self._every_s = config.checkpoint.every_s
-        self._monitor = monitor
+        self._stop_wanted = Question(monitor.stop_wanted, False)
         self._saved = time.monotonic()
         self._leaving = frozenset[str]()
-        self._answer: Any = None
         self._several = collectives.world_size() > 1
         self._group: Any = dist.new_group(backend="gloo") if self._several else None
         self._bits = torch.zeros(1, dtype=torch.int64)
@@ -58,15 +55,4 @@ class Control:
         if due:
             self._saved = now
             self._leaving = leaving
-        return int(due) | 2 * int(self._stop_wanted())
-
-    def _stop_wanted(self) -> bool:
-        """Ask the driver without waiting: the answer to an earlier question counts."""
-        if self._answer is None:
-            self._answer = self._monitor.stop_wanted.remote()
-        ready, _ = ray.wait([self._answer], timeout=0)
-        if not ready:
-            return False
-        wanted = answer(self._answer, False)
-        self._answer = None
-        return wanted
+        return int(due) | 2 * int(self._stop_wanted.ask())

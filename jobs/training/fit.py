@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobs.cluster.share import Session
 from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
+from jobs.setup.failures import Failure
 from jobs.training import checkpoints
-from jobs.training.monitor import FailureRule, TooManyFailures, answer, start_monitor
+from jobs.training.monitor import FailureRule, Question, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
@@ -118,25 +119,31 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
             raised.append(error)
 
     thread = threading.Thread(target=run, name="fit", daemon=True)
+    taken: Question[list[dict[str, Any]]] = Question(monitor.take, [])
+    failed: Question[Failure | None] = Question(monitor.failure, None)
     with progress, stop_signals() as wanted:
         progress.waits(STARTING)
         thread.start()
         running = True
+        failure = None
         while running:
             thread.join(POLL_S)
             running = thread.is_alive()
             mine.check()
             if wanted.is_set():
                 monitor.stop.remote()  # each time: a monitor that was started again has forgotten
-            lines: list[dict[str, Any]] = answer(monitor.take.remote(), [])
-            for line in lines:
+            for line in taken.ask():
                 progress.show(line)
             progress.tick()
             if wanted.is_set() and progress.is_idle:
                 return  # nothing was trained since the last checkpoint: there is nothing to save
-            if failure := answer(monitor.failure.remote(), None):
-                _tell(monitor, failure)
-                raise failure  # not waiting for Ray Train, which would start the workers again
+            if failure := failed.ask() if running else answer(monitor.failure.remote(), None):
+                break  # not waiting for Ray Train, which would start the workers again
+        for line in (*taken.ask(wait=True), *answer(monitor.take.remote(), [])):
+            progress.show(line)
+    if failure:
+        _tell(monitor, failure)
+        raise failure
     if raised:
         raise raised[0]
 

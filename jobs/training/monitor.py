@@ -1,6 +1,6 @@
 """What a driver sees of its training workers while they run, and how it asks them for something."""
 
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayActorError
@@ -75,13 +75,36 @@ def start_monitor() -> Any:
 
 
 def answer(reference: Any, otherwise: Answer) -> Answer:
-    """Return status, S3 error code and message of the answer behind an error; None where none
-    came."""
+    """Wait for what an actor answers; something else where it is lost."""
     try:
         found: Answer = ray.get(reference)
     except RayActorError:
         return otherwise
     return found
+
+
+class Question(Generic[Answer]):
+    """Asks an actor again and again without waiting for it.
+
+    Args:
+        method: What is asked for.
+        otherwise: What counts until an answer is there, and where the actor is lost.
+    """
+
+    def __init__(self, method: Any, otherwise: Answer) -> None:
+        self._method = method
+        self._otherwise = otherwise
+        self._asked: Any = None
+
+    def ask(self, *, wait: bool = False) -> Answer:
+        """Return the answer to the question before, if it is there, and ask once more after it."""
+        if self._asked is None:
+            self._asked = self._method.remote()
+        ready, _ = ray.wait([self._asked], timeout=None if wait else 0)
+        if not ready:
+            return self._otherwise
+        asked, self._asked = self._asked, None
+        return answer(asked, self._otherwise)
 
 
 class FailureRule(UserCallback):

@@ -37,6 +37,7 @@ NODES = (1, 3)  # fewest and most
 DRAIN_S = 20
 STORE_BYTES = 400 << 20
 SILENCE_S = 60  # a job that says nothing for longer hangs
+START_S = 120  # until its process has started, which shares two cores with all the others'
 STUCK_S = 240  # so does one that says nothing but the same for so long
 WEATHERS: dict[str, list[Rule]] = {
     "clear": [],
@@ -88,7 +89,7 @@ class Job:
 
     def start(self) -> None:
         """Start the command, and read what it says in a thread."""
-        self.last_said = self.last_new = time.monotonic()
+        self.last_said = self.last_new = time.monotonic() + START_S
         self._killed = False
         self.process = commands.start(self.verb, *self.words)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)

@@ -84,7 +84,7 @@ TRAINING = [
         "jobs/training/control.py",
         "jobs/training/test_control",
         (" or bool(leaving - self._leaving)", ""),
-        (" | 2 * int(self._stop_wanted())", ""),
+        (" | 2 * int(self._stop_wanted.ask())", ""),
         ("            self._saved = now\n", ""),
     ),
     *of(
