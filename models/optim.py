@@ -1,6 +1,7 @@
 """Optimisers, their learning-rate schedule and which parameters decay."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
@@ -117,6 +118,10 @@ class ParamGroup(TypedDict):
     """The step before which they wait; their own warm-up begins there."""
     pulled: NotRequired[bool]
     """Whether they are pulled towards their start, and so not towards zero by weight decay."""
+    own_decay: NotRequired[float]
+    """Their first weight decay, in place of the configuration's."""
+    clipped: NotRequired[str]
+    """Whose gradients are clipped with theirs: those of one word; of all groups without one."""
 
 
 def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
@@ -159,10 +164,20 @@ def _thawed_lr(lr: float, steps: int, peak: float, warmup: int) -> float:
     return min(lr, peak * (steps + 1) / warmup) if warmup else lr
 
 
-def weight_decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Return the weight decay of a step: half a cosine from the first to the final one."""
-    last = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
-    return last + (config.weight_decay - last) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+def weight_decay_at(
+    step: int, num_steps: int, config: OptimConfig, first: float | None = None
+) -> float:
+    """Return the weight decay of a step: half a cosine from the first to the final one.
+
+    Args:
+        step: Steps already made, from 0.
+        num_steps: Steps of the whole run.
+        config: Names both.
+        first: In place of the configuration's.
+    """
+    begin = config.weight_decay if first is None else first
+    last = begin if config.final_weight_decay is None else config.final_weight_decay
+    return last + (begin - last) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def set_schedule(
@@ -174,7 +189,6 @@ def set_schedule(
         The learning rate of the groups that follow the schedule.
     """
     lr = lr_at(step, num_steps, peak, config)
-    decay = weight_decay_at(step, num_steps, config)
     warmup = _warmup_steps(num_steps, config)
     for group in optimizer.param_groups:
         own = peak if group["fixed_lr"] else lr
@@ -182,6 +196,7 @@ def set_schedule(
             own = _thawed_lr(own, step - thaws_at, peak, warmup)
         group["lr"] = own * group.get("lr_scale", 1.0)
         decays = group["decay"] and not group.get("pulled", False)
+        decay = weight_decay_at(step, num_steps, config, group.get("own_decay"))
         group["weight_decay"] = decay if decays else 0.0
     return lr
 
@@ -235,7 +250,8 @@ def build_optimizer(
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
         options: dict[str, Any] = {"fixed_lr": False, **group}
-        options["weight_decay"] = config.weight_decay if group["decay"] else 0.0
+        decay = group.get("own_decay", config.weight_decay)
+        options["weight_decay"] = decay if group["decay"] else 0.0
         if config.name == "lars":
             # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where
             # decay is set to 0.
@@ -341,14 +357,18 @@ class _Part:
         self.config = config
         self.peak = lr_scale * peak_lr(config, global_batch_size)
         self.optimizer = build_optimizer(groups, config, self.peak)
-        grouped = {parameter for group in groups for parameter in group["params"]}
+        words = {each: group.get("clipped", "") for group in groups for each in group["params"]}
+        self._clipped = defaultdict[str, list[nn.Parameter]](list)
         # In the method's own order, as the norm of the gradients is rounded by it.
-        self._parameters = [parameter for parameter in method.parameters() if parameter in grouped]
+        for parameter in method.parameters():
+            if parameter in words:
+                self._clipped[words[parameter]].append(parameter)
 
     def clip(self) -> Tensor:
-        """Clip the gradients and return their norm before."""
-        limit = self.config.clip_grad_norm
-        return nn.utils.clip_grad_norm_(self._parameters, float("inf") if limit is None else limit)
+        """Clip the gradients, apart where groups say so, and return the norm of all before."""
+        limit = float("inf") if self.config.clip_grad_norm is None else self.config.clip_grad_norm
+        norms = [nn.utils.clip_grad_norm_(some, limit) for some in self._clipped.values()]
+        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
 
 _NAMES: dict[Role, str] = {"main": "optimizer", "discriminator": "discriminator_optimizer"}

@@ -28,6 +28,7 @@ from models.spatial.rotation import Rotation
 from models.supervised.detect import Detect
 from models.supervised.finetune import Finetune
 from models.supervised.segment import Segment
+from models.supervised.several_heads import SeveralHeads
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
@@ -54,6 +55,7 @@ SUPERVISED: dict[str, type[Method]] = {
     "detect": Detect,
     "finetune": Finetune,
     "segment": Segment,
+    "several_heads": SeveralHeads,
 }
 """Objectives with labels: what `jobs.adapt` trains with."""
 

@@ -82,6 +82,41 @@ def read_all(
     return Found(chosen, usable, kept, content[kept])
 
 
+def read_apart(
+    told: ray.data.Dataset,
+    others: ray.data.Dataset,
+    name: str,
+    rows: np.ndarray,
+    data: LabelledData,
+    config: LabelledJobConfig,
+) -> Found:
+    """Read some samples with what is told of them, and of the others only whether they can be read.
+
+    Args:
+        told: Stream of the samples of `rows`, as `read` takes it.
+        others: Stream of all others, without a network.
+        name: The column of what is told.
+        rows: (N,) bool, at least one of each.
+        data: The samples, as `labelled_sets.read_sets` gave them.
+        config: Of the job.
+
+    Returns:
+        As `read`; what is told is there of the samples of `rows` alone.
+
+    Raises:
+        InputError: nothing sensible is left to judge.
+    """
+    answers = collected(told, (name, *KEYS))
+    rest = collected(others.select_columns([*KEYS, schema.POSITION]), KEYS)
+    tell_unreadable({key: np.concatenate([answers[key], rest[key]]) for key in (schema.REASON,)})
+    readable = np.zeros(data.num_rows, bool)
+    content = np.zeros(data.num_rows, np.int64)
+    values, readable[rows], content[rows] = embed.averaged(answers, (name,), int(rows.sum()))
+    _, readable[~rows], content[~rows] = embed.averaged(rest, (), int((~rows).sum()))
+    kept, usable = judged(data, readable, content, config)
+    return Found({name: values[name][kept[rows]]}, usable, kept, content[kept])
+
+
 def tell_unreadable(columns: Mapping[str, np.ndarray]) -> None:
     """Say on stderr which rows of a stream cannot be read, by reason."""
     bad = BadSamples(1, None)

@@ -1,14 +1,16 @@
 """Adaptations that train: an encoder with a head learns from labels, the same from random weights
 beside it, and both are judged once."""
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray.data
 
-from jobs.adaptation import judging, labelled_sets, mask_pictures, scoring
+from jobs.adaptation import head_choice, judging, labelled_sets, mask_pictures, scoring
+from jobs.adaptation.choosing import check_validation
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
 from jobs.reporting.adaptation_page import leave
@@ -39,6 +41,7 @@ from pipelines.predictions.answers import (
 )
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
+from pipelines.stream.ingest import Ingest
 
 _NEEDS = {
     "finetune": ("class", "classes"),
@@ -51,6 +54,7 @@ _GIVE = {
     "mask": "masks.uri, a folder of PNG masks beside the images",
     "boxes": "boxes.uri, a COCO file of the images",
 }
+_BESIDE = re.compile(r"average\.|head\.heads\.[1-9]")  # parameters of what does not ship
 _TOLD = {"mask": CONFUSION, "boxes": FOUND_BOXES}
 
 
@@ -76,8 +80,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
         held("adapt", out, *OWN_FOLDERS) as mine,
         launch.session(config.cluster, paths=paths) as session,
     ):
-        data = labelled_sets.read_sets(config)
-        _check_task(config, data)
+        data = _data_of(config)
         train = data.keep(data.learns)
         num_steps = config.steps(train.num_rows)
         judged = dict[str, _Judged]()
@@ -88,10 +91,15 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
                 return {"exit_code": 1, "steps": RunDir(place).committed_step(), "result": out}
             if usable is None:
                 usable, answers = _first_answers(config, run, data, session)
+                told = usable.keep(_told(usable))
+                test = usable.keep(usable.of("test"))
             else:
-                answers = _answers(config, run, usable.keep(usable.of("test")), session)
-            scored = scoring.score(usable.keep(usable.of("test")), answers)
-            judged[prefix] = _Judged(scored.scores, scored.line, _counted(run))
+                answers = _answers(config, run, told, session)
+            settings = config.probe.settings
+            directory = RunDir(place, mine.fence)
+            answers, about = head_choice.chosen_of(settings, directory, run, told, answers)
+            scored = scoring.score(test, answers)
+            judged[prefix] = _Judged(scored.scores | about, scored.line, _counted(run))
         assert usable is not None
         shown = mask_pictures.first_masks(config, out, usable) if data.task == "mask" else []
     result = _result(config, judged, usable, out)
@@ -141,6 +149,25 @@ def _runs(config: TrainedAdaptConfig, uri: str, out: str) -> list[tuple[str, str
     return runs
 
 
+def _data_of(config: TrainedAdaptConfig) -> LabelledData:
+    """Read the labelled samples; where a head is chosen by validation, that teaches nothing.
+
+    Raises:
+        InputError: the probe cannot learn from them, or cannot choose by them.
+    """
+    data = labelled_sets.read_sets(config)
+    _check_task(config, data)
+    if len(config.probe.settings) < 2:
+        return data
+    check_validation(data, "probe.lr_scales or probe.weight_decays")
+    return replace(data, chooses=True)
+
+
+def _told(data: LabelledData) -> np.ndarray:
+    """Tell of which samples anything is told, (N,) bool: those by which is judged or chosen."""
+    return data.of("val", "test") if data.chooses else data.of("test")
+
+
 def _check_task(config: TrainedAdaptConfig, data: LabelledData) -> None:
     """Refuse labels that the probe cannot learn from.
 
@@ -172,7 +199,7 @@ def _train(
     if start is not None:
         run_start.keep(start, config, run)
     run.write_config(config)
-    if done >= num_steps and run.has_artifact_of(done):
+    if done >= num_steps and head_choice.has_ended(run, done):
         run.join_metrics()
         return True
     what = prefix.removesuffix("_") or "pretrained"
@@ -206,14 +233,17 @@ class _Judged:
 def _first_answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
 ) -> tuple[LabelledData, np.ndarray]:
-    """Predict every sample, training too: that tells copies among the test samples.
+    """Read every sample, training too, which tells copies among the test samples.
 
     Returns:
-        The samples that are judged, and what is told of those of the test set.
+        The samples that are judged, and what is told of those of `_told`.
     """
     name = _TOLD.get(data.task, PROBABILITIES)
-    found = judging.read(_predicted(config, run, data, session), (name,), data, config)
-    return found.data, found.values[name][found.data.of("test")]
+    rows = _told(data)
+    told = _predicted(config, run, data.keep(rows), session)
+    others = labelled_stream.blocks(_work(config, run, data.keep(~rows)))
+    found = judging.read_apart(told, others, name, rows, data, config)
+    return found.data, found.values[name]
 
 
 def _answers(
@@ -231,12 +261,24 @@ def _predicted(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
 ) -> ray.data.Dataset:
     """Stream what a run's artifact tells of samples."""
-    place = RunDir(run.out).path(run_artifact.FOLDER)
-    adapted = artifact.load(place)
+    network = predictor.Predictor(_place(run), session.placed)
+    blocks = labelled_stream.blocks(_work(config, run, data))
+    return predictor.predict(blocks, network, num_actors=session.num_workers)
+
+
+def _place(run: PretrainConfig) -> str:
+    """Return the place of the weights that a run has ended with."""
+    assert run.num_steps is not None
+    return head_choice.told_by(RunDir(run.out), run.num_steps)
+
+
+def _work(config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData) -> Ingest:
+    """Say how a run's artifact is shown samples."""
+    adapted = artifact.load(_place(run))
     shape = looked_at(adapted)
     if data.task == "mask":
         shape = whole_images(adapted, masks=True, ignore=data.ignore)
-    work = labelled_stream.work_of(
+    return labelled_stream.work_of(
         data,
         shape,
         run.source.limits(),
@@ -244,20 +286,14 @@ def _predicted(
         sampling=Sampling(per_video=config.clip.per_video or 1),
         content=True,
     )
-    network = predictor.Predictor(place, session.placed)
-    return predictor.predict(labelled_stream.blocks(work), network, num_actors=session.num_workers)
 
 
 def _counted(config: PretrainConfig) -> dict[str, int]:
-    """Count the values that learn and those that do not; a running average is neither."""
-    method = build(config, start=False)
-    parts = [
-        (name, parameter)
-        for name, parameter in method.named_parameters()
-        if not name.startswith("average.")
-    ]
-    trained = sum(parameter.numel() for _, parameter in parts if parameter.requires_grad)
-    return {"trained": trained, "frozen": sum(one.numel() for _, one in parts) - trained}
+    """Count the values that learn and those that do not, of one head and no running average."""
+    named = build(config, start=False).named_parameters()
+    parts = [parameter for name, parameter in named if not _BESIDE.match(name)]
+    trained = sum(parameter.numel() for parameter in parts if parameter.requires_grad)
+    return {"trained": trained, "frozen": sum(one.numel() for one in parts) - trained}
 
 
 def _result(

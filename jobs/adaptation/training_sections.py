@@ -1,5 +1,6 @@
 """Configuration of an adaptation that trains."""
 
+from itertools import product
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -7,7 +8,7 @@ from pydantic import Field
 from augment.frozen import Frozen, other_of
 from augment.recipe import ColorJitter, CropGroup
 from jobs.adaptation.label_sections import LabelledJobConfig
-from jobs.setup.sections import ClusterConfig, PerVideoConfig
+from jobs.setup.sections import ClusterConfig, Decays, PerVideoConfig, Rates
 from jobs.training.run_config import CheckpointConfig, LogConfig, PretrainConfig, load_pretrain
 from models.artifact import Artifact
 from models.optim import OptimConfig
@@ -16,10 +17,13 @@ from models.supervised.detect import DetectConfig
 from models.supervised.finetune import FinetuneConfig, MixingConfig
 from models.supervised.head import HeadConfig
 from models.supervised.segment import SegmentConfig
+from models.supervised.several_heads import HeadSetting, SeveralHeadsConfig
 from models.supervised.supervised import GROUP, Learning, LearningConfig, SupervisedConfig
 from pipelines.labels.labelled_data import LabelledData
 
 _COLOUR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+_LR_SCALES = (0.3, 1.0, 3.0)
+_WEIGHT_DECAYS = (0.05, 0.4)
 
 
 class TrainedProbeConfig(LearningConfig, MixingConfig):
@@ -46,11 +50,29 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
             " the detector; null: 128"
         ),
     )
+    lr_scales: Rates | None = Field(
+        None,
+        description=(
+            "attentive: a head learns at each of these times optim.lr, all at once, and the best"
+            " on validation ships; null: 0.3, 1 and 3"
+        ),
+    )
+    weight_decays: Decays | None = Field(
+        None, description="attentive: with each of these weight decays; null: 0.05 and 0.4"
+    )
     baseline: bool = Field(True, description="train the same from random weights beside it")
 
     def what_learns(self) -> Learning:
         """Return what learns beside the head."""
         return self.trained or ("all" if self.name == "finetune" else "head")
+
+    @property
+    def settings(self) -> tuple[HeadSetting, ...]:
+        """Return by what heads learn side by side; nothing where one head learns by `optim`."""
+        if self.name != "attentive" or self.what_learns() != "head":
+            return ()
+        both = product(self.lr_scales or _LR_SCALES, self.weight_decays or _WEIGHT_DECAYS)
+        return tuple(HeadSetting(lr_scale=scale, weight_decay=decay) for scale, decay in both)
 
     def idle(self) -> dict[str, str]:
         """Return what another probe, or another choice of what learns, has no use for."""
@@ -59,6 +81,9 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
             idle["width"] = "name"
         if self.name != "finetune":
             idle |= dict.fromkeys(MixingConfig.model_fields, "name")
+        if not self.settings:
+            other = "trained" if self.name == "attentive" else "name"
+            idle |= dict.fromkeys(("lr_scales", "weight_decays"), other)
         return idle
 
     def method(self, data: LabelledData) -> SupervisedConfig:
@@ -72,12 +97,18 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
             "detect": "boxes",
         }
         head = HeadConfig(
-            name=forms[self.name], task=data.task, classes=data.classes, width=self.width
+            name=forms[self.name],
+            task=data.task,
+            classes=data.classes,
+            width=self.width,
+            copies=max(1, len(self.settings)),
         )
         if self.name == "segment":
             return SegmentConfig(head=head, ignore=data.ignore, **learning)
         if self.name == "detect":
             return DetectConfig(head=head, **learning)
+        if head.copies > 1:
+            return SeveralHeadsConfig(head=head, settings=self.settings, **learning)
         mixing = {name: getattr(self, name) for name in MixingConfig.model_fields}
         if self.name != "finetune":
             mixing["label_smoothing"] = 0.0
@@ -170,6 +201,18 @@ class TrainedAdaptConfig(LabelledJobConfig):
         """Return the other length of the run."""
         return other_of(("num_steps", "num_epochs"), key, values)
 
+    def idle(self) -> dict[str, str]:
+        """Return what heads with weight decays of their own have no use for."""
+        return {"optim.weight_decay": "probe.name"} if self.probe.settings else {}
+
+    def _optim(self) -> OptimConfig:
+        """Return how weights are updated: of one head beside no other by its own setting."""
+        if len(self.probe.settings) != 1:
+            return self.optim
+        [own] = self.probe.settings
+        update = {"lr": self.optim.lr * own.lr_scale, "weight_decay": own.weight_decay}
+        return self.optim.model_copy(update=update)
+
     def steps(self, num_train: int) -> int:
         """Return the optimiser steps over so many samples."""
         if self.num_steps is not None:
@@ -213,6 +256,7 @@ class TrainedAdaptConfig(LabelledJobConfig):
         }
         if weights is not None and self.probe.what_learns() in ("all", "blocks"):
             values["start"] = self.start.model_dump(mode="json")
-        for name in ("optim", "cluster", "checkpoint", "log"):
+        values["optim"] = self._optim().model_dump(mode="json")
+        for name in ("cluster", "checkpoint", "log"):
             values[name] = getattr(self, name).model_dump(mode="json")
         return load_pretrain(values)

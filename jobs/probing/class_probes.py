@@ -3,7 +3,8 @@
 import torch
 
 from jobs.adaptation import scoring
-from jobs.probing.answering import Answered, check_validation, choose, targets_of
+from jobs.adaptation.choosing import check_validation, choose
+from jobs.probing.answering import Answered, targets_of
 from jobs.probing.frozen_features import Labelled
 from jobs.probing.probe_sections import OWN, ProbeConfig, Setting
 from jobs.setup.failures import InputError

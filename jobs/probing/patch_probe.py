@@ -9,9 +9,9 @@ import numpy as np
 import ray
 
 from jobs.adaptation import judging, labelled_sets, scoring
+from jobs.adaptation.choosing import check_validation, choose
 from jobs.adaptation.scoring import Scored
 from jobs.cluster import launch
-from jobs.probing.answering import check_validation, choose
 from jobs.probing.class_probes import check_k
 from jobs.probing.frozen_features import COMPARED, KINDS, encoders_of, judged_of
 from jobs.probing.frozen_probes import check_sets, in_words, told_of

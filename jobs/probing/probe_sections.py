@@ -1,25 +1,14 @@
 """Configuration of a probe of frozen features."""
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from augment.frozen import Frozen
 from jobs.adaptation.label_sections import LabelledJobConfig
-from jobs.setup.sections import TRAINING, ClusterConfig, PerVideoConfig
+from jobs.setup.sections import ONE_OR_MORE, TRAINING, ClusterConfig, Decays, PerVideoConfig
 from models.encoders.encoder import Pooling
 from models.probing.few_labels import share_of
-
-
-def _several(value: object) -> object:
-    """Take one value as a list of it."""
-    return [value] if isinstance(value, str | int | float) else value
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values or len(set(values)) != len(values):
-        raise ValueError("must be one value or several different ones")
-    return values
 
 
 def _settings(values: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -31,13 +20,11 @@ def _settings(values: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return values
 
 
-_OneOrMore = (BeforeValidator(_several), AfterValidator(_distinct))
-Counts = Annotated[tuple[PositiveInt, ...], *_OneOrMore]
-Decays = Annotated[tuple[NonNegativeFloat, ...], *_OneOrMore]
-Poolings = Annotated[tuple[Pooling, ...], *_OneOrMore]
+Counts = Annotated[tuple[PositiveInt, ...], *ONE_OR_MORE]
+Poolings = Annotated[tuple[Pooling, ...], *ONE_OR_MORE]
 LabelCounts = Annotated[
     tuple[int | str, ...],
-    *_OneOrMore,
+    *ONE_OR_MORE,
     AfterValidator(_settings),
     Field(examples=["[1%,10%,5]"]),
 ]

@@ -17,9 +17,11 @@ from jobs.training.run_dir import RunDir, environment
 from models import artifact
 from models.encoders.encoder import Encoder
 from models.starting.continuation import StartConfig
+from models.supervised.head import HeadCopies
 from pipelines.storage import uris
 
 FOLDER = "artifact"
+HEADS = "heads"  # in place of it until one of several heads is chosen
 DESCRIPTION = "artifact.json"
 
 
@@ -72,6 +74,51 @@ def write(
     )
 
 
+def folder_of(head: nn.Module | None) -> str:
+    """Return where in a run's directory its weights are written at the end."""
+    return HEADS if isinstance(head, HeadCopies) else FOLDER
+
+
+def keep_head(run: RunDir, config: PretrainConfig, number: int, told: dict[str, Any]) -> None:
+    """Write the artifact of a run that has trained several heads, with one of them.
+
+    Args:
+        run: Its directory, with what was written at its end; the other heads go.
+        config: Of the run.
+        number: Which head, from 0.
+        told: Why, for the artifact's provenance.
+    """
+    whole = artifact.load(run.path(HEADS))
+    assert isinstance(whole.head, HeadCopies)
+    run.check_held()
+    artifact.save(
+        run.path(FOLDER),
+        whole.encoder,
+        head=whole.head.heads[number],
+        config=whole.config,
+        preprocess=config.preprocess(),
+        provenance={**whole.provenance, **told},
+        start=run_start.of_artifact(config, run.uri),
+    )
+    uris.remove(run.path(HEADS))
+
+
+def _kept_head(heads: HeadCopies, run: RunDir) -> nn.Module:
+    """Return the head that was chosen when the run ended.
+
+    Raises:
+        InputError: it has not ended.
+    """
+    place = run.path(FOLDER)
+    if not uris.exists(uris.join(place, DESCRIPTION)):
+        raise InputError(
+            f"run {run.uri} trains {len(heads.heads)} heads, of which none is chosen before its"
+            " end: let it end, with the jobs.adapt that began it"
+        )
+    number: int = artifact.load(place).provenance["chosen_head"]
+    return heads.heads[number]
+
+
 def best_or_last(
     encoder: Encoder, step: int, best: dict[str, Any] | None, config: PretrainConfig
 ) -> tuple[Encoder, int]:
@@ -109,6 +156,8 @@ def write_from_checkpoint(
     method = build(config, start=False)
     method.load_state_dict(saved["method"])
     encoder, head = method.ships()
+    if isinstance(head, HeadCopies):
+        head = _kept_head(head, run)
     digest = write(
         out,
         run.uri,

@@ -7,6 +7,8 @@ from pydantic import (
     BeforeValidator,
     Field,
     FiniteFloat,
+    NonNegativeFloat,
+    PositiveFloat,
     PositiveInt,
     model_validator,
 )
@@ -29,6 +31,22 @@ Globs = Annotated[
     BeforeValidator(_globs),
     Field(examples=["GLOB,..."]),
 ]
+
+
+def _listed(value: object) -> object:
+    """Take one value as a list of it."""
+    return [value] if isinstance(value, str | int | float) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or len(set(values)) != len(values):
+        raise ValueError("must be one value or several different ones")
+    return values
+
+
+ONE_OR_MORE = (BeforeValidator(_listed), AfterValidator(_distinct))
+Rates = Annotated[tuple[PositiveFloat, ...], *ONE_OR_MORE]
+Decays = Annotated[tuple[NonNegativeFloat, ...], *ONE_OR_MORE]
 
 
 def _ascending(window: tuple[float, float]) -> tuple[float, float]:

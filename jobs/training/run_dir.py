@@ -1,7 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
 config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ series/ rollback.json artifact/
-quarantine/ samples/ manifest/ tensorboard/ report/
+heads/ quarantine/ samples/ manifest/ tensorboard/ report/
 """
 
 import json
@@ -33,7 +33,7 @@ STEPLESS = (  # what a run writes before its first step
     *("tensorboard", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
 )
 # What only training writes, and the first artifact.
-OWN_FOLDERS = ("metrics", "quarantine", "samples", "tensorboard", "artifact")
+OWN_FOLDERS = ("metrics", "quarantine", "samples", "tensorboard", "artifact", "heads")
 PACKAGES = (
     "afield",
     "ray",
@@ -132,12 +132,12 @@ class RunDir:
         """Tell whether the encoder was written; its description comes last."""
         return uris.exists(self.path("artifact", "artifact.json"))
 
-    def has_artifact_of(self, step: int) -> bool:
-        """Tell whether the artifact is that of the weights after a step, not of a shorter run
-        before."""
-        if not self.has_artifact():
+    def has_artifact_of(self, step: int, folder: str = "artifact") -> bool:
+        """Tell whether the artifact in a folder is that of the weights after a step, not of a
+        shorter run before."""
+        if not uris.exists(self.path(folder, "artifact.json")):
             return False
-        description = json.loads(uris.read_bytes(self.path("artifact", "artifact.json")))
+        description = json.loads(uris.read_bytes(self.path(folder, "artifact.json")))
         return bool(description["provenance"].get("trained_steps", step) == step)
 
     def ledger(self) -> Ledger:

@@ -219,7 +219,7 @@ def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any])
     encoder, head = state.method.ships()
     encoder, step = run_artifact.best_or_last(encoder, state.step, state.best, config)
     return run_artifact.write(
-        job.run.path(run_artifact.FOLDER),
+        job.run.path(run_artifact.folder_of(head)),
         job.run.uri,
         config,
         encoder,

@@ -59,33 +59,18 @@ class Finetune(Supervised):
             embedding: The head's features of each image, averaged over places, detached, (B, D).
         """
         images = batch["views"][GROUP][0]  # (B, 3, S, S)
-        wanted = self._targets(batch)  # (B, C)
+        wanted = class_targets(batch, self.config.head)  # (B, C)
         mixed, target = self._mixed(images, wanted, batch)
         features = self.head.features(self.encoder, mixed)
         with torch.autocast(images.device.type, enabled=False):
             scores = self.head(features)  # (B, C)
-            loss = self._loss(scores, target)
+            loss = class_losses(scores, target, self.config.head, self.config.label_smoothing)
         right = wanted.gather(1, scores.detach().argmax(1, keepdim=True))[:, 0] > 0
         return {
             "loss": global_mean(loss, batch["valid"]),
             "top1": global_mean(right.float(), batch["valid"]),
             "embedding": flat(features).detach(),
         }
-
-    def _targets(self, batch: Batch) -> Tensor:
-        """Return which classes each sample has, (B, C) float."""
-        if self.config.head.task == "classes":
-            return batch["targets"]["label_hot"].float()
-        label = batch["targets"]["label"]
-        return functional.one_hot(label, len(self.config.head.classes)).float()
-
-    def _loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each sample (B,)."""
-        if self.config.head.task == "classes":
-            each = functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
-            return each.mean(1)
-        smoothing = self.config.label_smoothing
-        return functional.cross_entropy(scores, target, reduction="none", label_smoothing=smoothing)
 
     def _mixed(self, images: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mix each image with its neighbour in the batch, by draws keyed by the batch's first."""
@@ -106,3 +91,22 @@ class Finetune(Supervised):
             way = ways[int(torch.randint(len(ways), ()))]
             mixed: tuple[Tensor, Tensor] = way(images, target)
         return mixed
+
+
+def class_targets(batch: Batch, head: HeadConfig) -> Tensor:
+    """Return which classes each sample has, (B, C) float."""
+    if head.task == "classes":
+        return batch["targets"]["label_hot"].float()
+    return functional.one_hot(batch["targets"]["label"], len(head.classes)).float()
+
+
+def class_losses(
+    scores: Tensor, target: Tensor, head: HeadConfig, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the loss of each sample (B,), of its scores and targets (B, C)."""
+    if head.task == "classes":
+        each = functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
+        return each.mean(1)
+    return functional.cross_entropy(
+        scores, target, reduction="none", label_smoothing=label_smoothing
+    )

@@ -1,7 +1,8 @@
 """What is trained on an encoder for a task with labels, and ships beside it."""
 
+import copy
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -64,6 +65,12 @@ class HeadConfig(Frozen):
         ),
     )
     num_heads: int = Field(8, ge=1, description="attentive: heads of the attention, at most")
+    copies: int = Field(
+        1,
+        ge=1,
+        exclude_if=lambda copies: copies == 1,  # as before it was a setting
+        description="heads side by side while several settings are tried; one of them ships",
+    )
 
 
 class Head(nn.Module):
@@ -177,6 +184,29 @@ class DenseHead(Head):
         return scores
 
 
+class HeadCopies(Head):
+    """Heads of one form and one start side by side, each of which learns by its own setting."""
+
+    def __init__(self, config: HeadConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        one = build_head(config.model_copy(update={"copies": 1}), encoder)
+        self.heads = nn.ModuleList([one, *(copy.deepcopy(one) for _ in range(config.copies - 1))])
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Return what every one of them takes."""
+        return cast(Head, self.heads[0]).features(encoder, images)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Score features by each of K heads: (B, C, K)."""
+        return torch.stack([head(features) for head in self.heads], -1)
+
+    def scores(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Score normalised images (B, 3, H, W) by each of K heads: (B, C, K)."""
+        scores: Tensor = self(self.features(encoder, images))
+        return scores
+
+
 _FORMS: dict[str, type[LinearHead] | type[AttentiveHead] | type[DenseHead]] = {
     "linear": LinearHead,
     "attentive": AttentiveHead,
@@ -190,6 +220,8 @@ def build_head(config: HeadConfig, encoder: Encoder) -> Head:
     Raises:
         ValueError: the encoder does not give what the head takes.
     """
+    if config.copies > 1:
+        return HeadCopies(config, encoder)
     if config.name == "boxes":
         from models.supervised.detector import BoxHead  # detectors take a while to import
 

@@ -42,6 +42,7 @@ class LabelledData:
         ignore: Of masks: the value of pixels that are not judged.
         val_drawn: Whether validation was drawn from train: a probe that chooses nothing by it may
             learn from both.
+        chooses: Whether something is chosen by validation, which then teaches nothing.
         account: What is judged and what is left out, for a job's `--json`; lists are of bounded
             length.
     """
@@ -51,6 +52,7 @@ class LabelledData:
     task: Task = "class"
     ignore: int = IGNORE
     val_drawn: bool = False
+    chooses: bool = False
     account: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,8 +71,9 @@ class LabelledData:
 
     @property
     def learns(self) -> np.ndarray:
-        """Tell which samples a probe that chooses nothing by validation learns from, (N,) bool."""
-        return self.of("train", "val") if self.val_drawn else self.of("train")
+        """Tell which samples a probe learns from at last, (N,) bool."""
+        both = self.val_drawn and not self.chooses
+        return self.of("train", "val") if both else self.of("train")
 
     @cached_property
     def splits(self) -> np.ndarray:

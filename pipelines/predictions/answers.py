@@ -12,7 +12,7 @@ from models.supervised.head import MOST, Boxes
 from pipelines import schema
 from pipelines.stream.shapes import Centre, Fitted, Shape
 
-PROBABILITIES = "probabilities"  # (B, C) float32
+PROBABILITIES = "probabilities"  # (B, C) float32; of K heads side by side (B, C * K)
 CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
 TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
 # (B, 6 * MOST) float32: x, y, width, height in px of the file's image, class, score; class -1: none
@@ -46,8 +46,8 @@ def answered(adapted: Artifact, batch: dict[str, np.ndarray]) -> dict[str, np.nd
         return batch | {FOUND_BOXES: rows}
     prepared = adapted.preprocess(images)
     told = adapted.predict(prepared.contiguous(memory_format=torch.channels_last))
-    if told.ndim == 2:
-        return batch | {PROBABILITIES: told.float().cpu().numpy()}
+    if told.ndim < 4:
+        return batch | {PROBABILITIES: told.flatten(1).float().cpu().numpy()}
     if schema.MASK not in batch:
         return batch | {TOLD_MASK: told.argmax(1).to(torch.uint8).cpu().numpy()}
     mask = torch.from_numpy(np.array(batch.pop(schema.MASK))).to(told.device)

@@ -14,10 +14,12 @@ from torchvision.ops import box_iou
 from jobs.adapt import complete, run
 from jobs.adaptation.trained import adapt_by_training
 from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.artifact import MakeArtifactConfig, make
 from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from models import artifact
+from models.supervised.head import AttentiveHead
 from pipelines.predictions.one_image import tell
 from tests.faults.killing import Killer
 
@@ -191,19 +193,55 @@ def test_labels_of_another_kind_are_refused(small_artifact: str, brightness: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("trained", ["all", "head"])
-def test_random_weights_are_trained_beside_it(
-    trained: str, small_artifact: str, brightness: Path
-) -> None:
-    given = config(small_artifact, brightness, "finetune", probe={"trained": trained}, num_steps=4)
+def test_random_weights_are_trained_beside_it(small_artifact: str, brightness: Path) -> None:
+    given = config(small_artifact, brightness, "finetune", num_steps=4)
     result = adapt_by_training(given)
-    name = "scratch" if trained == "all" else "untrained"
-    assert {"top1", "ci95", f"{name}_top1", f"{name}_ci95"} <= set(result)
-    assert f", {name} " in result["result"]
+    assert {"top1", "ci95", "scratch_top1", "scratch_ci95"} <= set(result)
+    assert ", scratch " in result["result"]
     own, other = (
-        artifact.load(str(brightness / "out" / part)) for part in ("artifact", f"{name}/artifact")
+        artifact.load(str(brightness / "out" / part)) for part in ("artifact", "scratch/artifact")
     )
     assert own.digest != other.digest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_of_several_settings_the_best_on_validation_ships_alone(
+    small_artifact: str, brightness: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"lr_scales": [1e-6, 1], "weight_decays": 0.1}
+    given = config(
+        small_artifact,
+        brightness,
+        "attentive",
+        probe=settings,
+        val={"fraction": 0.25},
+        num_steps=30,
+    )
+    result = adapt_by_training(given)
+    assert result["num_train"] + result["num_val"] == 32 and result["num_val"] >= 4
+    still, learnt = result["settings"]
+    assert result["chosen"] == {"lr_scale": 1.0, "weight_decay": 0.1}
+    assert still["val_top1"] < learnt["val_top1"] and result["top1"] > 0.9
+    assert len(result["untrained_settings"]) == 2 and result["untrained_chosen"]
+    assert "chosen of 2 settings by" in capsys.readouterr().err
+    page = (brightness / "out" / "index.html").read_text()
+    assert "Settings tried on validation" in page and "lr scale" in page
+    adapted = artifact.load(result["artifact"])
+    assert adapted.provenance["chosen"] == result["chosen"]
+    assert isinstance(adapted.head, AttentiveHead)
+    files = list(brightness.glob("test/*/*.png"))
+    told = [tell(adapted, file)["label"] == file.parent.name for file in files]
+    assert sum(told) / len(files) == result["top1"]
+    assert not (brightness / "out" / "heads").exists()
+    made = MakeArtifactConfig(run=str(brightness / "out"), out=str(brightness / "made"))
+    assert make(made)["artifact_digest"]
+    again = artifact.load(str(brightness / "made")).head
+    assert again is not None
+    for name, value in adapted.head.state_dict().items():
+        assert (again.state_dict()[name] == value).all(), name
+    assert adapt_by_training(given) == result
+    assert "steps of" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -222,10 +260,19 @@ def test_a_killed_adaptation_goes_on_with_another_number_of_workers(
     assert json.loads(lines[-1])["step"] == 120
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["probe.name=segment", "probe.mixup=0.5"],
+        ["probe.name=finetune", "probe.lr_scales=[1,2]"],
+        ["probe.name=attentive", "probe.trained=all", "probe.weight_decays=0.1"],
+        ["probe.name=attentive", "optim.weight_decay=0.1"],
+    ],
+)
 def test_the_command_line_refuses_what_another_probe_takes(
-    capsys: pytest.CaptureFixture[str],
+    given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["artifact=a", "train.uri=t", "test.uri=t", "out=o", "probe.name=segment"]
-    assert main("adapt", "", complete, run, [*words, "probe.mixup=0.5"]) == 2
+    words = ["artifact=a", "train.uri=t", "test.uri=t", "out=o"]
+    assert main("adapt", "", complete, run, [*words, *given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "probe.mixup" in line
+    assert given[-1].partition("=")[0] in line

@@ -12,7 +12,7 @@ from models import artifact
 from models.encoders.factory import EncoderConfig
 from models.method import Batch
 from models.registry import build_method
-from models.supervised.finetune import Finetune, FinetuneConfig
+from models.supervised.finetune import Finetune, FinetuneConfig, class_targets
 from models.supervised.head import HeadConfig
 from models.supervised.segment import Segment, SegmentConfig
 
@@ -140,7 +140,7 @@ def test_mixing_is_keyed_by_the_batch() -> None:
     method = finetune(mixup=0.8, cutmix=1.0)
     images, label = brightness()
     batch = batch_of(images, label=label)
-    target = method._targets(batch)
+    target = class_targets(batch, method.config.head)
     first, mixed_target = method._mixed(images, target, batch)
     torch.manual_seed(1)
     second, _ = method._mixed(images, target, batch)
