@@ -32,7 +32,7 @@ from tests.recipe_headers import read_header
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PACKAGES = ("augment", "benchmarks", "docs", "jobs", "models", "pipelines", "tests")
+PACKAGES = ("augment", "benchmarks", "deploy", "docs", "jobs", "models", "pipelines", "tests")
 FILES = (".yaml", ".json", ".safetensors")
 MOST_PICTURE_BYTES = 400_000
 JOB_CONFIGS = (

@@ -21,7 +21,7 @@ from tests.mutants.stated import STATED
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
-    *("afield", "augment", "models", "pipelines", "jobs", "tests"),
+    *("afield", "augment", "models", "pipelines", "jobs", "tests", "deploy"),
     *("pyproject.toml", "cluster.yaml", "constraints.txt", "README.md"),
 )
 AT_LEAST = 0.8  # of the stated set
