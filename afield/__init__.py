@@ -29,7 +29,8 @@ def load(uri: str) -> "Artifact":
     """Load a pretrained encoder.
 
     Args:
-        uri: An artifact: a local folder or a prefix of an object store.
+        uri: An artifact: a local folder or a prefix of an object store; or one of a registry, as
+            `registry/name@champion`.
 
     Returns:
         The frozen encoder in evaluation mode: a `torch.nn.Module` from images to embeddings, with
@@ -38,6 +39,8 @@ def load(uri: str) -> "Artifact":
     Raises:
         ValueError: there is none, or it is damaged.
     """
+    if "@" in uri:
+        uri = importlib.import_module("afield.pipelines.registry.reference").place_of(uri)
     artifact: Artifact = importlib.import_module("afield.models.artifact").load(uri)
     return artifact
 

@@ -17,7 +17,7 @@ from jobs.probing.patch_probe import judge_patches
 from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
 from jobs.reporting.adaptation_page import RESULT, leave
 from jobs.setup import run_artifact
-from jobs.setup.claims import check_empty, check_writable, differing, refusal
+from jobs.setup.claims import check_empty, check_writable, differing, recorded, refusal
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from pipelines.storage import uris
@@ -47,9 +47,11 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         return _judge(config)
     out = launch.absolute_out(config.out)
     check_writable("out", out)
+    given = launch.user_uri("artifact", config.artifact)
+    artifact = run_artifact.find(given, began=recorded(out, RESULT))
+    config = config.model_copy(update={"artifact": artifact})
     _check_out(config, out)
     result = _judge(config, out)
-    artifact = launch.user_uri("artifact", config.artifact)
     told = {name: value for name, value in result.items() if name != "result"}
     leave(out, told, artifact=artifact, digest=result["artifact_digest"])
     return {**told, "result": result["result"]}
@@ -83,7 +85,7 @@ def _check_out(config: AdaptConfig, out: str) -> None:
         check_empty("adaptation", out, beside=(FOLDER,))
         return
     found = json.loads(uris.read_bytes(place))
-    artifact = load_artifact(run_artifact.find(launch.user_uri("artifact", config.artifact)))
+    artifact = load_artifact(config.artifact)
     own = {"probe": config.probe.name, "artifact_digest": artifact.digest}
     if different := differing({name: found.get(name) for name in own}, own):
         raise refusal("adaptation", out, different)

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from jobs.exporting import progress
 from jobs.exporting.export_sections import ExportConfig
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable, claim, held
+from jobs.setup.claims import check_writable, claim, held, recorded
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact, manifest_of
@@ -75,7 +76,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
-    places = [run_artifact.find(launch.user_uri("artifact", uri)) for uri in config.artifact]
+    places = _places(config, out)
     encoded = _encoded(config, places)
     try:
         files = part_files(out, config.format)
@@ -90,6 +91,15 @@ def export(config: ExportConfig) -> dict[str, Any]:
         part_rows = max(16, min(config.part_rows, PART_BYTES // (encoded.row_bytes * frames)))
         job = _Job(config, mine, encoded, manifest, files, part_rows, session)
         return job.run()
+
+
+def _places(config: ExportConfig, out: str) -> list[str]:
+    """Find the artifacts, those that the export was begun with where aliases have moved since."""
+    began = recorded(out, RECORD)
+    digests = began if isinstance(began, list) else [began]
+    given = [launch.user_uri("artifact", uri) for uri in config.artifact]
+    pairs = zip_longest(given, digests[: len(given)])
+    return [run_artifact.find(uri, began=digest) for uri, digest in pairs]
 
 
 def _encoded(config: ExportConfig, places: list[str]) -> Encoded:

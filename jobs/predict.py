@@ -15,7 +15,7 @@ from pydantic import Field
 from jobs.cluster import launch
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
-from jobs.setup.claims import check_writable, claim, held
+from jobs.setup.claims import check_writable, claim, held, recorded
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.persistence import persist
@@ -104,7 +104,8 @@ def predict_source(config: PredictConfig) -> dict[str, Any]:
     source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
-    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
+    given = launch.user_uri("artifact", config.artifact)
+    uri = run_artifact.find(given, began=recorded(out, RECORD))
     adapted = load_artifact(uri)
     told = _told(config, adapted, uri, out)
     with (

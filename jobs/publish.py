@@ -17,8 +17,8 @@ from jobs.publishing.equality import TOLERANCE
 from jobs.publishing.model_card import Published
 from jobs.publishing.probe_results import Score
 from jobs.publishing.run_curves import RunLog
-from jobs.setup import run_artifact
-from jobs.setup.claims import check_writable, claim
+from jobs.setup import registered, run_artifact
+from jobs.setup.claims import check_writable, claim, recorded
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import JobConfig
@@ -98,8 +98,8 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     """
     out = launch.absolute_out(config.out)
     given = launch.user_uri("artifact", config.artifact)
-    launch.check_reachable("artifact", given)
-    place = run_artifact.find(given)
+    registered.check_reachable("artifact", given)
+    place = run_artifact.find(given, began=recorded(out, RECORD))
     artifact = load_artifact(place)
     forms, left_out = _forms(config, artifact)
     log, scores = _measured(config, artifact, place)

@@ -20,6 +20,7 @@ from jobs.index import IndexConfig
 from jobs.pack import PackConfig
 from jobs.predict import PredictConfig
 from jobs.publish import PublishConfig
+from jobs.registering.registry_config import RegistryConfig
 from jobs.report import ReportConfig
 from jobs.search import SearchConfig
 from jobs.setup.help_page import known_keys
@@ -44,6 +45,7 @@ JOB_CONFIGS = (
     PackConfig,
     PredictConfig,
     PublishConfig,
+    RegistryConfig,
     ReportConfig,
     SearchConfig,
     TrainedAdaptConfig,

@@ -8,6 +8,7 @@ import numpy as np
 
 from jobs.adaptation.label_sections import LeakConfig
 from jobs.adaptation.telling import NAMES_KEPT, say, shown
+from jobs.setup import registered
 from jobs.setup.failures import InputError
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
@@ -49,7 +50,7 @@ def corpus_of(encoder: Artifact, uri: str, config: LeakConfig) -> Manifest:
     """
     source = encoder.provenance.get("source")
     version = encoder.provenance.get("manifest_version")
-    beside = uris.join(uri.rstrip("/").rpartition("/")[0], "manifest")
+    beside = uris.join(registered.run_around(uri), "manifest")
     for place in [config.corpus] if config.corpus else [source, beside]:
         there = versions(place) if place else []
         if place and there:

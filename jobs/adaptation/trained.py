@@ -70,8 +70,9 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     if config.probe.name == "detect":
         scoring.check_library()
     config = labelled_sets.with_absolute_places(config)
-    uri = run_artifact.find(launch.user_uri("artifact", config.artifact))
     out = launch.absolute_out(config.out)
+    given = launch.user_uri("artifact", config.artifact)
+    uri = run_artifact.find(given, began=_began_with(out))
     labelled_sets.check_places(config)
     check_writable("out", out)
     start = load_artifact(uri)
@@ -105,6 +106,16 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     result = _result(config, judged, usable, out)
     leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result
+
+
+def _began_with(out: str) -> str | None:
+    """Return the digest of the artifact that an adaptation was begun with; None where none was."""
+    config = RunDir(out).read_config()
+    place = config.encoder.weights if config else None
+    if place is None or not uris.exists(uris.join(place, run_artifact.DESCRIPTION)):
+        return None
+    digest: str = run_artifact.describe(place)["digest"]
+    return digest
 
 
 def train_from_scratch(

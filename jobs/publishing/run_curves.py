@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jobs.reporting import figures
 from jobs.reporting.figures import Drawing, Lines
+from jobs.setup import registered
 from jobs.setup.failures import InputError
 from jobs.training.run_dir import open_run
 from models.artifact import Artifact
@@ -37,7 +38,7 @@ def find(artifact: Artifact, place: str, run: str | None) -> RunLog:
     Raises:
         InputError: the run that was given is none, or another one.
     """
-    uri = run or place.rstrip("/").rpartition("/")[0]
+    uri = run or registered.run_around(place)
     if run is None and not uris.exists(uris.join(uri, "config.yaml")):
         print("the card lacks curves: no run lies around the artifact (run=...)", file=sys.stderr)
         return RunLog([], None)

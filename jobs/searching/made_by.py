@@ -7,7 +7,7 @@ import torch
 
 from jobs.cluster import launch
 from jobs.searching.sample_rows import Sample, read
-from jobs.setup import run_artifact
+from jobs.setup import registered, run_artifact
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import SourceConfig
@@ -65,8 +65,8 @@ class Encoding:
         """
         if self._given is not None:
             place = launch.user_uri("artifact", self._given)
-            launch.check_reachable("artifact", place)
-            return run_artifact.find(place)
+            registered.check_reachable("artifact", place)
+            return run_artifact.find(place, began=self._stored.column.artifact_digest)
         recorded = self._stored.column.artifact
         if not recorded or not uris.exists(uris.join(recorded, run_artifact.DESCRIPTION)):
             where = f"{recorded}, which is gone" if recorded else "a place that is not recorded"

@@ -62,6 +62,14 @@ def claim(what: str, out: str, record_name: str, record: Mapping[str, Any]) -> N
         raise refusal(what, out, different)
 
 
+def recorded(out: str, record_name: str, key: str = "artifact_digest") -> Any:
+    """Read what the record of a folder says under a key; None where there is no such record."""
+    try:
+        return json.loads(uris.read_bytes(uris.join(out, record_name))).get(key)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def check_empty(what: str, out: str, *, beside: tuple[str, ...]) -> None:
     """Refuse a folder that holds something else.
 

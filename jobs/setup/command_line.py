@@ -24,6 +24,7 @@ from pipelines.storage.retries import StorageError
 Config = TypeVar("Config", bound=JobConfig)
 _SECRET = re.compile(r"://[^/@\s]*@")
 FLAGS = ("--help", "--print-config", "--json")
+_ACTION = "action="
 Build = Callable[[dict[str, Any]], tuple[type[Config], dict[str, Any]]]
 
 
@@ -151,11 +152,31 @@ def to_yaml(config: JobConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def _help(command: str, summary: str, build: Build[Config], words: list[str]) -> str:
+def _help(
+    command: str, summary: str, build: Build[Config], words: list[str], actions: tuple[str, ...]
+) -> str:
     given = given_words.read(words)
     kind, values, _ = _resolved(build, given)
     said = given_words.leaves(given.recipe) | given_words.leaves(given.words)
-    return help_page(command, summary, kind, values, said, given_words.recipes_for(kind))
+    recipes = given_words.recipes_for(kind)
+    return help_page(command, summary, kind, values, said, recipes, actions)
+
+
+def _with_action(words: list[str], actions: tuple[str, ...], *, needed: bool) -> list[str]:
+    """Turn the first word, which says what to do, into a key; a file of keys may hold it too.
+
+    Raises:
+        InputError: there is none, it is unknown, or a second one follows.
+    """
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    bare = [word for word in words if "=" not in word and word not in files]
+    if not bare and not files and needed and not any(word.startswith(_ACTION) for word in words):
+        raise InputError(f"nothing says what to do: give one of {', '.join(actions)} first")
+    if bare and bare[0] not in actions:
+        raise InputError(f"{bare[0]} is nothing that this job does: give {', '.join(actions)}")
+    if len(bare) > 1:
+        raise InputError(f"{bare[1]} is no key=value, and {bare[0]} says what to do already")
+    return [f"{_ACTION}{word}" if word in bare else word for word in words]
 
 
 def main(
@@ -164,6 +185,8 @@ def main(
     build: Build[Config],
     run: Callable[[Config], dict[str, Any]],
     words: list[str] | None = None,
+    *,
+    actions: tuple[str, ...] = (),
 ) -> int:
     """Run a job from the command line.
 
@@ -174,6 +197,8 @@ def main(
         run: The job; returns the object that `--json` prints, its `result` key the line without
             `--json`.
         words: Command line words, sys.argv's by default.
+        actions: Of a job that does several things, the words one of which says which; it becomes
+            the key `action`.
 
     Returns:
         0 done, 1 failed while running, 2 wrong configuration or input.
@@ -184,8 +209,10 @@ def main(
     try:
         if unknown := sorted(flags - set(FLAGS)):
             raise InputError(f"unknown option {unknown[0]}: there are {', '.join(FLAGS)}")
+        if actions:
+            rest = _with_action(rest, actions, needed="--help" not in flags)
         if "--help" in flags:
-            print(_help(command_of(verb), summary, build, rest), flush=True)
+            print(_help(command_of(verb), summary, build, rest, actions), flush=True)
             return 0
         config = parse(build, rest)
         if "--print-config" in flags:

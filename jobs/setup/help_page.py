@@ -202,6 +202,7 @@ def help_page(
     values: Mapping[str, Any],
     given: Mapping[str, Any],
     recipes: list[str],
+    actions: tuple[str, ...] = (),
 ) -> str:
     """Write every key that a job takes: the most used first, then section by section.
 
@@ -212,10 +213,11 @@ def help_page(
         values: The values that would be used.
         given: Those of them that the recipe or the words gave, by dotted key.
         recipes: The shipped recipes that it takes.
+        actions: The words one of which comes first.
     """
     width = max(40, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
-    first = "RECIPE" if recipes else "FILE.yaml"
-    lines = [f"{command} [{first}] key=value ...", "", *_paragraphs(summary, width)]
+    first = "|".join(actions) or ("[RECIPE]" if recipes else "[FILE.yaml]")
+    lines = [f"{command} {first} key=value ...", "", *_paragraphs(summary, width)]
     if config.example:
         lines += ["", "For example", *_wrap(f"{command} {config.example}", width, "  ")]
     if given:

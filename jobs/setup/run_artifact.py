@@ -3,13 +3,14 @@ run."""
 
 import copy
 import io
+import json
 import sys
 from typing import Any
 
 import torch
 from torch import nn
 
-from jobs.setup import run_start
+from jobs.setup import registered, run_start
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
@@ -19,6 +20,7 @@ from models.encoders.encoder import Encoder
 from models.starting.continuation import StartConfig
 from models.supervised.head import HeadCopies
 from pipelines.storage import uris
+from pipelines.stream.ledger import Ledger
 
 FOLDER = "artifact"
 HEADS = "heads"  # in place of it until one of several heads is chosen
@@ -34,7 +36,7 @@ def write(
     head: nn.Module | None = None,
     step: int,
     trained_steps: int,
-    manifest_version: int,
+    ledger: Ledger,
     metrics: dict[str, Any],
 ) -> str:
     """Write an encoder with what made it; returns the digest.
@@ -47,7 +49,7 @@ def write(
         head: What labels taught on it.
         step: Optimiser steps they have seen.
         trained_steps: Optimiser steps of the run so far, more where the healthiest ship.
-        manifest_version: The corpus they have seen.
+        ledger: Which versions of the manifest they have seen.
         metrics: The log's line of the step; a figure that is not finite becomes null.
     """
     dump = config.model_dump(mode="json")
@@ -63,7 +65,8 @@ def write(
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,
-            "manifest_version": manifest_version,
+            "manifest_version": ledger.spans[-1].version,
+            "manifest_versions": sorted({span.version for span in ledger.spans}),
             "num_steps": step,
             "trained_steps": trained_steps,
             "samples_seen": step * config.global_batch_size,
@@ -166,7 +169,7 @@ def write_from_checkpoint(
         head=head,
         step=wanted,
         trained_steps=wanted,
-        manifest_version=checkpoints.ledger_of(place).spans[-1].version,
+        ledger=checkpoints.ledger_of(place),
         metrics=_line(run, wanted),
     )
     return digest, wanted
@@ -178,15 +181,25 @@ def _line(run: RunDir, step: int) -> dict[str, Any]:
     return lines[-1] if lines else {}
 
 
-def find(uri: str, key: str = "artifact") -> str:
-    """Return the place of the artifact that a job was given: itself, or a run's own.
+def describe(place: str) -> dict[str, Any]:
+    """Read the description of the artifact at a place."""
+    found: dict[str, Any] = json.loads(uris.read_bytes(uris.join(place, DESCRIPTION)))
+    return found
+
+
+def find(uri: str, key: str = "artifact", began: str | None = None) -> str:
+    """Return the place of the artifact that a job was given: itself, a run's own, or a registered
+    version's.
 
     Args:
         uri: What was given.
         key: That it was given by.
+        began: Digest of the artifact that the job's results were begun with; an alias of a registry
+            that has moved since is not followed.
 
     Raises:
-        InputError: it is a run or a checkpoint without one; the line says how to make it.
+        InputError: it is a run or a checkpoint without one, and the line says how to make it; or a
+            registry has no such version or alias.
     """
     if uris.exists(uris.join(uri, DESCRIPTION)):
         return uri
@@ -194,6 +207,8 @@ def find(uri: str, key: str = "artifact") -> str:
     if uris.exists(uris.join(own, DESCRIPTION)):
         print(f"{key} {uri} is a run: taking {own}", file=sys.stderr)
         return own
+    if (reference := registered.given(uri)) is not None:
+        return registered.find(reference, uri, key, began)
     parent, _, name = uri.rstrip("/").rpartition("/")
     if uris.exists(uris.join(uri, "config.yaml")):
         raise InputError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jobs.cluster import launch
+from jobs.setup import registered
 from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import START, RunDir
@@ -32,6 +32,9 @@ class Start:
 def prepare(config: PretrainConfig, run: RunDir) -> Start | None:
     """Read the weights that a run starts from, and say in a line on stderr which were taken.
 
+    An alias of a registry is followed here, once: what was taken is copied, and recorded by its
+    version.
+
     Returns:
         None where it starts from random weights, or has made steps and keeps its own copy.
 
@@ -41,11 +44,13 @@ def prepare(config: PretrainConfig, run: RunDir) -> Start | None:
     uri = config.encoder.weights
     if uri is None or (copy_of(run.uri) and run.has_steps()):
         return None
-    launch.check_reachable("encoder.weights", uri)
+    registered.check_reachable("encoder.weights", uri)
+    place = registered.resolved(uri, "encoder.weights")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # of what the file does not hold
-            encoder, fit = starting_encoder(config.encoder, config.views.size)
+            found = config.encoder.model_copy(update={"weights": place})
+            encoder, fit = starting_encoder(found, config.views.size)
     except ValueError as error:
         raise InputError(str(error)) from None
     assert fit is not None
@@ -87,4 +92,5 @@ def of_artifact(config: PretrainConfig, run: str) -> artifact.Start | None:
     if config.encoder.weights is None or (place := copy_of(run)) is None:
         return None
     data = uris.read_bytes(uris.join(place, artifact.WEIGHTS))
-    return artifact.Start(config.encoder.weights, data)
+    description = json.loads(uris.read_bytes(uris.join(place, artifact.DESCRIPTION)))
+    return artifact.Start(description["provenance"]["weights"], data)

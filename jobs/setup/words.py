@@ -30,6 +30,9 @@ PATHS = (
     "address",
     "members",
     "weights",
+    "registry",
+    "parent",
+    "reason",
 )
 
 Values = dict[str, Any]

@@ -226,6 +226,6 @@ def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any])
         head=head,
         step=step,
         trained_steps=state.step,
-        manifest_version=job.ledger.spans[-1].version,
+        ledger=job.ledger,
         metrics=metrics,
     )

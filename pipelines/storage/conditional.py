@@ -19,6 +19,10 @@ _REFUSED = 412  # PreconditionFailed
 _MISSING = 404
 
 
+class CannotReplace(StorageError):
+    """The store cannot replace an object by its etag."""
+
+
 def create_file(path: str, data: bytes) -> bool:
     """Write a local file if there is none; False where there is one."""
     with temporaries.writing(path) as file:
@@ -76,7 +80,7 @@ def replace_object(fs: Any, path: str, data: bytes, etag: str) -> bool:
     """Replace an object of S3 that still has an etag; False where it has another one.
 
     Raises:
-        StorageError: the store refuses although the etag is right.
+        CannotReplace: the store refuses although the etag is right.
     """
     bucket, _, key = path.partition("/")
     try:
@@ -94,5 +98,5 @@ def replace_object(fs: Any, path: str, data: bytes, etag: str) -> bool:
     except FileNotFoundError:  # SeaweedFS refuses what is not there as it does another etag
         return False
     if now == etag:
-        raise StorageError(f"s3://{path}", "this store cannot replace an object by its etag")
+        raise CannotReplace(f"s3://{path}", "this store cannot replace an object by its etag")
     return found == data  # else the answer to our own write was lost, and the client tried again

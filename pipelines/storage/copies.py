@@ -27,3 +27,10 @@ def get_file(uri: str, path: str) -> None:
     fs, place = uris.filesystem(uri)
     with fs.open(place, "rb") as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target, _AT_ONCE)
+
+
+def copy_file(uri: str, other: str) -> None:
+    """Copy what a URI holds to another URI, where it appears whole or not at all."""
+    fs, place = uris.filesystem(uri)
+    with fs.open(place, "rb") as source, uris.open_atomic(other) as target:
+        shutil.copyfileobj(source, target, _AT_ONCE)

@@ -30,6 +30,7 @@ from pipelines.storage.addresses import (
     is_s3,
     join,
 )
+from pipelines.storage.conditional import CannotReplace
 from pipelines.storage.retries import Refused, StorageError
 
 NEIGHBOURS = 8  # objects tried before a refusal is taken for the whole bucket's
@@ -240,13 +241,13 @@ def replace_if(uri: str, data: bytes, etag: str) -> bool:
         False where there is another content by now, or none.
 
     Raises:
-        StorageError: the store cannot do that: it is not S3, or an old Ceph.
+        CannotReplace: the store cannot do that: it is not S3, or an old Ceph.
     """
     fs, path = filesystem(uri)
     if is_local(uri):
         return conditional.replace_file(path, data, etag)
     if not is_s3(uri):
-        raise StorageError(uri, "this store cannot replace an object by its etag: use S3")
+        raise CannotReplace(uri, "this store cannot replace an object by its etag: use S3")
     with _named(uri):
         return conditional.replace_object(fs, path, data, etag)
 

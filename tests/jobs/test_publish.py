@@ -27,6 +27,7 @@ from models.publishing.plain_form import SafetensorsForm
 from models.publishing.timm_form import TimmForm
 from models.registry import build_method
 from pipelines.storage import uris
+from pipelines.stream.ledger import Ledger, Span
 from tests.commands import ROOT, TINY
 from tests.object_store import ObjectStore
 
@@ -53,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         method.encoder,
         step=2,
         trained_steps=2,
-        manifest_version=1,
+        ledger=Ledger(0, (Span(0, 1, 1),)),
         metrics=lines[-1],
     )
     probe = {"probe": "knn", "top1": 0.41, "ci95": [0.38, 0.44], "untrained_top1": 0.2}
