@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from jobs.adaptation import head_choice, judging, labelled_sets, mask_pictures, scoring
+from jobs.adaptation import head_choice, judging, labelled_sets, sample_pictures, scoring
 from jobs.adaptation.choosing import check_validation
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
@@ -102,7 +102,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             scored = scoring.score(test, answers)
             judged[prefix] = _Judged(scored.scores | about, scored.line, _counted(run))
         assert usable is not None
-        shown = mask_pictures.first_masks(config, out, usable) if data.task == "mask" else []
+        shown = sample_pictures.first_samples(config, out, usable)
     result = _result(config, judged, usable, out)
     leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result

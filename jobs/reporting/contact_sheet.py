@@ -23,6 +23,9 @@ _HEADING_PX = 13
 _CAPTION_PX = 11
 _LINE_PX = 14
 _TITLE_PX = 17
+_SWATCH_PX = _HEADING_PX + 6
+
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def grid(
     *,
     headings: Sequence[str] = (),
     title: str = "",
+    legend: Sequence[tuple[Colour | None, str]] = (),
     breaks: Collection[int] = (),
     blocks: int = 1,
     cell_px: int = 112,
@@ -53,6 +57,7 @@ def grid(
         rows: The pictures, each row from left to right; rows may differ in length.
         headings: A line above each column; may be left out.
         title: A line above the sheet; may be left out.
+        legend: A line below the title: words, each behind a square of its colour if it has one.
         breaks: Columns that stand apart from the one to their left.
         blocks: Parts that the rows are cut into, shown side by side: a few narrow rows fill a page
             better.
@@ -66,16 +71,16 @@ def grid(
     num_columns = max(map(len, rows))
     height = -(-len(rows) // blocks)
     lefts = _lefts(num_columns, -(-len(rows) // height), breaks, cell_px)
-    top = _MARGIN + (_TITLE_PX + 15 if title else 0) + (_HEADING_PX + 9 if headings else 0)
+    under_title = _MARGIN + (_TITLE_PX + 15 if title else 0)
+    top = under_title + sum(_HEADING_PX + 9 for line in (legend, headings) if line)
     num_lines = max(len(cell.caption.splitlines()) for row in rows for cell in row)
     pitch = cell_px + _GAP + (_LINE_PX * num_lines + 4 if num_lines else 0)
-    width = (
-        max(lefts[-1] + cell_px, _MARGIN + int(_font(_TITLE_PX, bold=True).getlength(title)))
-        + _MARGIN
-    )
+    title_px = int(_font(_TITLE_PX, bold=True).getlength(title))
+    width = max(lefts[-1] + cell_px, _MARGIN + title_px, _legend_width(legend)) + _MARGIN
     sheet = Image.new("RGB", (width, top + pitch * height - _GAP + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN - 3), title, fill=_INK, font=_font(_TITLE_PX, bold=True))
+    _draw_legend(draw, legend, under_title - 6)
     for index, left in enumerate(lefts):
         heading = headings[index % num_columns] if headings else ""
         text = _shortened(heading, _font(_HEADING_PX), cell_px + _GAP)
@@ -117,6 +122,35 @@ def to_jpeg(sheet: Image.Image) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=85, subsampling=0, optimize=True)
     return buffer.getvalue()
+
+
+def tag(
+    draw: ImageDraw.ImageDraw, text: str, place: tuple[float, float], colour: Colour, size: int
+) -> None:
+    """Write a few letters on a ground of a colour, at the upper left corner of a box."""
+    font = _font(size, bold=True)
+    left, top = place
+    draw.rectangle((left, top, left + font.getlength(text) + 3, top + size + 2), fill=colour)
+    draw.text((left + 2, top), text, fill=_PAPER, font=font)
+
+
+def _legend_width(legend: Sequence[tuple[Colour | None, str]]) -> int:
+    """Return where a legend ends, px."""
+    font = _font(_HEADING_PX)
+    lengths = [font.getlength(text) + (_SWATCH_PX if colour else 0) for colour, text in legend]
+    return _MARGIN + int(sum(lengths)) + _WIDE_GAP * max(0, len(legend) - 1)
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, legend: Sequence[tuple[Colour | None, str]], top: int
+) -> None:
+    left = float(_MARGIN)
+    for colour, text in legend:
+        if colour:
+            draw.rectangle((left, top + 2, left + _HEADING_PX, top + 2 + _HEADING_PX), fill=colour)
+            left += _SWATCH_PX
+        draw.text((left, top), text, fill=_INK, font=_font(_HEADING_PX))
+        left += _font(_HEADING_PX).getlength(text) + _WIDE_GAP
 
 
 def _lefts(num_columns: int, blocks: int, breaks: Collection[int], cell_px: int) -> list[int]:

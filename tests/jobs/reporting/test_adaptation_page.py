@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jobs.reporting import adaptation_figures as figures
-from jobs.reporting import adaptation_page, mask_sheet
+from jobs.reporting import adaptation_page, box_sheet, mask_sheet
 
 RESULT: dict[str, Any] = {
     "probe": "few_label",
@@ -92,3 +92,21 @@ def test_masks_are_drawn_in_the_colours_of_their_files() -> None:
     pixels = np.asarray(Image.open(io.BytesIO(drawn.data)).convert("RGB")).astype(int)
     red = (np.abs(pixels - [128, 0, 0]) < 12).all(2).sum()
     assert red > 0.8 * 6 * 7 / 8 * 168**2  # mask and answer of three samples, without the border
+
+
+def test_true_boxes_lie_beside_those_that_are_told_with_the_colours_in_a_legend() -> None:
+    known = np.array([[0, 0, 40, 20, 0], [40, 20, 40, 20, 1]], np.float32)
+    told = np.array([[0, 0, 40, 18, 0, 0.9], [41, 20, 40, 20, 0, 0.8], [0, 0, 38, 18, 0, 0.7]])
+    image = np.full((3, 16, 16), 255, np.uint8)
+    image[:, 8:] = 0  # below the image, which is twice as wide as high
+    sample = box_sheet.Sample("a.png", image, 40, 80, known, told)
+    nothing = box_sheet.Sample("b.png", image, 40, 80, known[:0], told[:0])
+    drawn = box_sheet.sheet([sample, nothing], ["cat", "dog"], "the first 2 of 9")
+    # The second told box is of another class, the third one finds what the first one has found.
+    assert drawn.finding == "1 of 2 true boxes are found in the first 2 of 9"
+    pixels = np.asarray(Image.open(io.BytesIO(drawn.data)).convert("RGB")).astype(int)
+    for label, num_boxes in ((0, 4), (1, 1)):
+        near = (np.abs(pixels - box_sheet._colour(label)) < 60).all(2)
+        # its lines, 2 px wide, about half the cell
+        assert 1 < near.sum() / (num_boxes * 2 * (124 + 62)) < 2.5
+    assert (pixels.max(2) < 20).sum() < 500  # letters alone are dark
