@@ -20,6 +20,8 @@ _OVERLAP = 0.5  # with a true box, of one that finds it
 _CELL_PX = 248
 _BLOCKS = 2
 _LINE_PX = 2
+_NEAR_PX = 5  # between the edges of two boxes of which one would hide the other
+_TAG_PX = 28
 _LETTERS_PX = 10
 _MOST_NAMED = 8
 
@@ -68,10 +70,14 @@ def sheet(samples: Sequence[Sample], classes: Sequence[str], which: str) -> Draw
 
 def _cells(sample: Sample) -> list[Cell]:
     num_known = len(sample.known)
-    said = f"told: {len(sample.told)} boxes, {_num_found(sample)} of {num_known} true ones found"
-    true = f"{sample.name}\n{num_known} true boxes"
+    said = f"told: {_boxes(len(sample.told))}; {_num_found(sample)} of {num_known} found"
+    true = f"{sample.name}\ntrue: {_boxes(num_known)}"
     drawn = _drawn(sample, sample.told)
     return [Cell(_drawn(sample, sample.known), true), Cell(drawn, f"\n{said}")]
+
+
+def _boxes(count: int) -> str:
+    return f"{count} box{'' if count == 1 else 'es'}"
 
 
 def _drawn(sample: Sample, boxes: np.ndarray) -> Tensor:
@@ -84,16 +90,24 @@ def _drawn(sample: Sample, boxes: np.ndarray) -> Tensor:
     )
     draw = ImageDraw.Draw(picture)
     scale = _CELL_PX / max(sample.height, sample.width)
+    before = list[np.ndarray]()
+    tags = list[tuple[tuple[int, int], str, Colour]]()
     for x, y, wide, tall, label, *score in boxes.tolist():
-        place = (round(scale * x), round(scale * y))
-        end = (
-            min(width - 1, round(scale * (x + wide))),
-            min(height - 1, round(scale * (y + tall))),
-        )
+        edges = scale * np.array([x, y, x + wide, y + tall])
+        # what would lie on another box goes inside it, and its score beside the other's
+        hidden = sum(bool((np.abs(edges - other) < _NEAR_PX).all()) for other in before)
+        before.append(edges)
+        inside = hidden * (_LINE_PX + 1)
+        left, top, right, bottom = edges.round().astype(int).tolist()
+        place = (left + inside, top + inside)
+        end = (min(width - 1, right) - inside, min(height - 1, bottom) - inside)
         colour = _colour(int(label))
-        draw.rectangle((place, end), outline=colour, width=_LINE_PX)
+        if place[0] < end[0] and place[1] < end[1]:
+            draw.rectangle((place, end), outline=colour, width=_LINE_PX)
         if score:
-            contact_sheet.tag(draw, f"{score[0]:.0%}", place, colour, _LETTERS_PX)
+            tags.append(((place[0] + hidden * _TAG_PX, place[1]), f"{score[0]:.0%}", colour))
+    for beside, text, colour in reversed(tags):  # the surest is written last, over all lines
+        contact_sheet.tag(draw, text, beside, colour, _LETTERS_PX)
     return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
 
 
