@@ -18,6 +18,10 @@ from models.encoders.factory import EncoderConfig, build_encoder
 from models.supervised.head import HeadConfig, build_head
 from pipelines.embeddings.provenance import KEY, Provenance
 from pipelines.predictions.one_image import tell
+from pipelines.registry.model_versions import register
+from pipelines.registry.moves import promote
+from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
 from tests.pipelines.media.videos import video
 
 
@@ -36,6 +40,16 @@ def adapted(folder: Path, head: HeadConfig) -> str:
     return str(folder)
 
 
+def registered(registry: Path, *artifacts: str) -> RegisteredModel:
+    """Register artifacts; the first is the champion."""
+    model = RegisteredModel(str(registry), "head")
+    by = Signature.now("test")
+    for place in artifacts:
+        register(model, place, lineage={}, metrics={}, by=by)
+    promote(model, "champion", 1, by=by)
+    return model
+
+
 def config(artifact_uri: str, source: Path, out: Path, **more: object) -> PredictConfig:
     values = {"artifact": artifact_uri, "source": {"uri": str(source), "max_bad_fraction": 0.5}}
     return PredictConfig.model_validate({**values, "out": str(out), "part_rows": 16, **more})
@@ -43,7 +57,7 @@ def config(artifact_uri: str, source: Path, out: Path, **more: object) -> Predic
 
 @pytest.mark.usefixtures("ray_session")
 def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
-    image_folder: Path, tmp_path: Path
+    image_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(image_folder / "scene0", source)
@@ -51,7 +65,10 @@ def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
     for number in range(3):
         (source / f"{10 + number}.mp4").write_bytes(video(30))
     uri = adapted(tmp_path / "artifact", HeadConfig(name="linear", classes=("a", "b", "c")))
-    wanted = config(uri, source, tmp_path / "out", clip={"per_video": 5}, probabilities=True)
+    other = adapted(tmp_path / "other", HeadConfig(name="linear", classes=("a", "b")))
+    model = registered(tmp_path / "registry", uri, other)
+    named = f"{model.uri}@champion"
+    wanted = config(named, source, tmp_path / "out", clip={"per_video": 5}, probabilities=True)
     result = predict_source(wanted)
     assert (result["rows"], result["quarantined"]) == (27, 1)
     assert sum(result["reasons"].values()) == 1 and result["parts_written"] > 2
@@ -63,7 +80,8 @@ def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
     assert {row["clips"] for name, row in rows.items() if name.endswith("mp4")} == {5}
     first = next(place.iterdir())
     metadata = pq.read_schema(first).metadata
-    assert json.loads(metadata[KEY])["predictions"]["classes"] == ["a", "b", "c"]
+    made = json.loads(metadata[KEY])["predictions"]
+    assert (made["classes"], made["artifact"]) == (["a", "b", "c"], model.version(1, "artifact"))
     assert Provenance.read(metadata) == Provenance(str(source), 1, {})
 
     loaded = artifact.load(uri)
@@ -80,11 +98,19 @@ def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
         assert alone == {key: rows[name][key] for key in ("label", "top_labels")}
 
     first.unlink()
+    promote(model, "champion", 2, by=Signature.now("test"))
+    capfd.readouterr()
     again = predict_source(wanted)
+    assert (
+        f"artifact {named} is version 2 now, and out was begun with version 1: going on with that;"
+        " for version 2 choose another out"
+    ) in capfd.readouterr().err
     assert again["parts_written"] == 1 and first.exists()
     assert pq.read_table(place).equals(table)
     with pytest.raises(InputError, match=r"another prediction: it differs in top_k"):
         predict_source(wanted.model_copy(update={"top_k": 1}))
+    with pytest.raises(InputError, match=r"another prediction: it differs in artifact_digest"):
+        predict_source(wanted.model_copy(update={"artifact": f"{model.uri}@2"}))
 
 
 @pytest.mark.slow
