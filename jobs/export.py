@@ -76,15 +76,15 @@ def export(config: ExportConfig) -> dict[str, Any]:
     source = launch.user_uri("source.uri", config.source.uri)
     launch.check_reachable("source.uri", source)
     check_writable("out", out)
-    places = _places(config, out)
-    encoded = _encoded(config, places)
+    found = places(config, out)
+    encoded = _encoded(config, found)
     try:
         files = part_files(out, config.format)
     except ValueError as error:
         raise InputError(str(error)) from None
     with (
         held("export", out, FOLDER, FRAGMENTS, "quarantine") as mine,
-        launch.session(config.cluster, work="embed", paths=(out, source, *places)) as session,
+        launch.session(config.cluster, work="embed", paths=(out, source, *found)) as session,
     ):
         manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
         frames = config.clip.num_frames if config.clip.each_frame else 1
@@ -93,7 +93,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
         return job.run()
 
 
-def _places(config: ExportConfig, out: str) -> list[str]:
+def places(config: ExportConfig, out: str) -> list[str]:
     """Find the artifacts, those that the export was begun with where aliases have moved since."""
     began = recorded(out, RECORD)
     digests = began if isinstance(began, list) else [began]

@@ -18,14 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.export import ExportConfig, export
+from jobs.export import ExportConfig, export, places
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
+from models import artifact
 from pipelines.embeddings.stored import open_stored
 from pipelines.media.contract import Clip, Limits
 from pipelines.media.decoder import Decoder
+from pipelines.registry.model_versions import register
+from pipelines.registry.moves import promote
+from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
 from tests.pipelines.embeddings.test_features import save
 from tests.pipelines.media.videos import video
 
@@ -182,6 +187,34 @@ def test_what_an_artifact_does_not_give_is_refused_in_one_line_before_ray_starts
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith(message), said
     assert not (tmp_path / "e").exists()
+
+
+def test_an_export_goes_on_with_the_versions_that_it_was_begun_with(
+    small_artifact: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = RegisteredModel(str(tmp_path / "registry"), "encoder")
+    by = Signature.now("test")
+    other = save(tmp_path / "other", "resnet18_small", 16, width=8)
+    for source in (small_artifact, other):
+        register(model, source, lineage={}, metrics={}, by=by)
+    promote(model, "champion", 2, by=by)
+    named = f"{model.uri}@champion"
+    out = tmp_path / "out"
+    given = config(f"{small_artifact},{named}", tmp_path, out)
+    assert places(given, str(out)) == [small_artifact, model.version(2, "artifact")]
+    out.mkdir()
+    digests = [artifact.load(uri).digest for uri in (small_artifact, other)]
+    (out / "export.json").write_text(json.dumps({"artifact_digest": digests}))
+    promote(model, "champion", 1, by=by)
+    assert places(given, str(out)) == [small_artifact, model.version(2, "artifact")]
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].endswith(
+        "is version 1 now, and out was begun with version 2: going on with that; for version 1"
+        " choose another out"
+    )
+    alone = config(named, tmp_path, out)
+    (out / "export.json").write_text(json.dumps({"artifact_digest": digests[1]}))
+    assert places(alone, str(out)) == [model.version(2, "artifact")]
 
 
 @pytest.fixture

@@ -89,7 +89,6 @@ def test_what_cannot_be_done_is_one_line(
 def test_an_artifact_is_found_by_alias_and_by_version_and_a_folder_so_named_goes_first(
     registry: Registry,
     small_artifact: str,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     registry.give("register", "name=encoder", f"artifact={small_artifact}")

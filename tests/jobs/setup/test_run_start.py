@@ -9,7 +9,8 @@ import timm
 import torch
 
 from jobs.artifact import MakeArtifactConfig, make
-from jobs.setup import run_start
+from jobs.registering.lineage import lineage_of
+from jobs.setup import run_artifact, run_start
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
@@ -18,6 +19,10 @@ from jobs.training.run_dir import RunDir
 from jobs.training.state import TrainState
 from models import artifact
 from models.encoders.factory import build_encoder
+from pipelines.registry.model_versions import register
+from pipelines.registry.moves import promote
+from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
 from pipelines.stream.ledger import Ledger, Span
 from tests.commands import TINY
 from tests.small_methods import make_batch
@@ -159,6 +164,36 @@ def test_a_file_put_right_before_the_first_step_is_read_again(
     begin(given)
     torch.save(build_encoder(given.encoder, 16).state_dict(), weights)
     assert run_start.prepare(given, RunDir(given.out)) is not None
+
+
+def test_an_alias_is_followed_once_and_recorded_by_its_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = RegisteredModel(str(tmp_path / "registry"), "encoder")
+    by = Signature.now("test")
+    for version, value in enumerate((0.1, 0.2), 1):
+        source = str(tmp_path / f"artifact{version}")
+        plain = config(tmp_path)
+        encoder = build_encoder(plain.encoder, 16)
+        torch.nn.init.constant_(encoder.get_parameter("stem.0.weight"), value)
+        kept = {"encoder": plain.encoder.model_dump(), "seed": 0}
+        artifact.save(source, encoder, config=kept, preprocess=plain.preprocess(), provenance={})
+        register(model, source, lineage={}, metrics={}, by=by)
+    promote(model, "champion", 1, by=by)
+    given = config(tmp_path, f"encoder.weights={model.uri}@champion")
+    run = begin(given)
+    place = model.version(1, "artifact")
+    assert f"{model.uri}@champion is version 1: taking {place}" in capsys.readouterr().err
+    save_checkpoint(run, state_of(given), 7)
+    promote(model, "champion", 2, by=by)
+    begin(given)
+    assert torch.all(encoder_of(state_of(given))["stem.0.weight"] == torch.tensor(0.1))
+    out = str(tmp_path / "made")
+    make(MakeArtifactConfig(run=run.uri, step=7, out=out))
+    assert run_artifact.describe(out)["start"]["weights"] == place
+    lineage = lineage_of(out, model, None)
+    assert lineage["parent"]["registered"] == f"{model.uri}@1"
+    assert lineage["manifest_versions"] == [2]
 
 
 @pytest.mark.parametrize(
