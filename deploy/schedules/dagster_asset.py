@@ -1,0 +1,47 @@
+"""A Dagster asset: a night's retraining, materialised by what nightly.sh runs.
+
+`dagster dev -f deploy/schedules/dagster_asset.py`, with the wheel on the PATH and the night's
+settings in the environment; RAY_ADDRESS says which cluster. `pip install -e .[dagster]` brings
+Dagster.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import dagster
+
+SCRIPT = Path(__file__).with_name("nightly.sh")
+
+
+@dagster.asset(
+    group_name="afield",
+    retry_policy=dagster.RetryPolicy(max_retries=2, delay=600),
+    op_tags={"dagster/max_runtime": 82800},
+)
+def nightly_encoder(context: dagster.AssetExecutionContext) -> dagster.MaterializeResult:
+    """The encoder after a night more, and the embeddings of the whole corpus with it."""
+    night = subprocess.Popen(
+        ["sh", str(SCRIPT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert night.stdout is not None
+    last = ""
+    for line in night.stdout:
+        last = line.strip() or last
+        context.log.info(line.rstrip())
+    if night.wait():
+        raise dagster.Failure(f"the night failed: {last}", metadata={"exit code": night.returncode})
+    return dagster.MaterializeResult(metadata={"out": os.environ["AFIELD_OUT"], "last line": last})
+
+
+definitions = dagster.Definitions(
+    assets=[nightly_encoder],
+    schedules=[
+        dagster.ScheduleDefinition(
+            name="nightly",
+            target=dagster.AssetSelection.assets(nightly_encoder),
+            cron_schedule="0 1 * * *",
+            execution_timezone="Etc/UTC",
+        )
+    ],
+)

@@ -1,0 +1,95 @@
+"""deploy/schedules: what a night runs is what the jobs take, and every schedule runs that."""
+
+import configparser
+import os
+import runpy
+import shlex
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster
+import pytest
+
+from tests.deploy.shown_jobs import printed
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "schedules"
+NIGHTLY = FOLDER / "nightly.sh"
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put an `afield` first on the PATH that notes its words in the file returned; the third night
+    of a run is set."""
+    noted = tmp_path / "commands"
+    program = tmp_path / "afield"
+    program.write_text(f'#!/bin/sh\necho "afield $*" >> {noted}\necho the last line\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    since = datetime.now(UTC) - timedelta(days=2)
+    night = {
+        "AFIELD_SOURCE": str(tmp_path),
+        "AFIELD_OUT": "s3://bucket/nightly",
+        "AFIELD_RECIPE": "simclr_resnet50_imagenet",
+        "AFIELD_SINCE": f"{since:%Y-%m-%d}",
+        "AFIELD_STEPS": "2000",
+        "AFIELD_WORDS": "global_batch_size=840 cluster.num_workers=4..8",
+    }
+    for name, value in night.items():
+        monkeypatch.setenv(name, value)
+    return noted
+
+
+def test_a_night_goes_on_for_its_steps_with_words_that_the_jobs_take(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["sh", NIGHTLY], check=True)
+    index, pretrain, export = commands.read_text().splitlines()
+    assert "num_steps=6000" in pretrain.split() and export.endswith(
+        "out=s3://bucket/nightly/embeddings/6000"
+    )
+    assert "out=s3://bucket/nightly/manifest" in index.split()
+    for command in (index, pretrain, export):
+        printed(command, monkeypatch)
+
+
+def test_a_night_without_its_settings_runs_nothing(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AFIELD_STEPS")
+    assert subprocess.run(["sh", NIGHTLY], capture_output=True).returncode
+    assert not commands.exists()
+
+
+def test_dagster_materialises_a_night_in_process(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = runpy.run_path(str(FOLDER / "dagster_asset.py"))
+    done = dagster.materialize([file["nightly_encoder"]])
+    [made] = done.asset_materializations_for_node("nightly_encoder")
+    assert made.metadata["out"].value == "s3://bucket/nightly"
+    assert made.metadata["last line"].value == "the last line"
+    assert len(commands.read_text().splitlines()) == 3
+    definitions = file["definitions"]
+    assert definitions.resolve_schedule_def("nightly").cron_schedule == "0 1 * * *"
+
+    monkeypatch.setenv("AFIELD_SINCE", "no date")
+    failed = dagster.materialize([file["nightly_encoder"]], raise_on_error=False)
+    assert not failed.success
+
+
+def test_cron_systemd_and_airflow_run_the_same_script() -> None:
+    [line] = [row for row in (FOLDER / "crontab").read_text().splitlines() if row[0] in "0*"]
+    *when, user, command = line.split(maxsplit=6)
+    assert (when, user) == (["0", "1", "*", "*", "*"], "afield")
+    assert shlex.split(command)[-2:] == ["sh", "/opt/afield/nightly.sh"]
+
+    units = configparser.ConfigParser(strict=False, interpolation=None)
+    units.optionxform = str  # type: ignore[method-assign, assignment]
+    units.read([FOLDER / "afield.service", FOLDER / "afield.timer"])
+    assert units["Service"]["ExecStart"].split() == ["/bin/sh", "/opt/afield/nightly.sh"]
+    assert units["Service"]["Type"] == "oneshot" and units["Timer"]["OnCalendar"].endswith("UTC")
+
+    dag = (FOLDER / "airflow_dag.py").read_text()
+    compile(dag, "airflow_dag.py", "exec")
+    assert 'entrypoint="sh /opt/nightly.sh"' in dag and 'schedule="0 1 * * *"' in dag
