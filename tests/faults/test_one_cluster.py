@@ -1,5 +1,5 @@
-"""A cluster in short: a submitted run that keeps its folder from another, grows, loses a node and
-its driver, and goes on.
+"""A cluster in short: a submitted run that grows; and, slow, one that keeps its folder from
+another, grows, loses a node and its driver, and goes on.
 
 The long forms are slow: `test_growth`, `test_lost_nodes`, `test_stop_and_resume`,
 `tests/integration/test_cluster.py`. All of these share one cluster, in a process of its own.
@@ -20,7 +20,7 @@ from tests import commands
 from tests.faults import killing
 from tests.nodes import Nodes, nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,14 @@ def submit(cluster: Nodes, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def range_of_workers(images: Path, out: Path) -> list[str]:
+    """A run that takes a second worker where there comes a second node."""
+    words = [f"source.uri={images}", f"out={out}", "num_steps=100000", "log.every_steps=5"]
+    words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
+    return [*words, "checkpoint.every_s=1", "debug.log_samples=true"]
+
+
+@pytest.mark.slow
 def test_a_local_place_on_several_nodes_is_refused(
     cluster: Nodes, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -56,13 +64,33 @@ def test_a_local_place_on_several_nodes_is_refused(
     assert "cluster.shared_fs=true" in refused.stderr and not (tmp_path / "m").exists()
 
 
+def test_a_submitted_run_grows_with_its_cluster_and_saves_where_it_is_stopped(
+    cluster: Nodes, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    submitted = submit(cluster, *range_of_workers(image_folder, out))
+    try:
+        commands.read_until(submitted, "training on 1 worker")
+        commands.read_until(submitted, "loss")
+        cluster.add()
+        commands.read_until(submitted, " on 2 workers")
+        commands.read_until(submitted, "loss")
+        for driver in cluster.processes("jobs.pretrain"):
+            os.kill(driver, signal.SIGTERM)
+        said, _ = submitted.communicate(timeout=100)
+    finally:
+        submitted.kill()
+        cluster.lose()
+    assert submitted.returncode == 1 and "the same command line goes on from there" in said, said
+    killing.check_each_once(str(out))
+
+
+@pytest.mark.slow
 def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driver(
     cluster: Nodes, image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    words = [f"source.uri={image_folder}", f"out={out}", "num_steps=100000", "log.every_steps=5"]
-    words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
-    words += ["checkpoint.every_s=1", "debug.log_samples=true"]
+    words = range_of_workers(image_folder, out)
     here = [*words, f"cluster.address={cluster.address}"]
     submitted = submit(cluster, *words)
     try:
