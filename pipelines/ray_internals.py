@@ -127,7 +127,7 @@ class StreamWatcher(ExecutionCallback):
             doing, total = told
             self.look(doing, total, _rows_through(executor._topology))
 
-    def look(self, doing: str, total: int, done: int) -> None:
+    def look(self, doing: str, total: int | None, done: int) -> None:
         """Take note of how far a stream is that `DOING` says what it does of."""
         raise NotImplementedError
 

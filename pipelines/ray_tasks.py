@@ -114,13 +114,13 @@ def _map_batches(
         return blocks.map_batches(function, **options)
 
 
-def said_to(stream: ray.data.Dataset, do: str, total: int) -> ray.data.Dataset:
+def said_to(stream: ray.data.Dataset, do: str, total: int | None) -> ray.data.Dataset:
     """Note what a stream does, for people who wait for it.
 
     Args:
         stream: The stream, as it will be run.
         do: A verb and what it is done to, as `embedding samples`.
-        total: Rows that it will be done to.
+        total: Rows that it will be done to; None: nobody knows.
     """
     stream.context.set_config(ray_internals.DOING, (do, total))
     return stream

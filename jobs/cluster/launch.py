@@ -16,9 +16,9 @@ from jobs.cluster.joining import beside_the_code, join
 from jobs.cluster.share import Session, Work, share_of
 from jobs.cluster.stream_progress import tell_progress
 from jobs.setup import failures
-from jobs.setup.failures import InputError
+from jobs.setup.failures import InputError, RunError
 from jobs.setup.sections import ClusterConfig
-from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE
+from pipelines.ray_internals import SUBMITTED_JOB_VARIABLE, first_line
 from pipelines.storage import addresses, retries, uris, variables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,13 +158,19 @@ def _start(cluster: ClusterConfig) -> bool:
             f"starting a local Ray with {logical} logical CPUs on {cores} cores",
             file=sys.stderr,
         )
-        ray.init(
-            address="local",
-            num_cpus=logical,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=logical,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except Exception as error:  # Ray raises no narrower one
+            raise RunError(
+                f"a local Ray does not start: {first_line(str(error))}: look at what else this"
+                " machine does, at its free memory and at the disk of /tmp/ray"
+            ) from error
         return True
     ours = {name: os.environ[name] for name in FORWARDED}
     runtime_env: dict[str, object] = {"env_vars": ours | variables.forwarded()}

@@ -19,13 +19,14 @@ class StreamProgress(StreamWatcher):
         self._said = self._since = time.monotonic()  # last: when there was something new
         self._done = 0
 
-    def look(self, doing: str, total: int, done: int) -> None:
+    def look(self, doing: str, total: int | None, done: int) -> None:
         """Print how far the stream is, if it is time to."""
         now = time.monotonic()
         if now < self._said + waiting.EVERY_S:
             return
         more = self._more(done - self._done, now)
-        print(f"{doing}: {done:,} of {total:,}{more}", file=sys.stderr, flush=True)
+        of = "" if total is None else f" of {total:,}"
+        print(f"{doing}: {done:,}{of}{more}", file=sys.stderr, flush=True)
         self._since = now if done > self._done else self._since
         self._said = now
         self._done = done

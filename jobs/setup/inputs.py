@@ -2,11 +2,8 @@
 
 import shlex
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-
-import pyarrow as pa
 
 from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.help_page import command_of
@@ -21,8 +18,6 @@ from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.schema import VIDEO
 from pipelines.storage import uris
-
-PROGRESS_S = 5.0
 
 
 def load_artifact(uri: str, key: str = "artifact") -> Artifact:
@@ -62,7 +57,7 @@ def make_manifest(
     listed = open_manifest(out).selection if versions(out) else EVERYTHING
     selection = _selection(source, per_video, listed)
     with as_one_line():
-        tables = _with_progress(list_source(uri, selection))
+        tables = list_source(uri, selection)
         manifest = write_manifest(out, uri, tables, selection, max_gone_fraction=max_gone_fraction)
     left = told(manifest.left_out)
     print(
@@ -83,19 +78,6 @@ def _selection(source: SourceConfig, per_video: int | None, listed: Selection) -
         members=listed.members if source.members is None else source.members,
         any_name=listed.any_name if source.any_name is None else source.any_name,
     )
-
-
-def _with_progress(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Pass tables on and say on stderr how far the listing is, every few seconds."""
-    start = said = time.monotonic()
-    files = 0
-    for table in tables:
-        files += table.num_rows
-        now = time.monotonic()
-        if now - said >= PROGRESS_S:
-            said = now
-            print(f"listed {files:,} files  {files / (now - start):,.0f} files/s", file=sys.stderr)
-        yield table
 
 
 def manifest_of(

@@ -18,7 +18,7 @@ from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
 from pipelines.corpus.local_files import local_entries, local_places
 from pipelines.corpus.object_keys import key_entries, key_places
 from pipelines.corpus.own_outputs import output_in
-from pipelines.ray_tasks import map_in_tasks
+from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 
 ROWS_PER_TABLE = 8192
@@ -72,6 +72,7 @@ def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
     cut_clips = partial(per_clip, per_video=selection.per_video)
     listed = map_in_tasks(dataset, list_places, batch_size=None, batch_format="pyarrow")
     listed = map_in_tasks(listed, cut_clips, batch_size=None, batch_format="pyarrow")
+    said_to(listed, "listing samples", None)
     yield from listed.iter_batches(batch_size=None, batch_format="pyarrow")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.cluster import launch
+from jobs.setup.failures import RunError
 from jobs.setup.sections import ClusterConfig
 from jobs.training.run_dir import environment
 from pipelines.storage import retries, variables
@@ -58,3 +59,13 @@ def test_patience_of_the_configuration_reaches_every_process(
     assert {retries.RETRY_VARIABLE, retries.TIMEOUT_VARIABLE} <= set(launch.FORWARDED) & set(
         os.environ
     )
+
+
+def test_a_local_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nmore")
+
+    monkeypatch.setattr(launch.ray, "init", init)
+    with pytest.raises(RunError, match=r"does not start: The .* startup\.: look at") as raised:
+        launch._start(ClusterConfig(address="local"))
+    assert "\n" not in str(raised.value)
