@@ -1,5 +1,5 @@
-"""Publish an artifact: weights for timm, torchvision, ONNX and torch.export, each loaded back and
-compared, and a model card."""
+"""Publish an artifact: weights for timm, torchvision, ONNX and torch.export, of its encoder and of
+the head that tells classes, each loaded back and compared, and a model card."""
 
 import json
 import os
@@ -105,6 +105,7 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     log, scores = _measured(config, artifact, place)
     check_writable("out", out)
     claim("publication", out, RECORD, {"format": 1, "artifact_digest": artifact.digest})
+    _tell_alone(forms)
     unequal = _write(out, artifact, forms)
     checks = _checks(out)
     if checks:
@@ -160,6 +161,13 @@ def _forms(config: PublishConfig, artifact: Artifact) -> tuple[list[Form], dict[
     return forms, left_out
 
 
+def _tell_alone(forms: list[Form]) -> None:
+    """Say in one line which forms hold the encoder alone, though the artifact has a head."""
+    alone = [f"{form.name} ({form.alone})" for form in forms if form.alone]
+    if alone:
+        print(f"the encoder alone, without its head: {'; '.join(alone)}", file=sys.stderr)
+
+
 def _write(out: str, artifact: Artifact, forms: list[Form]) -> dict[str, float]:
     """Write the forms that are not there yet, each once it is equal.
 
@@ -175,11 +183,11 @@ def _write(out: str, artifact: Artifact, forms: list[Form]) -> dict[str, float]:
             continue
         with tempfile.TemporaryDirectory(prefix="afield-publish-") as folder:
             form.write(folder)
-            difference = equality.difference(artifact, form.load(folder), images)
+            difference = equality.difference(form, form.load(folder), images)
             if not difference <= TOLERANCE:
                 unequal[form.name] = difference
                 print(
-                    f"{form.name} is not written: loaded back, its embeddings differ by"
+                    f"{form.name} is not written: loaded back, what it gives differs by"
                     f" {difference:.1e}, more than {TOLERANCE:.0e}",
                     file=sys.stderr,
                 )
@@ -190,6 +198,7 @@ def _write(out: str, artifact: Artifact, forms: list[Form]) -> dict[str, float]:
         checks[form.name] = {
             "files": sizes,
             "difference": difference,
+            "outputs": list(form.outputs),
             "packages": {name: metadata.version(name) for name in form.packages},
         }
         uris.write_bytes(uris.join(out, CHECKS), json.dumps(checks, indent=2).encode())
@@ -211,13 +220,15 @@ def _write_card(
         uris.write_bytes(uris.join(out, run_curves.FOLDER, drawing.name), drawing.data)
     source = name_of(str(artifact.provenance.get("source") or ""))
     checks = _checks(out)
+    written = {name: FORMS[name](artifact) for name in checks}
     told = Published(
         name=config.name or _name(artifact),
         license=config.license,
         datasets=config.datasets or ((source,) if source else ()),
         artifact=artifact,
         checks=checks,
-        usages={name: FORMS[name](artifact).usage() for name in checks},
+        usages={name: form.usage() for name, form in written.items()},
+        alone={name: form.alone for name, form in written.items() if form.alone},
         left_out={name: why for name, why in left_out.items() if name not in checks},
         scores=scores,
         lines=log.lines,

@@ -7,7 +7,8 @@ from typing import Any
 from jobs.publishing.equality import TOLERANCE
 from jobs.publishing.probe_results import Score
 from models.artifact import Artifact
-from models.publishing.form import preparation
+from models.publishing.form import EMBEDDING, preparation
+from models.supervised.head import HeadConfig
 
 _HEALTH = {
     "loss": "training loss",
@@ -20,11 +21,23 @@ _HEALTH = {
     "health_spread": "spread of the projections; 1 is an even spread",
     "info_nce_bound": "mutual information of two views, at least, in nats",
 }
-INTENDED = (
+_INTENDED = (
     "Frozen features for retrieval, clustering, finding duplicates, and for small models trained"
-    " on few labels; or the start of training on images like those it was pretrained on. It names"
-    " no classes by itself."
+    " on few labels; or the start of training on images like those it was {learnt} on."
 )
+_TELLS = {
+    "class": "the class of an image, one of {}",
+    "classes": "which of {} classes an image has",
+    "mask": "the class of each pixel, one of {}",
+    "boxes": "boxes around objects of {} classes",
+}
+_MOST_CLASSES = 200  # named in a card
+_BIAS = {
+    False: "- It was trained without labels: it carries whatever imbalance and bias its images"
+    " have, and nobody chose what it holds alike.",
+    True: "- It tells what its labels told it, with their errors and imbalance; of anything that"
+    " is none of its classes it tells one of them.",
+}
 _PREPARE = """\
 ```python
 import numpy as np
@@ -71,19 +84,49 @@ def files(checks: Mapping[str, Mapping[str, Any]], left_out: Mapping[str, str]) 
             form,
             ", ".join(f"`{name}`" for name in check["files"]),
             f"{sum(check['files'].values()) / 2**20:.1f} MiB",
+            " and ".join(check.get("outputs", [EMBEDDING])),
             f"{check['difference']:.1e}",
             ", ".join(f"{name} {version}" for name, version in check["packages"].items()),
         )
         for form, check in checks.items()
     ]
-    head = ("form", "files", "size", "difference", "checked with")
+    head = ("form", "files", "size", "gives", "difference", "checked with")
     text = (
-        f"{table(head, rows)}\n\nEach form was loaded by its own library and compared with the"
-        " trained encoder on crops of a photograph. The difference is the largest one, as a share"
-        f" of the largest value; beyond {TOLERANCE:.0e} a form is not published."
+        f"{table(head, rows)}\n\nEach form was loaded by its own library and what it gives was"
+        " compared with what was trained, on crops of a photograph. The difference is the largest"
+        f" one, as a share of the largest value; beyond {TOLERANCE:.0e} a form is not published."
     )
     missing = "\n".join(f"- no {form}: {reason}" for form, reason in left_out.items())
     return f"{text}\n\n{missing}" if missing else text
+
+
+def what_is_told(head: HeadConfig) -> str:
+    """Say what a head tells."""
+    return _TELLS[head.task].format(len(head.classes))
+
+
+def classes(artifact: Artifact, alone: Mapping[str, str]) -> str:
+    """Tell what the head tells, what its scores mean, and which forms do without it."""
+    assert artifact.head is not None
+    head = artifact.head.config
+    by = "sigmoid of each" if head.task == "classes" else "softmax"
+    told = [f"The head tells {what_is_told(head)}."]
+    if head.task in ("class", "classes"):
+        told.append(f"Probabilities are the {by} of the logits; both come in the order of classes.")
+    names = ", ".join(f"`{name}`" for name in head.classes[:_MOST_CLASSES])
+    if len(head.classes) > _MOST_CLASSES:
+        names += f" and {len(head.classes) - _MOST_CLASSES} more, all of them in the files"
+    missing = [f"- {form} holds the encoder alone: {reason}" for form, reason in alone.items()]
+    return "\n\n".join(filter(None, [" ".join(told), names, "\n".join(missing)]))
+
+
+def intended(artifact: Artifact) -> str:
+    """Tell what it may be used for."""
+    if artifact.head is None:
+        return f"{_INTENDED.format(learnt='pretrained')} It names no classes by itself."
+    told = what_is_told(artifact.head.config)
+    features = _INTENDED.format(learnt="trained")
+    return f"To tell {told}, in images like those it was trained on. {features}"
 
 
 def preparing(artifact: Artifact) -> str:
@@ -100,7 +143,7 @@ def loading(usages: Mapping[str, str]) -> str:
     return "\n\n".join(["`images` are prepared as above, (B, 3, S, S).", *blocks])
 
 
-def health(last: Mapping[str, Any]) -> str:
+def health(last: Mapping[str, Any], *, labelled: bool = False) -> str:
     """Tell the figures by which the run was watched, at the step of the weights."""
     rows = [
         (words, f"{last[name]:.4g}")
@@ -109,7 +152,8 @@ def health(last: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return "No figures were recorded."
-    step = f"At step {last['step']:,}, without labels:\n\n" if "step" in last else ""
+    how = "" if labelled else ", without labels"
+    step = f"At step {last['step']:,}{how}:\n\n" if "step" in last else ""
     return f"{step}{table(('figure', 'value'), rows)}"
 
 
@@ -142,8 +186,7 @@ def limits(artifact: Artifact, scores: list[Score], source: str) -> str:
     lines = [
         f"- It was trained on images of {size} x {size} px from {source}; images of other kinds,"
         " sizes or cameras may embed poorly.",
-        "- It was trained without labels: it carries whatever imbalance and bias its images have,"
-        " and nobody chose what it holds alike.",
+        _BIAS[artifact.head is not None],
         "- It is not made to identify people, nor to decide about them.",
         "- Only the central square of an image is seen.",
     ]

@@ -1,4 +1,4 @@
-"""The check that a form must pass before it counts as written: equal embeddings of a
+"""The check that a form must pass before it counts as written: equal embeddings, and scores, of a
 photograph's crops."""
 
 import numpy as np
@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.artifact import Artifact
-from models.publishing.form import Embed
+from models.publishing.form import Form, Tell
 
 TOLERANCE = 1e-4
 _PHOTOGRAPH = "grace_hopper.jpg"  # inside matplotlib's wheel
@@ -36,15 +36,23 @@ def check_images(artifact: Artifact) -> Tensor:
 
 
 @torch.no_grad()
-def difference(artifact: Artifact, embed: Embed, images: Tensor) -> float:
-    """Measure how far a form's embeddings lie from the artifact's own, in batches of two sizes.
+def difference(form: Form, tell: Tell, images: Tensor) -> float:
+    """Measure how far what a form gives lies from the artifact's own, in batches of two sizes.
 
     Returns:
-        The largest difference, as a share of the embeddings' largest value; infinite where the
-        shapes differ or a value is no number.
+        The largest difference, as a share of the largest value of embeddings or of scores; infinite
+        where a part is missing, the shapes differ or a value is no number.
     """
-    wanted = artifact(images)
-    found = torch.cat([embed(images[:1]), embed(images[1:])])
+    wanted = form.wanted(images)
+    first = tell(images[:1])
+    rest = tell(images[1:])
+    if not wanted.keys() == first.keys() == rest.keys():
+        return float("inf")
+    pairs = [(torch.cat([first[name], rest[name]]), own) for name, own in wanted.items()]
+    return max(_difference(found, own) for found, own in pairs)
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
     if found.shape != wanted.shape or not torch.isfinite(found).all():
         return float("inf")
     scale = wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)

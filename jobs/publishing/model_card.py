@@ -2,18 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from jobs.probing.probe_sections import ProbeConfig
 from jobs.publishing import card_parts as parts
 from jobs.publishing.probe_results import Score
 from jobs.publishing.run_curves import FOLDER
 from jobs.reporting.figures import Drawing, Lines
 from models.artifact import Artifact
 from models.publishing.places import name_of, without_places
+from models.supervised.head import HeadConfig
 
 TASK = "image-feature-extraction"
+_TASKS = {
+    "class": "image-classification",
+    "classes": "image-classification",
+    "mask": "image-segmentation",
+    "boxes": "object-detection",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Published:
         artifact: The encoder and where it comes from.
         checks: By form: `files`, `bytes`, `difference` and `packages`.
         usages: By form: the lines of Python that load it.
+        alone: By form that holds the encoder without its head: why.
         left_out: By form that the encoder has not: why.
         scores: What probes have measured.
         lines: The run's log, empty where it was not reached.
@@ -39,6 +48,7 @@ class Published:
     artifact: Artifact
     checks: Mapping[str, Mapping[str, Any]]
     usages: Mapping[str, str]
+    alone: Mapping[str, str]
     left_out: Mapping[str, str]
     scores: list[Score]
     lines: Lines
@@ -49,6 +59,16 @@ class Published:
         """Return the method that trained it, None where the artifact does not say."""
         named = self.artifact.config.get("method")
         return str(named["name"]) if isinstance(named, dict) and "name" in named else None
+
+    @property
+    def head(self) -> HeadConfig | None:
+        """Return what the head tells, None where there is none."""
+        return None if self.artifact.head is None else self.artifact.head.config
+
+    @property
+    def task(self) -> str:
+        """Return what it is for, as hubs call it."""
+        return _TASKS.get(self.head.task, TASK) if self.head else TASK
 
     @property
     def encoder(self) -> str:
@@ -74,13 +94,14 @@ def write(told: Published) -> str:
     sections = [
         ("", _lead(told)),
         ("Files", parts.files(told.checks, told.left_out)),
+        *([("Classes", parts.classes(told.artifact, told.alone))] if told.head else []),
         ("Preparing images", parts.preparing(told.artifact)),
         ("Loading", parts.loading(told.usages)),
         ("Training data and provenance", _provenance(told)),
         ("Training curves", _curves(told.curves)),
-        ("Health", parts.health(told.last)),
+        ("Health", parts.health(told.last, labelled=told.head is not None)),
         ("Probes", parts.probes(told.scores)),
-        ("Intended use", parts.INTENDED),
+        ("Intended use", parts.intended(told.artifact)),
         ("Limits", parts.limits(told.artifact, told.scores, told.source)),
         ("Licence", parts.licence(told.license)),
     ]
@@ -91,12 +112,13 @@ def write(told: Published) -> str:
 def front_matter(told: Published) -> dict[str, Any]:
     """Return what a hub reads of the card."""
     in_timm = "timm" in told.checks
-    tags = ["self-supervised", *filter(None, [told.method]), told.encoder, "afield"]
+    learning = [] if told.head else ["self-supervised"]
+    tags = [*learning, *filter(None, [told.method]), told.encoder, "afield"]
     tags += [form.replace("_", "-") for form in told.checks]
     matter: dict[str, Any] = {
         "license": told.license,
         "library_name": "timm" if in_timm else "afield",
-        "pipeline_tag": TASK,
+        "pipeline_tag": told.task,
         "tags": list(dict.fromkeys(tags)),
     }
     if told.datasets:
@@ -121,7 +143,7 @@ def _results(scores: list[Score]) -> list[dict[str, Any]]:
         what = f"labelled images of {classes} classes" if classes else "labelled images"
         results.append(
             {
-                "task": {"type": TASK, "name": f"{score.probe} probe of frozen features"},
+                "task": _task_of(score),
                 "dataset": {"name": what, "type": "labelled-images"},
                 "metrics": [metric],
             }
@@ -129,14 +151,25 @@ def _results(scores: list[Score]) -> list[dict[str, Any]]:
     return results
 
 
+def _task_of(score: Score) -> dict[str, str]:
+    frozen = score.probe in get_args(ProbeConfig.model_fields["name"].annotation)
+    name = f"{score.probe} probe of frozen features" if frozen else f"{score.probe} with labels"
+    return {"type": TASK, "name": name}
+
+
 def _lead(told: Published) -> str:
     size = told.artifact.image_size
     weights = sum(each.numel() for each in told.artifact.encoder.parameters())
     by = f"by {told.method} " if told.method else ""
+    learnt = f"pretrained {by}without labels"
+    beside = "no classifier"
+    if told.head:
+        learnt = f"trained {by}with labels"
+        beside = f"a head that tells {parts.what_is_told(told.head)}"
     return (
-        f"An image encoder, {told.encoder}, pretrained {by}without labels, with"
+        f"An image encoder, {told.encoder}, {learnt}, with"
         f" Afield. RGB images of {size} x {size} px become embeddings of"
-        f" {told.artifact.embed_dim} values. It has {weights:,} parameters and no classifier."
+        f" {told.artifact.embed_dim} values. It has {weights:,} parameters and {beside}."
     )
 
 

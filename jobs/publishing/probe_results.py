@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.failures import InputError
 from models.scores import measure_of
 from pipelines.storage import uris
@@ -66,9 +67,11 @@ def read_given(places: tuple[str, ...], digest: str) -> list[Score]:
 
 
 def read_beside(folder: str, digest: str) -> list[Score]:
-    """Read the probes of a run; those of another artifact are named and left out."""
+    """Read the probes of a run, and what the adaptation that it is has scored; those of another
+    artifact are named and left out."""
     scores = []
-    for file in _files(folder):
+    own = uris.join(folder.rpartition("/")[0], RESULT)
+    for file in [*_files(folder), *([own] if uris.exists(own) else [])]:
         try:
             found = _read(file)
         except InputError as error:

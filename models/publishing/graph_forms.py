@@ -1,16 +1,19 @@
-"""The encoder as a graph that needs none of its code: ONNX, and a program of `torch.export`."""
+"""Encoder and head as a graph that needs none of their code: ONNX, and a program of
+`torch.export`."""
 
 import json
 import os
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from models.artifact import Artifact
-from models.publishing.form import Embed, Form, preparation
+from models.encoders.encoder import Encoder
+from models.publishing.form import Form, Outputs, Tell, preparation, told_of
+from models.supervised.head import Head
 
 _TRACED = 2  # images: a batch of one would be taken for a constant
 _LARGEST = 3 * 2**29  # bytes of weights inside an ONNX file, whose format ends at 2 GiB
@@ -19,14 +22,37 @@ _PROGRAM = "model.pt2"
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
-def program_of(artifact: Artifact) -> ExportedProgram:
-    """Trace the encoder for any number of images, without the paths of the code that it came
+class _Told(nn.Module):
+    """An encoder and a head that tells classes: embedding (B, D) and probabilities (B, C)."""
+
+    def __init__(self, encoder: Encoder, head: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        # the encoder runs once: what the head takes is the embedding, or the embedding's places
+        self.one_pass = encoder.pools_its_layers and encoder.pooling != "class"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.head.features(self.encoder, images)
+        if features.ndim == 2:
+            embedding = features
+        else:
+            embedding = self.encoder.pool(features) if self.one_pass else self.encoder(images)
+        scores = self.head(features)
+        several = self.head.config.task == "classes"
+        return embedding, scores.sigmoid() if several else scores.softmax(1)
+
+
+def program_of(form: Form) -> ExportedProgram:
+    """Trace what a form gives for any number of images, without the paths of the code that it came
     from."""
-    size = artifact.image_size
+    size = form.artifact.image_size
+    encoder = form.artifact.encoder
+    traced = encoder if form.head is None else _Told(encoder, form.head).eval()
     example = torch.zeros(_TRACED, 3, size, size)
     batch = {"images": {0: Dim("batch", min=1)}}
     with torch.no_grad():
-        program = torch.export.export(artifact.encoder, (example,), dynamic_shapes=batch)
+        program = torch.export.export(traced, (example,), dynamic_shapes=batch)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)
@@ -38,10 +64,11 @@ class OnnxForm(Form):
 
     name = "onnx"
     packages = ("onnx", "onnxruntime", "onnxscript")
+    scores = "probabilities"
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact)
-        weights = artifact.encoder.state_dict().values()
+        weights = artifact.state_dict().values()
         self._beside = sum(each.nbytes for each in weights) > _LARGEST
         self.files = (f"{_ONNX}.data", _ONNX) if self._beside else (_ONNX,)
 
@@ -51,16 +78,18 @@ class OnnxForm(Form):
 
         place = os.path.join(folder, _ONNX)
         graph: Any = torch.onnx.export(
-            program_of(self.artifact),
+            program_of(self),
             dynamo=True,
             verbose=False,
             input_names=["images"],
-            output_names=["embedding"],
+            output_names=list(self.outputs),
         )
         properties = {
             "preprocess": json.dumps(preparation(self.artifact)),
             "artifact_digest": self.artifact.digest,
         }
+        if self.head is not None:
+            properties["head"] = json.dumps(told_of(self.artifact))
         graph.model.metadata_props.update(properties)
         for value in (*graph.model.graph.inputs, *graph.model.graph.outputs):
             value.shape[0] = "batch"
@@ -69,7 +98,7 @@ class OnnxForm(Form):
         graph.save(place, external_data=self._beside)
         onnx.checker.check_model(place)
 
-    def load(self, folder: str) -> Embed:
+    def load(self, folder: str) -> Tell:
         """Open a session of ONNX Runtime on the CPU."""
         import onnxruntime
 
@@ -77,17 +106,19 @@ class OnnxForm(Form):
             os.path.join(folder, _ONNX), providers=["CPUExecutionProvider"]
         )
 
-        def embed(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        def tell(images: Tensor) -> Outputs:
+            names = [each.name for each in session.get_outputs()]
+            told = session.run(None, {"images": images.numpy()})
+            return {name: torch.from_numpy(each) for name, each in zip(names, told, strict=True)}
 
-        return embed
+        return tell
 
     def usage(self) -> str:
-        """Return the lines that open a session and embed."""
+        """Return the lines that open a session, embed and tell."""
         return (
             "import onnxruntime\n\n"
             f'session = onnxruntime.InferenceSession("{_ONNX}")\n'
-            '[embedding] = session.run(None, {"images": images.numpy()})'
+            f'[{", ".join(self.outputs)}] = session.run(None, {{"images": images.numpy()}})'
         )
 
 
@@ -96,23 +127,32 @@ class ExportForm(Form):
 
     name = "torch_export"
     packages = ("torch",)
+    scores = "probabilities"
     files = (_PROGRAM,)
 
     def write(self, folder: str) -> None:
         """Write the program."""
         beside = {"preprocess.json": json.dumps(preparation(self.artifact))}
+        if self.head is not None:
+            beside["head.json"] = json.dumps(told_of(self.artifact))
         place = os.path.join(folder, _PROGRAM)
-        torch.export.save(program_of(self.artifact), place, extra_files=beside)
+        torch.export.save(program_of(self), place, extra_files=beside)
 
-    def load(self, folder: str) -> Embed:
+    def load(self, folder: str) -> Tell:
         """Load the program."""
         module = torch.export.load(os.path.join(folder, _PROGRAM)).module()
-        return torch.no_grad()(module)
+
+        def tell(images: Tensor) -> Outputs:
+            told = module(images)
+            several = told if isinstance(told, tuple) else (told,)
+            return dict(zip(self.outputs, several, strict=True))
+
+        return torch.no_grad()(tell)
 
     def usage(self) -> str:
-        """Return the lines that load the program and embed."""
+        """Return the lines that load the program, embed and tell."""
         return (
             "import torch\n\n"
             f'model = torch.export.load("{_PROGRAM}").module()\n'
-            "embedding = model(images)"
+            f"{', '.join(self.outputs)} = model(images)"
         )

@@ -1,11 +1,13 @@
 """The weights under this project's own names: an artifact like any other."""
 
 import torch
+from torch import Tensor
 
 from models import artifact as artifacts
 from models.artifact import Artifact
-from models.publishing.form import Embed, Form
+from models.publishing.form import EMBEDDING, Form, Outputs, Tell
 from models.publishing.places import without_places
+from models.supervised.head import Head
 
 
 class SafetensorsForm(Form):
@@ -13,7 +15,16 @@ class SafetensorsForm(Form):
 
     name = "safetensors"
     packages = ("safetensors",)
-    files = ("encoder.safetensors", "artifact.json")
+    scores = "probabilities"
+    files: tuple[str, ...] = ("encoder.safetensors", "artifact.json")
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        if artifact.head is not None:
+            self.files = ("encoder.safetensors", "head.safetensors", "artifact.json")
+
+    def check_head(self, head: Head) -> None:
+        """Take every head."""
 
     def write(self, folder: str) -> None:
         """Write weights and description, without the places of the machine that trained."""
@@ -28,12 +39,31 @@ class SafetensorsForm(Form):
             config=config,
             preprocess=made.prepared.model_dump(mode="json"),
             provenance=provenance,
+            head=made.head,
         )
 
-    def load(self, folder: str) -> Embed:
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the embedding, and probabilities where prepared images are what the head takes."""
+        boxes = self.head is not None and self.head.config.task == "boxes"
+        return (EMBEDDING,) if boxes else super().outputs
+
+    def wanted(self, images: Tensor) -> Outputs:
+        """Return what the artifact gives of prepared images (B, 3, S, S)."""
+        return _told(self.artifact, images, self.outputs)
+
+    def load(self, folder: str) -> Tell:
         """Load the artifact."""
-        return torch.no_grad()(artifacts.load(folder))
+        made = artifacts.load(folder)
+        return torch.no_grad()(lambda images: _told(made, images, self.outputs))
 
     def usage(self) -> str:
-        """Return the lines that load the artifact and embed."""
-        return 'import afield\n\nmodel = afield.load(".")\nembedding = model(images)'
+        """Return the lines that load the artifact, embed and tell."""
+        lines = 'import afield\n\nmodel = afield.load(".")\nembedding = model(images)'
+        told = "\nprobabilities = model.predict(images)"
+        return lines + (told if self.scores in self.outputs else "")
+
+
+def _told(made: Artifact, images: Tensor, outputs: tuple[str, ...]) -> Outputs:
+    told: Outputs = {EMBEDDING: made(images)}
+    return told | {name: made.predict(images) for name in outputs if name != EMBEDDING}

@@ -1,5 +1,6 @@
 """Weights that `timm.create_model(name, checkpoint_path=...)` loads, in the layout of a hub."""
 
+import copy
 import json
 import os
 from typing import Any
@@ -8,7 +9,7 @@ import timm
 import torch
 from timm.models import save_for_hf
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.artifact import Artifact
 from models.encoders.encoder import Encoder
@@ -16,7 +17,16 @@ from models.encoders.library import TimmEncoder, TorchvisionEncoder
 from models.encoders.patch_grid import PatchGridEncoder
 from models.encoders.resnet_small import ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder
-from models.publishing.form import Embed, Form, Unsupported, as_words
+from models.publishing.form import (
+    EMBEDDING,
+    Form,
+    Outputs,
+    Tell,
+    Unsupported,
+    as_words,
+    classifier_of,
+)
+from models.supervised.head import Head
 
 # Equal networks under equal names, of weights too, in timm and torchvision.
 RESNETS = (
@@ -32,15 +42,38 @@ _OF_OTHER_WEIGHTS = ("tag", "license", "origin_url", "paper_name", "paper_ids", 
 
 
 class TimmForm(Form):
-    """The encoder as a model of timm without classifier."""
+    """The encoder as a model of timm, with a linear head as its classifier or without one."""
 
     name = "timm"
     packages = ("timm",)
+    scores = "logits"
     files = (_WEIGHTS, _SETTINGS)
 
-    def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact)
-        self.model, self.settings, self._weights = _as_timm(artifact, self.config.name)
+    def find_network(self) -> None:
+        """Find the model.
+
+        Raises:
+            Unsupported: there is none.
+        """
+        self.model, self.settings, self._weights = _as_timm(self.artifact, self.config.name)
+
+    def check_head(self, head: Head) -> None:
+        """Take a linear head, under the name that the model has for it.
+
+        Raises:
+            Unsupported: the head, or the model's classifier, is no linear layer.
+        """
+        super().check_head(head)
+        weight, bias = classifier_of(head)
+        settings = {**self.settings, "num_classes": len(bias)}
+        with torch.device("meta"):
+            model = timm.create_model(self.model, **settings)
+        own: nn.Module = model.get_classifier()  # type: ignore[operator]
+        if not isinstance(own, nn.Linear) or own.weight.shape != weight.shape or own.bias is None:
+            raise Unsupported(f"the classifier of its {self.model} is not one linear layer")
+        name = next(name for name, module in model.named_modules() if module is own)
+        self._weights |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        self.settings = settings
 
     def write(self, folder: str) -> None:
         """Write weights and, for a hub, the configuration beside them."""
@@ -56,7 +89,14 @@ class TimmForm(Form):
             "crop_mode": "center",
         }
         args = {key: value for key, value in self.settings.items() if key != "num_classes"}
-        save_for_hf(model, folder, model_args=args, data_config=data, safe_serialization=True)
+        save_for_hf(
+            model,
+            folder,
+            model_config={} if self.head is None else {"label_names": self.head.config.classes},
+            model_args=args,
+            data_config=data,
+            safe_serialization=True,
+        )
         place = os.path.join(folder, _SETTINGS)
         with open(place) as file:
             described = json.load(file)
@@ -67,23 +107,28 @@ class TimmForm(Form):
         with open(place, "w") as file:
             json.dump(described, file, indent=2)
 
-    def load(self, folder: str) -> Embed:
+    def load(self, folder: str) -> Tell:
         """Build the model by name with the file as its checkpoint."""
         place = os.path.join(folder, _WEIGHTS)
         model = timm.create_model(self.model, checkpoint_path=place, **self.settings).eval()
 
-        def embed(images: Tensor) -> Tensor:
-            embedding: Tensor = model(images).flatten(1)
-            return embedding
+        embedder = copy.deepcopy(model)
+        embedder.reset_classifier(0)  # type: ignore[operator]
 
-        return torch.inference_mode()(embed)
+        def tell(images: Tensor) -> Outputs:
+            told: Outputs = {EMBEDDING: embedder(images).flatten(1)}
+            return told if self.head is None else {**told, self.scores: model(images)}
+
+        return torch.inference_mode()(tell)
 
     def usage(self) -> str:
-        """Return the lines that build the model and embed."""
+        """Return the lines that build the model, tell and embed."""
+        told = "logits = model(images)\nmodel.reset_classifier(0)\n"
         return (
             "import timm\n\n"
             f'model = timm.create_model("{self.model}", checkpoint_path="{_WEIGHTS}"'
             f"{as_words(self.settings)}).eval()\n"
+            f"{'' if self.head is None else told}"
             "embedding = model(images).flatten(1)"
         )
 

@@ -1,7 +1,10 @@
 """Weights under torchvision's own names, which its networks load strictly."""
 
+import copy
+import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,8 +17,18 @@ from models.artifact import Artifact
 from models.encoders.library import TimmEncoder, TorchvisionEncoder, torchvision_classifier
 from models.encoders.resnet_small import ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder
-from models.publishing.form import Embed, Form, Unsupported, as_words
+from models.publishing.form import (
+    EMBEDDING,
+    Form,
+    Outputs,
+    Tell,
+    Unsupported,
+    as_words,
+    classifier_of,
+    told_of,
+)
 from models.publishing.timm_form import RESNETS, TORCHVISION, check_pooling, shown
+from models.supervised.head import Head
 
 _WEIGHTS = "torchvision.safetensors"
 _WIDTH = 64  # of torchvision's ResNets
@@ -35,54 +48,112 @@ _OUTSIDE_BLOCKS = {
 }
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A network of torchvision.
+
+    Attributes:
+        lines: Makes the Python that builds it as `model`, with more keyword arguments, each
+            behind a comma.
+        build: Builds it with so many classes.
+        classifier: Its attribute that holds the classifier.
+        weights: Of the encoder, by the network's names.
+    """
+
+    lines: Callable[[str], str]
+    build: Callable[[int], nn.Module]
+    classifier: str
+    weights: dict[str, Tensor]
+
+    def without_classifier(self) -> nn.Module:
+        """Build it as an encoder."""
+        network = self.build(1)
+        setattr(network, self.classifier, nn.Identity())
+        return network
+
+
 class TorchvisionForm(Form):
-    """The encoder as a network of torchvision whose classifier is the identity."""
+    """The encoder as a network of torchvision, with a linear head as its classifier or with the
+    identity in its place."""
 
     name = "torchvision"
     packages = ("torchvision",)
+    scores = "logits"
     files = (_WEIGHTS,)
 
-    def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact)
-        self._lines, self._build, self._weights = _as_torchvision(artifact, self.config.name)
+    def find_network(self) -> None:
+        """Find the network.
+
+        Raises:
+            Unsupported: there is none.
+        """
+        self._network = _as_torchvision(self.artifact, self.config.name)
+        self._weights = self._network.weights
+
+    def check_head(self, head: Head) -> None:
+        """Take a linear head, under the name that the network has for it.
+
+        Raises:
+            Unsupported: the head, or the network's classifier, is no linear layer.
+        """
+        super().check_head(head)
+        weight, bias = classifier_of(head)
+        with torch.device("meta"):
+            own = getattr(self._network.build(len(bias)), self._network.classifier)
+        # fc of a ResNet is a layer, heads of a transformer hold one
+        named = {name: each for name, each in own.named_modules() if not list(each.children())}
+        [name, *others] = named
+        last = named[name]
+        if others or not isinstance(last, nn.Linear) or last.weight.shape != weight.shape:
+            raise Unsupported(f"the classifier of its {self.config.name} is not one linear layer")
+        place = f"{self._network.classifier}.{name}".rstrip(".")
+        self._weights = {**self._weights, f"{place}.weight": weight, f"{place}.bias": bias}
 
     def write(self, folder: str) -> None:
-        """Write the weights."""
+        """Write the weights, and what their scores mean."""
         weights = {name: each.detach().contiguous() for name, each in self._weights.items()}
         place = os.path.join(folder, _WEIGHTS)
-        safetensors.torch.save_file(weights, place, metadata={"format": "pt"})
+        said = {"format": "pt"}
+        if self.head is not None:
+            said["head"] = json.dumps(told_of(self.artifact))
+        safetensors.torch.save_file(weights, place, metadata=said)
 
-    def load(self, folder: str) -> Embed:
+    def load(self, folder: str) -> Tell:
         """Build the network and load the file strictly."""
-        network = self._build()
         weights = safetensors.torch.load_file(os.path.join(folder, _WEIGHTS))
+        if self.head is None:
+            network = self._network.without_classifier()
+        else:
+            network = self._network.build(len(self.head.config.classes))
         network.load_state_dict(weights, strict=True)
         network.eval()
+        embedder = copy.deepcopy(network)
+        setattr(embedder, self._network.classifier, nn.Identity())
 
-        def embed(images: Tensor) -> Tensor:
-            embedding: Tensor = network(images).flatten(1)
-            return embedding
+        def tell(images: Tensor) -> Outputs:
+            told: Outputs = {EMBEDDING: embedder(images).flatten(1)}
+            return told if self.head is None else {**told, self.scores: network(images)}
 
-        return torch.inference_mode()(embed)
+        return torch.inference_mode()(tell)
 
     def usage(self) -> str:
-        """Return the lines that build the network, load the weights and embed."""
+        """Return the lines that build the network, load the weights, tell and embed."""
+        build = self._network.lines
+        alone = f"model.{self._network.classifier} = torch.nn.Identity()\n"
+        load = f'model.load_state_dict(safetensors.torch.load_file("{_WEIGHTS}"))\n'
+        if self.head is None:
+            steps = f"{build('')}\n{alone}{load}"
+        else:
+            classes = f", num_classes={len(self.head.config.classes)}"
+            steps = f"{build(classes)}\n{load}logits = model.eval()(images)\n{alone}"
         return (
             "import safetensors.torch\nimport torch\nimport torchvision\n\n"
-            f"{self._lines}\n"
-            f'model.load_state_dict(safetensors.torch.load_file("{_WEIGHTS}"))\n'
-            "embedding = model.eval()(images).flatten(1)"
+            f"{steps}embedding = model.eval()(images).flatten(1)"
         )
 
 
-_Found = tuple[str, Callable[[], nn.Module], dict[str, Tensor]]
-
-
-def _as_torchvision(artifact: Artifact, name: str) -> _Found:
+def _as_torchvision(artifact: Artifact, name: str) -> _Network:
     """Find the network of torchvision that an encoder equals.
-
-    Returns:
-        The lines that build it, the function that does, and its weights.
 
     Raises:
         Unsupported: there is none.
@@ -98,28 +169,26 @@ def _as_torchvision(artifact: Artifact, name: str) -> _Found:
             raise Unsupported(f"torchvision has no network with timm's weights of {network}")
         check_pooling(encoder, "torchvision")
         size = {"image_size": artifact.image_size} if network.startswith("vit_") else {}
-        return *_by_name(network, size), dict(encoder.network.state_dict())
+        return _by_name(network, size, dict(encoder.network.state_dict()))
     raise Unsupported(f"torchvision has no network like {shown(encoder)}")
 
 
-def _by_name(name: str, settings: dict[str, Any]) -> tuple[str, Callable[[], nn.Module]]:
-    """Build a network by its name, without classifier."""
+def _by_name(name: str, settings: dict[str, Any], weights: dict[str, Tensor]) -> _Network:
+    """Build a network by its name."""
 
-    def build() -> nn.Module:
-        network: nn.Module = get_model(name, weights=None, **settings)
-        setattr(network, torchvision_classifier(network), nn.Identity())
+    def build(num_classes: int) -> nn.Module:
+        network: nn.Module = get_model(name, weights=None, num_classes=num_classes, **settings)
         return network
 
+    def lines(more: str) -> str:
+        return f'model = torchvision.models.get_model("{name}"{as_words(settings)}{more})'
+
     with torch.device("meta"):
-        classifier = torchvision_classifier(get_model(name, weights=None, **settings))
-    lines = (
-        f'model = torchvision.models.get_model("{name}"{as_words(settings)})\n'
-        f"model.{classifier} = torch.nn.Identity()"
-    )
-    return lines, build
+        classifier = torchvision_classifier(build(1))
+    return _Network(lines, build, classifier, weights)
 
 
-def _small_resnet(encoder: ResNetSmall, norm: str) -> _Found:
+def _small_resnet(encoder: ResNetSmall, norm: str) -> _Network:
     """Take torchvision's ResNet-18 with the stem for small images, as is usual for CIFAR."""
     width = encoder.embed_dim // 8
     if width != _WIDTH or norm == "none":
@@ -130,20 +199,23 @@ def _small_resnet(encoder: ResNetSmall, norm: str) -> _Found:
     norm_layer = partial(nn.GroupNorm, 1) if norm == "layer" else nn.BatchNorm2d
     words = "norm_layer=lambda width: torch.nn.GroupNorm(1, width)" if norm == "layer" else ""
 
-    def build() -> nn.Module:
-        network: nn.Module = get_model("resnet18", weights=None, norm_layer=norm_layer)
+    def build(num_classes: int) -> nn.Module:
+        network: nn.Module = get_model(
+            "resnet18", weights=None, num_classes=num_classes, norm_layer=norm_layer
+        )
         network.conv1 = nn.Conv2d(3, _WIDTH, kernel_size=3, padding=1, bias=False)
         network.maxpool = nn.Identity()
-        network.fc = nn.Identity()
         return network
 
-    lines = (
-        f"model = torchvision.models.resnet18({words})\n"
-        f"model.conv1 = torch.nn.Conv2d(3, {_WIDTH}, kernel_size=3, padding=1, bias=False)\n"
-        "model.maxpool = torch.nn.Identity()  # the stem for small images\n"
-        "model.fc = torch.nn.Identity()"
-    )
-    return lines, build, {_resnet_name(key): each for key, each in encoder.state_dict().items()}
+    def lines(more: str) -> str:
+        return (
+            f"model = torchvision.models.resnet18({(words + more).removeprefix(', ')})\n"
+            f"model.conv1 = torch.nn.Conv2d(3, {_WIDTH}, kernel_size=3, padding=1, bias=False)\n"
+            "model.maxpool = torch.nn.Identity()  # the stem for small images"
+        )
+
+    weights = {_resnet_name(key): each for key, each in encoder.state_dict().items()}
+    return _Network(lines, build, "fc", weights)
 
 
 def _resnet_name(name: str) -> str:
@@ -154,7 +226,7 @@ def _resnet_name(name: str) -> str:
     return f"layer{int(number) + 1}.{rest}"
 
 
-def _vision_transformer(encoder: VisionTransformerEncoder, size: int) -> _Found:
+def _vision_transformer(encoder: VisionTransformerEncoder, size: int) -> _Network:
     if encoder.pooling != "class":
         own = "the mean of its patches" if encoder.pooling in ("auto", "mean") else encoder.pooling
         raise Unsupported(
@@ -172,20 +244,21 @@ def _vision_transformer(encoder: VisionTransformerEncoder, size: int) -> _Found:
     }
     weights = {_vit_name(name): each for name, each in vit.state_dict().items()}
 
-    def build() -> nn.Module:
-        network: nn.Module = VisionTransformer(**settings)
-        network.heads = nn.Identity()
+    def build(num_classes: int) -> nn.Module:
+        network: nn.Module = VisionTransformer(**settings, num_classes=num_classes)
         return network
 
+    def lines(more: str) -> str:
+        words = (as_words(settings) + more).removeprefix(", ")
+        return f"model = torchvision.models.VisionTransformer({words})"
+
+    found = _Network(lines, build, "heads", weights)
     with torch.device("meta"):
-        wanted = {name: each.shape for name, each in build().state_dict().items()}
+        network = found.without_classifier()
+    wanted = {name: each.shape for name, each in network.state_dict().items()}
     if wanted != {name: each.shape for name, each in weights.items()}:
         raise Unsupported(f"torchvision's transformers lack parts of {encoder.name}")
-    lines = (
-        f"model = torchvision.models.VisionTransformer({as_words(settings).removeprefix(', ')})\n"
-        "model.heads = torch.nn.Identity()"
-    )
-    return lines, build, weights
+    return found
 
 
 def _vit_name(name: str) -> str:

@@ -149,7 +149,7 @@ class AttentiveHead(Head):
     def forward(self, features: Tensor) -> Tensor:
         """Score maps (B, D, h, w): (B, C)."""
         places = self.norm(features.float().flatten(2).transpose(1, 2))  # (B, N, D)
-        query = self.query.expand(len(places), -1, -1)
+        query = self.query.expand(places.shape[0], -1, -1)  # len would fix it in a traced graph
         pooled, _ = self.attention(query, places, places, need_weights=False)  # (B, 1, D)
         scores: Tensor = self.linear(self.last_norm(pooled[:, 0]))
         return scores

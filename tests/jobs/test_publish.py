@@ -22,10 +22,11 @@ from jobs.setup.command_line import InputError, parse
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from models import artifact
-from models.publishing.form import Embed
+from models.publishing.form import Tell
 from models.publishing.plain_form import SafetensorsForm
 from models.publishing.timm_form import TimmForm
 from models.registry import build_method
+from models.supervised.head import HeadConfig, build_head
 from pipelines.storage import uris
 from pipelines.stream.ledger import Ledger, Span
 from tests.commands import ROOT, TINY
@@ -164,9 +165,9 @@ def test_a_form_that_is_not_equal_is_named_and_stays_away(
 ) -> None:
     load = TimmForm.load
 
-    def off(self: TimmForm, folder: str) -> Embed:
-        embed = load(self, folder)
-        return lambda images: embed(images) * 1.001
+    def off(self: TimmForm, folder: str) -> Tell:
+        tell = load(self, folder)
+        return lambda images: {name: each * 1.001 for name, each in tell(images).items()}
 
     monkeypatch.setattr(TimmForm, "load", off)
     out = tmp_path / "out"
@@ -178,6 +179,49 @@ def test_a_form_that_is_not_equal_is_named_and_stays_away(
     assert "model.safetensors" not in (out / "README.md").read_text()
     monkeypatch.undo()
     assert set(publish(config(run, out))["formats"]) == set(QUICK)
+
+
+def test_a_head_is_published_too_and_the_card_says_what_each_form_gives(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = artifact.load(run.path("artifact"))
+    head = HeadConfig(name="linear", classes=("heron", "gull", "tern"))
+    parts = {"preprocess": made.prepared.model_dump(mode="json"), "provenance": made.provenance}
+    adapted = str(tmp_path / "adapted")
+    given = {**made.config, "method": {"name": "finetune"}}
+    artifact.save(adapted, made.encoder, config=given, head=build_head(head, made.encoder), **parts)
+    out = tmp_path / "out"
+    result = publish(config(run, out, artifact=adapted))
+    assert result["formats"]["timm"]["outputs"] == ["embedding", "logits"]
+    assert result["formats"]["safetensors"]["outputs"] == ["embedding", "probabilities"]
+    text = (out / "README.md").read_text()
+    matter = front_matter(text)
+    assert matter["pipeline_tag"] == "image-classification"
+    assert "self-supervised" not in matter["tags"]
+    assert "The head tells the class of an image, one of 3." in text
+    assert (
+        "`heron`, `gull`, `tern`" in text and "Probabilities are the softmax of the logits" in text
+    )
+    assert "without labels" not in text and "names no classes" not in text
+    assert "encoder alone" not in text and "encoder alone" not in capsys.readouterr().err
+    monkeypatch.chdir(out)
+    _, timms, own = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    told: dict[str, Any] = {"images": torch.randn(2, 3, made.image_size, made.image_size)}
+    with torch.no_grad():
+        exec(timms, told)
+        first = told["embedding"]
+        exec(own, told)
+    torch.testing.assert_close(told["logits"].softmax(1), told["probabilities"])
+    torch.testing.assert_close(told["embedding"], first, atol=1e-4, rtol=0)
+
+    attentive = HeadConfig(name="attentive", classes=head.classes)
+    artifact.save(
+        adapted, made.encoder, config=given, head=build_head(attentive, made.encoder), **parts
+    )
+    publish(config(run, tmp_path / "other", artifact=adapted, formats=["timm"]))
+    said = "timm holds the encoder alone: its models have no attentive head, but a linear layer"
+    assert said in (tmp_path / "other" / "README.md").read_text()
+    assert "the encoder alone, without its head: timm (" in capsys.readouterr().err
 
 
 def test_a_publish_that_was_killed_between_two_files_is_finished_by_the_next(

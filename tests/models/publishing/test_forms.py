@@ -19,6 +19,7 @@ from models.artifact import Artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.publishing.form import Unsupported
 from models.publishing.forms import FORMS, missing_packages
+from models.supervised.head import HeadConfig, build_head
 
 ROOT = Path(__file__).resolve().parents[3]
 Make = Callable[..., Artifact]
@@ -29,7 +30,7 @@ def make(tmp_path: Path) -> Make:
     """Makes an artifact whose every number differs from its initial one, statistics of batch norm
     too."""
 
-    def made(name: str, size: int, **settings: Any) -> Artifact:
+    def made(name: str, size: int, head: HeadConfig | None = None, **settings: Any) -> Artifact:
         config = EncoderConfig(name=name, **settings)
         torch.manual_seed(0)
         encoder = build_encoder(config, size)
@@ -44,6 +45,7 @@ def make(tmp_path: Path) -> Make:
             config={"encoder": config.model_dump(), "seed": 0},
             preprocess={"image_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
             provenance={"source": "/home/somebody/photos"},
+            head=None if head is None else build_head(head, encoder),
         )
         return artifact.load(place)
 
@@ -58,13 +60,19 @@ def check_equal(made: Artifact, form: str, folder: Path) -> None:
     written = kind(made)
     written.write(str(folder))
     assert {path.name for path in folder.iterdir()} == set(written.files)
-    embed = written.load(str(folder))
+    tell = written.load(str(folder))
     images = torch.rand(5, 3, made.image_size, made.image_size) * 2 - 1
     with torch.no_grad():
-        wanted = made(images)
+        wanted = {"embedding": made(images)}
+        if written.head is not None:
+            scores = written.head.scores(made.encoder, images)
+            wanted[written.scores] = scores if written.scores == "logits" else made.predict(images)
     for batch in (slice(0, 1), slice(0, 5)):
-        difference = (embed(images[batch]) - wanted[batch]).abs().max()
-        assert difference <= 1e-4 * min(1.0, float(wanted.abs().max()))
+        found = tell(images[batch])
+        assert tuple(found) == written.outputs == tuple(wanted)
+        for name, each in wanted.items():
+            difference = (found[name] - each[batch]).abs().max()
+            assert difference <= 1e-4 * min(1.0, float(each.abs().max())), name
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,68 @@ def test_a_plain_form_is_the_same_artifact_without_the_trainer_s_paths(
     loaded = artifact.load(str(tmp_path / "started"))
     assert loaded.config["encoder"]["weights"] == "start.pth"
     assert loaded.provenance == {"source": "photos", "published_from": started.digest}
+
+
+LINEAR = HeadConfig(name="linear", classes=("heron", "gull", "tern"))
+SEVERAL = HeadConfig(name="linear", task="classes", classes=("heron", "gull", "tern"))
+ATTENTIVE = HeadConfig(name="attentive", classes=("heron", "gull"), num_heads=2)
+DENSE = HeadConfig(name="dense", task="mask", classes=("sea", "sky"))
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "head", "settings"),
+    [
+        ("timm", "vit_tiny_small", LINEAR, {"width": 8}),
+        ("timm", "resnet18", SEVERAL, {}),
+        ("torchvision", "resnet18_small", LINEAR, {}),
+        ("torchvision", "vit_tiny_patch16_224", LINEAR, {"pooling": "class"}),
+        ("torchvision", "torchvision:resnet18", LINEAR, {}),
+        ("onnx", "vit_tiny_small", ATTENTIVE, {"width": 8}),
+        ("onnx", "resnet18_small", SEVERAL, {"width": 8}),
+        ("torch_export", "resnet18_small", LINEAR, {"width": 8}),
+        ("torch_export", "vit_tiny_small", ATTENTIVE, {"width": 8, "pooling": "max"}),
+        ("safetensors", "resnet18_small", ATTENTIVE, {"width": 8}),
+        ("safetensors", "resnet18_small", DENSE, {"width": 8}),
+    ],
+)
+def test_a_head_is_published_with_its_encoder(
+    make: Make, tmp_path: Path, form: str, name: str, head: HeadConfig, settings: dict[str, Any]
+) -> None:
+    made = make(name, 32, head=head, **settings)
+    assert FORMS[form](made).alone is None
+    (tmp_path / "form").mkdir()
+    check_equal(made, form, tmp_path / "form")
+    said = b"".join(path.read_bytes() for path in (tmp_path / "form").iterdir())
+    assert all(name.encode() in said for name in head.classes)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "head", "reason"),
+    [
+        ("timm", "vit_tiny_small", ATTENTIVE, "no attentive head, but a linear layer"),
+        ("torchvision", "resnet18", ATTENTIVE, "no attentive head, but a linear layer"),
+        ("onnx", "vit_tiny_small", DENSE, "no room for a head of masks"),
+        ("torchvision", "torchvision:mobilenet_v3_small", LINEAR, "is not one linear layer"),
+    ],
+)
+def test_a_form_without_room_for_the_head_holds_the_encoder_alone(
+    make: Make, form: str, name: str, head: HeadConfig, reason: str
+) -> None:
+    kind = FORMS[form](make(name, 32, head=head))
+    assert kind.outputs == ("embedding",) and kind.alone is not None
+    assert reason in kind.alone
+
+
+def test_timm_s_hub_names_the_classes(make: Make, tmp_path: Path) -> None:
+    made = make("vit_tiny_small", 16, head=LINEAR, width=8)
+    FORMS["timm"](made).write(str(tmp_path / "form"))
+    model = timm.create_model(f"local-dir:{tmp_path / 'form'}", pretrained=True).eval()
+    assert model.num_classes == 3
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).softmax(1), made.predict(images))
+    described = json.loads((tmp_path / "form" / "config.json").read_text())
+    assert described["label_names"] == list(LINEAR.classes) and described["num_classes"] == 3
 
 
 @pytest.mark.parametrize(
