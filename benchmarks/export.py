@@ -86,12 +86,12 @@ class Files(torch.utils.data.Dataset[tuple[int, torch.Tensor]]):
 
     def _read_own(self, path: str) -> torch.Tensor:
         from pipelines.media.contract import Limits
-        from pipelines.stream.ingest import _decoder
+        from pipelines.media.decoder import PROCESS, kept_decoder
         from pipelines.stream.shapes import Centre
 
         columns = Centre(self._size).empty(1)
         filler = Centre(self._size).filler(columns, np.zeros(1), np.zeros(1))
-        decoder = _decoder(Limits(), "pipelines.media.decoder_process")
+        decoder = kept_decoder(Limits(), PROCESS)
         data = Path(path).read_bytes()
         filler.fill(
             0, decoder.image(data, lambda height, width: filler.reduction(0, height, width))

@@ -1,8 +1,6 @@
 """Masks beside images: a class index for each pixel, in PNG files paired with the images by
 path."""
 
-from functools import lru_cache
-
 import numpy as np
 import pyarrow as pa
 import ray.data
@@ -14,7 +12,7 @@ from pipelines.labels.labelled_data import Split
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
 from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths
 from pipelines.media.contract import BadSample, Limits
-from pipelines.media.decoder import Decoder
+from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.stream.fetch import fetch
@@ -141,13 +139,8 @@ def _count_part(places: pa.Table) -> pa.Table:
         try:
             if isinstance(payload, BadSample):
                 raise payload
-            found = np.unique(_decoder().indices(payload)).tolist()
+            found = np.unique(kept_decoder(Limits(), PROCESS).indices(payload)).tolist()
             rows.append({"index": place, "values": found, "problem": None})
         except BadSample as problem:
             rows.append({"index": place, "values": [], "problem": problem.message})
     return pa.Table.from_pylist(rows, schema=_COUNTED)
-
-
-@lru_cache(maxsize=1)
-def _decoder() -> Decoder:
-    return Decoder(Limits())

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from pipelines.media.decoder_process import Message, body_of, receive, send
 from pipelines.media.jpeg import decode_pixels, read_header
 
 TRIES = 2
+PROCESS = f"{__package__}.decoder_process"
 # Pixels times scans of a JPEG that is decoded in this process, which nothing supervises: at some
 # 100 million a second, a tenth of the time limit and at most seconds. A photograph of 24 million
 # pixels in ten scans is within it.
@@ -62,7 +64,7 @@ class Decoder:
         module: What runs in the child.
     """
 
-    def __init__(self, limits: Limits, module: str = f"{__package__}.decoder_process") -> None:
+    def __init__(self, limits: Limits, module: str = PROCESS) -> None:
         self._limits = limits
         self._module = module
         self._child: subprocess.Popen[bytes] | None = None
@@ -212,3 +214,15 @@ class Decoder:
             else f"status {child.returncode}"
         )
         return BadSample("crashed", f"the decoder ended with {how}, twice")
+
+
+@lru_cache(maxsize=4)
+def kept_decoder(limits: Limits, module: str) -> Decoder:
+    """Return this process's decoder of some limits, kept from task to task: its child takes a while
+    to start.
+
+    Args:
+        limits: What a file may cost.
+        module: What runs in the child; `PROCESS`, but for tests.
+    """
+    return Decoder(limits, module)

@@ -22,7 +22,7 @@ from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listed_rows import LEFT_OUT, LISTED, sample_id
 from pipelines.corpus.listing import look_up
 from pipelines.media.contract import BadSample, Limits
-from pipelines.media.decoder import Decoder
+from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.packing.pack_plan import PackPlan
 from pipelines.packing.texts_beside import BESIDE
 from pipelines.ray_tasks import map_in_tasks, said_to
@@ -248,19 +248,14 @@ def _suffix(name: str | None, data: bytes) -> str:
     return kind_of_bytes(data[:HEAD_BYTES]).suffix or "jpg"
 
 
-@lru_cache(maxsize=1)
-def _decoder(limits: Limits) -> Decoder:
-    """Return this process's decoder: what hangs or crashes in it costs a sample, not the shard."""
-    return Decoder(limits)
-
-
 def _reencoded(data: bytes, suffix: str, wanted: Reencoding, limits: Limits) -> tuple[bytes, str]:
     """Shrink an image to the wanted side as JPEG; a JPEG that is no larger stays as it is.
 
     Raises:
         BadSample: it cannot be decoded.
     """
-    image = _decoder(limits).image(data).pixels
+    # what hangs or crashes in it costs a sample, not the shard
+    image = kept_decoder(limits, PROCESS).image(data).pixels
     height, width = image.shape[:2]
     factor = wanted.max_side / max(height, width)
     if factor >= 1 and data.startswith(b"\xff\xd8\xff"):

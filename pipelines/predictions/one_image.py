@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from augment.picture import Picture
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.media.contract import BadSample, Limits
-from pipelines.media.decoder import Decoder
+from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.predictions.answers import TOLD_MASK, answered, looked_at
 from pipelines.predictions.told_columns import BoxColumns, ClassColumns, Samples, of_file_size
 from pipelines.storage import uris
@@ -82,13 +81,8 @@ def _picture(image: Source, adapted: Artifact, filler: Filler) -> Picture:
     data = image if isinstance(image, bytes) else uris.read_bytes(os.fspath(image))
     limits = replace(Limits(), value_range=adapted.value_range, bands=adapted.bands)
     try:
-        return _decoder(limits).image(data, lambda *size: filler.reduction(0, *size))
+        decoder = kept_decoder(limits, PROCESS)
+        return decoder.image(data, lambda *size: filler.reduction(0, *size))
     except BadSample as problem:
         name = f"{len(data)} bytes" if isinstance(image, bytes) else os.fspath(image)
         raise ValueError(f"{name}: {problem}") from problem
-
-
-@lru_cache(maxsize=1)
-def _decoder(limits: Limits) -> Decoder:
-    """Return a decoder that is kept from image to image: its child takes a while to start."""
-    return Decoder(limits)

@@ -7,7 +7,7 @@ the ranks of step s.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice, repeat, tee
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from augment.picture import Picture
 from pipelines import ray_internals, schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
-from pipelines.media.decoder import Decoder
+from pipelines.media.decoder import PROCESS, Decoder, kept_decoder
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
@@ -69,7 +69,7 @@ class Ingest:
     quarantine: str | None
     run: str
     sampling: Sampling = MIDDLE_FRAME
-    decoder: str = "pipelines.media.decoder_process"
+    decoder: str = PROCESS
     verify: bool = False
     content: bool = False
     carried: tuple[tuple[str, int], ...] = ()
@@ -224,7 +224,7 @@ def _block(
     filler = ingest.shape.filler(columns, epoch, sample_id)
     reason = np.zeros(rows.num_rows, np.uint8)
     content = np.zeros(rows.num_rows, np.int64)
-    decoder = _decoder(ingest.limits, ingest.decoder)
+    decoder = kept_decoder(ingest.limits, ingest.decoder)
     boxes = _Boxes.of(rows) if ingest.boxes else None
 
     clips = ingest.sampling.clips(rows)
@@ -363,9 +363,3 @@ def _decoded(
         return decoder.image(payload, reduce)
     frames = decoder.clip(payload, clip)
     return replace(frames, pixels=frames.pixels[0]) if as_image else frames
-
-
-@lru_cache(maxsize=1)
-def _decoder(limits: Limits, module: str) -> Decoder:
-    """Return this process's decoder, kept from task to task: its child takes a while to start."""
-    return Decoder(limits, module)

@@ -15,8 +15,9 @@ from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Clip, Limits
+from pipelines.media.decoder import kept_decoder
 from pipelines.media.video import decode_clip
-from pipelines.stream import ingest, shapes
+from pipelines.stream import shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed
 from tests.pipelines.media.videos import video
@@ -96,7 +97,7 @@ def test_memory_stays_flat_over_a_thousand_clips(tmp_path: Path) -> None:
     resident = []
     for block in run_items(items((0, 1200)), ingest=work):
         assert block[schema.VALID].all()
-        child = ingest._decoder(work.limits, work.decoder)._child
+        child = kept_decoder(work.limits, work.decoder)._child
         assert child is not None
         resident.append(_resident_mib("self") + _resident_mib(str(child.pid)))
     # after 200 clips, over 1 000 more
