@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from jobs.cluster.gauges import Gauges
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.failures import RunError
 from jobs.training.monitor import answer
@@ -60,6 +61,7 @@ class RunLog:
         self._look: dict[str, float] = {}  # figures of the last look, until a line takes them
         self._first = collectives.rank() == 0
         if self._first:
+            self._gauges = Gauges(job.run.uri, job.num_steps)
             self._open()
             self._told = self._monitor.log.remote(
                 {"started_at": step, "attempt": self._attempt, "workers": collectives.world_size()}
@@ -225,6 +227,7 @@ class RunLog:
     def _write(self, line: dict[str, Any]) -> None:
         self._told = self._monitor.log.remote(line)
         self._lines.append(line)
+        self._gauges.show(line)
         if self._board:
             for name, value in line.items():
                 self._board.add_scalar(name, value, line["step"])

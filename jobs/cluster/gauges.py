@@ -1,0 +1,55 @@
+"""What a cluster's Prometheus hears of a run: figures of its log's lines, through Ray's metrics."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+# Column of a line to its description. Ray exports each as `ray_afield_COLUMN`, by run.
+COLUMNS = {
+    "step": "optimiser steps done",
+    "samples": "samples shown so far",
+    "loss": "mean loss of the newest line",
+    "images_per_s": "images a second, all workers together",
+    "wait_fraction": "share of the training workers' time in which they waited for data",
+    "bad_samples": "samples quarantined so far",
+    "rankme": "effective rank of a batch's embeddings",
+    "feature_std": "spread of a batch's features",
+    "health_rankme": "effective rank at the newest look at the encoder",
+    "health_spread": "spread of the projections at the newest look at the encoder",
+    "storage_retries": "requests to storage that were tried again since the line before",
+}
+OWN = {
+    "num_steps": "optimiser steps of the whole run",
+    "line_time_s": "when the newest line was written, in seconds since 1970",
+}
+
+
+def metric_names() -> dict[str, str]:
+    """Return the name of every metric as Prometheus knows it, with its description."""
+    return {f"ray_afield_{name}": said for name, said in {**COLUMNS, **OWN}.items()}
+
+
+class Gauges:
+    """Shows each line of a run's log to the Prometheus of the cluster, if it has one.
+
+    Args:
+        run: URI of the run, by which its figures are told from another's.
+        num_steps: Optimiser steps of the whole run.
+    """
+
+    def __init__(self, run: str, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._gauges: dict[str, Gauge] = {}
+        for name, description in {**COLUMNS, **OWN}.items():
+            gauge = Gauge(f"afield_{name}", description, tag_keys=("run",))
+            gauge.set_default_tags({"run": run})
+            self._gauges[name] = gauge
+
+    def show(self, line: Mapping[str, Any]) -> None:
+        """Set the gauges to what a line says; those it says nothing of keep their value."""
+        own = {"num_steps": self._num_steps, "line_time_s": time.time()}
+        for name, gauge in self._gauges.items():
+            if (value := {**line, **own}.get(name)) is not None:
+                gauge.set(float(value))
