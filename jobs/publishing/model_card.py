@@ -125,11 +125,11 @@ def front_matter(told: Published) -> dict[str, Any]:
         matter["datasets"] = list(told.datasets)
     if told.scores:
         matter["metrics"] = list(dict.fromkeys(score.metric for score in told.scores))
-        matter["model-index"] = [{"name": told.name, "results": _results(told.scores)}]
+        matter["model-index"] = [{"name": told.name, "results": _results(told.scores, told.task)}]
     return matter
 
 
-def _results(scores: list[Score]) -> list[dict[str, Any]]:
+def _results(scores: list[Score], task: str) -> list[dict[str, Any]]:
     results = []
     for score in scores:
         metric: dict[str, Any] = {
@@ -143,7 +143,7 @@ def _results(scores: list[Score]) -> list[dict[str, Any]]:
         what = f"labelled images of {classes} classes" if classes else "labelled images"
         results.append(
             {
-                "task": _task_of(score),
+                "task": _task_of(score, task),
                 "dataset": {"name": what, "type": "labelled-images"},
                 "metrics": [metric],
             }
@@ -151,10 +151,11 @@ def _results(scores: list[Score]) -> list[dict[str, Any]]:
     return results
 
 
-def _task_of(score: Score) -> dict[str, str]:
-    frozen = score.probe in get_args(ProbeConfig.model_fields["name"].annotation)
-    name = f"{score.probe} probe of frozen features" if frozen else f"{score.probe} with labels"
-    return {"type": TASK, "name": name}
+def _task_of(score: Score, task: str) -> dict[str, str]:
+    """Name what was scored: frozen features, or what the model itself is for."""
+    if score.probe in get_args(ProbeConfig.model_fields["name"].annotation):
+        return {"type": TASK, "name": f"{score.probe} probe of frozen features"}
+    return {"type": task, "name": f"{score.probe} with labels"}
 
 
 def _lead(told: Published) -> str:
@@ -164,7 +165,7 @@ def _lead(told: Published) -> str:
     learnt = f"pretrained {by}without labels"
     beside = "no classifier"
     if told.head:
-        learnt = f"trained {by}with labels"
+        learnt = f"adapted {by}with labels"
         beside = f"a head that tells {parts.what_is_told(told.head)}"
     return (
         f"An image encoder, {told.encoder}, {learnt}, with"
