@@ -36,7 +36,8 @@ def lineage_of(place: str, model: RegisteredModel, parent: str | None) -> dict[s
     return lineage | {
         "manifest_versions": versions,
         "run": _run_of(place),
-        "code": provenance.get("packages", {}),
+        "commit": provenance.get("commit"),
+        "packages": provenance.get("packages", {}),
         "parent": _parent(description, model, parent),
     }
 

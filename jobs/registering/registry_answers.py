@@ -99,12 +99,15 @@ def of_version(version: Version, history: Sequence[Move], alias: str | None) -> 
 def _lineage(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(map(str, lineage.get("manifest_versions", []))) or "-"
     parent = lineage.get("parent") or {}
-    code = lineage.get("code") or {}
+    packages = lineage.get("packages") or {}
+    code = [f"{name} {packages[name]}" for name in ("afield", "torch") if name in packages]
+    if commit := lineage.get("commit"):
+        code.insert(0, f"commit {commit}")
     return [
         ("source", f"{lineage.get('source') or '-'}, manifest versions {versions}"),
         ("run", f"{lineage.get('run') or '-'}, {lineage.get('num_steps') or '-'} steps"),
         ("parent", str(parent.get("registered") or parent.get("artifact") or "-")),
-        ("code", ", ".join(f"{name} {code[name]}" for name in ("afield", "torch") if name in code)),
+        ("code", ", ".join(code) or "-"),
     ]
 
 

@@ -37,6 +37,7 @@ def write(
     step: int,
     trained_steps: int,
     ledger: Ledger,
+    commit: str | None,
     metrics: dict[str, Any],
 ) -> str:
     """Write an encoder with what made it; returns the digest.
@@ -50,6 +51,7 @@ def write(
         step: Optimiser steps they have seen.
         trained_steps: Optimiser steps of the run so far, more where the healthiest ship.
         ledger: Which versions of the manifest they have seen.
+        commit: Of the code that trained them; None: not known.
         metrics: The log's line of the step; a figure that is not finite becomes null.
     """
     dump = config.model_dump(mode="json")
@@ -71,6 +73,7 @@ def write(
             "trained_steps": trained_steps,
             "samples_seen": step * config.global_batch_size,
             "metrics": metrics,
+            "commit": commit,
             "packages": environment()["packages"],
         },
         start=run_start.of_artifact(config, run),
@@ -170,6 +173,7 @@ def write_from_checkpoint(
         step=wanted,
         trained_steps=wanted,
         ledger=checkpoints.ledger_of(place),
+        commit=run.commit(),
         metrics=_line(run, wanted),
     )
     return digest, wanted

@@ -23,7 +23,7 @@ from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, Question, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
-from jobs.training.run_dir import RunDir
+from jobs.training.run_dir import RunDir, code_commit
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
 from pipelines.storage import uris
@@ -65,6 +65,7 @@ def fit(
         targets=samples.targets,
         ledger=samples.ledger,
         monitor=start_monitor(),
+        commit=code_commit(),
         fence=mine.fence,
     )
     data = PlannedData(

@@ -7,10 +7,12 @@ heads/ quarantine/ samples/ manifest/ tensorboard/ report/
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +28,7 @@ from pipelines.storage import step_log, uris
 from pipelines.storage.lease import Fence
 from pipelines.stream.ledger import Ledger
 
+_ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "manifest"
 START = "start"
 STEPLESS = (  # what a run writes before its first step
@@ -122,6 +125,14 @@ class RunDir:
         self.check_held()
         uris.write_bytes(self.path("config.yaml"), to_yaml(config).encode())
         uris.write_bytes(self.path("env.json"), json.dumps(environment(), indent=2).encode())
+
+    def commit(self) -> str | None:
+        """Read the commit of the code that last ran; None where it is not known."""
+        try:
+            commit: str | None = json.loads(uris.read_bytes(self.path("env.json"))).get("commit")
+        except FileNotFoundError:
+            return None
+        return commit
 
     def committed_step(self) -> int:
         """Return the optimiser step of the newest committed checkpoint, 0 where there is none."""
@@ -220,8 +231,27 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": own_cores(),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "commit": code_commit(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def code_commit() -> str | None:
+    """Return the commit of the clone that this process runs from, with `+changes` where files in it
+    differ; None where it runs from none."""
+    if not (_ROOT / "pyproject.toml").exists() or not (_ROOT / ".git").exists():
+        return None
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return f"{commit}+changes" if _git("status", "--porcelain", "-uno") else commit
+    except (OSError, subprocess.SubprocessError):  # no git here
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(_ROOT), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def _version(name: str) -> str:

@@ -25,6 +25,7 @@ class TrainingJob:
         ledger: What is read of the samples, from which position on.
         monitor: The driver's `Monitor`, an actor.
         targets: Columns of a batch that labels made.
+        commit: Of the driver's code; None: it runs from no clone.
         fence: Of the driver's lease on the run directory; None: it holds none.
     """
 
@@ -38,6 +39,7 @@ class TrainingJob:
     ledger: Ledger
     monitor: Any
     targets: tuple[str, ...] = ()
+    commit: str | None = None
     fence: Fence | None = None
 
     @property

@@ -227,5 +227,6 @@ def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any])
         step=step,
         trained_steps=state.step,
         ledger=job.ledger,
+        commit=job.commit,
         metrics=metrics,
     )

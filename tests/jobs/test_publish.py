@@ -56,6 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         step=2,
         trained_steps=2,
         ledger=Ledger(0, (Span(0, 1, 1),)),
+        commit=None,
         metrics=lines[-1],
     )
     probe = {"probe": "knn", "top1": 0.41, "ci95": [0.38, 0.44], "untrained_top1": 0.2}

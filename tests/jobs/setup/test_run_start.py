@@ -1,6 +1,7 @@
 """A run that starts from weights keeps them, and everything after it knows them."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from pipelines.registry.moves import promote
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.registry.signature import Signature
 from pipelines.stream.ledger import Ledger, Span
-from tests.commands import TINY
+from tests.commands import ROOT, TINY
 from tests.small_methods import make_batch
 
 
@@ -194,6 +195,8 @@ def test_an_alias_is_followed_once_and_recorded_by_its_version(
     lineage = lineage_of(out, model, None)
     assert lineage["parent"]["registered"] == f"{model.uri}@1"
     assert lineage["manifest_versions"] == [2]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert (lineage["commit"] or "").removesuffix("+changes") == commit.stdout.strip()
 
 
 @pytest.mark.parametrize(
