@@ -81,7 +81,7 @@ def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) 
     if shown:
         body.append(html.section("Samples", *(html.pictures(one) for one in shown)))
     if sweep := _sweep(result):
-        body.append(html.section("Settings tried on validation", sweep))
+        body.append(html.section("Settings tried on validation", *sweep))
     body.append(html.section("What was judged", *_account(result)))
     return html.page(f"Adaptation: {out}", body)
 
@@ -135,16 +135,19 @@ def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
     return [*parts, html.paragraph(note, pale=True)]
 
 
-def _sweep(result: Mapping[str, Any]) -> Html | None:
-    """Make the table of the settings that were tried; None where there was one."""
+def _sweep(result: Mapping[str, Any]) -> list[Html]:
+    """Make the table of the settings that were tried; nothing where there was one."""
     settings = result.get("settings")
     if not isinstance(settings, list) or len(settings) < 2:
-        return None
+        return []
     names = list(dict.fromkeys(name for one in settings for name in one))
     rows = [[_value(one.get(name)) for name in names] for one in settings]
     chosen = result.get("chosen", {})
     strong = [i for i, one in enumerate(settings) if chosen and chosen.items() <= one.items()]
-    return html.table([name.replace("_", " ") for name in names], rows, strong=strong)
+    own = ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in chosen.items())
+    note = f"Chosen: {own}, the first of the best on validation."
+    table = html.table([name.replace("_", " ") for name in names], rows, strong=strong)
+    return [table, html.paragraph(note, pale=True)]
 
 
 def _value(value: Any) -> str:

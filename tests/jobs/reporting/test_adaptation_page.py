@@ -66,6 +66,7 @@ def test_page_and_result_are_left_and_the_run_is_told(tmp_path: Path) -> None:
     page = (out / "index.html").read_text()
     assert page.count("<img") == 4 and "d&lt;g" in page and "d<g" not in page
     assert page.count("<tr class=strong>") == 2  # the artifact's score, and the setting chosen
+    assert "Chosen: k 20, the first of the best on validation" in page
     assert "http" not in page and "<script" not in page
     (told,) = (run / "probes").iterdir()
     copy = json.loads(told.read_text())
