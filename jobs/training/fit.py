@@ -34,7 +34,7 @@ POLL_S = 0.5
 STARTING = "starting the training workers"
 GROW_S = 60.0  # how often a run with a range of workers looks for room, at least
 PATIENCE_S = 2.0  # what takes longer is named
-SLOWER = 3  # times as long as to the line before a line must take for that to be said
+SLOWER = 2  # times as long as to the line before a line must take for that to be said
 NARROWEST = 80
 # In which order the columns of a step line go where they do not fit; number and loss stay.
 LEAST_WANTED = ("mem", "rank", "lr", "std", "wait", "img/s")

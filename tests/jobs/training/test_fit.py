@@ -91,8 +91,8 @@ def test_a_run_says_that_no_line_comes_once_it_takes_much_longer_than_the_one_be
             progress.show(LINE)
         progress.tick()
     lines = [line for line in capsys.readouterr().err.splitlines() if "step" not in line]
-    assert lines[0] == "training, nothing new for 24 s ... waiting for room for 1 x (1 CPU)"
-    assert lines[1].startswith("training, nothing new for 34 s") and len(lines) == 16
+    assert lines[0] == "training, nothing new for 16 s ... waiting for room for 1 x (1 CPU)"
+    assert lines[1].startswith("training, nothing new for 26 s") and len(lines) == 17
 
 
 @pytest.mark.usefixtures("ray_session")
