@@ -8,6 +8,7 @@ run the project's image, and have the night's AFIELD_ settings. Written for Airf
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from airflow.sdk import dag, task
 
@@ -24,14 +25,14 @@ def afield_nightly() -> None:
     """Retrain every night at one o'clock, UTC."""
 
     @task(retries=2, retry_delay=timedelta(minutes=10), execution_timeout=timedelta(hours=23))
-    def night(ds_nodash: str = "", ti: object = None) -> str:
+    def night(ds_nodash: str | None = None, ti: Any = None) -> str:
         """Submit the night's job and wait for its end; a retry goes on where it stopped."""
         from ray.job_submission import JobStatus, JobSubmissionClient
 
         client = JobSubmissionClient()
-        attempt = getattr(ti, "try_number", 1)
         job = client.submit_job(
-            entrypoint="sh /opt/nightly.sh", submission_id=f"nightly-{ds_nodash}-{attempt}"
+            entrypoint="sh /opt/nightly.sh",
+            submission_id=f"nightly-{ds_nodash}-{ti.try_number}",
         )
         try:
             while not (status := client.get_job_status(job)).is_terminal():
