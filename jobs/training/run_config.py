@@ -182,7 +182,7 @@ class PretrainConfig(JobConfig):
         method that learns from labels."""
         if (name := values["method"]["name"]) in SUPERVISED:
             raise InputError(
-                f"method.name {name} learns from labels: python -m jobs.adapt probe.name={name}"
+                f"method.name {name} learns from labels: python -m jobs.adapt trains with them"
             )
         method = method_class(values["method"]["name"])
         groups = values["views"].get("groups")
