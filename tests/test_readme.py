@@ -14,6 +14,7 @@ import pytest
 from jobs.adapt import AdaptConfig
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.artifact import MakeArtifactConfig
+from jobs.curating.curate_sections import CurateConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
@@ -39,6 +40,7 @@ MOST_PICTURE_BYTES = 400_000
 JOB_CONFIGS = (
     AdaptConfig,
     MakeArtifactConfig,
+    CurateConfig,
     DemoConfig,
     ExportConfig,
     IndexConfig,

@@ -8,7 +8,7 @@ from jobs.setup.failures import InputError
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.embeddings import upkeep
 from pipelines.embeddings.part_files import PartFiles
-from pipelines.embeddings.parts import LiveRows, Range, changed, uncovered
+from pipelines.embeddings.parts import LiveRows, Range, changed, returned, uncovered
 from pipelines.embeddings.stored import PROGRESS
 from pipelines.storage import uris
 from pipelines.storage.lease import Fence
@@ -58,6 +58,9 @@ def begin(out: str, manifest: Manifest, files: PartFiles, fence: Fence) -> Progr
         _check_continues(out, before, manifest)
         if before.manifest_version == manifest.version:
             return before
+    for rows in _returned(before, files, manifest):
+        fence.check()
+        files.remove(rows)
     ranges = tuple(uncovered((0, manifest.num_stored), files.there()))
     progress = Progress(
         manifest.version, manifest.listed, ranges, before.complete if before else None
@@ -72,6 +75,16 @@ def _read(place: str) -> Progress:
     told = json.loads(uris.read_bytes(place))
     ranges = tuple((int(start), int(stop)) for start, stop in told.pop("ranges"))
     return Progress(ranges=ranges, **told)
+
+
+def _returned(before: Progress | None, files: PartFiles, manifest: Manifest) -> list[Range]:
+    """List the parts that may lack samples which curation took out and that are back."""
+    told = {before.manifest_version, before.complete} if before else set()
+    known = [one for one in versions(manifest.uri) if one in told and one < manifest.version]
+    lacking = set[Range]()
+    for version in known:
+        lacking.update(returned(files.there(), manifest, open_manifest(manifest.uri, version)))
+    return sorted(lacking)
 
 
 def _check_continues(out: str, before: Progress, manifest: Manifest) -> None:

@@ -255,14 +255,27 @@ def open_figure(finding: str, *, size: tuple[float, float]) -> Iterator[tuple[Fi
 
 @contextmanager
 def figure_of(
-    finding: str, *, panels: int, size: tuple[float, float] = HALF, steps: bool = True
+    finding: str,
+    *,
+    panels: int,
+    size: tuple[float, float] = HALF,
+    steps: bool = True,
+    across: str | None = None,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Open a figure in the report's style with panels one below the other, and finish it at the end
-    of the block."""
+    of the block.
+
+    Args:
+        finding: Its title.
+        panels: How many.
+        size: Inches.
+        steps: Whether whole numbers are counted across, else milliseconds.
+        across: What is counted; None: optimiser steps.
+    """
     with _styled(finding, size) as figure:
         axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
         yield figure, axes
-        axes[-1].set_xlabel("optimiser step" if steps else "milliseconds an image")
+        axes[-1].set_xlabel(across or ("optimiser step" if steps else "milliseconds an image"))
         axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=8, integer=steps, steps=[1, 2, 5, 10]))
         figure.align_ylabels(axes)
 

@@ -20,7 +20,23 @@ ROW = "row"
 POSITION = pa.schema([(PART, pa.int32()), (ROW_GROUP, pa.int32()), (ROW, pa.int32())])
 # hash of uri, member and clip: the same for all contents that lay there
 PLACE = pa.field("place", pa.int64())
-_OLD = pa.schema([pa.field(schema.SAMPLE_ID, pa.int64()), PLACE, *POSITION])
+# samples that curation took out, and why
+TAKEN_OUT = pa.schema(
+    [
+        pa.field(schema.SAMPLE_ID, pa.int64(), nullable=False),
+        pa.field(schema.URI, pa.string(), nullable=False),
+        pa.field(schema.MEMBER, pa.string()),
+        pa.field(schema.CLIP, pa.int32()),
+        pa.field(schema.MEDIA, pa.string(), nullable=False),
+        pa.field(schema.REASON, pa.string(), nullable=False),
+        pa.field("cluster", pa.int32()),
+        pa.field("kept", pa.int64()),  # sample id of the duplicate that stays; null: it was none
+        pa.field("cosine", pa.float32()),  # with that, else with the cluster's centre
+        *(pa.field(field.name, field.type, nullable=False) for field in POSITION),
+    ]
+)
+_LIVE = pa.field("live", pa.bool_())
+_OLD = pa.schema([pa.field(schema.SAMPLE_ID, pa.int64()), PLACE, *POSITION, _LIVE])
 _MOVED = pa.schema([PLACE, pa.field("is_new", pa.bool_())])
 
 
@@ -62,6 +78,7 @@ class Changes:
         self._old = Spill(os.path.join(folder, "old"), _OLD)
         self._moved = Spill(os.path.join(folder, "moved"), _MOVED)
         self._dead = Spill(os.path.join(folder, "dead"), POSITION)
+        self._lost = list[np.ndarray]()
         self._fresh = self._kept = 0
 
     @property
@@ -74,14 +91,27 @@ class Changes:
         """Return the number of rows that are gone for good."""
         return self._dead.num_rows
 
+    @property
+    def lost(self) -> np.ndarray:
+        """Return the ids of samples that curation took out and that are no longer listed, (n,)
+        int64."""
+        return np.concatenate([np.empty(0, np.int64), *self._lost])
+
     def add_listed(self, table: pa.Table) -> None:
         """Take rows of the listing, schema `schema.MANIFEST`."""
         self._new.add(table, _bucket(table))
 
-    def add_stored(self, table: pa.Table) -> None:
-        """Take live rows of the version before: `sample_id`, `uri`, `member`, `clip` and their
-        `POSITION`."""
+    def add_stored(self, table: pa.Table, *, live: bool = True) -> None:
+        """Take rows of the version before: `sample_id`, `uri`, `member`, `clip` and their
+        `POSITION`.
+
+        Args:
+            table: The rows.
+            live: Whether they are samples of it; else curation took them out: they stay out for
+                as long as they are listed.
+        """
         placed = table.append_column(PLACE, pa.array(_place(table)))
+        placed = placed.append_column(_LIVE, pa.repeat(pa.scalar(live), table.num_rows))
         self._old.add(placed.select(_OLD.names).cast(_OLD), _bucket(table))
 
     def add_dead(self, positions: pa.Table) -> None:
@@ -101,9 +131,11 @@ class Changes:
                 continue
             new_ids, old_ids = (table[schema.SAMPLE_ID].to_numpy() for table in (new, old))
             stays = np.isin(old_ids, new_ids)
-            gone = old.filter(pa.array(~stays))
+            live = old[_LIVE.name].to_numpy()
+            gone = old.filter(pa.array(~stays & live))
+            self._lost.append(old_ids[~stays & ~live])
             fresh = new.filter(pa.array(~np.isin(new_ids, old_ids)))
-            self._kept += int(stays.sum())
+            self._kept += int((stays & live).sum())
             self._fresh += fresh.num_rows
             if self._old.num_rows:
                 self.add_dead(gone.select(POSITION.names))

@@ -107,16 +107,28 @@ def _known(manifest: Manifest) -> _Known:
     ]
     table = pa.concat_tables(tables)
     etags = dict(zip(table[schema.URI].to_pylist(), table["etag"].to_pylist(), strict=True))
-    few = sum(manifest.left_out.values()) <= MOST_LEFT_OUT
-    others = manifest.read_left_out() if few else iter(())
+    passed_over, all_of_them = _passed_over(manifest)
     return _Known(
         etags,
-        left_out={uri for some in others for uri in some[schema.URI].to_pylist()},
-        whole=few and len(tables) == len(groups),
+        left_out=passed_over,
+        whole=all_of_them and len(tables) == len(groups),
         listed=datetime.fromisoformat(manifest.listed),
         any_name=manifest.selection.any_name,
         patterns=_patterns(manifest.source),
     )
+
+
+def _passed_over(manifest: Manifest) -> tuple[set[str], bool]:
+    """Return files that were listed and are no samples of this version, or that curation took out,
+    and whether these are all."""
+    if sum(manifest.left_out.values()) > MOST_LEFT_OUT:
+        return set(), False
+    found = set[str]()
+    for some in chain(manifest.read_left_out(), manifest.read_taken_out()):
+        found.update(some[schema.URI].to_pylist())
+        if len(found) > 2 * MOST_LEFT_OUT:
+            return found, False
+    return found, True
 
 
 def _is_text(path: str) -> bool:

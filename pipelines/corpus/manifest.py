@@ -3,6 +3,7 @@
 <manifest>/parts/000001-3f9ac0de-00000.parquet    rows in hash order, or tar shards in offset order
 <manifest>/tombstones/000002-81b2c7aa.parquet     rows of older parts gone so far
 <manifest>/left_out/000001-3f9ac0de.parquet       files that are no samples, a quarantine table
+<manifest>/curated/000003-5d10b7e2.parquet        samples that curation took out, and why
 <manifest>/versions/000001.json                   what makes up a version, written last
 
 A version shares the parts of the one before. A file's name holds the attempt that wrote it, so that
@@ -14,17 +15,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, Diff
+from pipelines.corpus.changes import POSITION, ROW, ROW_GROUP, TAKEN_OUT, Diff
 from pipelines.corpus.entry import EVERYTHING, Selection, lies_in, root_of
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
 from pipelines.storage.retries import StorageError
+
+PLACED = [schema.SAMPLE_ID, schema.URI, schema.MEMBER, schema.CLIP, schema.MEDIA]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Manifest:
         media: Samples by what they are: image, video.
         selection: What of the source is a sample.
         listed: When the listing began, in ISO format.
+        taken_out: Path of the samples that curation took out below the manifest, schema
+            `changes.TAKEN_OUT`; None where there are none. They lie in the source, and are dead
+            rows here.
+        curation: What that curation was asked for and saw; empty where there was none.
     """
 
     uri: str
@@ -82,6 +90,8 @@ class Manifest:
     media: dict[str, int] = field(default_factory=dict)
     selection: Selection = EVERYTHING
     listed: str = ""
+    taken_out: str | None = None
+    curation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def per_video(self) -> int:
@@ -152,15 +162,13 @@ class Manifest:
                 yield part, row_group, rows
 
     def places(self) -> Iterator[pa.Table]:
-        """Yield `sample_id, uri, member, clip` and the stored position of all live rows, a row
-        group at a time."""
+        """Yield the columns `PLACED` and the stored position of all live rows, a row group at a
+        time."""
         for part, row_group, rows in self.row_groups():
             if not rows:
                 continue
             file = _parquet(uris.join(self.uri, self.parts[part].path))
-            table = file.read_row_group(
-                row_group, columns=[schema.SAMPLE_ID, schema.URI, "member", schema.CLIP]
-            )
+            table = file.read_row_group(row_group, columns=PLACED)
             row = np.arange(table.num_rows, dtype=np.int32)
             positions = (np.full_like(row, part), np.full_like(row, row_group), row)
             for name, values in zip(POSITION.names, positions, strict=True):
@@ -189,6 +197,14 @@ class Manifest:
     def _alive(self, table: pa.Table, part: int, row_group: int) -> pa.Table:
         rows = self.live_rows(part, row_group, table.num_rows)
         return table if len(rows) == table.num_rows else table.take(pa.array(rows))
+
+    def read_taken_out(self) -> Iterator[pa.Table]:
+        """Yield the samples that curation took out, schema `changes.TAKEN_OUT`, by stored
+        position, a table at a time; each is of one part."""
+        if self.taken_out:
+            file = open_parquet(uris.join(self.uri, self.taken_out))
+            for row_group in range(file.num_row_groups):
+                yield file.read_row_group(row_group).cast(TAKEN_OUT)
 
     def read_left_out(self) -> Iterator[pa.Table]:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
@@ -260,6 +276,8 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
             record["per_video"], tuple(record.get("members", ())), record.get("any_name", False)
         ),
         record.get("listed", record["created"]),
+        record.get("taken_out"),
+        record.get("curation", {}),
     )
 
 

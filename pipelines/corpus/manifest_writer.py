@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import schema
-from pipelines.corpus.changes import POSITION, ROW_GROUP, Changes
+from pipelines.corpus.changes import POSITION, ROW_GROUP, TAKEN_OUT, Changes
 from pipelines.corpus.entry import EVERYTHING, Selection
 from pipelines.corpus.left_out import LeftOut, most_frequent, told
 from pipelines.corpus.listed_rows import LEFT_OUT
@@ -92,7 +92,7 @@ def write_manifest(
         if left_out.counts:
             path = _upload(left_out.path, uri, f"left_out/{attempt}.parquet")
             manifest = replace(manifest, left_out_table=path)
-    _commit(manifest)
+    commit(manifest)
     return manifest
 
 
@@ -106,14 +106,55 @@ def _completed(
     """Write the parts and tombstones of a version; returns the one before where nothing changed."""
     for rows in before.places() if before else ():
         changes.add_stored(rows)
+    for rows in before.read_taken_out() if before else ():
+        changes.add_stored(rows, live=False)
     added = _write_parts(blank.uri, attempt, _row_groups(changes.added()))
     diff = changes.diff()
     if before and before.selection == blank.selection:
         if not (diff.added or diff.removed or diff.changed):
             return before
         _check_gone(before, diff.removed, max_gone_fraction)
-    parts, tombstones = _bury(blank.uri, attempt, before, changes) if before else ((), None)
+    if before is None:
+        return replace(blank, parts=tuple(added), diff=diff)
+    parts, tombstones = _bury(blank.uri, attempt, before, changes)
+    blank = _still_taken_out(blank, before, attempt, changes.lost)
     return replace(blank, parts=(*parts, *added), diff=diff, tombstones=tombstones)
+
+
+def _still_taken_out(blank: Manifest, before: Manifest, attempt: str, lost: np.ndarray) -> Manifest:
+    """Hand on what curation took out, without what is no longer listed, and count without it."""
+    if before.taken_out is None:
+        return blank
+    media = Counter(blank.media)
+    for table in _without(before.read_taken_out(), lost):
+        media.subtract(table[schema.MEDIA].to_pylist())
+    path: str | None = before.taken_out
+    if len(lost):
+        path = write_taken_out(blank.uri, attempt, _without(before.read_taken_out(), lost))
+    left = {name: count for name, count in media.items() if count}
+    return replace(blank, media=left, taken_out=path, curation=before.curation)
+
+
+def _without(tables: Iterator[pa.Table], lost: np.ndarray) -> Iterator[pa.Table]:
+    for table in tables:
+        yield table.filter(pc.invert(pc.is_in(table[schema.SAMPLE_ID], pa.array(lost))))
+
+
+def write_taken_out(uri: str, attempt: str, tables: Iterable[pa.Table]) -> str | None:
+    """Write the samples that curation took out, each table a row group; returns the path below the
+    manifest, None where there are none."""
+    filled = (table for table in tables if table.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return None
+    path = f"curated/{attempt}.parquet"
+    with (
+        uris.open_atomic(uris.join(uri, path)) as file,
+        pq.ParquetWriter(file, TAKEN_OUT) as writer,
+    ):
+        for table in chain([first], filled):
+            writer.write_table(table, row_group_size=table.num_rows)
+    return path
 
 
 def _check_found(source: str, changes: Changes, left_out: LeftOut, selection: Selection) -> None:
@@ -246,16 +287,30 @@ def _bury(
         changes.add_dead(before.dead(part))
     if not changes.num_dead:
         return before.parts, None
-    parts = list(before.parts)
     path = f"tombstones/{attempt}.parquet"
+    return write_tombstones(uri, path, before.parts, changes.dead()), path
+
+
+def write_tombstones(
+    uri: str, path: str, parts: tuple[Part, ...], dead: Iterable[tuple[int, pa.Table]]
+) -> tuple[Part, ...]:
+    """Write which stored rows are dead; gives the parts with what then lives in them.
+
+    Args:
+        uri: The manifest.
+        path: Of the tombstones below it.
+        parts: As they were, with whatever dead rows.
+        dead: Each part that has dead rows, with their positions in order.
+    """
+    buried = [Part(part.path, tuple(part.stored_rows.tolist())) for part in parts]
     with uris.open_atomic(uris.join(uri, path)) as file, pq.ParquetWriter(file, POSITION) as writer:
-        for number, (index, positions) in enumerate(changes.dead()):
+        for number, (index, positions) in enumerate(dead):
             writer.write_table(positions, row_group_size=positions.num_rows)
-            old = parts[index]
-            dead = _per_row_group(positions, old)
-            live = old.stored_rows - dead
-            parts[index] = Part(old.path, tuple(live.tolist()), number, tuple(dead.tolist()))
-    return tuple(parts), path
+            old = buried[index]
+            gone = _per_row_group(positions, old)
+            live = old.stored_rows - gone
+            buried[index] = Part(old.path, tuple(live.tolist()), number, tuple(gone.tolist()))
+    return tuple(buried)
 
 
 def _per_row_group(positions: pa.Table, part: Part) -> np.ndarray:
@@ -267,7 +322,12 @@ def _upload(local: str, uri: str, path: str) -> str:
     return path
 
 
-def _commit(manifest: Manifest) -> None:
+def commit(manifest: Manifest) -> None:
+    """Write the record that makes a version.
+
+    Raises:
+        ValueError: somebody else wrote that version meanwhile.
+    """
     record = {
         "version": manifest.version,
         "source": manifest.source,
@@ -280,11 +340,13 @@ def _commit(manifest: Manifest) -> None:
         "diff": asdict(manifest.diff),
         "tombstones": manifest.tombstones,
         "left_out_table": manifest.left_out_table,
+        "taken_out": manifest.taken_out,
+        "curation": manifest.curation,
         "parts": [asdict(part) for part in manifest.parts],
     }
     place = record_uri(manifest.uri, manifest.version)
     if not uris.create(place, json.dumps(record).encode()):
         raise ValueError(
             f"out {manifest.uri} got its version {manifest.version} from somebody else meanwhile,"
-            " and it stands: run jobs.index again to compare with it"
+            " and it stands: run the same command again to go on from it"
         )

@@ -41,7 +41,7 @@ _OUTPUTS = (
         "quarantine fragments progress.json",
     ),
 )
-_MANIFEST = _output("manifest (jobs.index)", "versions parts", "", "tombstones left_out")
+_MANIFEST = _output("manifest (jobs.index)", "versions parts", "", "tombstones left_out curated")
 _SIGNS = frozenset[str]().union(
     *(output.always | output.either | output.others for output in (*_OUTPUTS, _MANIFEST))
 )

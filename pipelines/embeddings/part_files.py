@@ -43,6 +43,9 @@ class PartFiles(Protocol):
     def read(self, rows: Range, columns: list[str] | None = None) -> pa.Table:
         """Read a part."""
 
+    def remove(self, rows: Range) -> None:
+        """Take a part away, so that it is written anew."""
+
     def finish(self, schema: pa.Schema) -> None:
         """Make all parts that are there visible to others, at once."""
 
@@ -86,6 +89,10 @@ class ParquetParts:
         """Read a part."""
         with open_parquet(uris.join(self.place, part_name(rows))) as file:
             return file.read(columns=columns)
+
+    def remove(self, rows: Range) -> None:
+        """Delete a part's file."""
+        uris.remove(uris.join(self.place, part_name(rows)))
 
     def finish(self, schema: pa.Schema) -> None:
         """Do nothing: a file that is there is visible."""
@@ -143,6 +150,10 @@ class LanceParts:
             )
             tables.append(reader.read_all().to_table())
         return pa.concat_tables(tables)
+
+    def remove(self, rows: Range) -> None:
+        """Delete the record that makes fragments a part."""
+        uris.remove(uris.join(self._records, part_name(rows, ".json")))
 
     def finish(self, schema: pa.Schema) -> None:
         """Commit all fragments as the next version of the dataset, the one before as it was."""

@@ -73,6 +73,20 @@ class LiveRows:
         first = int(groups.stored_ends[index] - groups.stored[index])
         return first + int(alive[position - (int(groups.live_ends[index]) - len(alive))])
 
+    def revived(self, before: "LiveRows", rows: Range) -> bool:
+        """Tell whether a row of a range lives here and was dead in an earlier version."""
+        groups = before._groups
+        index = int(np.searchsorted(groups.stored_ends, rows[0], side="right"))
+        while index < len(groups.stored_ends):
+            first = int(groups.stored_ends[index] - groups.stored[index])
+            if first >= rows[1]:
+                break
+            back = first + np.setdiff1d(self._alive(index), before._alive(index))
+            if ((back >= rows[0]) & (back < rows[1])).any():
+                return True
+            index += 1
+        return False
+
     def parts(self, rows: Range, part_rows: int) -> Iterator[tuple[Range, Range]]:
         """Cut a range of stored rows into parts of so many live rows; the last may have fewer.
 
@@ -115,6 +129,16 @@ class _Groups:
     stored: np.ndarray
     stored_ends: np.ndarray
     live_ends: np.ndarray
+
+
+def returned(parts: Iterable[Range], now: Manifest, before: Manifest) -> list[Range]:
+    """Return the parts in which rows live again that were dead in an earlier version: curation
+    took them out, and they were brought back."""
+    if before.tombstones is None or before.tombstones == now.tombstones:
+        return []
+    alive = LiveRows(now)
+    known = LiveRows(before)
+    return [rows for rows in parts if alive.revived(known, rows)]
 
 
 def changed(parts: Iterable[Range], now: Manifest, before: Manifest | None) -> list[Range]:

@@ -100,6 +100,30 @@ class Stored:
             vectors = vectors_of(batch.column(self.name)).reshape(-1, *self.column.shape)
             yield Block(ids, vectors, pa.Table.from_batches([batch]).select(list(columns)))
 
+    def piece(self, number: int, count: int, *, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
+        """Stream one of so many pieces of the samples; of Parquet, whole files."""
+        columns = [schema.SAMPLE_ID, self.name]
+        for batch in self._of_piece(number, count, columns, block_rows):
+            ids = batch.column(schema.SAMPLE_ID).to_numpy()
+            vectors = vectors_of(batch.column(self.name)).reshape(-1, *self.column.shape)
+            yield Block(ids, vectors, pa.Table.from_batches([batch]).select([]))
+
+    def _of_piece(
+        self, number: int, count: int, columns: list[str], block_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        if self.format == "lance":
+            first = self.num_rows * number // count
+            rows = self.num_rows * (number + 1) // count - first
+            dataset = lance_files.open_dataset(self.uri)
+            yield from dataset.to_batches(
+                columns=columns, offset=first, limit=rows, batch_size=block_rows
+            )
+            return
+        first = len(self.parts) * number // count
+        for name in self.parts[first : len(self.parts) * (number + 1) // count]:
+            with open_parquet(uris.join(self.uri, name)) as file:
+                yield from file.iter_batches(block_rows, columns=columns)
+
     def _batches(self, columns: list[str], block_rows: int) -> Iterator[pa.RecordBatch]:
         if self.format == "lance":
             dataset = lance_files.open_dataset(self.uri)

@@ -29,6 +29,13 @@ class Corpus:
         """Return (row groups, 3) int64: part, row group, rows."""
         return np.array(list(self.manifest.row_groups()), dtype=np.int64).reshape(-1, 3)
 
+    @cached_property
+    def dead(self) -> np.ndarray:
+        """Return the dead rows of each row group, (row groups,) int64."""
+        parts = self.manifest.parts
+        counts = [part.dead_rows or (0,) * len(part.row_groups) for part in parts]
+        return np.array([count for part in counts for count in part], np.int64)
+
     def read(self, group: int) -> pa.Table:
         """Read a row group."""
         part, row_group, _ = self.groups[group]
@@ -90,11 +97,13 @@ class Seen:
 
     def gone(self, now: Corpus) -> np.ndarray:
         """Return the ids of the samples of these rows that a newer version no longer has there,
-        (n,) int64; only row groups that lost rows are read."""
+        (n,) int64; only row groups that may have lost rows are read."""
         read = np.unique(np.concatenate([self.groups, self.rows[:, 0]]))
         whole = set(self.groups.tolist())
         found = [np.empty(0, np.int64)]
-        for group in read[now.groups[read, 2] < self.corpus.groups[read, 2]]:
+        fewer = now.groups[read, 2] < self.corpus.groups[read, 2]
+        # where curation took rows out, as many may have come back as went
+        for group in read[fewer | (self.corpus.dead[read] > 0)]:
             ids = self.corpus.read(group)[schema.SAMPLE_ID].to_numpy()
             if group not in whole:
                 ids = ids[self.rows[self.rows[:, 0] == group, 1]]

@@ -20,6 +20,7 @@ from pipelines.stream.plan import Plan
 @dataclass(frozen=True)
 class Part:
     path: str
+    dead_rows: tuple[int, ...] = (1,)  # there may be some
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,3 +249,13 @@ def test_the_order_of_an_epoch_is_drawn_once_however_many_items_ask(
     monkeypatch.setattr(stretch, "permutation", counted)
     assert [row for start in range(0, 180, 5) for row in read(plan, start, start + 5)] == expected
     assert drawn == [0, 1, 2]
+
+
+def test_as_many_rows_that_come_back_do_not_hide_that_others_went() -> None:
+    # Of the first row group sample 6 was taken out; then 0 is deleted, 6 is brought back, and the
+    # file of 0 comes back as a new row.
+    taken = Version(1, (tuple(range(6)), *OLD.groups[1:]))
+    back = Version(2, (tuple(range(1, 7)), *OLD.groups[1:], (0, 77)))
+    for position in range(1, 60):
+        shown = read(plan_of((0, taken, 1), (position, back, 1)), 0, 120)
+        assert max(by_epoch(shown)[0].values()) == 1

@@ -1,0 +1,91 @@
+"""What a curation is given: a manifest, and embeddings of its samples."""
+
+import json
+
+from jobs.cluster import launch
+from jobs.curating.curate_sections import CurateConfig
+from jobs.setup.claims import one_spelling
+from jobs.setup.failures import InputError
+from pipelines import schema
+from pipelines.corpus.curated_version import adopt
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.embeddings.stored import PROGRESS, Stored, open_stored
+from pipelines.storage import uris
+
+
+def open_embeddings(config: CurateConfig) -> Stored | None:
+    """Open the embeddings; None where all is to be brought back.
+
+    Raises:
+        InputError: there are none, or not one vector a sample.
+    """
+    if config.undo:
+        if config.embeddings is not None:
+            raise InputError("embeddings has no effect with undo=true: leave it out")
+        return None
+    if config.embeddings is None:
+        raise InputError("embeddings is missing: give the out of jobs.export, or undo=true")
+    place = launch.user_uri("embeddings", config.embeddings)
+    launch.check_reachable("embeddings", place)
+    stored = open_stored(place, config.column)
+    if stored.column.form != "pooled" or schema.FRAME in stored.names:
+        what = "a row a frame" if schema.FRAME in stored.names else stored.column.form
+        raise InputError(
+            f"embeddings {stored.uri} holds {what}, and curation compares one vector a sample:"
+            " export pooled embeddings"
+        )
+    return stored
+
+
+def own_manifest(source: str, out: str) -> Manifest:
+    """Open the newest version of the manifest that gets another one.
+
+    Raises:
+        InputError: the source is no manifest, or `out` holds that of another listing.
+    """
+    if not versions(source):
+        raise InputError(
+            f"source.uri {source} is no manifest: list it with jobs.index, and export that"
+        )
+    manifest = open_manifest(source)
+    if one_spelling(out) == one_spelling(source):
+        return manifest
+    mine = adopt(manifest, out)
+    if [part.path for part in mine.parts] != [part.path for part in manifest.parts]:
+        raise InputError(
+            f"out {out} is of another listing than {source}: choose another out, or"
+            f" out={source}, which gets a version more"
+        )
+    return mine
+
+
+def belongs(stored: Stored, manifest: Manifest) -> None:
+    """Refuse embeddings of another manifest, or of an earlier listing.
+
+    Raises:
+        InputError: with what helps.
+    """
+    there = stored.provenance.source
+    if one_spelling(there) != one_spelling(manifest.source):
+        raise InputError(
+            f"embeddings {stored.uri} are of {there}, and source.uri lists {manifest.source}:"
+            " export this manifest"
+        )
+    version = _version(stored)
+    parts = None
+    if version in versions(manifest.uri):
+        parts = [part.path for part in open_manifest(manifest.uri, version).parts]
+    if parts != [part.path for part in manifest.parts]:
+        raise InputError(
+            f"embeddings {stored.uri} are of version {version}, and {manifest.uri} is at version"
+            f" {manifest.version}, which lists other samples: run the same jobs.export again on"
+            " this manifest"
+        )
+
+
+def _version(stored: Stored) -> int:
+    """Return which version of its manifest an export holds."""
+    place = uris.join(stored.uri.rpartition("/")[0], PROGRESS)
+    if uris.exists(place):
+        return int(json.loads(uris.read_bytes(place))["complete"])
+    return stored.provenance.manifest_version
