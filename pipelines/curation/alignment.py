@@ -77,7 +77,8 @@ def _unit(pictures: Tensor) -> Tensor:
     """Scale pictures (..., 32, 32) to the mean 0 and the length 1."""
     centred = pictures - pictures.mean((-1, -2), keepdim=True)
     length = centred.flatten(-2).norm(dim=-1)[..., None, None]
-    return centred / length.clamp(min=_TINY) * (length > 1)  # less is rounding
+    scaled: Tensor = centred / length.clamp(min=_TINY) * (length > 1)  # less is rounding
+    return scaled
 
 
 def _best(cut: Tensor, whole: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def find(near: NearPairs, looking: Looking) -> Gone:
         _take_sizes(seen, suspects)
         pairs = near.pairs
     else:
-        seen.take(stream_of(suspects, looking.limits, "curate").iter_batches(batch_size=None))
+        seen.take(iter(stream_of(suspects, looking.limits, "curate").iter_batches(batch_size=None)))
         pairs = near.pairs[seen.readable[near.pairs].all(1)]
         pairs = pairs[_confirmed(pairs, seen, looking.min_alike)]
     rank = ranks(seen.pixels, seen.nbytes, -seen.row)
@@ -174,7 +174,7 @@ def _take_sizes(seen: SmallPictures, suspects: Manifest) -> None:
 def _equal_files(pairs: np.ndarray, seen: SmallPictures) -> np.ndarray:
     """Tell which pairs are equal to the byte, and the same clip where they are videos."""
     one, other = pairs.T
-    same = (seen.content[one] == seen.content[other]) & (seen.content[one] != 0)
+    same: np.ndarray = (seen.content[one] == seen.content[other]) & (seen.content[one] != 0)
     for index in np.flatnonzero(same):
         same[index] = (seen.grey[one[index]] == seen.grey[other[index]]).all()
     return same
