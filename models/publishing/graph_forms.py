@@ -2,7 +2,10 @@
 `torch.export`."""
 
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ _TRACED = 2  # images: a batch of one would be taken for a constant
 _LARGEST = 3 * 2**29  # bytes of weights inside an ONNX file, whose format ends at 2 GiB
 _ONNX = "model.onnx"
 _PROGRAM = "model.pt2"
+_FOLDING = "onnxscript.optimizer._constant_folding"
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
@@ -59,6 +63,18 @@ def program_of(form: Form) -> ExportedProgram:
     return program
 
 
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep a library from telling users what it does not make faster."""
+    named = logging.getLogger(logger)
+    before = named.disabled
+    named.disabled = True
+    try:
+        yield
+    finally:
+        named.disabled = before
+
+
 class OnnxForm(Form):
     """A graph for ONNX runtimes; its metadata say how to prepare images."""
 
@@ -77,13 +93,15 @@ class OnnxForm(Form):
         import onnx
 
         place = os.path.join(folder, _ONNX)
-        graph: Any = torch.onnx.export(
-            program_of(self),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=list(self.outputs),
-        )
+        program = program_of(self)
+        with _quiet(_FOLDING):
+            graph: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=list(self.outputs),
+            )
         properties = {
             "preprocess": json.dumps(preparation(self.artifact)),
             "artifact_digest": self.artifact.digest,
