@@ -105,7 +105,10 @@ def _drawn(sample: Sample, boxes: np.ndarray) -> Tensor:
         if place[0] < end[0] and place[1] < end[1]:
             draw.rectangle((place, end), outline=colour, width=_LINE_PX)
         if score:
-            tags.append(((place[0] + hidden * _TAG_PX, place[1]), f"{score[0]:.0%}", colour))
+            # above a box that it would cover
+            lifted = _TAG_PX // 2 if bottom - top < _TAG_PX and top >= _TAG_PX // 2 else 0
+            beside = (place[0] + hidden * _TAG_PX, place[1] - lifted)
+            tags.append((beside, f"{score[0]:.0%}", colour))
     for beside, text, colour in reversed(tags):  # the surest is written last, over all lines
         contact_sheet.tag(draw, text, beside, colour, _LETTERS_PX)
     return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
