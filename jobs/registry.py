@@ -16,7 +16,7 @@ from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from jobs.setup.help_page import command_of
-from pipelines.registry import model_versions, moves
+from pipelines.registry import mlflow_mirror, model_versions, moves
 from pipelines.registry.model_versions import Version
 from pipelines.registry.moves import Move
 from pipelines.registry.registered_model import RegisteredModel, model_names
@@ -49,6 +49,8 @@ def run(config: RegistryConfig) -> dict[str, Any]:
     if config.action == "list":
         versions = model_versions.all_of(model)
         return answers.of_versions(model, versions, moves.standings_of(model))
+    if config.action == "mirror":
+        return _mirror(config, model)
     if config.action in ("promote", "rollback"):
         return _move(config, model)
     version = _asked(config, model)
@@ -99,6 +101,17 @@ def _move(config: RegistryConfig, model: RegisteredModel) -> dict[str, Any]:
     print(answers.told(model, config.alias, moved, config.version), file=sys.stderr)
     version = model_versions.read(model, moved.after if moved else config.version or 0)
     return answers.of_place(version) | {"move": moved.as_dict() if moved else None}
+
+
+def _mirror(config: RegistryConfig, model: RegisteredModel) -> dict[str, Any]:
+    assert config.mlflow is not None
+    done = mlflow_mirror.mirror(model, config.mlflow)
+    print(
+        f"{len(done['added'])} versions of {model.name} are new in MLflow, and"
+        f" {len(done['aliases'])} aliases moved there",
+        file=sys.stderr,
+    )
+    return done | {"result": f"{config.mlflow.rstrip('/')}/#/models/{model.name}"}
 
 
 def _signed(config: RegistryConfig) -> Signature:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.setup.sections import JobConfig
 
-Action = Literal["list", "show", "resolve", "register", "promote", "rollback"]
+Action = Literal["list", "show", "resolve", "register", "promote", "rollback", "mirror"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 CHAMPION = "champion"
 # by action: the keys that it takes beside registry and name, the needed ones first
@@ -17,6 +17,7 @@ _TAKES: dict[Action, tuple[str, ...]] = {
     "register": ("artifact", "parent", "probes"),
     "promote": ("version", "alias", "reason", "expect"),
     "rollback": ("alias", "reason", "expect"),
+    "mirror": ("mlflow",),
 }
 _NEEDS: dict[Action, tuple[str, ...]] = {
     "list": (),
@@ -25,6 +26,7 @@ _NEEDS: dict[Action, tuple[str, ...]] = {
     "register": ("name", "artifact"),
     "promote": ("name", "version"),
     "rollback": ("name",),
+    "mirror": ("name", "mlflow"),
 }
 
 
@@ -48,7 +50,8 @@ class RegistryConfig(JobConfig):
         description=(
             "the first word. list: names, or the versions of one; show: a version or an alias;"
             " resolve: where its artifact lies; register: an artifact becomes the next version;"
-            " promote: an alias moves to a version; rollback: it moves back"
+            " promote: an alias moves to a version; rollback: it moves back; mirror: MLflow's"
+            " registry shows the same"
         )
     )
     registry: str = Field(min_length=1, description="a path or s3:// prefix, of many models")
@@ -82,6 +85,12 @@ class RegistryConfig(JobConfig):
         (),
         description="results of jobs.adapt --json, files or folders; []: the run's own",
         examples=["[URI,...]"],
+    )
+
+    mlflow: str | None = Field(
+        None,
+        min_length=1,
+        description="a server of MLflow, as http://host:5000; needs pip install 'afield[mlflow]'",
     )
 
     def idle(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ PATHS = (
     "members",
     "weights",
     "registry",
+    "mlflow",
     "parent",
     "reason",
 )
