@@ -5,7 +5,7 @@ import sys
 
 from jobs.cluster import launch
 from jobs.setup.failures import InputError
-from pipelines.registry import model_versions, reference
+from pipelines.registry import model_versions, moves, reference
 from pipelines.registry.model_versions import Version
 from pipelines.registry.reference import Reference
 from pipelines.storage import uris
@@ -81,5 +81,9 @@ def _begun_with(wanted: Reference, version: Version, began: str | None) -> Versi
     """Return the version that results were begun with, where an alias means another one now."""
     if not wanted.is_alias or began in (None, version.digest):
         return None
-    same = [each for each in model_versions.all_of(wanted.model) if each.digest == began]
-    return same[-1] if same else None
+    versions = model_versions.all_of(wanted.model)
+    same = {each.number: each for each in versions if each.digest == began}
+    for move in reversed(moves.history(wanted.model)):  # of equal ones that which the alias meant
+        if move.alias == wanted.wanted and move.after in same:
+            return same[move.after]
+    return next(iter(same.values()), None)

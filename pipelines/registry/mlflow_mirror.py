@@ -122,5 +122,6 @@ def _add(client: Any, version: Version) -> str:
         source=version.artifact,
         tags=tags,
         description=f"version {version.number}, registered by {version.registered}",
+        await_creation_for=0,  # it is there when the server answers
     )
     return str(made.version)

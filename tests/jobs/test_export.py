@@ -195,8 +195,8 @@ def test_an_export_goes_on_with_the_versions_that_it_was_begun_with(
     model = RegisteredModel(str(tmp_path / "registry"), "encoder")
     by = Signature.now("test")
     other = save(tmp_path / "other", "resnet18_small", 16, width=8)
-    for source in (small_artifact, other):
-        register(model, source, lineage={}, metrics={}, by=by)
+    for source, parent in ((small_artifact, None), (other, None), (other, "encoder@1")):
+        register(model, source, lineage={"parent": parent}, metrics={}, by=by)
     promote(model, "champion", 2, by=by)
     named = f"{model.uri}@champion"
     out = tmp_path / "out"
