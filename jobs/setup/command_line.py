@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
@@ -218,7 +219,8 @@ def main(
         if "--print-config" in flags:
             print(to_yaml(config), end="", flush=True)
             return 0
-        result = run(config)
+        with redirect_stdout(sys.stderr):  # Ray prints what becomes of its workers
+            result = run(config)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 1

@@ -26,6 +26,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
+from pipelines.ray_internals import ControllerTeller
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream import quarantine
@@ -33,6 +34,7 @@ from pipelines.stream import quarantine
 POLL_S = 0.5
 STARTING = "starting the training workers"
 GROW_S = 60.0  # how often a run with a range of workers looks for room, at least
+ENDS_S = 20.0  # for Ray Train's controller to end once it is killed
 PATIENCE_S = 2.0  # what takes longer is named
 SLOWER = 2  # times as long as to the line before a line must take for that to be said
 NARROWEST = 80
@@ -83,6 +85,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     if session.use_gpu:
         resources["GPU"] = session.gpus_per_worker
     rule = FailureRule(job.monitor, job.run, job.config.cluster.max_failures)
+    teller = ControllerTeller(job.monitor.meet)
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -98,7 +101,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
             storage_path=path,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=job.config.checkpoint.keep),
-            callbacks=[rule],  # type: ignore[list-item]  # the annotation is of Train V1
+            callbacks=[rule, teller],  # type: ignore[list-item]  # the annotation is of Train V1
             failure_config=FailureConfig(max_failures=-1),  # `rule` counts
         ),
         datasets={"train": lambda: ray.data.range(1)},
@@ -122,7 +125,7 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
     thread = threading.Thread(target=run, name="fit", daemon=True)
     taken: Question[list[dict[str, Any]]] = Question(monitor.take, [])
     failed: Question[Failure | None] = Question(monitor.failure, None)
-    with progress, stop_signals() as wanted:
+    with progress, stop_signals() as wanted, _ending(thread, monitor):
         progress.waits(STARTING)
         thread.start()
         running = True
@@ -147,6 +150,20 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
         raise failure
     if raised:
         raise raised[0]
+
+
+@contextmanager
+def _ending(thread: threading.Thread, monitor: Any) -> Iterator[None]:
+    """Leave no thread that waits for Ray Train's controller behind: Ray crashes where it is shut
+    down under one."""
+    try:
+        yield
+    finally:
+        deadline = time.monotonic() + ENDS_S
+        while thread.is_alive() and time.monotonic() < deadline:
+            if controller := answer(monitor.controller.remote(), None):
+                ray.kill(controller)
+            thread.join(POLL_S)
 
 
 def _tell(monitor: Any, failure: Exception) -> None:

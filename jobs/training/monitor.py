@@ -31,6 +31,15 @@ class Monitor:
         self._stop = False
         self._failure: Failure | None = None
         self._tracebacks: dict[int, str] = {}
+        self._controller: Any = None
+
+    def meet(self, controller: Any) -> None:
+        """Take note of Ray Train's controller."""
+        self._controller = controller
+
+    def controller(self) -> Any:
+        """Return Ray Train's controller, None before it has started."""
+        return self._controller
 
     def log(self, line: dict[str, Any]) -> None:
         """Take a line."""

@@ -143,6 +143,8 @@ class Job:
         assert process.stderr is not None
         with self.log.open("a") as log:
             for line in process.stderr:
+                if "(raylet)" in line:  # what Ray says of the killed is no word of the job
+                    continue
                 now = time.monotonic()
                 if now - self.last_said > 20:
                     self.silences.append((now - self.last_said, (self.lines or ["start"])[-1]))
@@ -265,7 +267,12 @@ def jobs_of(names: Bucket, address: str, logs: Path) -> tuple[Job, Job]:
     common = [f"source.uri={names.images}", f"cluster.address={address}"]
     common += ["cluster.storage_timeout_s=5"]
     train = [*commands.TINY, *common, f"out={names.run}", "num_steps=100000000"]
-    train += ["checkpoint.every_s=10", "debug.log_samples=true", "log.every_steps=20"]
+    train += [
+        "cluster.max_failures=-1",
+        "checkpoint.every_s=10",
+        "debug.log_samples=true",
+        "log.every_steps=20",
+    ]
     train += ["cluster.num_workers=1..2", "cluster.cpus_per_worker=1", "global_batch_size=192"]
     export = [f"artifact={names.artifact}/artifact", *common, "part_rows=256"]
     return (

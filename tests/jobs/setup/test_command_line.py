@@ -183,18 +183,16 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         parse(complete_pretrain, ["simclr_smal", "source.uri=/a", "out=/b"])
 
 
-def test_json_prints_one_object_as_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            "x",
-            "",
-            complete_pretrain,
-            lambda config: {"rows": 3, "result": "there"},
-            [*WORDS, "--json"],
-        )
-        == 0
-    )
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"rows": 3}
+def test_json_prints_one_object_and_nothing_else_that_a_library_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_: PretrainConfig) -> dict[str, object]:
+        print("(raylet) a worker died")
+        return {"rows": 3, "result": "there"}
+
+    assert main("x", "", complete_pretrain, run, [*WORDS, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"rows": 3} and said.err == "(raylet) a worker died\n"
 
 
 @pytest.mark.parametrize(

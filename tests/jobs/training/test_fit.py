@@ -6,6 +6,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from jobs.training import fit
 from jobs.training.fit import StepProgress, step_line
@@ -95,13 +96,25 @@ def test_a_run_says_that_no_line_comes_once_it_takes_much_longer_than_the_one_be
     assert lines[1].startswith("training, nothing new for 26 s") and len(lines) == 17
 
 
+class Controller:
+    """Runs until it is killed, as Ray Train's does that waits for its workers."""
+
+    def run(self) -> None:
+        threading.Event().wait()
+
+
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(60)
 def test_a_stop_ends_a_run_at_once_that_has_not_trained_since_its_workers_started() -> None:
+    controller = ray.remote(num_cpus=0)(Controller).remote()
+    monitor = start_monitor()
+
     def starts_for_ever() -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait()
+        monitor.meet.remote(controller)
+        ray.get(controller.run.remote())
 
     held = SimpleNamespace(check=lambda: None)
     trainer = SimpleNamespace(fit=starts_for_ever)
-    fit._watch(trainer, start_monitor(), held, StepProgress(100, 0))  # type: ignore[arg-type]
+    fit._watch(trainer, monitor, held, StepProgress(100, 0))  # type: ignore[arg-type]
+    assert "fit" not in [thread.name for thread in threading.enumerate()]
