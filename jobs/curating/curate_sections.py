@@ -62,7 +62,7 @@ class BalanceConfig(Frozen):
         None,
         ge=1,
         description=(
-            "of the lowest level, for duplicates too; null: one for every 250 samples, of a small"
+            "of the lowest level, for duplicates too; null: one for every 1,000 samples, of a small"
             " corpus more; each level above has an eighth as many"
         ),
     )

@@ -15,14 +15,14 @@ from pipelines.embeddings.vector_index import unit
 
 SAMPLES_A_CLUSTER = 40  # at least; faiss's own least is 39
 MANY_SAMPLES = 256  # a cluster, which more would not move
-ROWS_A_CLUSTER = 250  # of the corpus, where the number of clusters is not given
+ROWS_A_CLUSTER = 1000  # of the corpus, where the number of clusters is not given
 FEW_ROWS = 20  # a cluster, of a small corpus
 FEW_CLUSTERS = 64
 SAMPLE_BYTES = 1 << 25
 MOST_CLUSTERS = 1 << 14
 SHRINK = 8  # clusters of a level, for one of the level above
 LEAST_TOP = 8  # clusters of the top level, about
-ITERATIONS = 15
+ITERATIONS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Centres:
 
 
 def num_clusters(num_rows: int, dim: int, wanted: int | None) -> int:
-    """Return how many clusters the lowest level has: as wanted, else one for every 250 samples, of
+    """Return how many clusters the lowest level has: as wanted, else one for every 1,000 samples, of
     a small corpus 64 or one for every 20; no more than the sample can place."""
     most = max(1, SAMPLE_BYTES // (4 * dim * SAMPLES_A_CLUSTER))
     few = min(FEW_CLUSTERS, num_rows // FEW_ROWS)
