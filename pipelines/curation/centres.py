@@ -51,8 +51,8 @@ class Centres:
 
 
 def num_clusters(num_rows: int, dim: int, wanted: int | None) -> int:
-    """Return how many clusters the lowest level has: as wanted, else one for every 1,000 samples, of
-    a small corpus 64 or one for every 20; no more than the sample can place."""
+    """Return how many clusters the lowest level has: as wanted, else one for every 1,000 samples,
+    of a small corpus 64 or one for every 20; no more than the sample can place."""
     most = max(1, SAMPLE_BYTES // (4 * dim * SAMPLES_A_CLUSTER))
     few = min(FEW_CLUSTERS, num_rows // FEW_ROWS)
     count = wanted or min(MOST_CLUSTERS, max(few, num_rows // ROWS_A_CLUSTER))
