@@ -74,7 +74,10 @@ class PredictConfig(JobConfig):
     ignored: ClassVar[tuple[str, ...]] = (*ORDER, *TRAINING)
 
     artifact: str = Field(
-        min_length=1, description="of an adaptation: a path or s3:// prefix, with its head"
+        min_length=1,
+        description=(
+            "of an adaptation: a path or s3:// prefix, or NAME@ALIAS in a registry, with its head"
+        ),
     )
     source: SourceConfig
     out: str = Field(

@@ -55,7 +55,10 @@ class PublishConfig(JobConfig):
     example: ClassVar[str] = "artifact=runs/a/artifact out=runs/a-published license=apache-2.0"
     most_used: ClassVar[tuple[str, ...]] = ("artifact", "out", "formats", "license", "probes")
 
-    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    artifact: str = Field(
+        min_length=1,
+        description="the encoder: a path or s3:// prefix, or NAME@ALIAS in a registry",
+    )
     out: str = Field(
         min_length=1, description="folder of the files; new, or holding the same artifact's"
     )

@@ -176,7 +176,10 @@ class TrainedAdaptConfig(LabelledJobConfig):
         "cluster.use_gpu",
     )
 
-    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    artifact: str = Field(
+        min_length=1,
+        description="the encoder: a path or s3:// prefix, or NAME@ALIAS in a registry",
+    )
     out: str = Field(
         min_length=1, description="folder of the run and its artifact; new, or holding the same"
     )

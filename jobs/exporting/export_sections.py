@@ -94,8 +94,9 @@ class ExportConfig(JobConfig):
     artifact: Words = Field(
         min_length=1,
         description=(
-            "the encoder: a path or s3:// prefix; of several, between commas, each gives a column"
-            " embedding_1, embedding_2, ... from one pass over the pixels"
+            "the encoder: a path or s3:// prefix, or NAME@ALIAS in a registry; of several, between"
+            " commas, each gives a column embedding_1, embedding_2, ... from one pass over the"
+            " pixels"
         ),
         examples=["URI,..."],
     )

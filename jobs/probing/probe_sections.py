@@ -142,7 +142,10 @@ class AdaptConfig(LabelledJobConfig):
     )
     ignored: ClassVar[tuple[str, ...]] = TRAINING
 
-    artifact: str = Field(min_length=1, description="the encoder: a path or s3:// prefix")
+    artifact: str = Field(
+        min_length=1,
+        description="the encoder: a path or s3:// prefix, or NAME@ALIAS in a registry",
+    )
     compare: str | None = Field(
         None, min_length=1, description="another artifact, judged on the same samples beside it"
     )

@@ -11,6 +11,7 @@ from jobs.reporting import adaptation_figures as figures
 from jobs.reporting import page as html
 from jobs.reporting.figures import Drawing
 from jobs.reporting.page import Html
+from jobs.setup import registered
 from models.json_values import finite
 from models.scores import measure_of
 from pipelines.storage import uris
@@ -56,7 +57,7 @@ def leave(
 
 def _run_of(artifact: str) -> str | None:
     """Return the run that an artifact belongs to; None where it stands alone."""
-    for place in (artifact, artifact.rstrip("/").rpartition("/")[0]):
+    for place in (artifact, registered.run_around(artifact)):
         if uris.exists(uris.join(place, "config.yaml")):
             return place
     return None
