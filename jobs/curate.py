@@ -28,7 +28,7 @@ from pipelines import schema
 from pipelines.corpus.curated_version import Counts, stay, whole, write_curated
 from pipelines.corpus.manifest import Manifest
 from pipelines.curation.assigned import Assignment, assign, learn_centres, num_buckets
-from pipelines.curation.balance import evenness
+from pipelines.curation.balance import at_top, evenness
 from pipelines.curation.centres import Centres
 from pipelines.curation.decisions import Decisions, Rules
 from pipelines.curation.duplicates import Gone, Looking, NearPairs, find, nothing_gone
@@ -221,8 +221,8 @@ class _Curation:
             "clusters": [len(centres.lowest), *(int(one.max()) + 1 for one in centres.parents)],
             "looked_at": gone.looked_at,
             "unreadable": gone.unreadable,
-            "evenness_before": round(evenness(decisions.before), 4),
-            "evenness_after": round(evenness(decisions.after), 4),
+            "evenness_before": round(evenness(at_top(decisions.before, centres.parents)), 4),
+            "evenness_after": round(evenness(at_top(decisions.after, centres.parents)), 4),
             "largest_cluster_before": int(decisions.before.max()),
             "largest_cluster_after": int(decisions.after.max()),
         }

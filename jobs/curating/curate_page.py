@@ -68,7 +68,10 @@ def draw(
         page.tiles(
             [(f"{count:,}", reason) for reason, count in sorted(reasons.items())]
             + [
-                (f"{told['evenness_before']:.2f}", "evenness of clusters before (1: equal)"),
+                (
+                    f"{told['evenness_before']:.2f}",
+                    "evenness of the top clusters before (1: equal)",
+                ),
                 (f"{told['evenness_after']:.2f}", "and after"),
                 (f"{told['without_embedding']:,}", "without an embedding, left as they were"),
             ]

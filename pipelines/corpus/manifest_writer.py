@@ -37,6 +37,9 @@ SHARD_GROUP_BYTES = 64 << 20
 PART_ROWS = 1 << 20
 
 
+TAKEN_ROWS = 1 << 16  # of a row group of samples that curation took out
+
+
 def write_manifest(
     uri: str,
     source: str,
@@ -141,8 +144,8 @@ def _without(tables: Iterator[pa.Table], lost: np.ndarray) -> Iterator[pa.Table]
 
 
 def write_taken_out(uri: str, attempt: str, tables: Iterable[pa.Table]) -> str | None:
-    """Write the samples that curation took out, each table a row group; returns the path below the
-    manifest, None where there are none."""
+    """Write the samples that curation took out, those of a part together; returns the path below
+    the manifest, None where there are none."""
     filled = (table for table in tables if table.num_rows)
     first = next(filled, None)
     if first is None:
@@ -153,7 +156,8 @@ def write_taken_out(uri: str, attempt: str, tables: Iterable[pa.Table]) -> str |
         pq.ParquetWriter(file, TAKEN_OUT) as writer,
     ):
         for table in chain([first], filled):
-            writer.write_table(table, row_group_size=table.num_rows)
+            for some in _cut(table, TAKEN_ROWS):
+                writer.write_table(some, row_group_size=some.num_rows)
     return path
 
 

@@ -67,6 +67,13 @@ def chosen(sample_ids: np.ndarray, count: int, seed: int) -> np.ndarray:
     return taken
 
 
+def at_top(sizes: np.ndarray, parents: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Add up the samples of the lowest clusters in those of the top level."""
+    for parent in parents:
+        sizes = np.bincount(parent, weights=sizes, minlength=int(parent.max()) + 1)
+    return sizes
+
+
 def evenness(sizes: np.ndarray) -> float:
     """Measure how evenly samples lie in clusters: the entropy over that of equal clusters, 0 to 1;
     1 for one cluster."""

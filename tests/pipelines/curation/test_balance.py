@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipelines.curation.balance import chosen, evenness, quotas, share
+from pipelines.curation.balance import at_top, chosen, evenness, quotas, share
 
 
 def test_a_number_is_shared_out_alike_as_far_as_each_has_enough() -> None:
@@ -14,7 +14,7 @@ def test_every_level_is_balanced_and_the_total_kept() -> None:
     parents = (np.array([0, 0, 0, 1, 1, 2]),)
     given = quotas(sizes, parents, 300)
     assert given.sum() == 300 and (given <= sizes).all()
-    above = np.bincount(parents[0], weights=given)
+    above = at_top(given, parents)
     assert above[1] == 23 and abs(above[0] - above[2]) <= 1
     assert np.ptp(given[:3]) <= 1
     assert evenness(given) > evenness(sizes)
