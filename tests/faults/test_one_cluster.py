@@ -18,7 +18,7 @@ import pytest
 from jobs.training.run_dir import RunDir
 from tests import commands
 from tests.faults import killing
-from tests.nodes import Nodes, nodes
+from tests.nodes import Nodes, command_line, nodes
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -75,8 +75,9 @@ def test_a_submitted_run_grows_with_its_cluster_and_saves_where_it_is_stopped(
         cluster.add()
         commands.read_until(submitted, " on 2 workers")
         commands.read_until(submitted, "loss")
-        for driver in cluster.processes("jobs.pretrain"):
-            os.kill(driver, signal.SIGTERM)
+        for process in cluster.processes("jobs.pretrain"):
+            if command_line(process).startswith(sys.executable):  # its shell has the same words
+                os.kill(process, signal.SIGTERM)
         said, _ = submitted.communicate(timeout=100)
     finally:
         submitted.kill()

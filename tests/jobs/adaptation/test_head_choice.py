@@ -80,6 +80,7 @@ def test_the_head_of_the_best_validation_score_ships_once(
         trained_steps=3,
         ledger=Ledger(0, (Span(0, 1, 1),)),
         metrics={},
+        commit=None,
     )
     assert head_choice.has_ended(run, 3) and head_choice.told_by(run, 3) == run.path("heads")
 
