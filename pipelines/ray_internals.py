@@ -24,7 +24,6 @@ from ray.data._internal.execution.backpressure_policy import (
 )
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayTaskError
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from pipelines.storage import uris
 
@@ -117,21 +116,6 @@ class _PlanAhead(BackpressurePolicy):
         if not op.name.startswith("StreamingRepartition"):
             return None
         return max(0, PLAN_AHEAD - int(self._topology[op].total_enqueued_output_blocks()))
-
-
-class ControllerTeller(ControllerCallback):
-    """Hands Ray Train's controller to an actor, as soon as it runs.
-
-    Args:
-        meet: The actor's method that takes it.
-    """
-
-    def __init__(self, meet: Any) -> None:
-        self._meet = meet
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Hand it over, in its own process."""
-        self._meet.remote(ray.get_runtime_context().current_actor)
 
 
 class StreamWatcher(ExecutionCallback):

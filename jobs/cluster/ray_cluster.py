@@ -1,6 +1,6 @@
 """What a cluster says of itself by private names of Ray: why its head cannot be joined, what is
-free, who holds the rest, what its autoscaler may start, and what runs that have ended still ask
-for.
+free, who holds the rest, what its autoscaler may start, what runs that have ended still ask for,
+and who controls one.
 
 Joining a head that is dead or wants another token is tried for minutes. What of a node is free, who
 holds the rest and what an autoscaler may start are not to be had without a dashboard.
@@ -19,6 +19,7 @@ from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     AUTOSCALING_REQUESTS_EXPIRE_TIME_S as EXPIRES_S,
 )
@@ -73,6 +74,21 @@ def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated
         else:
             left += 1
     return left
+
+
+class ControllerTeller(ControllerCallback):
+    """Hands Ray Train's controller to an actor, as soon as it runs.
+
+    Args:
+        meet: The actor's method that takes it.
+    """
+
+    def __init__(self, meet: Any) -> None:
+        self._meet = meet
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Hand it over, in its own process."""
+        self._meet.remote(ray.get_runtime_context().current_actor)
 
 
 @dataclass(frozen=True)

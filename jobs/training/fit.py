@@ -16,6 +16,7 @@ from ray.train.torch import TorchTrainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jobs.cluster.ray_cluster import ControllerTeller
 from jobs.cluster.share import Session
 from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.setup.failures import Failure
@@ -26,7 +27,6 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
-from pipelines.ray_internals import ControllerTeller
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream import quarantine
@@ -34,7 +34,7 @@ from pipelines.stream import quarantine
 POLL_S = 0.5
 STARTING = "starting the training workers"
 GROW_S = 60.0  # how often a run with a range of workers looks for room, at least
-ENDS_S = 20.0  # for Ray Train's controller to end once it is killed
+ENDS_S = 20.0  # for Ray Train's controller to end once it is asked to
 PATIENCE_S = 2.0  # what takes longer is named
 SLOWER = 2  # times as long as to the line before a line must take for that to be said
 NARROWEST = 80
@@ -160,9 +160,13 @@ def _ending(thread: threading.Thread, monitor: Any) -> Iterator[None]:
         yield
     finally:
         deadline = time.monotonic() + ENDS_S
+        controller = None
         while thread.is_alive() and time.monotonic() < deadline:
-            if controller := answer(monitor.controller.remote(), None):
-                ray.kill(controller)
+            if controller is None and (controller := answer(monitor.controller.remote(), None)):
+                controller.abort.remote()  # it gives back what its workers hold, and ends
+            thread.join(POLL_S)
+        if thread.is_alive() and controller is not None:
+            ray.kill(controller)
             thread.join(POLL_S)
 
 

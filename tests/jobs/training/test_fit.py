@@ -1,5 +1,6 @@
 """What a person sees of a run while it trains."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -97,10 +98,13 @@ def test_a_run_says_that_no_line_comes_once_it_takes_much_longer_than_the_one_be
 
 
 class Controller:
-    """Runs until it is killed, as Ray Train's does that waits for its workers."""
+    """Runs until it is told to end, as Ray Train's does that waits for its workers."""
 
-    def run(self) -> None:
-        threading.Event().wait()
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def abort(self) -> None:
+        ray.actor.exit_actor()
 
 
 @pytest.mark.usefixtures("ray_session")
