@@ -49,7 +49,7 @@ class Gauges:
 
     def show(self, line: Mapping[str, Any]) -> None:
         """Set the gauges to what a line says; those it says nothing of keep their value."""
-        own = {"num_steps": self._num_steps, "line_time_s": time.time()}
+        figures = {**line, "num_steps": self._num_steps, "line_time_s": time.time()}
         for name, gauge in self._gauges.items():
-            if (value := {**line, **own}.get(name)) is not None:
+            if (value := figures.get(name)) is not None:
                 gauge.set(float(value))

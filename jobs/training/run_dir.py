@@ -128,10 +128,7 @@ class RunDir:
 
     def commit(self) -> str | None:
         """Read the commit of the code that last ran; None where it is not known."""
-        try:
-            commit: str | None = json.loads(uris.read_bytes(self.path("env.json"))).get("commit")
-        except FileNotFoundError:
-            return None
+        commit: str | None = claims.recorded(self.uri, "env.json", "commit")
         return commit
 
     def committed_step(self) -> int:
