@@ -9,5 +9,5 @@ found = find_packages(include=[*INSIDE, *(f"{name}.*" for name in INSIDE)])
 setup(
     packages=["afield", *(f"afield.{name}" for name in found)],
     package_dir={f"afield.{name}": name for name in INSIDE},
-    package_data={"afield.jobs": ["recipes/*.yaml"]},
+    package_data={"afield.jobs": ["recipes/*.yaml", "mapping/map_page*"]},
 )

@@ -99,7 +99,8 @@ def search(config: SearchConfig) -> dict[str, Any]:
     """
     place = launch.user_uri("embeddings", config.embeddings)
     launch.check_reachable("embeddings", place)
-    stored = _one_vector_each(open_stored(place, config.column))
+    stored = open_stored(place, config.column)
+    stored.check_one_vector("a search compares", frames=True)
     if config.k > stored.num_rows:
         raise InputError(
             f"k {config.k} is more than the {stored.num_rows} rows of {stored.uri}: give fewer"
@@ -124,20 +125,6 @@ def search(config: SearchConfig) -> dict[str, Any]:
         "picture": out,
         "result": "\n".join([*_lines(answers), out or _of_what(stored, built)]),
     }
-
-
-def _one_vector_each(stored: Stored) -> Stored:
-    """Refuse tokens and maps.
-
-    Raises:
-        InputError: a sample has more than one vector.
-    """
-    if stored.column.form != "pooled":
-        raise InputError(
-            f"embeddings {stored.uri} holds {stored.column.form}, and a search compares one vector"
-            " a sample: export pooled embeddings"
-        )
-    return stored
 
 
 def _answer(query: Query, found: list[tuple[int, float]], stored: Stored) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jobs.curating.curate_sections import CurateConfig
 from jobs.demo import DemoConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
+from jobs.mapping.atlas_sections import AtlasConfig
 from jobs.pack import PackConfig
 from jobs.predict import PredictConfig
 from jobs.publish import PublishConfig
@@ -35,10 +36,11 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("augment", "benchmarks", "deploy", "docs", "jobs", "models", "pipelines", "tests")
-FILES = (".yaml", ".json", ".safetensors")
+FILES = (".yaml", ".json", ".safetensors", ".parquet")
 MOST_PICTURE_BYTES = 400_000
 JOB_CONFIGS = (
     AdaptConfig,
+    AtlasConfig,
     MakeArtifactConfig,
     CurateConfig,
     DemoConfig,

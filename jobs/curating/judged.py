@@ -6,7 +6,6 @@ from jobs.cluster import launch
 from jobs.curating.curate_sections import CurateConfig
 from jobs.setup.claims import one_spelling
 from jobs.setup.failures import InputError
-from pipelines import schema
 from pipelines.corpus.curated_version import adopt
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.embeddings.stored import PROGRESS, Stored, open_stored
@@ -28,12 +27,7 @@ def open_embeddings(config: CurateConfig) -> Stored | None:
     place = launch.user_uri("embeddings", config.embeddings)
     launch.check_reachable("embeddings", place)
     stored = open_stored(place, config.column)
-    if stored.column.form != "pooled" or schema.FRAME in stored.names:
-        what = "a row a frame" if schema.FRAME in stored.names else stored.column.form
-        raise InputError(
-            f"embeddings {stored.uri} holds {what}, and curation compares one vector a sample:"
-            " export pooled embeddings"
-        )
+    stored.check_one_vector("curation compares", frames=False)
     return stored
 
 

@@ -78,6 +78,25 @@ class Stored:
         """Return the values of one sample: D, of tokens and maps all of them."""
         return int(np.prod(self.column.shape))
 
+    def check_one_vector(self, who: str, *, frames: bool, key: str = "embeddings") -> None:
+        """Refuse tokens and maps.
+
+        Args:
+            who: Who needs one vector a sample, and what for, as `a search compares`.
+            frames: Whether a sample may have a row for every frame.
+            key: What the command line calls the place.
+
+        Raises:
+            ValueError: a sample has more than one vector.
+        """
+        by_frame = schema.FRAME in self.names and not frames
+        if self.column.form != "pooled" or by_frame:
+            what = "a row a frame" if by_frame else self.column.form
+            raise ValueError(
+                f"{key} {self.uri} holds {what}, and {who} one vector a sample: export pooled"
+                " embeddings"
+            )
+
     def blocks(
         self, columns: Sequence[str] = (), *, block_rows: int = BLOCK_ROWS
     ) -> Iterator[Block]:

@@ -1,0 +1,1 @@
+"""What `jobs.atlas` is told, and the page that it writes."""

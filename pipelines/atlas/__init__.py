@@ -1,0 +1,1 @@
+"""A map of an export: where each sample lies in two dimensions, and the files that show it."""
