@@ -103,6 +103,9 @@ def test_the_wheel_takes_one_name_and_holds_every_package_and_recipe(site: Path)
         assert ours == held
     recipes = (site / "afield" / "jobs" / "recipes").glob("*.yaml")
     assert sorted(path.stem for path in recipes) == recipe_names()
+    of_page = (site / "afield" / "jobs" / "mapping").glob("map_page*")
+    ours = (ROOT / "jobs" / "mapping").glob("map_page*")
+    assert sorted(path.name for path in of_page) == sorted(path.name for path in ours)
 
 
 def test_jobs_run_from_the_wheel(site: Path, project: Path) -> None:

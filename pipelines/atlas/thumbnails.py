@@ -128,11 +128,12 @@ class Thumbnails:
             for first, last in _runs(missing)
         ]
         blocks = ingest.dataset(work, ranges)
+        # as much of a CPU as decoding takes: Ray then does both in one task, and pixels stay there
         done = map_in_tasks(
             blocks,
-            seal(partial(_write, folder=self.folder, side=self.side)),
+            seal(partial(_write, work=self)),
             batch_size=None,
-            num_cpus=0.1,
+            num_cpus=ingest.DECODE_CPUS,
         )
         said_to(done, "making thumbnails", sum(stop - start for start, stop in ranges))
         for batch in done.iter_batches(batch_size=None):
@@ -150,15 +151,19 @@ def _runs(numbers: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _write(batch: dict[str, np.ndarray], folder: str, side: int) -> dict[str, np.ndarray]:
-    """Write the file of one block."""
-    first = int(batch[schema.POSITION][0])
+def _write(batch: dict[str, np.ndarray], work: Thumbnails) -> dict[str, np.ndarray]:
+    """Write the files of one block."""
+    position = batch[schema.POSITION]
     pictures = [
-        base64.b64encode(_jpeg(batch, row, side)).decode() if valid else ""
+        base64.b64encode(_jpeg(batch, row, work.side)).decode() if valid else ""
         for row, valid in enumerate(batch[schema.VALID].tolist())
     ]
-    number = first // FILE_ROWS
-    script_files.write(file_uri(folder, number), FUNCTION, number, pictures)
+    for first in range(0, len(pictures), FILE_ROWS):
+        number, rest = divmod(int(position[first]), FILE_ROWS)
+        some = pictures[first : first + FILE_ROWS]
+        if rest or len(some) != min(FILE_ROWS, work.num_rows - number * FILE_ROWS):
+            raise RuntimeError(f"{len(some)} pictures do not make one file: please report this")
+        script_files.write(file_uri(work.folder, number), FUNCTION, number, some)
     return {"done": np.array([len(pictures)])}
 
 

@@ -19,6 +19,7 @@ from jobs.index import IndexConfig, index
 from jobs.mapping.atlas_sections import AtlasConfig
 from jobs.setup.command_line import main
 from pipelines import schema
+from tests.object_store import ObjectStore
 
 pytest.importorskip("pacmap")
 HOSTILE = '<img src=x onerror="document.title=1">.jpg'
@@ -111,6 +112,29 @@ def test_the_table_tells_places_neighbours_clusters_versions_and_pictures(
     assert atlas(config(exported))["unchanged"]
     page = Path(made["page"]).read_text()
     assert page.count("<script>") == 1 and "&lt;i id=pwned" in page and "<i id=pwned" not in page
+
+
+def test_an_atlas_in_a_bucket_of_some_samples_pictures_and_chosen_colours(
+    exported: Path, object_store: ObjectStore
+) -> None:
+    out = f"{object_store.make_bucket('atlas')}/a"
+    few = {"thumbnails": {"most": 7, "side": 32}, "colour": "folder"}
+    whole = {"points": 50, "landmarks": 16, "neighbours": 0}
+    told = atlas(config(exported, out=out, atlas=whole, **few))
+    assert (told["rows"], told["points"], told["landmarks"]) == (61, 50, 16)
+    assert told["thumbnails"] + told["without_picture"] == 7
+    assert [one["name"] for one in told["colours"]] == ["cluster", "folder", "version", "modified"]
+    folder, store = out.removeprefix("s3://"), object_store.filesystem()
+    table = pq.read_table(io.BytesIO(store.cat_file(f"{folder}/atlas.parquet")))
+    assert table.num_rows == 50 and table["image"].null_count == 50 - told["thumbnails"]
+    assert not any(one["ids"] for one in table["neighbors"].to_pylist())
+    (data,) = store.ls(f"{folder}/data")
+    names = {path.rpartition("/")[2] for path in store.find(data)}
+    assert names == {
+        *("points.js", "pictured.js", "000000.js"),
+        *(f"colour-{number:02d}.js" for number in range(4)),
+    }
+    assert atlas(config(exported, out=out, atlas=whole, **few))["unchanged"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
