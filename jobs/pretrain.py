@@ -13,6 +13,7 @@ from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled, warn_of_flat
+from jobs.tracking.tracker import check_trackers
 from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
@@ -41,6 +42,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     config, run = _located(config)
     gentle_groups(build(config, start=False), config.start)
     _check_batch(config)
+    check_trackers(config.log)
     launch.check_reachable("source.uri", config.source.uri)
     check_writable("out", run.uri)
     with held("pretrain", run.uri, *OWN_FOLDERS) as mine:

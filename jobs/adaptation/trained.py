@@ -18,6 +18,7 @@ from jobs.setup import run_artifact, run_start
 from jobs.setup.claims import check_writable, held
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import load_artifact
+from jobs.tracking.tracker import check_trackers
 from jobs.training import checkpoints
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
@@ -69,6 +70,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     """
     if config.probe.name == "detect":
         scoring.check_library()
+    check_trackers(config.log)
     config = labelled_sets.with_absolute_places(config)
     out = launch.absolute_out(config.out)
     given = launch.user_uri("artifact", config.artifact)

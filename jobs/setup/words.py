@@ -34,6 +34,10 @@ PATHS = (
     "mlflow",
     "parent",
     "reason",
+    "prices",
+    "rates",
+    "save",
+    "work",
 )
 
 Values = dict[str, Any]

@@ -20,6 +20,7 @@ from jobs.cluster.ray_cluster import ControllerTeller
 from jobs.cluster.share import Session
 from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.setup.failures import Failure
+from jobs.tracking.tracker import Trackers, wanted
 from jobs.training import checkpoints
 from jobs.training.monitor import FailureRule, Question, TooManyFailures, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
@@ -74,9 +75,14 @@ def fit(
         config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
     progress = StepProgress(num_steps, run.committed_step(), partial(still_lacking, session.least))
-    with quarantine.compacting(run.path("quarantine")):
-        _watch(_trainer(job, data, session), job.monitor, mine, progress)
-    return run.committed_step() >= num_steps
+    with (
+        quarantine.compacting(run.path("quarantine")),
+        Trackers(config, wanted(config.log)) as trackers,
+    ):
+        _watch(_trainer(job, data, session), job.monitor, mine, progress, trackers.log)
+        finished = run.committed_step() >= num_steps
+        trackers.ended(finished=finished)
+    return finished
 
 
 def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrainer:
@@ -109,7 +115,13 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     )
 
 
-def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgress") -> None:
+def _watch(
+    trainer: TorchTrainer,
+    monitor: Any,
+    mine: Held,
+    progress: "StepProgress",
+    tell: Callable[[dict[str, Any]], None],
+) -> None:
     """Run `fit` beside the main thread, which shows progress and passes signals on.
 
     On the main thread `fit` would answer SIGINT itself, without a checkpoint.
@@ -138,6 +150,7 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
                 monitor.stop.remote()  # each time: a monitor that was started again has forgotten
             for line in taken.ask():
                 progress.show(line)
+                tell(line)
             progress.tick()
             if wanted.is_set() and progress.is_idle:
                 return  # nothing was trained since the last checkpoint: there is nothing to save
@@ -145,6 +158,7 @@ def _watch(trainer: TorchTrainer, monitor: Any, mine: Held, progress: "StepProgr
                 break  # not waiting for Ray Train, which would start the workers again
         for line in (*taken.ask(wait=True), *answer(monitor.take.remote(), [])):
             progress.show(line)
+            tell(line)
     if failure:
         _tell(monitor, failure)
         raise failure

@@ -126,12 +126,25 @@ class PlannedData(DataConfig):
     ) -> list[dict[str, DataIterator]]:
         """Split one ordered stream: block i goes to rank i mod `world_size`."""
         config = self._config
-        generator = ViewGenerator(config.views, config.seed)
-        work = ingest.Ingest(
+        work = self.work(world_size)
+        stop = self._num_steps * config.global_batch_size
+        stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
+        if self._placement == "actor":
+            assert self._view_actors is not None
+            generator = ViewGenerator(config.views, config.seed)
+            stream = colour_actors.change_colours(
+                stream, generator, self._view_actors, work.block_rows
+            )
+        return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
+
+    def work(self, world_size: int) -> ingest.Ingest:
+        """Return what the data tasks of so many training processes do."""
+        config = self._config
+        return ingest.Ingest(
             order=self._samples.order,
             shape=shape_of(
                 config,
-                generator,
+                ViewGenerator(config.views, config.seed),
                 photometric=self._placement == "decode",
                 masks=self._samples.masks,
                 boxes=self._samples.boxes,
@@ -146,14 +159,6 @@ class PlannedData(DataConfig):
             masks=self._samples.masks,
             boxes=self._samples.boxes > 0,
         )
-        stop = self._num_steps * config.global_batch_size
-        stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
-        if self._placement == "actor":
-            assert self._view_actors is not None
-            stream = colour_actors.change_colours(
-                stream, generator, self._view_actors, work.block_rows
-            )
-        return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
 
 
 def shape_of(

@@ -13,6 +13,7 @@ from augment.recipe import Views
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
+from jobs.tracking.log_config import LogConfig
 from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
@@ -92,13 +93,9 @@ class DebugConfig(Frozen):
     log_samples: bool = Field(
         False, description="write which samples each step saw to out/samples/"
     )
-
-
-class LogConfig(Frozen):
-    """What is written while training."""
-
-    every_steps: int = Field(10, ge=1, description="optimiser steps between log lines")
-    tensorboard: bool = Field(True, description="also write TensorBoard event files")
+    stop_at_step: int | None = Field(
+        None, ge=1, description="stop with a checkpoint after this step, as Ctrl-C does"
+    )
 
 
 class PretrainConfig(JobConfig):

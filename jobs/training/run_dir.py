@@ -1,7 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
 config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ series/ rollback.json artifact/
-heads/ quarantine/ samples/ manifest/ tensorboard/ report/
+heads/ quarantine/ samples/ manifest/ tensorboard/ wandb/ report/
 """
 
 import json
@@ -33,7 +33,7 @@ MANIFEST = "manifest"
 START = "start"
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
-    *("tensorboard", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
+    *("tensorboard", "wandb", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
 )
 # What only training writes, and the first artifact.
 OWN_FOLDERS = ("metrics", "quarantine", "samples", "tensorboard", "artifact", "heads")

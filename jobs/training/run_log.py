@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 FLUSH_S = 15.0
 SHARES = (schema.FETCH_S, schema.DECODE_S, schema.CROP_S, schema.RETRIES)  # columns that are summed
 SUMS = ("misplaced", "infinite", *SHARES, "transport_s", *REASONS)
+ASIDE = ("look_s", "save_s")  # what training stood still for
 
 
 class PretrainingError(RunError):
@@ -59,6 +60,7 @@ class RunLog:
         )
         self._outputs: dict[str, Tensor] = {}
         self._look: dict[str, float] = {}  # figures of the last look, until a line takes them
+        self._aside = dict.fromkeys(ASIDE, 0.0)
         self._first = collectives.rank() == 0
         if self._first:
             self._gauges = Gauges(job.run.uri, job.num_steps)
@@ -102,6 +104,15 @@ class RunLog:
                 first = False
             self._wait_s += self._waited_s
             yield batch
+
+    @contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """Count the seconds of a block in which this worker does not train, as one of `ASIDE`."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._aside[what] += time.monotonic() - before
 
     def saw(self, columns: dict[str, Tensor], position: int, outputs: dict[str, Tensor]) -> None:
         """Take note of one micro-batch, due to begin at a plan position; nothing is waited for."""
@@ -172,6 +183,8 @@ class RunLog:
             **self._look,
             "images_per_s": steps * self._config.global_batch_size / elapsed,
             **times,
+            **self._aside,
+            "time_s": time.time(),
             "memory_gib": _memory_gib(),
             "bad_samples": self.bad.total,
             **{f"bad_{reason}": count for reason, count in self.bad.reasons.items()},
@@ -180,6 +193,7 @@ class RunLog:
         self._logged_step = step
         self._wait_s = 0.0
         self._look = {}
+        self._aside = dict.fromkeys(ASIDE, 0.0)
         if self._first:
             self._write(line)
         self.last_line = line
@@ -230,7 +244,8 @@ class RunLog:
         self._gauges.show(line)
         if self._board:
             for name, value in line.items():
-                self._board.add_scalar(name, value, line["step"])
+                if name != "time_s":
+                    self._board.add_scalar(name, value, line["step"], line["time_s"])
         if time.monotonic() - self._flushed >= FLUSH_S:
             self._flush()
 

@@ -76,6 +76,18 @@ class _Training:
 
     def save(self, *, wait: bool) -> None:
         """Write a checkpoint, and before it what says which samples it has seen."""
+        with self.log.aside("save_s"):
+            self._save(wait=wait)
+
+    def keep(self) -> None:
+        """Write a checkpoint that stays for good."""
+        state = self.state
+        with self.log.aside("save_s"):
+            checkpoints.write_to_series(
+                self.job.run.uri, state.step, state.state_dict(), state.ledger()
+            )
+
+    def _save(self, *, wait: bool) -> None:
         self.log.check()
         self.log.flush()
         self.audit.flush()
@@ -109,15 +121,17 @@ def _train(job: TrainingJob, attempt: int) -> None:
         lr, grad_norm = training.step(batches)
         final = state.step == job.num_steps
         verdict = control.exchange()
-        saving = verdict.checkpoint or verdict.stop or final
-        look = health.look(state.method, state.step, saving=saving, autocast=state.autocast)
+        stop = verdict.stop or state.step == config.debug.stop_at_step
+        saving = verdict.checkpoint or stop or final
+        with log.aside("look_s"):
+            look = health.look(state.method, state.step, saving=saving, autocast=state.autocast)
         log.step(state.step, lr, grad_norm, look.figures if look else {}, final=final)
         if health.goes_back(look, log):
             return
         state.keep_best(look)
         if config.checkpoint.stays(state.step) and collectives.rank() == 0:
-            checkpoints.write_to_series(job.run.uri, state.step, state.state_dict(), state.ledger())
-        if verdict.stop and not final:
+            training.keep()
+        if stop and not final:
             training.save(wait=True)
             log.close()
             return

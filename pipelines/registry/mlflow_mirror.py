@@ -6,11 +6,10 @@ set to where ours stand; those that only MLflow has are left alone, and so are i
 the tag.
 """
 
-import os
-import re
 from typing import Any
 
 from pipelines.registry import model_versions, moves
+from pipelines.registry.mlflow_client import check_server, client_of
 from pipelines.registry.model_versions import Version
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.storage import lease, uris
@@ -18,15 +17,6 @@ from pipelines.storage import lease, uris
 VERSION = "afield.version"
 REGISTRY = "afield.registry"
 DIGEST = "afield.digest"
-# MLflow reports its use to its makers unless it is told not to, and tries for minutes to reach a
-# server that is not there.
-_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
-_USER_INFO = re.compile(r"://[^/@\s]*@")
 _TAG_LETTERS = 4000
 
 
@@ -46,23 +36,15 @@ def mirror(model: RegisteredModel, server: str) -> dict[str, Any]:
             another one; or the registry lies on this machine, where MLflow's server takes no
             sources from.
     """
-    if _USER_INFO.search(server):
-        raise ValueError(
-            "mlflow carries credentials: give them as MLFLOW_TRACKING_USERNAME and"
-            " MLFLOW_TRACKING_PASSWORD"
-        )
+    check_server("mlflow", server)
     if uris.is_local(model.registry):
         raise ValueError(
             f"registry {model.registry} is a local folder, and MLflow's server takes no versions"
             " from there: mirror a registry in object storage"
         )
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-    try:
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
-    except ImportError:
-        raise ValueError("mlflow needs MLflow's client: pip install 'afield[mlflow]'") from None
-    client = MlflowClient(tracking_uri=server, registry_uri=server)
+    client = client_of("mlflow", server)
+    from mlflow.exceptions import MlflowException  # here, as it comes with an extra
+
     with lease.held(uris.join(model.uri, "mlflow"), owner="a mirror", what="registry"):
         try:
             return _bring_up_to_date(client, model)

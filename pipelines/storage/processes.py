@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,14 @@ def started(pid: int) -> int:
     """Return when a process started, in the kernel's ticks; 0 where that cannot be told."""
     fields = _fields(pid)
     return int(fields[19]) if fields else 0
+
+
+def age_s() -> float:
+    """Return the seconds since this process started; 0 where that cannot be told."""
+    ticks = started(os.getpid())
+    if not ticks:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def state(where: str, pid: int, start: int) -> State:

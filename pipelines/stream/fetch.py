@@ -67,6 +67,14 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     return _judged(found, addresses)
 
 
+def num_requests(rows: pa.Table, *, verify: bool = False) -> int:
+    """Return how many requests `fetch` makes for rows where none has to be made again."""
+    if not rows.num_rows:
+        return 0
+    etags = _etags(rows) if verify else [None] * rows.num_rows
+    return len(_runs(rows, alone=[etag is not None for etag in etags]))
+
+
 def _judged(found: list[_Answer], addresses: list[str]) -> list[Fetched]:
     """Take a refusal as a fault of the object where others are handed out now, else as one of the
     whole bucket.

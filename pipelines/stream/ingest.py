@@ -172,7 +172,7 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
     meanwhile."""
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
-        blocks = _blocks(ingest.order.rows(item["start"], item["stop"]), ingest.block_rows)
+        blocks = item_blocks(ingest, item["start"], item["stop"])
         clock = stage_times.Stopwatch()
         ours, theirs, of_masks = tee(blocks, 3)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
@@ -194,6 +194,11 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
                 # samples again.
                 quarantine.write(ingest.quarantine, f"{item['start']:015d}", bad[known:])
             yield columns | clock.columns(rows.num_rows)
+
+
+def item_blocks(ingest: Ingest, start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield the rows of a plan item, a block at a time."""
+    return _blocks(ingest.order.rows(start, stop), ingest.block_rows)
 
 
 def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

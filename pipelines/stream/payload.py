@@ -15,7 +15,7 @@ from pipelines import schema
 from pipelines.corpus.manifest_writer import cut_by_bytes
 from pipelines.media.contract import BadSample, Limits
 from pipelines.storage.threads import pool
-from pipelines.stream.fetch import fetch
+from pipelines.stream.fetch import fetch, num_requests
 from pipelines.stream.stage_times import Stopwatch
 
 PIECE_BYTES = 128 << 20  # of one fetch; as much is in use and on its way
@@ -28,6 +28,8 @@ _PREFETCHERS = 4  # pieces that are fetched at a time: two of images, two of the
 # the decoder; by parts five requests and 5.2 MB, while it waits. Twice the file takes twice as long
 # whole, and the same by parts.
 WHOLE_BYTES = 16 << 20
+PART_REQUESTS = 5
+PART_BYTES = 5_200_000
 SAMPLED_BYTES = 64 << 10  # of either end of a file that is read by parts, to tell its content
 
 
@@ -153,11 +155,30 @@ def _joined(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
+def reads(blocks: Iterator[pa.Table], limits: Limits, *, verify: bool = False) -> tuple[int, int]:
+    """Return the requests and the bytes of `payloads` for blocks; of what is read by parts, those
+    of a clip as it was measured."""
+    requests = 0
+    size = 0
+    for rows in pieces(blocks):
+        too_large, by_parts = _apart(rows, limits, verify)
+        whole = rows.filter(pa.array(~(too_large | by_parts)))
+        requests += num_requests(whole, verify=verify) + PART_REQUESTS * int(by_parts.sum())
+        size += (_bytes(whole) if whole.num_rows else 0) + PART_BYTES * int(by_parts.sum())
+    return requests, size
+
+
+def _apart(rows: pa.Table, limits: Limits, verify: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which rows are not fetched at all, and which are read by parts, (B,) each."""
     length = rows[schema.LENGTH].to_numpy()
     is_video = np.array(rows[schema.MEDIA]) == schema.VIDEO
     too_large = length > limits.max_bytes
-    by_parts = is_video & (length > WHOLE_BYTES) & ~too_large & (not verify)
+    return too_large, is_video & (length > WHOLE_BYTES) & ~too_large & (not verify)
+
+
+def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
+    length = rows[schema.LENGTH].to_numpy()
+    too_large, by_parts = _apart(rows, limits, verify)
     whole = rows.filter(pa.array(~(too_large | by_parts)))
     fetched = iter(fetch(whole, verify=verify) if whole.num_rows else ())
     found = list[Payload]()

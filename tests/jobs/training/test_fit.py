@@ -120,5 +120,6 @@ def test_a_stop_ends_a_run_at_once_that_has_not_trained_since_its_workers_starte
 
     held = SimpleNamespace(check=lambda: None)
     trainer = SimpleNamespace(fit=starts_for_ever)
-    fit._watch(trainer, monitor, held, StepProgress(100, 0))  # type: ignore[arg-type]
+    progress = StepProgress(100, 0)
+    fit._watch(trainer, monitor, held, progress, lambda _: None)  # type: ignore[arg-type]
     assert "fit" not in [thread.name for thread in threading.enumerate()]
