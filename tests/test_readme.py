@@ -16,6 +16,7 @@ from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.artifact import MakeArtifactConfig
 from jobs.curating.curate_sections import CurateConfig
 from jobs.demo import DemoConfig
+from jobs.estimating.estimate_config import EstimateConfig
 from jobs.export import ExportConfig
 from jobs.index import IndexConfig
 from jobs.mapping.atlas_sections import AtlasConfig
@@ -44,6 +45,7 @@ JOB_CONFIGS = (
     MakeArtifactConfig,
     CurateConfig,
     DemoConfig,
+    EstimateConfig,
     ExportConfig,
     IndexConfig,
     PackConfig,
