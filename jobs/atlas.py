@@ -15,6 +15,7 @@ from typing import Any
 
 from jobs.cluster import launch
 from jobs.cluster.cores import own_cores
+from jobs.cluster.stream_progress import StreamProgress
 from jobs.mapping import atlas_page, map_colours
 from jobs.mapping.atlas_sections import AtlasConfig
 from jobs.mapping.laid_out import PLACES, LaidOut, lay_out
@@ -152,12 +153,12 @@ class _Atlas:
     def run(self) -> dict[str, Any]:
         chosen = self._chosen()
         laid = lay_out(chosen, self.folder, self.config.seed, self.config.atlas.clusters)
-        _say(f"finding {self.config.atlas.neighbours} neighbours of each")
         near = near_points.find(
             chosen,
             self.config.atlas.neighbours,
             seed=self.config.seed,
             num_threads=own_cores(),
+            tell=partial(StreamProgress().look, "finding neighbours", len(chosen.rows)),
         ).renumbered(laid.order)
         colours = map_colours.gather(self.config.colour, chosen, laid, self.manifest)
         points = self._pictured(chosen, laid)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.cluster.cores import own_cores
+from jobs.cluster.stream_progress import StreamProgress
 from pipelines.atlas import projection
 from pipelines.atlas.chosen import Chosen
 from pipelines.curation.centres import learn, num_samples
@@ -67,7 +68,9 @@ def _placed(chosen: Chosen, seed: int, clusters: int) -> tuple[np.ndarray, np.nd
     cluster = np.empty(len(chosen.rows), np.int64)
     is_landmark = np.zeros(len(chosen.rows), bool)
     is_landmark[chosen.landmarks] = True
+    progress = StreamProgress()
     for low, vectors in chosen.batches():
+        progress.look("placing samples", len(chosen.rows), low)
         rows = slice(low, low + len(vectors))
         cluster[rows] = centres.nearest(vectors)[0][:, 0]
         others = ~is_landmark[rows]

@@ -1,5 +1,6 @@
 """The nearest samples of every sample of a map, by cosine: of embeddings, not of places."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,9 @@ class Near:
         return Near(place[self.points[order]], self.cosine[order], self.recall)
 
 
-def find(chosen: Chosen, k: int, *, seed: int, num_threads: int) -> Near:
+def find(
+    chosen: Chosen, k: int, *, seed: int, num_threads: int, tell: Callable[[int], None]
+) -> Near:
     """Find the k nearest of every sample among those on the map.
 
     Args:
@@ -45,6 +48,7 @@ def find(chosen: Chosen, k: int, *, seed: int, num_threads: int) -> Near:
         k: At least 0; 0 finds none.
         seed: Of the rows that an index is learnt from.
         num_threads: Compute threads.
+        tell: Called with how many samples are done, now and then.
     """
     count = len(chosen.rows)
     points = np.full((count, k), -1, np.int32)
@@ -58,6 +62,7 @@ def find(chosen: Chosen, k: int, *, seed: int, num_threads: int) -> Near:
             some = vectors[start : start + QUERY_ROWS]
             at = low + start
             points[at : at + len(some)], cosine[at : at + len(some)] = _search(index, some, at, k)
+            tell(at + len(some))
     return Near(points, cosine, built.recall)
 
 

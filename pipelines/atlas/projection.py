@@ -6,14 +6,18 @@ the number of threads.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import faiss
+import numba
 import numpy as np
 
 FEW = 16  # samples that have no neighbourhoods worth the name: along their main directions
 BATCH_ROWS = 1 << 15  # placed together
+SAMPLES_A_THREAD = 20_000
 NEEDED = "pip install 'afield[atlas]'"
 
 
@@ -30,6 +34,7 @@ class Projection:
     positions: np.ndarray
     fitted: Any
     directions: tuple[np.ndarray, np.ndarray]
+    num_threads: int = 1
 
     def place(self, vectors: np.ndarray) -> np.ndarray:
         """Return where further samples lie, (n, 2) float32."""
@@ -39,7 +44,8 @@ class Projection:
         found = [np.empty((0, 2), np.float32)]
         for start in range(0, len(vectors), BATCH_ROWS):
             some = vectors[start : start + BATCH_ROWS]
-            found.append(self.fitted.transform(some, save_pairs=False))
+            with _threads(self.num_threads, len(some)):
+                found.append(self.fitted.transform(some, save_pairs=False))
         return np.concatenate(found).astype(np.float32)
 
 
@@ -75,9 +81,26 @@ def learn(landmarks: np.ndarray, seed: int, *, num_threads: int) -> Projection:
         few = Projection(np.empty((0, 2), np.float32), None, directions)
         return Projection(few.place(landmarks), None, directions)
     fitted = _library().PaCMAP(n_components=2, random_state=seed, save_tree=True)
-    positions = fitted.fit_transform(landmarks, save_pairs=False).astype(np.float32)
+    with _threads(num_threads, len(landmarks)):
+        positions = fitted.fit_transform(landmarks, save_pairs=False).astype(np.float32)
     faiss.omp_set_num_threads(num_threads)
-    return Projection(positions, fitted, directions)
+    return Projection(positions, fitted, directions, num_threads)
+
+
+@contextmanager
+def _threads(most: int, num_samples: int) -> Iterator[None]:
+    """Let PaCMAP's compiled loops run on some threads: on one for few samples.
+
+    Threads meet some thousand times, and where other work keeps one of them from running all wait:
+    240 samples then took minutes on two busy cores.
+    """
+    before = numba.get_num_threads()
+    wanted = max(1, min(most, num_samples // SAMPLES_A_THREAD))
+    numba.set_num_threads(min(wanted, before))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def _directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

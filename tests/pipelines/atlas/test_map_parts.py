@@ -76,8 +76,10 @@ def test_neighbours_are_the_nearest_by_cosine_and_never_the_sample_itself() -> N
     vectors = two_heaps(60)
     vectors[7] = vectors[9] = vectors[11]  # copies crowd a sample out of its own answer
     everything = np.arange(60)
+    told = list[int]()
     chosen = Chosen(Stored(), everything, everything, everything, vectors, 0)  # type: ignore[arg-type]
-    found = near_points.find(chosen, 4, seed=0, num_threads=1)
+    found = near_points.find(chosen, 4, seed=0, num_threads=1, tell=told.append)
+    assert told == [60]
     cosine = vectors @ vectors.T
     np.fill_diagonal(cosine, -2)
     assert (found.points != everything[:, None]).all()
