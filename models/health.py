@@ -123,6 +123,26 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:
 
 
 @torch.no_grad()
+def recognised(plain: Tensor, viewed: Tensor) -> Tensor:
+    """Tell of which samples the changed view is nearest to the sample itself, among all samples.
+
+    Args:
+        plain: Features of N different samples, (N, D), any float dtype.
+        viewed: Of a view of each, (N, D).
+
+    Returns:
+        (N,) bool. An encoder that tells nothing apart is right once in N; equal similarities are
+        not.
+    """
+    plain, viewed = (functional.normalize(z.float(), dim=-1) for z in (plain, viewed))
+    likeness = viewed @ plain.T
+    own = likeness.diagonal().clone()
+    likeness.fill_diagonal_(-torch.inf)
+    nearest: Tensor = own > likeness.amax(1)
+    return nearest
+
+
+@torch.no_grad()
 def prototype_entropy(assignments: Tensor) -> Tensor:
     """Measure how many clusters are in use: the entropy of the mean assignment.
 

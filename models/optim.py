@@ -59,6 +59,16 @@ class OptimConfig(Frozen):
     clip_grad_norm: float | None = Field(
         default=None, gt=0, description="largest norm of the gradient; null: no limit"
     )
+    schedule: Literal["cosine", "infinite"] = Field(
+        default="cosine",
+        description=(
+            "learning rate after the warm-up: half a cosine; infinite: constant, and down over the"
+            " last cooldown_fraction, before which a later run can take up the thread"
+        ),
+    )
+    cooldown_fraction: float = Field(
+        default=0.2, ge=0, le=1, description="infinite: last share of num_steps, where it falls"
+    )
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
@@ -68,7 +78,8 @@ class OptimConfig(Frozen):
     def idle(self) -> dict[str, str]:
         """Return what the optimiser has no use for."""
         own = {"adamw": ("betas",), "sgd": ("momentum",), "lars": ("momentum", *_TRUST)}[self.name]
-        return dict.fromkeys({"betas", "momentum", *_TRUST} - set(own), "name")
+        idle = dict.fromkeys({"betas", "momentum", *_TRUST} - set(own), "name")
+        return idle | ({"cooldown_fraction": "schedule"} if self.schedule == "cosine" else {})
 
 
 class DiscriminatorOptimConfig(OptimConfig):
@@ -135,7 +146,8 @@ def peak_lr(config: OptimConfig, global_batch_size: int) -> float:
 
 
 def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
-    """Return the learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983).
+    """Return the learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983), or
+    nothing new until the cool-down, which falls as 1 - sqrt (arXiv:2405.18392).
 
     Args:
         step: Steps already made, from 0; the first step of a warm-up of n has peak / n, not zero.
@@ -146,9 +158,18 @@ def lr_at(step: int, num_steps: int, peak: float, config: OptimConfig) -> float:
     warmup = _warmup_steps(num_steps, config)
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
     low = config.min_lr_fraction
+    if config.schedule == "infinite":
+        begin = cooldown_start(num_steps, config)
+        falling = max(0, step - begin) / max(1, num_steps - begin)
+        return peak * (low + (1 - low) * (1 - math.sqrt(min(1.0, falling))))
+    progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
     return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def cooldown_start(num_steps: int, config: OptimConfig) -> int:
+    """Return the step before which the learning rate of an infinite schedule has not fallen."""
+    return num_steps - round(config.cooldown_fraction * num_steps)
 
 
 def _warmup_steps(num_steps: int, config: OptimConfig) -> int:

@@ -257,6 +257,10 @@ class PretrainConfig(JobConfig):
         for name, default in (("pooling", "auto"), ("weights", None)):
             if encoder[name] == default:  # as before it was a setting
                 del encoder[name]
+        for optim in (whole["optim"], whole["optim"].get("discriminator", {})):
+            for name, then in (("schedule", "cosine"), ("cooldown_fraction", 0.2)):
+                if optim.get(name) == then:  # as before it was a setting
+                    del optim[name]
         whole["start"] = self.start.model_dump(mode="json", exclude_defaults=True)
         # With and without a slash at its end, a prefix is one source.
         whole["source"] = {

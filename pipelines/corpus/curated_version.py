@@ -9,7 +9,7 @@ import os
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,10 +86,67 @@ def only(manifest: Manifest, sample_ids: np.ndarray, path: str) -> Manifest:
         sample_ids: (n,) int64, ascending.
         path: Of its tombstones below the manifest, written here.
     """
+    return _chosen(
+        manifest,
+        lambda table: _among(table[schema.SAMPLE_ID].to_numpy(), sample_ids),
+        manifest.uri,
+        path,
+    )
+
+
+def write_selection(
+    manifest: Manifest, out: str, chooses: Callable[[pa.Table], np.ndarray], record: dict[str, Any]
+) -> Manifest:
+    """Write some samples of a version as a manifest of their own, which shares its files.
+
+    Memory does not grow with the corpus. Rows keep their numbers.
+
+    Args:
+        manifest: The version.
+        out: Where the selection shall lie; one that is there already is opened.
+        chooses: Tells of rows of `Manifest.places` which are taken, (n,) bool.
+        record: What was asked for.
+
+    Raises:
+        ValueError: nothing is chosen.
+    """
+    if versions(out):
+        return open_manifest(out)
+    media = Counter[str]()
+
+    def counted(table: pa.Table) -> np.ndarray:
+        taken = chooses(table)
+        media.update(table[schema.MEDIA].filter(pa.array(taken)).to_pylist())
+        return taken
+
+    path = f"tombstones/{manifest.version:06d}-{uuid.uuid4().hex[:8]}.parquet"
+    made = _chosen(manifest, counted, uris.absolute(out), path)
+    if not made.num_rows:
+        raise ValueError(f"nothing of {manifest.uri} is left to train on")
+    made = replace(
+        made,
+        uri=uris.absolute(out),
+        files=manifest.files or manifest.uri,
+        media=dict(media),
+        diff=Diff(0, manifest.num_rows - made.num_rows, 0, made.num_rows),
+        left_out={},
+        left_out_table=None,
+        taken_out=None,
+        curation=record,
+    )
+    commit(made)
+    return made
+
+
+def _chosen(
+    manifest: Manifest, chooses: Callable[[pa.Table], np.ndarray], place: str, path: str
+) -> Manifest:
+    """Return a version without the samples that are not chosen; its tombstones lie at `path` below
+    `place`."""
     with tempfile.TemporaryDirectory(prefix="afield-curate-") as folder:
         dead = Spill(os.path.join(folder, "dead"), POSITION)
         for table in manifest.places():
-            others = ~_among(table[schema.SAMPLE_ID].to_numpy(), sample_ids)
+            others = ~chooses(table)
             gone = table.filter(pa.array(others)).select(POSITION.names).cast(POSITION)
             dead.add(gone, _by_part(gone))
 
@@ -99,7 +156,7 @@ def only(manifest: Manifest, sample_ids: np.ndarray, path: str) -> Manifest:
                 if rows.num_rows:
                     yield part, rows
 
-        parts = write_tombstones(manifest.uri, path, manifest.parts, buried())
+        parts = write_tombstones(place, path, manifest.parts, buried())
     return replace(manifest, parts=parts, tombstones=path)
 
 

@@ -77,6 +77,7 @@ class Manifest:
             `changes.TAKEN_OUT`; None where there are none. They lie in the source, and are dead
             rows here.
         curation: What that curation was asked for and saw; empty where there was none.
+        files: The manifest that the parts belong to, where it is another one: of a selection.
     """
 
     uri: str
@@ -92,6 +93,7 @@ class Manifest:
     listed: str = ""
     taken_out: str | None = None
     curation: dict[str, Any] = field(default_factory=dict)
+    files: str | None = None
 
     @property
     def per_video(self) -> int:
@@ -106,7 +108,7 @@ class Manifest:
     @property
     def columns(self) -> list[str]:
         """Return the columns of its rows."""
-        names: list[str] = _parquet(uris.join(self.uri, self.parts[0].path)).schema_arrow.names
+        names: list[str] = self._file(0).schema_arrow.names
         return names
 
     @property
@@ -134,12 +136,15 @@ class Manifest:
             row_group: Its number in the part.
             columns: Of `schema.MANIFEST`, by default all; `schema.ROW` comes with them.
         """
-        file = _parquet(uris.join(self.uri, self.parts[part].path))
+        file = self._file(part)
         table = file.read_row_group(row_group, columns=columns)
         self._check_addresses(table)
         last = int(self._row_ends[part][row_group])
         table = table.append_column(schema.ROW, pa.array(np.arange(last - table.num_rows, last)))
         return self._alive(table, part, row_group)
+
+    def _file(self, part: int) -> pq.ParquetFile:
+        return _parquet(uris.join(self.files or self.uri, self.parts[part].path))
 
     def _check_addresses(self, table: pa.Table) -> None:
         """Refuse rows that name another scheme, host or folder than the source's: no listing wrote
@@ -167,7 +172,7 @@ class Manifest:
         for part, row_group, rows in self.row_groups():
             if not rows:
                 continue
-            file = _parquet(uris.join(self.uri, self.parts[part].path))
+            file = self._file(part)
             table = file.read_row_group(row_group, columns=PLACED)
             row = np.arange(table.num_rows, dtype=np.int32)
             positions = (np.full_like(row, part), np.full_like(row, row_group), row)
@@ -278,6 +283,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         record.get("listed", record["created"]),
         record.get("taken_out"),
         record.get("curation", {}),
+        record.get("files"),
     )
 
 

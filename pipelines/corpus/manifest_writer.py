@@ -346,6 +346,7 @@ def commit(manifest: Manifest) -> None:
         "left_out_table": manifest.left_out_table,
         "taken_out": manifest.taken_out,
         "curation": manifest.curation,
+        "files": manifest.files,
         "parts": [asdict(part) for part in manifest.parts],
     }
     place = record_uri(manifest.uri, manifest.version)

@@ -1,0 +1,237 @@
+"""Run one cycle of retraining: list the corpus, decide, train on from the champion, judge, promote
+or keep, embed what changed, and tell.
+
+The same slot does its work once: a command that was stopped goes on, one of a finished slot says
+what came of it, and one of a slot that a newer one has overtaken does nothing.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobs.cluster import launch
+from jobs.export import export
+from jobs.exporting.export_sections import ExportConfig
+from jobs.registering.lineage import lineage_of, metrics_of
+from jobs.retraining import corpus as corpora
+from jobs.retraining import cycle_page, history_page
+from jobs.retraining.corpus import LINEAGE, Corpus
+from jobs.retraining.cycle import Cycle, Told, all_of, open_cycle, order_of
+from jobs.retraining.deciding import decide
+from jobs.retraining.gate import judge_candidate
+from jobs.retraining.looks import sample
+from jobs.retraining.retrain_sections import RetrainConfig, complete
+from jobs.retraining.training import Stopped, train
+from jobs.setup.claims import check_writable, held
+from jobs.setup.command_line import main
+from jobs.setup.help_page import command_of
+from pipelines.registry import model_versions, moves
+from pipelines.registry.model_versions import Version
+from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
+from pipelines.storage import uris
+from pipelines.storage.lease import Held
+
+FOLDER = "retraining"
+EMBEDDINGS = "embeddings"
+CANDIDATE = "candidate"
+PROMOTED = "promoted"
+KEPT = "kept"
+STOPPED = "stopped"
+
+
+def retrain(config: RetrainConfig) -> dict[str, Any]:
+    """Run a cycle, or go on with it.
+
+    Returns:
+        `slot`, `decision` (promoted, kept, stopped or superseded; of a dry run what it would be),
+        `why`, `version` (the new one), `champion` (which is in use now), `steps` and `page`.
+
+    Raises:
+        InputError: the slot was begun with other settings, or what a job of the cycle raises.
+    """
+    registry = launch.user_uri("registry", config.registry)
+    check_writable("registry", registry)
+    model = RegisteredModel(registry, config.name)
+    out = launch.absolute_out(config.out or uris.join(model.uri, FOLDER))
+    source = launch.user_uri("source.uri", config.source.uri)
+    launch.check_reachable("source.uri", source)
+    placed = {"source": config.source.model_copy(update={"uri": source}), "out": out}
+    config = config.model_copy(update=placed)
+    with held("retrain", out) as mine:
+        model.prepare()
+        cycle = open_cycle(out, config.slot, config.asked())
+        if (newer := _overtaken(out, cycle)) is not None:
+            why = f"slot {newer} is newer, and finished"
+            return _told(cycle, model, config, decision="superseded", why=(why,))
+        if cycle.decision is not None:
+            print(f"slot {cycle.slot} is finished: nothing is done again", file=sys.stderr)
+            return _told(cycle, model, config)
+        with launch.session(config.cluster, paths=(out, source, registry)) as session:
+            job = _Job(config, cycle, model, out, mine, session)
+            try:
+                return job.run()
+            except Stopped:
+                print("stopped; the same command line goes on from there", file=sys.stderr)
+                return {"exit_code": 1, "slot": cycle.slot, "result": cycle.uri}
+
+
+def _overtaken(out: str, cycle: Cycle) -> str | None:
+    """Return the newest finished slot after this one; None: there is none."""
+    own = order_of(cycle.slot)
+    done = [each.slot for each in all_of(out) if each.decision is not None]
+    newer = [slot for slot in done if order_of(slot) > own]
+    return newer[-1] if newer else None
+
+
+def _told(cycle: Cycle, model: RegisteredModel, config: RetrainConfig, **other: Any) -> Told:
+    told = {"decision": cycle.decision, "why": cycle.why} | other
+    standing = moves.standings_of(model).get(config.alias)
+    why = "; ".join(told["why"])
+    page = cycle.path(cycle_page.NAME)
+    return {
+        "slot": cycle.slot,
+        "decision": told["decision"],
+        "why": list(told["why"]),
+        "version": cycle.steps.get("promote", {}).get("version"),
+        "champion": standing.version if standing else None,
+        "steps": cycle.steps,
+        "page": page if "page" in cycle.steps else None,
+        "result": f"{told['decision']}: {why}\n{page if 'page' in cycle.steps else cycle.uri}",
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: RetrainConfig
+    cycle: Cycle
+    model: RegisteredModel
+    out: str
+    mine: Held
+    session: launch.Session
+
+    def run(self) -> Told:
+        index = self._index()
+        corpus = corpora.reopen(index)
+        champion = self._champion(index)
+        decided = self._step("decide", lambda: self._decide(corpus, champion))
+        if self.config.retrain.dry_run:
+            would = "would train" if decided["goes"] else STOPPED
+            dry = _told(self.cycle, self.model, self.config, decision=would, why=(decided["why"],))
+            return dry | {"result": f"{would}: {decided['why']}"}
+        if not decided["goes"]:
+            return self._end(STOPPED, (decided["why"],), corpus)
+        trained = self._step("train", lambda: train(self.config, self.cycle, corpus, champion))
+        if trained["artifact"] is None:
+            return self._end(KEPT, (f"training failed: {trained['failure']}",), corpus)
+        judged = self._step("gate", lambda: self._judge(corpus, champion, trained))
+        moved = self._step("promote", lambda: self._promote(index, champion, trained, judged))
+        if self.config.retrain.export and moved["in_use"] is not None:
+            self._step("export", lambda: self._export(corpus, moved["in_use"]))
+        return self._end(moved["decision"], tuple(moved["why"]), corpus)
+
+    def _step(self, name: str, do: Any) -> Told:
+        self.mine.check()
+        if self.config.retrain.dry_run:
+            return self.cycle.steps.get(name) or do()  # nothing is recorded
+        if name not in self.cycle.steps:
+            print(f"slot {self.cycle.slot}: {name}", file=sys.stderr)
+        return self.cycle.step(name, self.mine.fence, do)
+
+    def _index(self) -> Told:
+        source = self.config.source.uri
+        standing = moves.standings_of(self.model).get(self.config.alias)
+        champion = model_versions.read(self.model, standing.version) if standing else None
+        return self._step(
+            "index", lambda: corpora.list_anew(self.config, source, self.out, champion)
+        )
+
+    def _champion(self, index: Told) -> Version | None:
+        """Return the version that was in use when the cycle began."""
+        number = index["champion"]
+        return model_versions.read(self.model, number) if number is not None else None
+
+    def _decide(self, corpus: Corpus, champion: Version | None) -> Told:
+        place = champion.artifact if champion else None
+        decision = decide(self.config, corpus.ages, place, self.session)
+        print(decision.why, file=sys.stderr)
+        return decision.as_dict()
+
+    def _judge(self, corpus: Corpus, champion: Version | None, trained: Told) -> Told:
+        wanted = self.config.retrain
+        verdict = judge_candidate(
+            self.config,
+            corpus.ages,
+            sample(corpus.ages, wanted.num_samples, below=wanted.held_out),
+            candidate=trained["artifact"],
+            champion=champion.artifact if champion else None,
+            last_line=trained["last"],
+            session=self.session,
+        )
+        for line in verdict.why:
+            print(line, file=sys.stderr)
+        return verdict.as_dict()
+
+    def _promote(self, index: Told, champion: Version | None, trained: Told, judged: Told) -> Told:
+        """Register the new encoder, and move the aliases: the champion's where the gate lets it
+        pass."""
+        own = {
+            "slot": self.cycle.slot,
+            "manifest": index["manifest"],
+            "version": index["version"],
+            "trunk": trained["trunk"],
+        }
+        parent = str(champion.number) if champion else None
+        place = trained["artifact"]
+        version, _ = model_versions.register(
+            self.model,
+            place,
+            lineage=lineage_of(place, self.model, parent) | {LINEAGE: own},
+            metrics=metrics_of(place, ()) | {"gate": judged},
+            by=self._signed(),
+        )
+        reason = f"slot {self.cycle.slot}: {'; '.join(judged['why'])}"
+        self.mine.fence.check()
+        moves.promote(self.model, CANDIDATE, version.number, by=self._signed(), reason=reason)
+        before = champion.number if champion else 0
+        told: Told = {"version": version.number, "decision": KEPT, "why": judged["why"]}
+        if not judged["passed"]:
+            return told | {"in_use": before or None}
+        standing = moves.standings_of(self.model).get(self.config.alias)
+        now = standing.version if standing else 0
+        if now not in (before, version.number):
+            why = f"{self.config.alias} was moved from version {before} to {now} meanwhile"
+            return told | {"why": [why], "in_use": now}
+        moves.promote(
+            self.model, self.config.alias, version.number, by=self._signed(), reason=reason
+        )
+        return told | {"decision": PROMOTED, "in_use": version.number}
+
+    def _export(self, corpus: Corpus, number: int) -> Told:
+        """Embed with the version in use what its table lacks."""
+        version = model_versions.read(self.model, number)
+        place = uris.join(self.out, EMBEDDINGS, f"v{number:07d}")
+        source = self.config.source.model_copy(update={"uri": corpus.manifest.uri})
+        asked = ExportConfig(
+            artifact=(version.artifact,), source=source, out=place, cluster=self.config.cluster
+        )
+        told = {name: value for name, value in export(asked).items() if name != "result"}
+        return {**told, "embeddings": place, "by_version": number}
+
+    def _end(self, decision: str, why: tuple[str, ...], corpus: Corpus) -> Told:
+        """Draw the page, record how the cycle ended, and draw the page of all cycles."""
+        ended = replace(self.cycle, decision=decision, why=why)
+        self._step("page", lambda: cycle_page.write(ended, corpus.manifest, self.model))
+        ended.write(self.mine.fence)
+        history_page.write(self.out, self.model, self.config.alias)
+        return _told(ended, self.model, self.config)
+
+    def _signed(self) -> Signature:
+        words = [f"registry={self.config.registry}", f"name={self.config.name}"]
+        command = shlex.join([*words, f"slot={self.cycle.slot}"])
+        return Signature.now(f"{command_of('retrain')} {command}")
+
+
+if __name__ == "__main__":
+    sys.exit(main("retrain", __doc__ or "", complete, retrain))

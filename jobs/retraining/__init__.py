@@ -1,0 +1,1 @@
+"""The steps of a retraining: what is new, is it worth it, train, judge, promote, tell."""
