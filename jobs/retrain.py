@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.cluster import launch
+from jobs.cluster.gauges import CycleGauges
 from jobs.export import export
 from jobs.exporting.export_sections import ExportConfig
 from jobs.registering.lineage import lineage_of, metrics_of
@@ -36,6 +37,7 @@ from pipelines.storage.lease import Held
 FOLDER = "retraining"
 EMBEDDINGS = "embeddings"
 CANDIDATE = "candidate"
+STEPS = ("index", "decide", "train", "gate", "promote", "export", "page")
 PROMOTED = "promoted"
 KEPT = "kept"
 STOPPED = "stopped"
@@ -69,7 +71,8 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
             print(f"slot {cycle.slot} is finished: nothing is done again", file=sys.stderr)
             return _told(cycle, model, config)
         with launch.session(config.cluster, paths=(out, source, registry)) as session:
-            job = _Job(config, cycle, model, out, mine, session)
+            gauges = CycleGauges(model.name)
+            job = _Job(config, cycle, model, out, mine, session, gauges)
             try:
                 return job.run()
             except Stopped:
@@ -110,9 +113,11 @@ class _Job:
     out: str
     mine: Held
     session: launch.Session
+    gauges: CycleGauges
 
     def run(self) -> Told:
         index = self._index()
+        self.gauges.show(new_samples=index["new"], in_use=index["champion"])
         corpus = corpora.reopen(index)
         champion = self._champion(index)
         decided = self._step("decide", lambda: self._decide(corpus, champion))
@@ -127,12 +132,14 @@ class _Job:
             return self._end(KEPT, (f"training failed: {trained['failure']}",), corpus)
         judged = self._step("gate", lambda: self._judge(corpus, champion, trained))
         moved = self._step("promote", lambda: self._promote(index, champion, trained, judged))
+        self.gauges.show(in_use=moved["in_use"])
         if self.config.retrain.export and moved["in_use"] is not None:
             self._step("export", lambda: self._export(corpus, moved["in_use"]))
         return self._end(moved["decision"], tuple(moved["why"]), corpus)
 
     def _step(self, name: str, do: Any) -> Told:
         self.mine.check()
+        self.gauges.show(step=1 + STEPS.index(name))
         if self.config.retrain.dry_run:
             return self.cycle.steps.get(name) or do()  # nothing is recorded
         if name not in self.cycle.steps:

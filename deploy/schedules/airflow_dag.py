@@ -25,14 +25,15 @@ def afield_nightly() -> None:
     """Retrain every night at one o'clock, UTC."""
 
     @task(retries=2, retry_delay=timedelta(minutes=10), execution_timeout=timedelta(hours=23))
-    def night(ds_nodash: str | None = None, ti: Any = None) -> str:
+    def night(ds: str | None = None, ti: Any = None) -> str:
         """Submit the night's job and wait for its end; a retry goes on where it stopped."""
         from ray.job_submission import JobStatus, JobSubmissionClient
 
         client = JobSubmissionClient()
         job = client.submit_job(
             entrypoint="sh /opt/nightly.sh",
-            submission_id=f"nightly-{ds_nodash}-{ti.try_number}",
+            submission_id=f"nightly-{ds}-{ti.try_number}",
+            runtime_env={"env_vars": {"AFIELD_SLOT": ds}},
         )
         try:
             while not (status := client.get_job_status(job)).is_terminal():

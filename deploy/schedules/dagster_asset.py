@@ -21,7 +21,7 @@ WRONG_SETTING = 2  # the exit code of a job, or of the script, that somebody mus
     op_tags={"dagster/max_runtime": 82800},
 )
 def nightly_encoder(context: dagster.AssetExecutionContext) -> dagster.MaterializeResult:
-    """The encoder after a night more, and the embeddings of the whole corpus with it."""
+    """The encoder in use after the night, and the embeddings of the whole corpus with it."""
     night = subprocess.Popen(
         ["sh", str(SCRIPT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -36,7 +36,9 @@ def nightly_encoder(context: dagster.AssetExecutionContext) -> dagster.Materiali
             metadata={"exit code": night.returncode},
             allow_retries=night.returncode != WRONG_SETTING,
         )
-    return dagster.MaterializeResult(metadata={"out": os.environ["AFIELD_OUT"], "last line": last})
+    return dagster.MaterializeResult(
+        metadata={"registry": os.environ["AFIELD_REGISTRY"], "page": last}
+    )
 
 
 definitions = dagster.Definitions(

@@ -1,4 +1,4 @@
-"""What a cluster's Prometheus hears of a run: figures of its log's lines, through Ray's metrics."""
+"""What a cluster's Prometheus hears of a run and of a retraining, through Ray's metrics."""
 
 import time
 from collections.abc import Mapping
@@ -24,11 +24,16 @@ OWN = {
     "num_steps": "optimiser steps of the whole run",
     "line_time_s": "when the newest line was written, in seconds since 1970",
 }
+CYCLE = {
+    "retrain_step": "1 index, 2 decide, 3 train, 4 gate, 5 promote, 6 export, 7 page",
+    "retrain_new_samples": "samples of the corpus that are new to the champion",
+    "retrain_in_use": "version of the model that is in use",
+}
 
 
 def metric_names() -> dict[str, str]:
     """Return the name of every metric as Prometheus knows it, with its description."""
-    return {f"ray_afield_{name}": said for name, said in {**COLUMNS, **OWN}.items()}
+    return {f"ray_afield_{name}": said for name, said in {**COLUMNS, **OWN, **CYCLE}.items()}
 
 
 class Gauges:
@@ -41,11 +46,7 @@ class Gauges:
 
     def __init__(self, run: str, num_steps: int) -> None:
         self._num_steps = num_steps
-        self._gauges: dict[str, Gauge] = {}
-        for name, description in {**COLUMNS, **OWN}.items():
-            gauge = Gauge(f"afield_{name}", description, tag_keys=("run",))
-            gauge.set_default_tags({"run": run})
-            self._gauges[name] = gauge
+        self._gauges = _made(COLUMNS | OWN, "run", run)
 
     def show(self, line: Mapping[str, Any]) -> None:
         """Set the gauges to what a line says; those it says nothing of keep their value."""
@@ -53,3 +54,29 @@ class Gauges:
         for name, gauge in self._gauges.items():
             if (value := figures.get(name)) is not None:
                 gauge.set(float(value))
+
+
+class CycleGauges:
+    """Shows how far a retraining is.
+
+    Args:
+        model: Name of the model in its registry.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._gauges = _made(CYCLE, "model", model)
+
+    def show(self, **figures: float | None) -> None:
+        """Set the gauges of `CYCLE` that are given, by their names without `retrain_`."""
+        for name, value in figures.items():
+            if value is not None:
+                self._gauges[f"retrain_{name}"].set(float(value))
+
+
+def _made(described: Mapping[str, str], tag: str, value: str) -> dict[str, Gauge]:
+    gauges = {}
+    for name, description in described.items():
+        gauge = Gauge(f"afield_{name}", description, tag_keys=(tag,))
+        gauge.set_default_tags({tag: value})
+        gauges[name] = gauge
+    return gauges

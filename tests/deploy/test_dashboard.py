@@ -17,7 +17,7 @@ BOARD = json.loads((ROOT / "deploy" / "grafana" / "afield.json").read_text())
 [GROUP] = yaml.safe_load((ROOT / "deploy" / "grafana" / "alarms.yaml").read_text())["groups"]
 RULES = {rule["alert"]: rule["expr"] for rule in GROUP["rules"]}
 ASKED = {
-    title: set(re.findall(r"\bray_\w+", expression))
+    (title, expression): set(re.findall(r"\bray_\w+", expression))
     for title, expression in [
         *((p["title"], target["expr"]) for p in BOARD["panels"] for target in p["targets"]),
         *RULES.items(),

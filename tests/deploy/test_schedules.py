@@ -5,7 +5,7 @@ import os
 import runpy
 import shlex
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster
@@ -19,20 +19,18 @@ NIGHTLY = FOLDER / "nightly.sh"
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put an `afield` first on the PATH that notes its words in the file returned; the third night
-    of a run is set."""
+    """Put an `afield` first on the PATH that notes its words in the file returned; a night is
+    set."""
     noted = tmp_path / "commands"
     program = tmp_path / "afield"
     program.write_text(f'#!/bin/sh\necho "afield $*" >> {noted}\necho the last line\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    since = datetime.now(UTC) - timedelta(days=2)
     night = {
         "AFIELD_SOURCE": str(tmp_path),
-        "AFIELD_OUT": "s3://bucket/nightly",
+        "AFIELD_REGISTRY": "s3://bucket/registry",
+        "AFIELD_NAME": "encoder",
         "AFIELD_RECIPE": "simclr_resnet50_imagenet",
-        "AFIELD_SINCE": f"{since:%Y-%m-%d}",
-        "AFIELD_STEPS": "2000",
         "AFIELD_WORDS": "global_batch_size=840 cluster.num_workers=4..8",
     }
     for name, value in night.items():
@@ -40,23 +38,24 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return noted
 
 
-def test_a_night_goes_on_for_its_steps_with_words_that_the_jobs_take(
+def test_a_night_is_a_slot_of_words_that_the_job_takes(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    today = datetime.now(UTC)
     subprocess.run(["sh", NIGHTLY], check=True)
-    index, pretrain, export = commands.read_text().splitlines()
-    assert "num_steps=6000" in pretrain.split() and export.endswith(
-        "out=s3://bucket/nightly/embeddings/6000"
-    )
-    assert "out=s3://bucket/nightly/manifest" in index.split()
-    for command in (index, pretrain, export):
-        printed(command, monkeypatch)
+    monkeypatch.setenv("AFIELD_SLOT", "2026-11-29")
+    subprocess.run(["sh", NIGHTLY], check=True)
+    dated, given = commands.read_text().splitlines()
+    after = datetime.now(UTC)
+    assert dated.split()[6] in (f"slot={today:%Y-%m-%d}", f"slot={after:%Y-%m-%d}")
+    assert "slot=2026-11-29" in given.split() and "global_batch_size=840" in given.split()
+    printed(given, monkeypatch)
 
 
 def test_a_night_without_its_settings_runs_nothing(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("AFIELD_STEPS")
+    monkeypatch.delenv("AFIELD_NAME")
     assert subprocess.run(["sh", NIGHTLY], capture_output=True).returncode
     assert not commands.exists()
 
@@ -67,13 +66,13 @@ def test_dagster_materialises_a_night_in_process(
     file = runpy.run_path(str(FOLDER / "dagster_asset.py"))
     done = dagster.materialize([file["nightly_encoder"]])
     [made] = done.asset_materializations_for_node("nightly_encoder")
-    assert made.metadata["out"].value == "s3://bucket/nightly"
-    assert made.metadata["last line"].value == "the last line"
-    assert len(commands.read_text().splitlines()) == 3
+    assert made.metadata["registry"].value == "s3://bucket/registry"
+    assert made.metadata["page"].value == "the last line"
+    assert len(commands.read_text().splitlines()) == 1
     definitions = file["definitions"]
     assert definitions.resolve_schedule_def("nightly").cron_schedule == "0 1 * * *"
 
-    monkeypatch.delenv("AFIELD_STEPS")  # not tried again: somebody must mend it
+    monkeypatch.delenv("AFIELD_NAME")  # not tried again: somebody must mend it
     failed = dagster.materialize([file["nightly_encoder"]], raise_on_error=False)
     assert not failed.success
 

@@ -11,6 +11,7 @@ from models.health import (
     info_nce_bound,
     prototype_entropy,
     rankme,
+    recognised,
     uniformity,
 )
 
@@ -125,3 +126,13 @@ def test_prototype_entropy_counts_clusters_in_use() -> None:
 def test_info_nce_bound_is_zero_at_chance_and_at_most_log_n() -> None:
     assert info_nce_bound(torch.tensor(math.log(64)), 64).item() == pytest.approx(0, abs=1e-6)
     assert info_nce_bound(torch.tensor(0.0), torch.tensor(64)).item() == pytest.approx(math.log(64))
+
+
+def test_a_view_is_recognised_where_it_is_nearest_to_its_own_sample() -> None:
+    plain = torch.eye(4)
+    viewed = plain + 0.1 * plain.roll(1, 0)
+    viewed[3] = plain[0]  # taken for another sample
+    assert recognised(plain, viewed).tolist() == [True, True, True, False]
+    assert recognised(3 * plain, 0.1 * viewed).tolist() == [True, True, True, False]
+    alike = torch.ones(4, 4)
+    assert not recognised(alike, alike).any()  # whoever tells nothing apart earns no luck

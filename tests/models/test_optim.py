@@ -9,6 +9,7 @@ from torch import nn
 from models.optim import (
     OptimConfig,
     build_optimizer,
+    cooldown_start,
     lr_at,
     param_groups,
     peak_lr,
@@ -56,6 +57,18 @@ def test_learning_rate_rises_linearly_then_falls_by_half_a_cosine() -> None:
     assert rates[35] == pytest.approx(0.2 + 1.8 * (1 + math.cos(math.pi / 4)) / 2)
     assert rates[110] == pytest.approx(0.2)
     assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+
+
+def test_an_infinite_schedule_is_constant_until_its_cooldown() -> None:
+    config = OptimConfig(schedule="infinite", cooldown_fraction=0.2, warmup_steps=10)
+    rates = [lr_at(step, 100, 2.0, config) for step in range(101)]
+    assert cooldown_start(100, config) == 80
+    assert rates[9:81] == [2.0] * 72
+    assert rates[85] == pytest.approx(2.0 * (1 - math.sqrt(5 / 20)))
+    assert rates[100] == 0
+    assert all(later < earlier for earlier, later in pairwise(rates[80:]))
+    longer = [lr_at(step, 1000, 2.0, config) for step in range(80)]
+    assert longer == rates[:80]  # whoever goes on from before it has seen nothing of its length
 
 
 def test_warmup_steps_overrule_the_fraction() -> None:
