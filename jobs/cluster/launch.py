@@ -125,10 +125,13 @@ def session(
 
 
 def _quiet_ray_data() -> None:
-    """Leave Ray Data's own progress to its log files; importing it set its loggers anew."""
+    """Leave what Ray Data says itself to its log files; importing it set its loggers anew.
+
+    Its errors are raised as well, and one that a job gets over is none for people.
+    """
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(logging.CRITICAL)
 
 
 def _set_patience(cluster: ClusterConfig) -> None:

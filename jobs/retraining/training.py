@@ -10,7 +10,7 @@ from jobs.retraining.retrain_sections import RetrainConfig, training_of
 from jobs.setup import run_artifact
 from jobs.training import checkpoints
 from jobs.training.run_dir import RunDir
-from jobs.training.run_log import PretrainingError
+from jobs.training.run_log import Diverged
 from models.optim import cooldown_start
 from pipelines import schema
 from pipelines.registry.model_versions import Version
@@ -66,7 +66,7 @@ def train(
     )
     try:
         result = pretrain(training)
-    except PretrainingError as error:
+    except Diverged as error:
         return told | {"failure": str(error), "samples_seen": 0, "last": {}}
     if result.get("exit_code"):
         raise Stopped

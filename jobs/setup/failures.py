@@ -74,7 +74,9 @@ def _mendable(error: BaseException) -> Failure | None:
     message = first_line(str(inner))
     if isinstance(inner, InputError | Busy):
         return InputError(message)
-    if isinstance(inner, RunError | StorageError | Lost):
+    if isinstance(inner, RunError):
+        return type(inner)(message)  # who runs several jobs asks what kind it is
+    if isinstance(inner, StorageError | Lost):
         return RunError(message)
     if isinstance(inner, OutOfDiskError):
         return RunError(f"Ray's disk is full: {message}")

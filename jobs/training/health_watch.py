@@ -19,7 +19,7 @@ from torch import Tensor
 from augment.generator import ViewGenerator
 from augment.recipe import Views
 from jobs.training.run_config import HealthConfig
-from jobs.training.run_log import PretrainingError, RunLog
+from jobs.training.run_log import Diverged, RunLog
 from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from models.method import Method
@@ -98,7 +98,7 @@ class Health:
         The log is then closed.
 
         Raises:
-            PretrainingError: the run must stop; the same on every rank.
+            Diverged: the run must stop; the same on every rank.
         """
         if look is None or look.collapse is None:
             return False
@@ -114,7 +114,7 @@ class Health:
                 self._job.run.write_rollback(look.step, line)
             return True
         again = " once more, at half the learning rate" if self._rolled_back else ""
-        raise PretrainingError(
+        raise Diverged(
             f"{line}{again}; lower optim.lr, or see the report for when it began"
         )
 

@@ -35,6 +35,10 @@ class PretrainingError(RunError):
     """The run must not go on, and starting its workers again would not help."""
 
 
+class Diverged(PretrainingError):
+    """The settings lead nowhere: the loss is not finite, or the encoder has collapsed."""
+
+
 class RunLog:
     """Sums up the steps between two log lines over all ranks; rank 0 writes.
 
@@ -142,7 +146,7 @@ class RunLog:
         if misplaced := int(self._sums[SUMS.index("misplaced")]):
             raise PretrainingError(self._out_of_order(misplaced))
         if infinite := int(self._sums[SUMS.index("infinite")]):
-            raise PretrainingError(_not_finite(infinite))
+            raise Diverged(_not_finite(infinite))
 
     def _out_of_order(self, misplaced: int) -> str:
         return (
