@@ -114,9 +114,7 @@ class Health:
                 self._job.run.write_rollback(look.step, line)
             return True
         again = " once more, at half the learning rate" if self._rolled_back else ""
-        raise Diverged(
-            f"{line}{again}; lower optim.lr, or see the report for when it began"
-        )
+        raise Diverged(f"{line}{again}; lower optim.lr, or see the report for when it began")
 
     def _figures(self, method: Method, autocast: bool) -> dict[str, float]:
         """Measure what is a number; whatever goes wrong is said, and costs the run nothing else."""

@@ -203,7 +203,7 @@ class RunLog:
         self.last_line = line
         if problem := self._problem(line, misplaced, infinite):
             self.close()
-            raise PretrainingError(problem)
+            raise problem
 
     def _reduce(self, grad_norm: Tensor) -> dict[str, float]:
         """Average the scalar outputs over ranks and sum up what is counted; one all-reduce."""
@@ -230,17 +230,19 @@ class RunLog:
         }
         return shared | dict(zip((*SUMS, "wait_s"), summed[len(scalars) :], strict=True))
 
-    def _problem(self, line: dict[str, Any], misplaced: int, infinite: int) -> str | None:
+    def _problem(
+        self, line: dict[str, Any], misplaced: int, infinite: int
+    ) -> PretrainingError | None:
         if misplaced:
-            return self._out_of_order(misplaced)
+            return PretrainingError(self._out_of_order(misplaced))
         if too_many := self.bad.problem():
-            return too_many
+            return PretrainingError(too_many)
         if line["loss"] != line["loss"] or abs(line["loss"]) == float("inf"):
-            return (
+            return Diverged(
                 f"the loss is {line['loss']} at step {line['step']}: lower optim.lr or set"
                 " optim.clip_grad_norm"
             )
-        return _not_finite(infinite) if infinite else None
+        return Diverged(_not_finite(infinite)) if infinite else None
 
     def _write(self, line: dict[str, Any]) -> None:
         self._told = self._monitor.log.remote(line)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.retrain import retrain
-from jobs.retraining.cycle import order_of, read
+from jobs.retraining.cycle import order_of
 from jobs.retraining.retrain_sections import RetrainConfig, complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
@@ -75,27 +75,25 @@ def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: 
     assert worse["steps"]["index"]["new"] == 40
     assert worse["steps"]["train"]["started_from"] == made.lineage["retraining"]["trunk"]
     history = (Path(worse["page"]).parents[2] / "index.html").read_text()
+    history = history.partition("Cycles, the newest first")[2]
     assert history.index("2026-11-10") < history.index("2026-11-09")  # the newest first
 
-    few = loop.run("2026-11-11", "retrain.min_new=41")
-    assert few["decision"] == "stopped" and "too little is new: 40 of 120" in few["why"][0]
-    assert loop.run("2026-11-9")["decision"] == "superseded"
-    with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
-        loop.run("2026-11-11", "retrain.min_new=41", "seed=1")
-
-
-def test_a_slot_of_noise_is_stopped_for_a_person(loop: Loop, ray_session: None) -> None:
-    loop.add(100)
-    assert loop.run("1", "retrain.export=false")["decision"] == "promoted"
     drawn = np.random.default_rng(0)
     for number in range(40):
         noise = drawn.integers(0, 256, (48, 48, 3), dtype=np.uint8)
         Image.fromarray(noise).save(loop.corpus / f"noise-{number}.png")
-    told = loop.run("2")
-    assert told["decision"] == "stopped" and "unlike the old ones" in told["why"][0]
-    assert read(f"{loop.model.uri}/retraining/slots/2") is not None
+    poisoned = loop.run("2026-11-11", "retrain.max_distance=0.2", "retrain.max_shift=null")
+    assert (poisoned["decision"], loop.champion()) == ("stopped", 1)
+    assert "unlike the old ones" in poisoned["why"][0] and "train" not in poisoned["steps"]
+
+    few = loop.run("2026-11-12", "retrain.min_new=81")
+    assert few["decision"] == "stopped" and "too little is new: 80 of 160" in few["why"][0]
+    assert loop.run("2026-11-9")["decision"] == "superseded"
+    with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
+        loop.run("2026-11-12", "retrain.min_new=81", "seed=1")
 
 
 def test_slots_are_ordered_by_the_numbers_in_them() -> None:
     slots = ["2026-9-1", "2026-11-09", "2026-11-09T0200", "2026-11-10", "w9", "w10"]
-    assert sorted(slots[::-1], key=order_of) == slots
+    mixed = [slots[place] for place in (5, 2, 0, 4, 1, 3)]
+    assert sorted(mixed, key=order_of) == slots
