@@ -70,10 +70,14 @@ const atlas = (() => {
     return pictured[low] === point ? low : -1;
   }
 
-  async function drawPicture(box, point) {
+  async function drawPicture(box, point, otherwise = about.thumbnails ? "no thumbnail" : "") {
     const number = pictureNumber(point);
     box.className = "picture";
-    if (number < 0) { box.textContent = "no thumbnail"; return; }
+    if (number < 0) {
+      box.textContent = otherwise;
+      box.hidden = !otherwise;
+      return;
+    }
     const file = Math.floor(number / about.picturesAFile);
     if (!pictures.has(file)) await load(`pictures/${fileOf(file)}`);
     const data = pictures.get(file)[number - file * about.picturesAFile];
@@ -129,11 +133,21 @@ const atlas = (() => {
 
   const isShown = (i) => colour.kind !== "class" || shown[codes[i]] === 1;
 
+  function ends(axis) { // of the map along an axis; a few strays do not make all else small
+    const some = [], step = Math.ceil(n / 20000);
+    for (let i = 0; i < n; i += step) some.push(xy[2 * i + axis]);
+    some.sort((a, b) => a - b);
+    const last = some.length - 1, cut = n < 5000 ? 0 : Math.ceil(last * 0.001);
+    const low = some[cut], high = some[last - cut], spare = cut ? 0.03 * (high - low) : 0;
+    return [low - spare, high + spare];
+  }
+
   function showAll() {
-    const wide = grid.right - grid.left || 1, high = grid.bottom - grid.top || 1;
+    const [left, right] = ends(0), [top, bottom] = ends(1);
+    const wide = right - left || 1, high = bottom - top || 1;
     view.scale = 0.92 * Math.min(view.width / wide, view.height / high);
-    view.x = (grid.left + grid.right) / 2;
-    view.y = (grid.top + grid.bottom) / 2;
+    view.x = (left + right) / 2;
+    view.y = (top + bottom) / 2;
     view.whole = view.scale;
     redraw();
   }

@@ -115,12 +115,12 @@
 
   function neighbour({ point, cosine }) {
     const box = element("div", ""), made = button(null, () => choose(point, true));
-    drawPicture(box, point).catch(problem);
     made.append(box, element("span", cosine.toFixed(3)));
     made.dataset.point = point;
     rowOf(point).then((row) => {
       const uri = row.values.find(([name]) => name === "member") || row.values.find(([name]) => name === "uri");
       made.title = uri ? String(uri[1]) : "";
+      drawPicture(box, point, made.title.split("/").pop()).catch(problem);
       made.setAttribute("aria-label", `${made.title}, cosine ${cosine.toFixed(3)}`);
     }).catch(problem);
     return element("li", null, made);
