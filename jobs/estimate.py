@@ -24,6 +24,7 @@ from jobs.estimating.rates import Rates, read_rates, write_rates
 from jobs.estimating.storage_use import of_a_sample, storage_use
 from jobs.estimating.time_model import Cluster, Work, run_time
 from jobs.pretrain import pretrain
+from jobs.setup import claims
 from jobs.setup.command_line import main
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled
@@ -71,6 +72,8 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
     started_s = processes.age_s()
     prices = read_prices(config.prices) if config.prices else None
     given = read_rates(config.estimate.rates) if config.estimate.rates else None
+    if given:
+        _warn_of_others(config, given)
     config = _located(config)
     gradient_bytes = _gradient_bytes(config)
     launch.check_reachable("source.uri", config.source.uri)
@@ -88,12 +91,28 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
         closed_s = time.monotonic() - closing
     rates = seen.rates
     if given is None:
-        more = {"end_s": rates.end_s + closed_s, "gradient_bytes": gradient_bytes}
+        more: dict[str, Any] = {"measured_with": _settings(config)}
+        more |= {"end_s": rates.end_s + closed_s, "gradient_bytes": gradient_bytes}
         rates = rates.model_copy(update=more)
         if config.estimate.save:
             write_rates(rates, launch.user_uri("estimate.save", config.estimate.save))
     found = _estimated(config, seen, rates, prices)
     return {**as_object(found), "result": "\n".join(lines(found))}
+
+
+def _settings(config: EstimateConfig) -> dict[str, Any]:
+    """Return the settings that rates depend on most, as dotted keys to values."""
+    experiment = config.experiment()
+    names = ("method.name", "encoder.name", "encoder.width", "views.size")
+    return {name: experiment[name] for name in names}
+
+
+def _warn_of_others(config: EstimateConfig, given: Rates) -> None:
+    """Say where given rates were measured with other settings than the run's."""
+    theirs = given.measured_with
+    differing = claims.differing(theirs, _settings(config)) if theirs else []
+    if differing:
+        print(f"warning: the rates differ in {', '.join(differing)}", file=sys.stderr)
 
 
 def _located(config: EstimateConfig) -> EstimateConfig:

@@ -57,6 +57,7 @@ def test_an_estimate_measures_the_run_itself_and_leaves_nothing(
     longer = [*words[:2], "num_steps=1000", f"estimate.rates={rates}", f"prices={PRICES}"]
     code, stdout, stderr = told(capsys, *longer)
     assert code == 0, stderr
+    assert "warning: the rates differ in" not in stderr
     lines = stdout.splitlines()
     assert lines[0] == f"samples        200 of {image_folder}"
     assert lines[1] == "run            1,000 steps of 16 samples, 80 passes"
