@@ -46,7 +46,7 @@ class RetrainingConfig(Frozen):
         ),
     )
     max_shift: float | None = Field(
-        0.4,
+        0.25,
         gt=0,
         le=1,
         description=(
