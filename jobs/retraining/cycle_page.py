@@ -134,7 +134,8 @@ def _lineage(cycle: Cycle, model: RegisteredModel) -> Html:
     ]
     if trained:
         rows.append(["started from", trained["started_from"] or "random or the recipe's weights"])
-        rows.append(["share of the old samples", f"{trained['replayed']:.1%}"])
+        if index["since"] is not None:
+            rows.append(["share of the old samples", f"{trained['replayed']:.1%}"])
         rows.append(["artifact", trained["artifact"] or f"none: {trained['failure']}"])
     if (moved := cycle.steps.get("promote")) is not None:
         rows.append(["registered as", _version(model, moved["version"])])
