@@ -5,7 +5,6 @@ all others together. A column of numbers or times: 0 for samples without one, th
 """
 
 import datetime
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -202,12 +201,3 @@ def shown_value(value: Any) -> str | int | float | bool | None:
         return value.isoformat(" ", "seconds")
     text = str(value)
     return text if len(text) <= 400 else f"{text[:399]}…"
-
-
-def counts_of(colours: list[Colour]) -> dict[str, int]:
-    """Count the classes of each colour that has classes."""
-    found = Counter[str]()
-    for one in colours:
-        if one.kind == "class":
-            found[one.name] = len(one.classes) - bool(one.others) + one.others
-    return dict(found)

@@ -192,7 +192,7 @@ def inked(picture: np.ndarray) -> int:
 
 
 def test_the_page_works_from_disk_in_a_browser_and_asks_nobody(
-    exported: Path, made: dict[str, Any], browser: Any
+    browser: Any, made: dict[str, Any]
 ) -> None:
     table = pq.read_table(made["table"])
     uris = table[schema.URI].to_pylist()
