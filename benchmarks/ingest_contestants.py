@@ -147,7 +147,7 @@ def ours(setup: Setup) -> None:
     from ray.train.torch import TorchTrainer
 
     from jobs.cluster import launch
-    from jobs.training.planned_data import PlannedData
+    from jobs.training.planned_data import PlannedData, Samples
     from jobs.training.run_dir import RunDir
 
     config = setup.config()
@@ -157,7 +157,12 @@ def ours(setup: Setup) -> None:
     ):
         plan = Plan.fresh(open_manifest(setup.manifest), config.seed)
         data = PlannedData(
-            config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None
+            config,
+            Samples.of_plan(plan, config),
+            RunDir(out),
+            config.steps(plan),
+            placement="worker",
+            view_actors=None,
         )
         trainer = TorchTrainer(
             _train_worker,

@@ -25,7 +25,7 @@ from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
 from benchmarks.process_tree import ProcessTree, cpu_model
 from jobs.cluster import launch, ray_cluster
-from jobs.training.planned_data import PlannedData
+from jobs.training.planned_data import PlannedData, Samples
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from jobs.training.run_dir import RunDir
 from pipelines import schema
@@ -99,7 +99,12 @@ def measure(manifest: str, watch_s: float) -> Row:
             up = time.time()
             plan = Plan.fresh(open_manifest(manifest), config.seed)
             data = PlannedData(
-                config, plan, RunDir(out), config.steps(plan), placement="worker", view_actors=None
+                config,
+                Samples.of_plan(plan, config),
+                RunDir(out),
+                config.steps(plan),
+                placement="worker",
+                view_actors=None,
             )
             controller: Any = ray.remote(num_cpus=0)(Controller).remote(data)
             worker: Any = ray.remote(num_cpus=1)(Worker).remote()
