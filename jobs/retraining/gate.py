@@ -22,6 +22,7 @@ from pipelines.retraining.twice_seen import Seen
 
 MOST_SLICES = 20  # by folder
 _FEWEST = 20  # samples of a slice that is judged
+_FEWEST_JUDGED = 3  # samples that figures of all of them take
 _ALIKE = 1e-6
 
 
@@ -104,13 +105,15 @@ def judge_candidate(
     """
     wanted = config.retrain
     figures = [_healthy(config, last_line)]
-    seen = look(config, ages.manifest, held_out, candidate, session)
-    other = look(config, ages.manifest, held_out, champion, session) if champion else None
     gained = ages.num_new > 0
-    by_corpus, slices = _on_corpus(
-        wanted, held_out, seen, other, gained=gained, decides=config.labelled is None
-    )
-    figures += by_corpus
+    slices = list[Figure]()
+    if held_out.rows.num_rows:
+        seen = look(config, ages.manifest, held_out, candidate, session)
+        other = look(config, ages.manifest, held_out, champion, session) if champion else None
+        by_corpus, slices = _on_corpus(
+            wanted, held_out, seen, other, gained=gained, decides=config.labelled is None
+        )
+        figures += by_corpus
     probe = None
     if config.labelled is not None:
         probe = _probed(config.labelled, config, candidate, champion)
@@ -153,6 +156,8 @@ def _on_corpus(
         Figures of all of them, and of slices.
     """
     valid = seen.valid if other is None else seen.valid & other.valid
+    if valid.sum() < _FEWEST_JUDGED:
+        return [Figure("held-out samples, too few to judge by", float(valid.sum()))], []
     plain, changed = tensors(seen, valid)
     right = health.recognised(plain, changed).numpy()
     rank = float(health.rankme(plain))
