@@ -98,10 +98,11 @@ def of_codes(name: str, codes: np.ndarray, words: list[str], *, by_count: bool =
         name: Of the column.
         codes: (n,) indices of words, -1 where there is none.
         words: The classes.
-        by_count: Whether the most frequent one comes first, else the first word.
+        by_count: Whether the most frequent one comes first, of equal ones by the alphabet; else the
+            first word.
     """
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
-    order = np.argsort(-counts, kind="stable") if by_count else np.arange(len(words))
+    order = np.lexsort((np.array(words), -counts)) if by_count else np.arange(len(words))
     order = order[counts[order] > 0]
     shown = order if len(order) <= CLASSES + 1 else order[:CLASSES]
     rest = order[len(shown) :]

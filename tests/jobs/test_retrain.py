@@ -79,18 +79,18 @@ def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: 
     assert history.index("2026-11-10") < history.index("2026-11-09")  # the newest first
 
     drawn = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(80):
         noise = drawn.integers(0, 256, (48, 48, 3), dtype=np.uint8)
         Image.fromarray(noise).save(loop.corpus / f"noise-{number}.png")
-    poisoned = loop.run("2026-11-11", "retrain.max_distance=0.2", "retrain.max_shift=null")
+    poisoned = loop.run("2026-11-11", "retrain.max_distance=0.1", "retrain.max_shift=null")
     assert (poisoned["decision"], loop.champion()) == ("stopped", 1)
     assert "unlike the old ones" in poisoned["why"][0] and "train" not in poisoned["steps"]
 
-    few = loop.run("2026-11-12", "retrain.min_new=81")
-    assert few["decision"] == "stopped" and "too little is new: 80 of 160" in few["why"][0]
+    few = loop.run("2026-11-12", "retrain.min_new=121")
+    assert few["decision"] == "stopped" and "too little is new: 120 of 200" in few["why"][0]
     assert loop.run("2026-11-9")["decision"] == "superseded"
     with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
-        loop.run("2026-11-12", "retrain.min_new=81", "seed=1")
+        loop.run("2026-11-12", "retrain.min_new=121", "seed=1")
 
 
 def test_slots_are_ordered_by_the_numbers_in_them() -> None:

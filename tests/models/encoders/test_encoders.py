@@ -193,14 +193,18 @@ def test_channels_last_embeds_as_contiguous_does() -> None:
 
 
 def test_a_narrow_resnet_learns_in_channels_last() -> None:
-    encoder, images = ResNetSmall(8), torch.randn(4, 3, 64, 64)
-    weight = encoder.get_parameter("stages.1.0.downsample.0.weight")
-    found: list[Tensor] = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        encoder.to(memory_format=layout)
-        features = encoder(images.contiguous(memory_format=layout))
-        found += torch.autograd.grad((features @ torch.linspace(-1, 1, 64)).square().sum(), weight)
-    assert (found[0] - found[1]).norm() < 1e-2 * found[0].norm()
+    apart = list[float]()
+    for _ in range(5):  # a rectifier that tips over at a sum's last bit is no fault of the layout
+        encoder, images = ResNetSmall(8), torch.randn(4, 3, 64, 64)
+        weight = encoder.get_parameter("stages.1.0.downsample.0.weight")
+        found: list[Tensor] = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            encoder.to(memory_format=layout)
+            features = encoder(images.contiguous(memory_format=layout))
+            told = (features @ torch.linspace(-1, 1, 64)).square().sum()
+            found += torch.autograd.grad(told, weight)
+        apart.append(float((found[0] - found[1]).norm() / found[0].norm()))
+    assert sorted(apart)[2] < 1e-3
 
 
 def test_positions_are_fixed_and_tell_every_patch_apart() -> None:
