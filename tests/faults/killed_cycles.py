@@ -6,6 +6,7 @@ By hand, printing every kill: `python -m tests.faults.killed_cycles FOLDER --see
 """
 
 import argparse
+import hashlib
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ import pyarrow.dataset as ds
 
 from jobs.retrain import STEPS
 from jobs.retraining.cycle import all_of
+from models import artifact
 from pipelines.registry import model_versions, moves
 from pipelines.registry.registered_model import RegisteredModel
 from tests import commands
@@ -86,10 +88,19 @@ class Loop:
             assert len(ids) == len(set(ids)) >= cycle.steps["index"]["rows"], cycle.slot
         return {
             "decisions": [cycle.decision for cycle in cycles],
-            "digests": [version.digest for version in versions],
+            # not their digests: those tell where the weights of the start lie
+            "weights": [_hash_of(version.artifact) for version in versions],
             "champion": moves.standing(model, "champion").version,
             "samples": [cycle.steps["train"]["samples"] for cycle in cycles],
         }
+
+
+def _hash_of(place: str) -> str:
+    """Hash the weights of an artifact."""
+    hashed = hashlib.sha256()
+    for name, value in sorted(artifact.load(place).encoder.state_dict().items()):
+        hashed.update(name.encode() + value.numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 @dataclass
