@@ -1,13 +1,12 @@
 """Optimisers, their learning-rate schedule and which parameters decay."""
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from augment.frozen import Frozen, other_of
@@ -291,115 +290,3 @@ def build_optimizer(
         trust_coeff=config.trust_coefficient,
         trust_clip=config.trust_clip,
     )
-
-
-class Optimizers:
-    """The optimisers of a run: one, and another one for the discriminator of a method that has it.
-
-    Args:
-        method: Whose parameters they update.
-        groups: Its parameters, as `param_groups` gives them, each with its optimiser.
-        config: How; with a discriminator's parameters an `AdversarialOptimConfig`.
-        global_batch_size: Samples of a step, which the peak learning rates are scaled to.
-        lr_scale: Multiplies the peak learning rates.
-
-    Raises:
-        ValueError: no trainable parameter, a group name used twice, or a discriminator without its
-            configuration.
-    """
-
-    def __init__(
-        self,
-        method: nn.Module,
-        groups: Sequence[ParamGroup],
-        config: OptimConfig,
-        global_batch_size: int,
-        lr_scale: float = 1.0,
-    ) -> None:
-        self._parts = {
-            role: _Part(method, mine, _config_of(role, config), global_batch_size, lr_scale)
-            for role in get_args(Role)
-            if (mine := [group for group in groups if group.get("optimizer", "main") == role])
-            or role == "main"
-        }
-
-    @property
-    def main(self) -> torch.optim.Optimizer:
-        """Return the optimiser that updates the encoder."""
-        return self._parts["main"].optimizer
-
-    def set_schedule(self, step: int, num_steps: int) -> float:
-        """Set the coming step's learning rates and weight decays.
-
-        Returns:
-            The main optimiser's learning rate.
-        """
-        rates = {
-            role: set_schedule(
-                part.optimizer, part.config, step=step, num_steps=num_steps, peak=part.peak
-            )
-            for role, part in self._parts.items()
-        }
-        return rates["main"]
-
-    def step(self) -> Tensor:
-        """Clip each optimiser's gradients by its own limit, update the weights, drop the gradients.
-
-        Returns:
-            The norm of all gradients before clipping.
-        """
-        norms = [part.clip() for part in self._parts.values()]
-        for part in self._parts.values():
-            part.optimizer.step()
-            part.optimizer.zero_grad(set_to_none=True)
-        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states by the names they have in a checkpoint."""
-        return {_NAMES[role]: part.optimizer.state_dict() for role, part in self._parts.items()}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave, which may stand among other entries."""
-        for role, part in self._parts.items():
-            part.optimizer.load_state_dict(saved[_NAMES[role]])
-
-
-class _Part:
-    """One optimiser, what it updates and how."""
-
-    def __init__(
-        self,
-        method: nn.Module,
-        groups: Sequence[ParamGroup],
-        config: OptimConfig,
-        global_batch_size: int,
-        lr_scale: float,
-    ) -> None:
-        self.config = config
-        self.peak = lr_scale * peak_lr(config, global_batch_size)
-        self.optimizer = build_optimizer(groups, config, self.peak)
-        words = {each: group.get("clipped", "") for group in groups for each in group["params"]}
-        self._clipped = defaultdict[str, list[nn.Parameter]](list)
-        # In the method's own order, as the norm of the gradients is rounded by it.
-        for parameter in method.parameters():
-            if parameter in words:
-                self._clipped[words[parameter]].append(parameter)
-
-    def clip(self) -> Tensor:
-        """Clip the gradients, apart where groups say so, and return the norm of all before."""
-        limit = float("inf") if self.config.clip_grad_norm is None else self.config.clip_grad_norm
-        norms = [nn.utils.clip_grad_norm_(some, limit) for some in self._clipped.values()]
-        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-
-
-_NAMES: dict[Role, str] = {"main": "optimizer", "discriminator": "discriminator_optimizer"}
-
-
-def _config_of(role: Role, config: OptimConfig) -> OptimConfig:
-    if role == "main":
-        return config
-    if not isinstance(config, AdversarialOptimConfig):
-        raise ValueError(
-            "a method with a discriminator needs optim.discriminator: Method.adversarial"
-        )
-    return config.discriminator

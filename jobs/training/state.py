@@ -16,7 +16,7 @@ from jobs.training.run_config import PretrainConfig, build
 from models import collectives
 from models.batch_norm import convert_sync_batch_norm
 from models.method import Batch, Method, total_loss
-from models.optim import Optimizers
+from models.optimizers import Optimizers
 from models.starting.continuation import Anchor, gentle_groups
 from pipelines.stream.ledger import Ledger
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from models.contrastive.simclr import SimCLR
 from models.encoders.factory import EncoderConfig
 from models.method import Method
-from models.optim import OptimConfig, Optimizers, param_groups
+from models.optim import OptimConfig, param_groups
+from models.optimizers import Optimizers
 from models.registry import METHODS, build_method
 from models.starting.continuation import Anchor, StartConfig, gentle_groups
 from tests.small_methods import SIZE, build

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.optim import OptimConfig, Optimizers
+from models.optim import OptimConfig
+from models.optimizers import Optimizers
 from models.registry import build_method
 from models.supervised.finetune import FinetuneConfig
 from models.supervised.head import HeadConfig, HeadCopies
