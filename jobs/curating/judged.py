@@ -6,8 +6,8 @@ from jobs.cluster import launch
 from jobs.curating.curate_sections import CurateConfig
 from jobs.setup.claims import one_spelling
 from jobs.setup.failures import InputError
-from pipelines.corpus.curated_version import adopt
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.curation.adopted import adopt
 from pipelines.embeddings.stored import PROGRESS, Stored, open_stored
 from pipelines.storage import uris
 

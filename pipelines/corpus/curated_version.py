@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.changes import PART, POSITION, ROW, ROW_GROUP, TAKEN_OUT, Diff
-from pipelines.corpus.manifest import PLACED, Manifest, open_manifest, record_uri, versions
+from pipelines.corpus.manifest import PLACED, Manifest, Part, open_manifest, versions
 from pipelines.corpus.manifest_writer import commit, write_taken_out, write_tombstones
 from pipelines.storage import uris
 from pipelines.storage.spill import NUM_BUCKETS, Spill, bucket_of
@@ -39,7 +39,6 @@ _LISTED = pa.schema(
         pa.field(_WAS, pa.string()),  # the reason for which it is out now
     ]
 )
-_COPY_BYTES = 1 << 24
 
 
 def whole(manifest: Manifest, path: str) -> Manifest:
@@ -55,17 +54,12 @@ def whole(manifest: Manifest, path: str) -> Manifest:
         out = Spill(os.path.join(folder, "out"), POSITION)
         for table in manifest.read_taken_out():
             out.add(table.select(POSITION.names).cast(POSITION), _by_part(table))
-        dead = list[int]()
-
-        def left() -> Iterator[tuple[int, pa.Table]]:
-            for part in range(len(manifest.parts)):
-                rest = _minus(manifest.dead(part), _of_part(out, part))
-                if rest.num_rows:
-                    dead.append(rest.num_rows)
-                    yield part, rest
-
-        parts = write_tombstones(manifest.uri, path, manifest.parts, left())
-    tombstones = path if dead else None
+        parts, tombstones = _bury(
+            manifest,
+            manifest.uri,
+            path,
+            lambda part: _minus(manifest.dead(part), _of_part(out, part)),
+        )
     return replace(
         manifest, parts=parts, tombstones=tombstones, taken_out=None, media=_all_media(manifest)
     )
@@ -150,14 +144,10 @@ def _chosen(
             gone = table.filter(pa.array(others)).select(POSITION.names).cast(POSITION)
             dead.add(gone, _by_part(gone))
 
-        def buried() -> Iterator[tuple[int, pa.Table]]:
-            for part in range(len(manifest.parts)):
-                rows = _plus(manifest.dead(part), _of_part(dead, part))
-                if rows.num_rows:
-                    yield part, rows
-
-        parts = write_tombstones(place, path, manifest.parts, buried())
-    return replace(manifest, parts=parts, tombstones=path)
+        parts, tombstones = _bury(
+            manifest, place, path, lambda part: _plus(manifest.dead(part), _of_part(dead, part))
+        )
+    return replace(manifest, parts=parts, tombstones=tombstones)
 
 
 def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
@@ -211,7 +201,15 @@ def write_curated(
                 f"nothing of {before.uri} would be left: all {joined.listed:,} samples would go"
             )
         path = write_taken_out(before.uri, attempt, _in_order(taken, len(before.parts)))
-        parts, tombstones = _buried(before, attempt, taken, joined.back)
+        parts, tombstones = _bury(
+            before,
+            before.uri,
+            f"tombstones/{attempt}.parquet",
+            lambda part: _plus(
+                _minus(before.dead(part), _of_part(joined.back, part)),
+                _of_part(taken, part).select(POSITION.names),
+            ),
+        )
         made = replace(
             before,
             version=version,
@@ -334,22 +332,28 @@ def _in_order(taken: Spill, num_parts: int) -> Iterator[pa.Table]:
     return (_of_part(taken, part) for part in range(num_parts))
 
 
-def _buried(
-    before: Manifest, attempt: str, taken: Spill, back: Spill
-) -> tuple[tuple[Any, ...], str | None]:
-    """Write the tombstones: of rows whose files are gone, and of those that are taken out."""
-    path = f"tombstones/{attempt}.parquet"
+def _bury(
+    manifest: Manifest, place: str, path: str, dead_of: Callable[[int], pa.Table]
+) -> tuple[tuple[Part, ...], str | None]:
+    """Write the tombstones of a version; gives the parts with what lives on in them, and the
+    tombstones' path, None where nothing is dead.
+
+    Args:
+        manifest: Whose parts.
+        place: Below which they are written.
+        path: Where, below that.
+        dead_of: Gives the positions of a part's dead rows, in order.
+    """
     counted = list[int]()
 
     def dead() -> Iterator[tuple[int, pa.Table]]:
-        for part in range(len(before.parts)):
-            gone = _minus(before.dead(part), _of_part(back, part))
-            rows = _plus(gone, _of_part(taken, part).select(POSITION.names))
+        for part in range(len(manifest.parts)):
+            rows = dead_of(part)
             if rows.num_rows:
                 counted.append(rows.num_rows)
                 yield part, rows
 
-    parts = write_tombstones(before.uri, path, before.parts, dead())
+    parts = write_tombstones(place, path, manifest.parts, dead())
     return parts, path if counted else None
 
 
@@ -370,32 +374,3 @@ def _plus(positions: pa.Table, others: pa.Table) -> pa.Table:
     both = pa.concat_tables([positions.cast(POSITION), others.cast(POSITION)])
     _, first = np.unique(_keys(both), return_index=True)
     return both.take(pa.array(first))
-
-
-def adopt(source: Manifest, out: str) -> Manifest:
-    """Begin a manifest at another place with a version of this one, so that curation leaves the
-    first as it is; gives it as it lies there.
-
-    The files are copied, the version's record last. What is there already is taken as it is.
-    """
-    if versions(out):
-        return open_manifest(out)
-    for path in (
-        *(part.path for part in source.parts),
-        source.tombstones,
-        source.left_out_table,
-        source.taken_out,
-    ):
-        if path is not None and not uris.exists(uris.join(out, path)):
-            _copy(uris.join(source.uri, path), uris.join(out, path))
-    uris.create(
-        record_uri(out, source.version), uris.read_bytes(record_uri(source.uri, source.version))
-    )
-    return open_manifest(out)
-
-
-def _copy(uri: str, target: str) -> None:
-    fs, path = uris.filesystem(uri)
-    with fs.open(path, "rb") as file, uris.open_atomic(target) as written:
-        while data := file.read(_COPY_BYTES):
-            written.write(data)
