@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.mapping.laid_out import LaidOut
 from jobs.setup.failures import InputError
@@ -14,6 +13,7 @@ from pipelines.atlas.chosen import Chosen
 from pipelines.atlas.colours import MOST_CLASSES, Colour, ColumnCodes, of_codes, of_numbers
 from pipelines.atlas.listed_facts import facts_of
 from pipelines.atlas.point_rows import told_columns
+from pipelines.corpus.entry import folders_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.stored import Stored
 from pipelines.embeddings.stored_rows import scan
@@ -23,7 +23,6 @@ FOLDER = "folder"
 VERSION = "version"
 MODIFIED = "modified"
 _NOT_COLOURS = (schema.SAMPLE_ID, schema.URI, schema.MEMBER, schema.END_S)
-_FOLDER = r"(?:^|/)(?P<folder>[^/]+)/[^/]*$"
 
 
 def check(wanted: Sequence[str], stored: Stored) -> None:
@@ -71,7 +70,7 @@ def _columns(wanted: Sequence[str], chosen: Chosen) -> list[Colour]:
     for start, table in scan(chosen.stored, [schema.URI, schema.MEMBER, *names]):
         low, high = np.searchsorted(chosen.rows, (start, start + table.num_rows))
         some = table.take(pa.array(chosen.rows[low:high] - start))
-        folders.add(_folders(some))
+        folders.add(folders_of(some))
         for name in names:
             kind = some[name].type
             if ColumnCodes.takes(kind):
@@ -83,13 +82,6 @@ def _columns(wanted: Sequence[str], chosen: Chosen) -> list[Colour]:
         )
     made = [one.colour() for one in (folders, *columns.values()) if not one.is_unfit]
     return [one for one in made if one.name in asked or _says_something(one)]
-
-
-def _folders(table: pa.Table) -> pa.ChunkedArray:
-    """Return the name of the folder that each sample lies in."""
-    paths = pc.coalesce(table[schema.MEMBER].cast(pa.string()), table[schema.URI])
-    found = pc.extract_regex(pa.chunked_array(paths).combine_chunks(), _FOLDER)
-    return pa.chunked_array([pc.struct_field(found, "folder")])
 
 
 def _listed(chosen: Chosen, manifest: Manifest | None) -> list[Colour]:

@@ -17,6 +17,7 @@ from jobs.setup.command_line import validate
 from jobs.training import health_watch
 from models import health
 from models.scores import WORDS, measure_of, paired_difference
+from pipelines.corpus.entry import folders_of
 from pipelines.retraining.mixture import Ages
 from pipelines.retraining.twice_seen import Seen
 
@@ -230,9 +231,8 @@ def _slices(
     """Judge old and new samples, and those of each folder, by themselves."""
     is_new = held_out.is_new[valid]
     chosen = {"old samples": ~is_new, "new samples": is_new}
-    names = [name for name, ok in zip(held_out.names, valid.tolist(), strict=True) if ok]
-    folders = np.array([name.rpartition("/")[0].rpartition("/")[2] for name in names], object)
-    counted = Counter(folders.tolist())
+    folders = np.array(folders_of(held_out.rows).to_pylist(), object)[valid]
+    counted = Counter(folder for folder in folders.tolist() if folder is not None)
     if len(counted) > 1:
         chosen |= {name: folders == name for name, _ in counted.most_common(MOST_SLICES)}
     figures = []

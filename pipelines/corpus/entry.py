@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MAGIC = "*?["  # of globs
+_FOLDER = r"(?:^|/)(?P<folder>[^/]+)/[^/]*$"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ def lies_in(root: str, table: pa.Table) -> bool:
     if "://" not in root:
         inside = pc.and_not(inside, pc.match_substring_regex(addresses, r"/\.\.(/|$)"))
     return bool(pc.all(inside, min_count=0).as_py())
+
+
+def folders_of(table: pa.Table) -> pa.ChunkedArray:
+    """Return the name of the folder that each row's sample lies in, in its shard if it is a member
+    of one; null where there is none."""
+    paths = pc.coalesce(table["member"].cast(pa.string()), table["uri"])
+    found = pc.extract_regex(pa.chunked_array(paths).combine_chunks(), _FOLDER)
+    return pa.chunked_array([pc.struct_field(found, "folder")])
 
 
 def is_hidden(path: str) -> bool:
