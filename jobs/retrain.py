@@ -17,11 +17,11 @@ from jobs.exporting.export_sections import ExportConfig
 from jobs.registering.lineage import lineage_of, metrics_of
 from jobs.retraining import corpus as corpora
 from jobs.retraining import cycle_page, history_page
-from jobs.retraining.corpus import LINEAGE, Corpus
+from jobs.retraining.corpus import LINEAGE
 from jobs.retraining.cycle import Cycle, Told, all_of, open_cycle, order_of
 from jobs.retraining.deciding import decide
 from jobs.retraining.gate import judge_candidate
-from jobs.retraining.looks import sample
+from jobs.retraining.looks import held_out
 from jobs.retraining.retrain_sections import RetrainConfig, complete
 from jobs.retraining.training import Stopped, train
 from jobs.setup.claims import check_writable, held
@@ -31,6 +31,7 @@ from pipelines.registry import model_versions, moves
 from pipelines.registry.model_versions import Version
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.registry.signature import Signature
+from pipelines.retraining.mixture import Ages
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 
@@ -116,26 +117,26 @@ class _Job:
     gauges: CycleGauges
 
     def run(self) -> Told:
-        index = self._index()
+        index = self._step("index", self._list)
         self.gauges.show(new_samples=index["new"], in_use=index["champion"])
-        corpus = corpora.reopen(index)
+        ages = corpora.reopen(index)
         champion = self._champion(index)
-        decided = self._step("decide", lambda: self._decide(corpus, champion))
+        decided = self._step("decide", lambda: self._decide(ages, champion))
         if self.config.retrain.dry_run:
             would = "would train" if decided["goes"] else STOPPED
             dry = _told(self.cycle, self.model, self.config, decision=would, why=(decided["why"],))
             return dry | {"result": f"{would}: {decided['why']}"}
         if not decided["goes"]:
-            return self._end(STOPPED, (decided["why"],), corpus)
-        trained = self._step("train", lambda: train(self.config, self.cycle, corpus, champion))
+            return self._end(STOPPED, (decided["why"],), ages)
+        trained = self._step("train", lambda: train(self.config, self.cycle, ages, champion))
         if trained["artifact"] is None:
-            return self._end(KEPT, (f"training failed: {trained['failure']}",), corpus)
-        judged = self._step("gate", lambda: self._judge(corpus, champion, trained))
+            return self._end(KEPT, (f"training failed: {trained['failure']}",), ages)
+        judged = self._step("gate", lambda: self._judge(ages, champion, trained))
         moved = self._step("promote", lambda: self._promote(index, champion, trained, judged))
         self.gauges.show(in_use=moved["in_use"])
         if self.config.retrain.export and moved["in_use"] is not None:
-            self._step("export", lambda: self._export(corpus, moved["in_use"]))
-        return self._end(moved["decision"], tuple(moved["why"]), corpus)
+            self._step("export", lambda: self._export(ages, moved["in_use"]))
+        return self._end(moved["decision"], tuple(moved["why"]), ages)
 
     def _step(self, name: str, do: Any) -> Told:
         self.mine.check()
@@ -146,31 +147,27 @@ class _Job:
             print(f"slot {self.cycle.slot}: {name}", file=sys.stderr)
         return self.cycle.step(name, self.mine.fence, do)
 
-    def _index(self) -> Told:
-        source = self.config.source.uri
+    def _list(self) -> Told:
         standing = moves.standings_of(self.model).get(self.config.alias)
         champion = model_versions.read(self.model, standing.version) if standing else None
-        return self._step(
-            "index", lambda: corpora.list_anew(self.config, source, self.out, champion)
-        )
+        return corpora.list_anew(self.config, self.config.source.uri, self.out, champion)
 
     def _champion(self, index: Told) -> Version | None:
         """Return the version that was in use when the cycle began."""
         number = index["champion"]
         return model_versions.read(self.model, number) if number is not None else None
 
-    def _decide(self, corpus: Corpus, champion: Version | None) -> Told:
+    def _decide(self, ages: Ages, champion: Version | None) -> Told:
         place = champion.artifact if champion else None
-        decision = decide(self.config, corpus.ages, place, self.session)
+        decision = decide(self.config, ages, place, self.session)
         print(decision.why, file=sys.stderr)
         return decision.as_dict()
 
-    def _judge(self, corpus: Corpus, champion: Version | None, trained: Told) -> Told:
-        wanted = self.config.retrain
+    def _judge(self, ages: Ages, champion: Version | None, trained: Told) -> Told:
         verdict = judge_candidate(
             self.config,
-            corpus.ages,
-            sample(corpus.ages, wanted.num_samples, below=wanted.held_out),
+            ages,
+            held_out(self.config, ages),
             candidate=trained["artifact"],
             champion=champion.artifact if champion else None,
             last_line=trained["last"],
@@ -215,21 +212,21 @@ class _Job:
         )
         return told | {"decision": PROMOTED, "in_use": version.number}
 
-    def _export(self, corpus: Corpus, number: int) -> Told:
+    def _export(self, ages: Ages, number: int) -> Told:
         """Embed with the version in use what its table lacks."""
         version = model_versions.read(self.model, number)
         place = uris.join(self.out, EMBEDDINGS, f"v{number:07d}")
-        source = self.config.source.model_copy(update={"uri": corpus.manifest.uri})
+        source = self.config.source.model_copy(update={"uri": ages.manifest.uri})
         asked = ExportConfig(
             artifact=(version.artifact,), source=source, out=place, cluster=self.config.cluster
         )
         told = {name: value for name, value in export(asked).items() if name != "result"}
         return {**told, "embeddings": place, "by_version": number}
 
-    def _end(self, decision: str, why: tuple[str, ...], corpus: Corpus) -> Told:
+    def _end(self, decision: str, why: tuple[str, ...], ages: Ages) -> Told:
         """Draw the page, record how the cycle ended, and draw the page of all cycles."""
         ended = replace(self.cycle, decision=decision, why=why)
-        self._step("page", lambda: cycle_page.write(ended, corpus.manifest, self.model))
+        self._step("page", lambda: cycle_page.write(ended, ages.manifest, self.model))
         ended.write(self.mine.fence)
         history_page.write(self.out, self.model, self.config.alias)
         return _told(ended, self.model, self.config)

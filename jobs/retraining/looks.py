@@ -11,7 +11,6 @@ from jobs.cluster.share import Session
 from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.setup.inputs import load_artifact
 from jobs.setup.value_range import limits_for
-from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.retraining.drawn_rows import lowest
 from pipelines.retraining.mixture import HELD_OUT, Ages
@@ -35,16 +34,6 @@ class Sampled:
         """Return which are new, (n,) bool."""
         return np.arange(self.rows.num_rows) >= self.num_old
 
-    @property
-    def names(self) -> list[str]:
-        """Return the path of each."""
-        uris = self.rows[schema.URI].to_pylist()
-        members = self.rows[schema.MEMBER].to_pylist()
-        return [
-            f"{uri}/{member}" if member else str(uri)
-            for uri, member in zip(uris, members, strict=True)
-        ]
-
 
 def sample(ages: Ages, count: int, below: float = 1.0) -> Sampled:
     """Draw old and new samples, so many of each at most; the same ones every time."""
@@ -53,6 +42,11 @@ def sample(ages: Ages, count: int, below: float = 1.0) -> Sampled:
         for parts in (ages.old_parts, ages.new_parts)
     )
     return Sampled(pa.concat_tables([old, new]), old.num_rows)
+
+
+def held_out(config: RetrainConfig, ages: Ages) -> Sampled:
+    """Draw the samples that judge the encoders of a cycle, and that it does not train on."""
+    return sample(ages, config.retrain.num_samples, below=config.retrain.held_out)
 
 
 def look(

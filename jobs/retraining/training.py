@@ -3,9 +3,9 @@
 from typing import Any
 
 from jobs.pretrain import pretrain
-from jobs.retraining.corpus import LINEAGE, Corpus
+from jobs.retraining.corpus import LINEAGE
 from jobs.retraining.cycle import Cycle
-from jobs.retraining.looks import sample
+from jobs.retraining.looks import held_out
 from jobs.retraining.retrain_sections import RetrainConfig, training_of
 from jobs.setup import run_artifact
 from jobs.training import checkpoints
@@ -15,7 +15,7 @@ from models.optim import cooldown_start
 from pipelines import schema
 from pipelines.registry.model_versions import Version
 from pipelines.retraining.drawn_rows import drawn
-from pipelines.retraining.mixture import HELD_OUT, Mixture
+from pipelines.retraining.mixture import HELD_OUT, Ages, Mixture
 from pipelines.storage import uris
 
 RUN = "run"
@@ -28,7 +28,7 @@ class Stopped(Exception):
 
 
 def train(
-    config: RetrainConfig, cycle: Cycle, corpus: Corpus, champion: Version | None
+    config: RetrainConfig, cycle: Cycle, ages: Ages, champion: Version | None
 ) -> dict[str, Any]:
     """Train to the end, or go on to it.
 
@@ -40,7 +40,7 @@ def train(
     Raises:
         Stopped: a signal came.
     """
-    mixture = _mixture(config, corpus, cycle.slot)
+    mixture = _mixture(config, ages, cycle.slot)
     wanted = {"slot": cycle.slot, "replayed": round(mixture.replayed, 6)}
     chosen = mixture.write(cycle.path(MIXTURE), wanted)
     num_steps = _steps(config, chosen.num_rows, warm=champion is not None)
@@ -83,13 +83,12 @@ def train(
     return told
 
 
-def _mixture(config: RetrainConfig, corpus: Corpus, slot: str) -> Mixture:
-    wanted = config.retrain
-    held_out = sample(corpus.ages, wanted.num_samples, below=wanted.held_out)
-    numbers = drawn(held_out.rows[schema.SAMPLE_ID].to_numpy(), HELD_OUT)
-    old = numbers[: held_out.num_old].max(initial=-1.0)
-    new = numbers[held_out.num_old :].max(initial=-1.0)
-    return Mixture(corpus.ages, wanted.replay_share, (float(old), float(new)), slot)
+def _mixture(config: RetrainConfig, ages: Ages, slot: str) -> Mixture:
+    kept_back = held_out(config, ages)
+    numbers = drawn(kept_back.rows[schema.SAMPLE_ID].to_numpy(), HELD_OUT)
+    old = numbers[: kept_back.num_old].max(initial=-1.0)
+    new = numbers[kept_back.num_old :].max(initial=-1.0)
+    return Mixture(ages, config.retrain.replay_share, (float(old), float(new)), slot)
 
 
 def _steps(config: RetrainConfig, rows: int, *, warm: bool) -> int:
