@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from augment.frozen import Frozen
+from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
 from pipelines.storage import uris
 
@@ -50,10 +51,7 @@ def _said(kind: type[Frozen], values: Mapping[str, Any], error: ValidationError)
         return f"unknown key {name}: the nearest known one is {near[0]}"
     if problem["type"] == "missing":
         return f"{name} is missing: add it"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not name:
-        return message
-    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+    return in_words(name, problem)
 
 
 def _beside(kind: type[Frozen], path: list[str]) -> list[str]:

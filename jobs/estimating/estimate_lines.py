@@ -86,7 +86,13 @@ def _stages(rates: Rates) -> str:
 
 
 def _parts(time: RunTime) -> str:
-    parts = {
+    parts = _parts_of(time).items()
+    return ", ".join(f"{name} {_seconds(s)}" for name, s in parts if s >= 0.05)
+
+
+def _parts_of(time: RunTime) -> dict[str, float]:
+    """Return the seconds of a run by what takes them."""
+    return {
         "listing": time.list_s,
         "start": time.start_s,
         "steps": time.steps_s,
@@ -94,7 +100,6 @@ def _parts(time: RunTime) -> str:
         "checkpoints": time.saves_s,
         "end": time.end_s,
     }
-    return ", ".join(f"{name} {_seconds(s)}" for name, s in parts.items() if s >= 0.05)
 
 
 def _seconds(seconds: float) -> str:
@@ -180,14 +185,7 @@ def as_object(found: Estimate) -> dict[str, Any]:
             "read_bytes": found.use.read_bytes,
         },
         "storage_dollars": found.storage_dollars if found.prices else None,
-        "parts_s": {
-            "listing": time.list_s,
-            "start": time.start_s,
-            "steps": time.steps_s,
-            "looks": time.looks_s,
-            "checkpoints": time.saves_s,
-            "end": time.end_s,
-        },
+        "parts_s": _parts_of(time),
         "shapes": [_shape_object(one) for one in found.shapes],
         "rates": found.rates.model_dump(mode="json"),
     }

@@ -132,14 +132,27 @@ def _explain(config: type[JobConfig], values: dict[str, Any], problem: Any) -> s
         return f"{key} is missing: give {key}=... (--help shows every key)"
     if problem["type"] == "string_too_short":
         return f"{key} is empty: give {key}=... (--help shows every key)"
-    got = _SECRET.sub("://***@", repr(problem["input"]))
     if problem["type"] == "string_pattern_mismatch":
         kinds = [one.kind for one in known_keys(config, values) if one.name == key]
-        return f"{key} must be {kinds[0] if kinds else 'another'}, got {got}"
+        return f"{key} must be {kinds[0] if kinds else 'another'}, got {_got(problem)}"
+    return in_words(key, problem)
+
+
+def in_words(key: str, problem: Any) -> str:
+    """Say what is wrong with a value: the key, what must hold, and the value without a secret.
+
+    Args:
+        key: The dotted key; empty where the whole is meant.
+        problem: As pydantic lists it.
+    """
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key or key in message:
         return message
-    return f"{key}: {message[0].lower()}{message[1:]}, got {got}"
+    return f"{key}: {message[0].lower()}{message[1:]}, got {_got(problem)}"
+
+
+def _got(problem: Any) -> str:
+    return _SECRET.sub("://***@", repr(problem["input"]))
 
 
 def _nearest(key: str, config: type[JobConfig], values: Mapping[str, Any]) -> str:
