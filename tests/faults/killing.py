@@ -84,7 +84,7 @@ class Killer:
             while self.kills > 0 and process.poll() is None:
                 time.sleep(chance.uniform(0.5, 8))
                 victim = chance.choice(self.victims)
-                if process.poll() is None and self._kill(victim, process):
+                if process.poll() is None and kill(victim, process, self.address):
                     self.kills -= 1
                     self._note(f"killed {victim}, {self.kills} to go")
             _, stderr = process.communicate(timeout=max(1, deadline - time.monotonic()))
@@ -95,27 +95,34 @@ class Killer:
             raise AssertionError(f"the job ended with {process.returncode}:\n{stderr[-3000:]}")
         return process.returncode == 0
 
-    def _kill(self, victim: str, process: subprocess.Popen[str]) -> bool:
-        """Kill what is called so; False where there is no such process just now."""
-        if victim == "node":
-            assert self.address is not None
-            self.address.replace()
-            return True
-        if victim == "driver":
-            os.killpg(process.pid, signal.SIGKILL)
-            return True
-        if victim == "everything":
-            for pid in [*descendants(process.pid), process.pid]:
-                _sigkill(pid)
-            return True
-        name = {"train worker": TRAIN_WORKER, "data worker": DATA_WORKER}[victim]
-        family = descendants(self.address.pid if self.address else process.pid)
-        found = [pid for pid in family if name in command_line(pid)]
-        return bool(found) and _sigkill(found[-1])
-
     def _note(self, text: str) -> None:
         self.log.append(text)
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def kill(victim: str, process: subprocess.Popen[str], cluster: Nodes | None) -> bool:
+    """Kill a part of a job; False where there is no such process just now.
+
+    Args:
+        victim: `train worker`, `data worker`, `driver`, `everything` or, of a cluster, `node`.
+        process: The driver.
+        cluster: Where it runs; None: on a local Ray.
+    """
+    if victim == "node":
+        assert cluster is not None
+        cluster.replace()
+        return True
+    if victim == "driver":
+        os.killpg(process.pid, signal.SIGKILL)
+        return True
+    if victim == "everything":
+        for pid in [*descendants(process.pid), process.pid]:
+            _sigkill(pid)
+        return True
+    name = {"train worker": TRAIN_WORKER, "data worker": DATA_WORKER}[victim]
+    family = descendants(cluster.pid if cluster else process.pid)
+    found = [pid for pid in family if name in command_line(pid)]
+    return bool(found) and _sigkill(found[-1])
 
 
 def wait_for_end(pids: list[int]) -> None:
