@@ -14,7 +14,7 @@ from pipelines.registry.reference import Reference
 from pipelines.registry.registered_model import NUMBER, RegisteredModel
 from pipelines.storage import uris
 
-_FIGURES = ("fingerprint", "source", "num_steps", "trained_steps", "samples_seen")
+_FIGURES = ("fingerprint", "source", "num_steps", "samples_seen")
 
 
 def lineage_of(place: str, model: RegisteredModel, parent: str | None) -> dict[str, Any]:

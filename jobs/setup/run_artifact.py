@@ -1,7 +1,6 @@
 """The artifact of a run: written from the weights of a step, and found where a job is given the
 run."""
 
-import copy
 import io
 import json
 import sys
@@ -35,7 +34,6 @@ def write(
     *,
     head: nn.Module | None = None,
     step: int,
-    trained_steps: int,
     ledger: Ledger,
     commit: str | None,
     metrics: dict[str, Any],
@@ -49,7 +47,6 @@ def write(
         encoder: With the weights of the step.
         head: What labels taught on it.
         step: Optimiser steps they have seen.
-        trained_steps: Optimiser steps of the run so far, more where the healthiest ship.
         ledger: Which versions of the manifest they have seen.
         commit: Of the code that trained them; None: not known.
         metrics: The log's line of the step; a figure that is not finite becomes null.
@@ -70,7 +67,6 @@ def write(
             "manifest_version": ledger.spans[-1].version,
             "manifest_versions": sorted({span.version for span in ledger.spans}),
             "num_steps": step,
-            "trained_steps": trained_steps,
             "samples_seen": step * config.global_batch_size,
             "metrics": metrics,
             "commit": commit,
@@ -125,18 +121,6 @@ def _kept_head(heads: HeadCopies, run: RunDir) -> nn.Module:
     return heads.heads[number]
 
 
-def best_or_last(
-    encoder: Encoder, step: int, best: dict[str, Any] | None, config: PretrainConfig
-) -> tuple[Encoder, int]:
-    """Choose the encoder that ships, and its step: the last, or the healthiest where that is
-    wanted."""
-    if best is None or config.artifact.select != "best_health":
-        return encoder, step
-    healthiest = copy.deepcopy(encoder)
-    healthiest.load_state_dict(best["encoder"])
-    return healthiest, best["step"]
-
-
 def write_from_checkpoint(
     run: RunDir, config: PretrainConfig, step: int | None, out: str
 ) -> tuple[str, int]:
@@ -171,7 +155,6 @@ def write_from_checkpoint(
         encoder,
         head=head,
         step=wanted,
-        trained_steps=wanted,
         ledger=checkpoints.ledger_of(place),
         commit=run.commit(),
         metrics=_line(run, wanted),

@@ -49,7 +49,7 @@ class WandbTracker:
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=identity(config),
             name=config.out.rstrip("/").rpartition("/")[2],
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             dir=self._folder(),
             resume="allow",
             config=config.model_dump(mode="json"),

@@ -76,17 +76,6 @@ class HealthConfig(Frozen):
     )
 
 
-class ArtifactConfig(Frozen):
-    """Which weights ship."""
-
-    select: Literal["last", "best_health"] = Field(
-        "last",
-        description=(
-            "best_health: of the look whose embeddings have the highest effective rank (RankMe)"
-        ),
-    )
-
-
 class DebugConfig(Frozen):
     """What helps to find out what happened."""
 
@@ -155,7 +144,6 @@ class PretrainConfig(JobConfig):
     cluster: ClusterConfig = ClusterConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
-    artifact: ArtifactConfig = ArtifactConfig()
     log: LogConfig = LogConfig()
     debug: DebugConfig = DebugConfig()
 

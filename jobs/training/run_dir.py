@@ -114,7 +114,10 @@ class RunDir:
         if not uris.exists(self.path("config.yaml")):
             return None
         try:
-            return load_pretrain(yaml.safe_load(uris.read_bytes(self.path("config.yaml"))))
+            values = yaml.safe_load(uris.read_bytes(self.path("config.yaml")))
+            if isinstance(values, dict):
+                values.pop("artifact", None)  # of earlier versions: which weights ship
+            return load_pretrain(values)
         except (yaml.YAMLError, ValueError) as error:
             raise InputError(
                 f"{self.path('config.yaml')} cannot be read: {str(error).splitlines()[0]}"
@@ -145,8 +148,9 @@ class RunDir:
         shorter run before."""
         if not uris.exists(self.path(folder, "artifact.json")):
             return False
-        description = json.loads(uris.read_bytes(self.path(folder, "artifact.json")))
-        return bool(description["provenance"].get("trained_steps", step) == step)
+        made = json.loads(uris.read_bytes(self.path(folder, "artifact.json")))["provenance"]
+        # Earlier versions also shipped weights of a step before the last one.
+        return bool(made.get("trained_steps", made.get("num_steps", step)) == step)
 
     def ledger(self) -> Ledger:
         """Read what the newest committed checkpoint's weights have seen; nothing where there is

@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jobs.setup import run_start
 from jobs.training import checkpoints
-from jobs.training.health_watch import Look
 from jobs.training.run_config import PretrainConfig, build
 from models import collectives
 from models.batch_norm import convert_sync_batch_norm
@@ -57,7 +56,6 @@ class TrainState:
         self._anchor = Anchor(self.method, config.start)  # at the start, before any `restore`
         self.step = 0
         # `step`, `rankme` and `encoder` of the healthiest look
-        self.best: dict[str, Any] | None = None
         self.samples_seen = 0
         self.bad_samples: dict[str, int] = {}  # by reason
         wanted = config.precision
@@ -74,7 +72,6 @@ class TrainState:
         self.method.load_state_dict(saved["method"])
         self.optimizers.load_state_dict(saved)
         self.step = saved["step"]
-        self.best = saved["best"]
         self.samples_seen = saved.get("samples_seen", 0)
         self.bad_samples = saved.get("bad_samples", {})
 
@@ -83,23 +80,10 @@ class TrainState:
         return {
             "step": self.step,
             "method": self.method.state_dict(),
-            "best": self.best,
             "samples_seen": self.samples_seen,
             "bad_samples": self.bad_samples,
             **self.optimizers.state_dict(),
         }
-
-    def keep_best(self, look: Look | None) -> None:
-        """Keep the encoder of the healthiest look, where it is to ship; rank 0 alone writes it."""
-        if look is None or self.config.artifact.select != "best_health" or collectives.rank() != 0:
-            return
-        rankme = look.figures.get("health_rankme", 0.0)
-        if look.collapse is None and (self.best is None or rankme > self.best["rankme"]):
-            encoder = {
-                name: tensor.detach().cpu().clone()
-                for name, tensor in self.method.encoder.state_dict().items()
-            }
-            self.best = {"step": self.step, "rankme": rankme, "encoder": encoder}
 
     def ledger(self) -> Ledger:
         """Return every position of the plan up to the last step's."""

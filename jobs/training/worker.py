@@ -128,7 +128,6 @@ def _train(job: TrainingJob, attempt: int) -> None:
         log.step(state.step, lr, grad_norm, look.figures if look else {}, final=final)
         if health.goes_back(look, log):
             return
-        state.keep_best(look)
         if config.checkpoint.stays(state.step) and collectives.rank() == 0:
             training.keep()
         if stop and not final:
@@ -231,15 +230,13 @@ def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any])
     config = state.config
     job.run.check_held()
     encoder, head = state.method.ships()
-    encoder, step = run_artifact.best_or_last(encoder, state.step, state.best, config)
     return run_artifact.write(
         job.run.path(run_artifact.folder_of(head)),
         job.run.uri,
         config,
         encoder,
         head=head,
-        step=step,
-        trained_steps=state.step,
+        step=state.step,
         ledger=job.ledger,
         commit=job.commit,
         metrics=metrics,

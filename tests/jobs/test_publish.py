@@ -54,7 +54,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         config,
         method.encoder,
         step=2,
-        trained_steps=2,
         ledger=Ledger(0, (Span(0, 1, 1),)),
         commit=None,
         metrics=lines[-1],

@@ -81,8 +81,18 @@ def test_alpha_req_recovers_the_exponent_wherever_the_mean_is(alpha: float) -> N
 def test_alpha_req_is_the_slope_of_a_line_through_the_log_eigenvalues() -> None:
     z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7)
     eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(z.numpy().T)))[::-1]
-    slope = np.polyfit(np.log(np.arange(1, 7)), np.log(eigenvalues), 1)[0]
+    rank = np.arange(4, 7)
+    slope = np.polyfit(np.log(rank), np.log(eigenvalues[3:]), 1, w=rank**-0.5)[0]
     assert alpha_req(z).item() == pytest.approx(-slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_alpha_req_of_no_more_samples_than_dimensions_is_near_the_true_exponent(
+    alpha: float,
+) -> None:
+    samples = torch.randn(512, 512, generator=torch.Generator().manual_seed(0))
+    z = samples * torch.arange(1, 513.0).pow(-alpha / 2)
+    assert alpha_req(z).item() == pytest.approx(alpha, abs=0.1)
 
 
 def test_alpha_req_of_collapsed_or_broken_features_is_nan() -> None:

@@ -77,7 +77,6 @@ def test_the_head_of_the_best_validation_score_ships_once(
         encoder,
         head=heads,
         step=3,
-        trained_steps=3,
         ledger=Ledger(0, (Span(0, 1, 1),)),
         metrics={},
         commit=None,

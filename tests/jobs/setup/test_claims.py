@@ -159,7 +159,7 @@ def test_an_artifact_of_fewer_steps_does_not_count_as_the_runs(tmp_path: Path) -
     assert not run.has_artifact_of(10)
     (tmp_path / "artifact").mkdir()
     place = tmp_path / "artifact" / "artifact.json"
-    place.write_text(json.dumps({"provenance": {"trained_steps": 10}}))
+    place.write_text(json.dumps({"provenance": {"num_steps": 10}}))
     assert run.has_artifact_of(10) and not run.has_artifact_of(12)
     place.write_text(json.dumps({"provenance": {}}))  # written before steps were recorded
     assert run.has_artifact_of(12)

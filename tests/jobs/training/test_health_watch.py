@@ -18,10 +18,7 @@ from jobs.training.health_watch import Health, Look, judge
 from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
-from jobs.training.state import TrainState
 from jobs.training.training_job import TrainingJob
-from jobs.training.worker import write_artifact
-from models import artifact
 from models.method import Method
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
@@ -177,37 +174,6 @@ def test_spread_and_rank_are_judged_by_their_thresholds() -> None:
     )
     assert "effective rank of 1.40" in str(judge({"health_rankme": 1.4}, settings))
     assert judge({}, settings) is None  # nothing could be read
-
-
-def test_the_healthiest_encoder_ships_and_survives_a_checkpoint(
-    manifest: Manifest, tmp_path: Path
-) -> None:
-    made = config(manifest.uri, str(tmp_path / "run"), "artifact.select=best_health")
-    ledger = Plan.fresh(manifest, 0).ledger
-
-    def state() -> TrainState:
-        return TrainState(made, torch.device("cpu"), Ledger.from_dict(ledger.as_dict()))
-
-    first = state()
-    for step, (rank, collapse) in enumerate(
-        [(3.0, None), (9.0, None), (50.0, "no"), (5.0, None)], start=1
-    ):
-        with torch.no_grad():
-            next(first.method.encoder.parameters()).fill_(step)
-        first.step = step
-        first.keep_best(Look(step, {"health_rankme": rank}, collapse))
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    resumed = state()
-    resumed.best = torch.load(tmp_path / "state.pt", weights_only=True)["best"]
-    for one in (first, resumed):
-        write_artifact(one, make_job(made, manifest), {})
-        shipped = artifact.load(f"{made.out}/artifact")
-        assert (
-            next(shipped.encoder.parameters()).mean().item() == 2.0
-            and shipped.provenance["num_steps"] == 2
-        )
-    # training goes on with its own
-    assert next(first.method.encoder.parameters()).mean().item() == 4.0
 
 
 @pytest.mark.usefixtures("ray_session")

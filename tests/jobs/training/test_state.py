@@ -103,7 +103,7 @@ def test_a_resumed_run_goes_on_exactly_with_both_optimisers(tmp_path: Path) -> N
 def test_a_method_without_a_discriminator_keeps_one_optimiser_under_its_old_name() -> None:
     words = [word for word in WORDS if "discriminator" not in word and NAME not in word]
     state = begin(parse(complete_pretrain, words))
-    kept = {"step", "method", "optimizer", "best", "samples_seen", "bad_samples"}
+    kept = {"step", "method", "optimizer", "samples_seen", "bad_samples"}
     assert set(state.state_dict()) == kept
     with pytest.raises(InputError, match=r"unknown key optim\.discriminator"):
         parse(complete_pretrain, [*words, "optim.discriminator.lr=0.1"])
