@@ -55,6 +55,20 @@ class Tokens(NamedTuple):
     patches: Tensor
 
 
+class Hidden(NamedTuple):
+    """Patches in whose place a learned token stands, before positions are added (BEiT,
+    arXiv:2106.08254; SimMIM, iBOT).
+
+    Attributes:
+        mask: (B, N) bool, true where a patch is hidden.
+        token: (D,) with D = `embed_dim`; a parameter of the method, called `mask_token`, so that an
+            encoder has the same weights under every objective.
+    """
+
+    mask: Tensor
+    token: Tensor
+
+
 class Encoder(nn.Module):
     """A network from normalised images (B, 3, H, W) to one embedding per image (B, D).
 
@@ -119,13 +133,16 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
-    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
+    def tokens(
+        self, images: Tensor, keep: Tensor | None = None, hidden: Hidden | None = None
+    ) -> Tokens:
         """Encode images (B, 3, H, W) as tokens, where `supports("tokens")`.
 
         Args:
             images: Normalised; H and W are multiples of `patch_size`.
             keep: (B, K) int64, the patches to encode, in raster order; all where None. The others
                 cost nothing beyond the patch embedding.
+            hidden: Patches whose content the encoder must not see, though it encodes their places.
         """
         raise NotImplementedError
 

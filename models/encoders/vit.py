@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.blocks.positions import sincos_positions
-from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
+from models.encoders.encoder import Encoder, Feature, Hidden, Pooling, Tokens
 
 
 class VisionTransformerEncoder(Encoder):
@@ -73,19 +73,27 @@ class VisionTransformerEncoder(Encoder):
         maps: Tensor = self.tokens(images).patches.transpose(1, 2).unflatten(2, grid)
         return maps
 
-    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
-        """Encode images (B, 3, H, W), or only the patches at `keep` (B, K), as tokens."""
+    def tokens(
+        self, images: Tensor, keep: Tensor | None = None, hidden: Hidden | None = None
+    ) -> Tokens:
+        """Encode images (B, 3, H, W), or only the patches at `keep` (B, K), as tokens; those of
+        `hidden` unseen."""
         vit = self.vit
-        num_prefix = self.vit.num_prefix_tokens
-        if keep is None:
+        num_prefix = vit.num_prefix_tokens
+        if keep is None and hidden is None:
             encoded: Tensor = vit.forward_features(images)  # (B, P + N, D)
-        else:
-            # timm's own step, private as it is: it alone knows where the prefix tokens stand.
-            tokens = vit._pos_embed(vit.patch_embed(images))  # (B, P + N, D)
+            return self._split(encoded[:, :num_prefix], encoded[:, num_prefix:])
+        patches = vit.patch_embed(images)  # (B, h, w, D)
+        if hidden is not None:
+            covered = hidden.mask.view(*patches.shape[:3], 1)
+            patches = torch.where(covered, hidden.token.to(patches.dtype), patches)
+        # timm's own step, private as it is: it alone knows where the prefix tokens stand.
+        tokens = vit._pos_embed(patches)  # (B, P + N, D)
+        if keep is not None:
             index = keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])  # (B, K, D)
             visible = tokens[:, num_prefix:].gather(1, index)  # (B, K, D)
             tokens = torch.cat([tokens[:, :num_prefix], visible], dim=1)  # (B, P + K, D)
-            encoded = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+        encoded = vit.norm(vit.blocks(vit.norm_pre(tokens)))
         return self._split(encoded[:, :num_prefix], encoded[:, num_prefix:])
 
     @property

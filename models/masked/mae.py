@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from augment.masking import random_mask
+from augment.masking import MaskKey, random_mask
 from augment.recipe import CropGroup, Views
 from models.blocks.patchify import patchify, unpatchify
 from models.blocks.token_decoder import TokenDecoder
@@ -136,9 +136,7 @@ class MAE(Method):
         keep, mask = random_mask(
             self.encoder.num_patches,
             self.mask_ratio,
-            seed=self.seed,
-            epoch=batch["epoch"],
-            sample_id=batch["sample_id"],
+            MaskKey(self.seed, batch["epoch"], batch["sample_id"]),
         )
         visible = self.encoder.tokens(images, keep)
         return mask, visible, self.decoder(visible.patches, keep)

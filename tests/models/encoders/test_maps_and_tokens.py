@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.encoders.encoder import Encoder, Feature
+from models.encoders.encoder import Encoder, Feature, Hidden
 from models.encoders.factory import EncoderConfig, build_encoder
 
 VIT_WITH_REGISTERS = "vit_small_patch14_reg4_dinov2"
@@ -121,6 +121,37 @@ def test_what_is_not_kept_has_no_part_in_the_tokens() -> None:
     assert torch.equal(kept.patches, same.patches)
     assert kept.cls is not None and same.cls is not None and torch.equal(kept.cls, same.cls)
     assert not torch.equal(encoder.tokens(images).patches, encoder.tokens(other).patches)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_small", VIT_WITH_REGISTERS])
+def test_a_hidden_patch_is_a_learned_token_in_its_place(name: str) -> None:
+    size = 56 if name == VIT_WITH_REGISTERS else 32
+    encoder = build(name, size)
+    images = torch.randn(2, 3, size, size)
+    mask = torch.zeros(2, encoder.num_patches, dtype=torch.bool)
+    mask[0, 0] = mask[1, -2:] = True
+    token = torch.randn(encoder.embed_dim, requires_grad=True)
+    seen = encoder.tokens(images, hidden=Hidden(mask, token))
+    # What is under a mask does not matter; what is not, does.
+    changed = images.clone()
+    side = encoder.patch_size
+    changed[0, :, :side, :side] += 1
+    again = encoder.tokens(changed, hidden=Hidden(mask, token))
+    assert torch.equal(seen.patches, again.patches)
+    changed[0, :, :side, side : 2 * side] += 1
+    assert not torch.equal(
+        seen.patches[0], encoder.tokens(changed, hidden=Hidden(mask, token)).patches[0]
+    )
+    # Two hidden patches of one sample differ by their places alone.
+    assert not torch.allclose(seen.patches[1, -1], seen.patches[1, -2], atol=1e-3)
+    seen.patches.sum().backward()
+    assert token.grad is not None and token.grad.any()
+    nothing = encoder.tokens(images, hidden=Hidden(torch.zeros_like(mask), token))
+    expected = encoder.tokens(images)
+    torch.testing.assert_close(nothing.patches, expected.patches, rtol=1e-4, atol=1e-5)
+    keep = torch.arange(3).expand(2, -1)
+    kept = encoder.tokens(images, keep, Hidden(mask, token)).patches
+    assert not torch.allclose(kept[0, 0], encoder.tokens(images, keep).patches[0, 0], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from augment.masking import random_mask
+from augment.masking import MaskKey, random_mask
 from augment.recipe import CropGroup
 from models.blocks.patchify import patchify, unpatchify
 from models.encoders.factory import EncoderConfig
@@ -46,13 +46,8 @@ def make_batch(images: Tensor, epoch: int = 0) -> Batch:
 
 def draw_mask(method: MAE, batch: Batch) -> tuple[Tensor, Tensor]:
     num_patches = method.encoder.num_patches
-    return random_mask(
-        num_patches,
-        method.mask_ratio,
-        seed=method.seed,
-        epoch=batch["epoch"],
-        sample_id=batch["sample_id"],
-    )
+    key = MaskKey(method.seed, batch["epoch"], batch["sample_id"])
+    return random_mask(num_patches, method.mask_ratio, key)
 
 
 def test_views_are_cropped_and_flipped_and_keep_their_colours() -> None:
