@@ -17,6 +17,8 @@ from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
 from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
+from models.generative.context_encoder import ContextEncoder
+from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
@@ -48,6 +50,8 @@ METHODS: dict[str, type[Method]] = {
     "swav": SwAV,
     "dino": DINO,
     "mae": MAE,
+    "context_encoder": ContextEncoder,
+    "context_encoder_adversarial": ContextEncoderAdversarial,
     "rotation": Rotation,
 }
 

@@ -40,7 +40,8 @@ class MapDecoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.normal_(self.predict.weight, std=0.02)  # its first picture is flat
+        nn.init.normal_(self.predict.weight, std=0.02)  # its first picture is about flat
+        nn.init.zeros_(self.predict.get_parameter("bias"))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Paint maps (B, D, h, w) as (B, C, size, size)."""
