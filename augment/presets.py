@@ -3,6 +3,8 @@
 from augment.ops import ColorJitter, GaussianBlur, Greyscale, Solarize
 from augment.recipe import CropGroup, Views
 
+PLAIN_VIEW = "global_crops"
+"""The group of `plain_views`."""
 SMALL_IMAGE_PX = 64  # at and below this side, recipes have no blur and weaker colour changes
 
 
@@ -46,6 +48,16 @@ def byol_views(size: int) -> Views:
     first = CropGroup(color_jitter=jitter, greyscale=Greyscale(), blur=blur(size, p=1.0))
     second = first.model_copy(update={"blur": blur(size, p=0.1), "solarize": Solarize(p=0.2)})
     return Views(size=size, groups={"global_crops_1": first, "global_crops_2": second})
+
+
+def plain_views(size: int, scale: tuple[float, float]) -> Views:
+    """Make one crop of each image, flipped or not, in its own colours.
+
+    Args:
+        size: Side of the views, px.
+        scale: Least and greatest share of the image in a crop.
+    """
+    return Views(size=size, groups={PLAIN_VIEW: CropGroup(scale=scale)})
 
 
 def blur(size: int, p: float = 0.5) -> GaussianBlur | None:

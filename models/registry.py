@@ -25,6 +25,7 @@ from models.joint_embedding.dino import DINO
 from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
+from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
 from models.spatial.rotation import Rotation
 from models.supervised.detect import Detect
@@ -52,6 +53,7 @@ METHODS: dict[str, type[Method]] = {
     "mae": MAE,
     "context_encoder": ContextEncoder,
     "context_encoder_adversarial": ContextEncoderAdversarial,
+    "simmim": SimMIM,
     "rotation": Rotation,
 }
 

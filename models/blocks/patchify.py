@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+_GREY = 0.5
+
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Cut images into square patches in raster order.
@@ -43,3 +45,16 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tenso
     return pixels.permute(0, 3, 1, 4, 2, 5).reshape(
         len(patches), -1, rows * patch_size, columns * patch_size
     )
+
+
+def cover(images: Tensor, mask: Tensor, patch_size: int) -> Tensor:
+    """Paint the hidden patches of images grey.
+
+    Args:
+        images: RGB in [0, 1], (B, 3, H, W).
+        mask: (B, N) bool, true where hidden.
+        patch_size: Side p of a patch, pixels.
+    """
+    grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
+    pixels = mask.view(-1, 1, *grid).repeat_interleave(patch_size, 2)
+    return images.masked_fill(pixels.repeat_interleave(patch_size, 3), _GREY)

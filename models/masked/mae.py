@@ -14,17 +14,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from augment.masking import MaskKey, random_mask
-from augment.recipe import CropGroup, Views
-from models.blocks.patchify import patchify, unpatchify
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
+from models.blocks.patchify import cover, patchify, unpatchify
 from models.blocks.token_decoder import TokenDecoder
 from models.collectives import global_mean
 from models.encoders.encoder import Tokens
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _VARIANCE_FLOOR = 1e-6
-_GREY = 0.5
 
 
 class MAEConfig(MethodConfig):
@@ -64,13 +63,13 @@ class MAE(Method):
 
     Config: ClassVar[type[MethodConfig]] = MAEConfig
     small: ClassVar[MethodConfig] = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make the single crop and flip of the paper (appendix A.1), colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.2, 1.0))})
+        return plain_views(size, (0.2, 1.0))
 
     def __init__(
         self, config: MAEConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -100,7 +99,7 @@ class MAE(Method):
                 else in units of the normalised image.
             embedding: Of the visible patches (B, D), detached; rows of invalid samples included.
         """
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         mask, visible, prediction = self._predict(images, batch)
         target, _, _ = self._targets(images)
         error = (prediction.float() - target).square().mean(dim=-1)  # (B, N)
@@ -118,14 +117,13 @@ class MAE(Method):
         brightness and contrast of a hidden patch are therefore the image's own, its structure is
         the model's.
         """
-        images = batch["views"][_GROUP][0]
+        images = batch["views"][PLAIN_VIEW][0]
         mask, _, prediction = self._predict(images, batch)
         target, mean, deviation = self._targets(images)
         truth = target * deviation + mean  # (B, N, 3 * patch_size^2)
         hidden = mask.unsqueeze(-1)
         painted = torch.where(hidden, prediction.float() * deviation + mean, truth)
-        covered = unpatchify(hidden.expand_as(truth), self.grid, self.patch_size)
-        shown = {"visible": self.to_rgb(images.float()).masked_fill(covered, _GREY)}
+        shown = {"visible": cover(self.to_rgb(images.float()), mask, self.patch_size)}
         if self.progress > 0:
             shown["painted"] = self.to_rgb(unpatchify(painted, self.grid, self.patch_size))
         return shown

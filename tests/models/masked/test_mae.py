@@ -13,6 +13,7 @@ from models.encoders.factory import EncoderConfig
 from models.masked.mae import MAE, MAEConfig
 from models.method import Batch
 from models.registry import build_method
+from tests.models.masked.photograph import make_batch, tiles
 
 SIZE = 32
 VIT = EncoderConfig(name="vit_tiny_small", width=8)
@@ -23,25 +24,6 @@ def build(encoder: EncoderConfig = VIT, size: int = SIZE, **settings: float | bo
     method = build_method(config, encoder, MAE.default_views(size), 0)
     assert isinstance(method, MAE)
     return method
-
-
-def tiles(count: int, size: int = SIZE) -> Tensor:
-    """Disjoint tiles of a photograph, normalised as the views are, (B, 3, size, size)."""
-    views = MAE.default_views(size)
-    image = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1).float() / 255
-    image = (image - torch.tensor(views.mean).view(3, 1, 1)) / torch.tensor(views.std).view(3, 1, 1)
-    cut = image.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4).flatten(0, 1)
-    return cut[:: len(cut) // count][:count].contiguous()
-
-
-def make_batch(images: Tensor, epoch: int = 0) -> Batch:
-    return Batch(
-        views={"global_crops": images.unsqueeze(0)},
-        sample_id=torch.arange(len(images)) + 100,
-        row=torch.arange(len(images)),
-        epoch=torch.full((len(images),), epoch),
-        valid=torch.ones(len(images), dtype=torch.bool),
-    )
 
 
 def draw_mask(method: MAE, batch: Batch) -> tuple[Tensor, Tensor]:
