@@ -78,6 +78,7 @@ class Method(nn.Module):
     Attributes:
         Config: The class of `config`.
         small: A configuration at which a step takes a moment, for the tests.
+        small_px: Side of the views that it is tested on.
         view_groups: The groups of views that it eats; any other is refused.
         media: What one sample is to it.
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
@@ -94,6 +95,7 @@ class Method(nn.Module):
 
     Config: ClassVar[type[MethodConfig]]
     small: ClassVar[MethodConfig]
+    small_px: ClassVar[int] = 16
     view_groups: ClassVar[ViewGroups]
     media: ClassVar[Media] = "image"
     columns: ClassVar[Mapping[str, str]] = {}

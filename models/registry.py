@@ -27,6 +27,8 @@ from models.joint_embedding.vicreg import VICReg
 from models.masked.mae import MAE
 from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
+from models.spatial.jigsaw import Jigsaw
+from models.spatial.relative_position import RelativePosition
 from models.spatial.rotation import Rotation
 from models.supervised.detect import Detect
 from models.supervised.finetune import Finetune
@@ -55,6 +57,8 @@ METHODS: dict[str, type[Method]] = {
     "context_encoder_adversarial": ContextEncoderAdversarial,
     "simmim": SimMIM,
     "rotation": Rotation,
+    "relative_position": RelativePosition,
+    "jigsaw": Jigsaw,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

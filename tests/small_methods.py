@@ -22,6 +22,9 @@ ENCODERS = (
     EncoderConfig(name="vit_tiny_small", width=8),
     EncoderConfig(name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=2),
     EncoderConfig(name="amdim", width=8),
+    EncoderConfig(
+        name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=8, patch_norm=True
+    ),
 )
 
 
@@ -38,7 +41,7 @@ def photographs() -> list[np.ndarray]:
 def build(name: str, seed: int = 0) -> tuple[Method, EncoderConfig]:
     """The method on the first of the small encoders that it accepts."""
     kind = METHODS[name]
-    views, refusals = kind.default_views(SIZE), []
+    views, refusals = kind.default_views(kind.small_px), []
     for encoder_config in ENCODERS:
         try:
             method = build_method(kind.small, encoder_config, views, seed)
@@ -59,7 +62,8 @@ def _make_batch(name: str, epoch: int) -> Batch:
     images = photographs()
     sample_id = torch.arange(len(images)) * 7919 + 13
     epochs = torch.full_like(sample_id, epoch)
-    generator = ViewGenerator(METHODS[name].default_views(SIZE), seed=0)
+    kind = METHODS[name]
+    generator = ViewGenerator(kind.default_views(kind.small_px), seed=0)
     crops = {
         group: torch.from_numpy(array)
         for group, array in generator.make_crops(images, epochs, sample_id).items()

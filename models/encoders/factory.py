@@ -73,11 +73,17 @@ class EncoderConfig(Frozen):
         ge=8,
         description=(
             "cut the image into overlapping patches of this side, px, encode each by itself and"
-            " average them (cpc, cpc_v2); null: the whole image"
+            " average them (cpc, cpc_v2, relative_position, jigsaw); null: the whole image"
         ),
     )
     patch_stride: int | None = Field(
         default=None, ge=1, description="from one patch to the next, px; null: half of patch_size"
+    )
+    patch_norm: bool = Field(
+        default=False,
+        description=(
+            "normalise each channel of a patch of patch_size by its own mean and deviation (jigsaw)"
+        ),
     )
     pooling: Pooling = Field(
         default="auto",
@@ -120,7 +126,13 @@ class EncoderConfig(Frozen):
         stride = values.get("patch_stride")
         side = values.get("patch_size")
         too_long = side is None or (isinstance(stride, int) and stride > side)
-        return ("patch_stride",) if key == "patch_size" and too_long else ()
+        if key != "patch_size":
+            return ()
+        unnormed = side is None and values.get("patch_norm", False)
+        return (
+            *(("patch_stride",) if too_long else ()),
+            *(("patch_norm",) if unnormed else ()),
+        )
 
     @field_validator("name")
     @classmethod
@@ -157,6 +169,10 @@ class EncoderConfig(Frozen):
                 f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got"
                 f" {self.patch_size}"
             )
+        if self.patch_norm and self.patch_size is None:
+            raise ValueError(
+                "encoder.patch_norm=true has no effect without encoder.patch_size; set both"
+            )
         return self
 
 
@@ -184,11 +200,20 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
         from models.encoders.patch_grid import PatchGridEncoder
 
         of_patch = config.model_copy(
-            update={"patch_size": None, "patch_stride": None, "pooling": "auto"}
+            update={
+                "patch_size": None,
+                "patch_stride": None,
+                "patch_norm": False,
+                "pooling": "auto",
+            }
         )
         stride = config.patch_stride or config.patch_size // 2
         return PatchGridEncoder(
-            build_encoder(of_patch, config.patch_size), image_size, config.patch_size, stride
+            build_encoder(of_patch, config.patch_size),
+            image_size,
+            config.patch_size,
+            stride,
+            patch_norm=config.patch_norm,
         )
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall

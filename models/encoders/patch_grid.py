@@ -3,6 +3,7 @@
 
 from torch import Tensor
 
+from augment.tiles import normalise
 from models.encoders.encoder import Encoder, Feature, Pooling
 
 
@@ -17,6 +18,7 @@ class PatchGridEncoder(Encoder):
         image_size: Side of the image, pixels.
         patch_size: Side p of a patch, pixels.
         stride: From one patch to the next, pixels; half of `patch_size` overlaps them by half.
+        patch_norm: Give each channel of a patch mean 0 and deviation 1 before it is encoded.
 
     The grid is 7 x 7 where a patch has a quarter of the image's side and overlaps by half.
 
@@ -25,7 +27,13 @@ class PatchGridEncoder(Encoder):
     """
 
     def __init__(
-        self, patch_encoder: Encoder, image_size: int, patch_size: int, stride: int
+        self,
+        patch_encoder: Encoder,
+        image_size: int,
+        patch_size: int,
+        stride: int,
+        *,
+        patch_norm: bool = False,
     ) -> None:
         super().__init__()
         if image_size < patch_size or (image_size - patch_size) % stride:
@@ -38,6 +46,7 @@ class PatchGridEncoder(Encoder):
         self.core = ".".join(filter(None, ("patch_encoder", patch_encoder.core)))
         self.patch_size = patch_size
         self.stride = stride
+        self.patch_norm = patch_norm
         side = (image_size - patch_size) // stride + 1
         self.grid = (side, side)
         self.embed_dim = patch_encoder.embed_dim
@@ -60,7 +69,10 @@ class PatchGridEncoder(Encoder):
 
     def encode(self, patches: Tensor) -> Tensor:
         """Encode patches (B, h, w, 3, p, p), all as one batch, as (B, h, w, D)."""
-        features: Tensor = self.patch_encoder(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
+        flat = patches.flatten(0, 2)  # (B * h * w, 3, p, p)
+        if self.patch_norm:
+            flat = normalise(flat)
+        features: Tensor = self.patch_encoder(flat).unflatten(0, patches.shape[:3])
         return features
 
     def maps(self, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
 from models.method import Batch, Method, total_loss
 from models.registry import METHODS, build_method
-from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, build, make_batch
+from tests.small_methods import ENCODERS, NUM_SAMPLES, build, make_batch
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
@@ -150,7 +150,7 @@ def test_same_seed_gives_the_same_loss_and_leaves_the_callers_random_state(name:
 def test_encoder_is_built_first_so_the_seed_alone_gives_the_untrained_encoder(name: str) -> None:
     method, encoder_config = build(name, seed=3)
     torch.manual_seed(3)
-    untrained = build_encoder(encoder_config, SIZE)
+    untrained = build_encoder(encoder_config, METHODS[name].small_px)
     state = method.encoder.state_dict()
     assert state.keys() == untrained.state_dict().keys()
     assert all(torch.equal(state[key], value) for key, value in untrained.state_dict().items())
@@ -168,7 +168,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
 
 def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
     kind = METHODS[name]
-    views = kind.default_views(SIZE)
+    views = kind.default_views(kind.small_px)
     group, crop = next(iter(views.groups.items()))
     wrong = views.model_copy(
         update={"groups": {group: crop.model_copy(update={"count": crop.count + 5})}}
@@ -180,7 +180,7 @@ def test_views_that_the_method_cannot_eat_are_refused_by_key(name: str) -> None:
 
 def test_it_eats_the_groups_of_its_own_recipe_and_no_other(name: str) -> None:
     kind = METHODS[name]
-    views = kind.default_views(SIZE)
+    views = kind.default_views(kind.small_px)
     assert set(views.groups) <= set(kind.view_groups)
     groups = {**views.groups, "global_crop": CropGroup()}
     more = views.model_copy(update={"groups": groups})
@@ -374,4 +374,4 @@ def test_a_batch_without_a_valid_sample_gives_zero_loss_and_no_gradient(name: st
 def test_unknown_method_is_refused_with_the_known_names(name: str) -> None:
     config = METHODS[name].Config.model_construct(name="nope")
     with pytest.raises(ValueError, match=name):
-        build_method(config, ENCODERS[0], METHODS[name].default_views(SIZE), 0)
+        build_method(config, ENCODERS[0], METHODS[name].default_views(METHODS[name].small_px), 0)
