@@ -17,8 +17,10 @@ from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
 from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
+from models.generative.bigan import BiGAN
 from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
+from models.generative.nat import NAT
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
@@ -56,6 +58,8 @@ METHODS: dict[str, type[Method]] = {
     "context_encoder": ContextEncoder,
     "context_encoder_adversarial": ContextEncoderAdversarial,
     "simmim": SimMIM,
+    "nat": NAT,
+    "bigan": BiGAN,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,
