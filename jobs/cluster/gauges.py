@@ -17,6 +17,7 @@ COLUMNS = {
     "rankme": "effective rank of a batch's embeddings",
     "feature_std": "spread of a batch's features",
     "health_rankme": "effective rank at the newest look at the encoder",
+    "health_variation": "variation of the embeddings at the newest look at the encoder",
     "health_spread": "spread of the projections at the newest look at the encoder",
     "storage_retries": "requests to storage that were tried again since the line before",
 }

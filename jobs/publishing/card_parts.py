@@ -18,6 +18,7 @@ _HEALTH = {
     "health_alpha_req": "alpha-ReQ, the decay of the spectrum; about 1 is healthy",
     "health_alignment": "alignment of two views of an image; 0: they coincide",
     "health_uniformity": "uniformity on the sphere; lower is more even",
+    "health_variation": "share of the embeddings' squared length that tells images apart",
     "health_spread": "spread of the projections; 1 is an even spread",
     "info_nce_bound": "mutual information of two views, at least, in nats",
 }

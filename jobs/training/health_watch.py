@@ -1,8 +1,9 @@
 """Looks at an encoder while it trains, without labels, and says what a collapse means for the run.
 
 What tells a collapse is the spread of the projections, which the objective compares: embeddings of
-an untrained network point one way as well. Measured on CIFAR-10 with SimSiam, as a share of an even
-spread at steps 25, 50 and 75: 0.94, 0.67, 0.48 as published, and 0.45, 0.10, 0.09 without its
+an untrained network point one way as well. Methods without a projection head are judged by how much
+the embeddings themselves vary. Measured on CIFAR-10 with SimSiam, the spread as a share of an even
+one at steps 25, 50 and 75: 0.94, 0.67, 0.48 as published, and 0.45, 0.10, 0.09 without its
 stop-gradient.
 """
 
@@ -139,6 +140,7 @@ class Health:
             return {}  # too few images can be read, which the log says elsewhere
         measured = {
             "health_rankme": health.rankme(centre),
+            "health_variation": health.variation(centre),
             "health_alpha_req": health.alpha_req(centre),
             "health_alignment": health.alignment(centre, view),
             "health_uniformity": health.uniformity(centre),
@@ -152,6 +154,7 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     """Say why figures of a look are those of a collapsed encoder; None where they are not."""
     spread = figures.get("health_spread")
     rank = figures.get("health_rankme")
+    variation = figures.get("health_variation")
     if spread is not None and spread < settings.min_spread:
         return (
             f"its projections spread {spread:.2f} of evenly, less than"
@@ -161,6 +164,11 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
         return (
             f"its embeddings have an effective rank of {rank:.2f}, less than"
             f" health.min_rankme={settings.min_rankme}"
+        )
+    if variation is not None and variation < settings.min_variation:
+        return (
+            f"all its embeddings are alike: {variation:.4f} of their length tells images apart,"
+            f" less than health.min_variation={settings.min_variation:g}"
         )
     return None
 

@@ -71,6 +71,12 @@ class HealthConfig(Frozen):
     min_rankme: float = Field(
         1.5, ge=1, description="collapsed below: effective rank of the embeddings"
     )
+    min_variation: float = Field(
+        0.005,
+        ge=0,
+        lt=1,
+        description="collapsed below: share of the embeddings' length that tells images apart",
+    )
     grace_steps: int = Field(
         50, ge=0, description="steps before the first that is judged; norms settle in them"
     )

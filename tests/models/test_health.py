@@ -13,6 +13,7 @@ from models.health import (
     rankme,
     recognised,
     uniformity,
+    variation,
 )
 
 
@@ -60,6 +61,15 @@ def test_zero_features_and_half_precision_are_measured() -> None:
     assert rankme(torch.zeros(4, 3)).item() == 1
     assert feature_std(torch.zeros(4, 3)).item() == 0
     assert rankme(torch.eye(4).bfloat16()).dtype == torch.float32
+
+
+def test_variation_is_the_share_of_the_length_that_differs_between_samples() -> None:
+    assert variation(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item() == 1
+    assert variation(torch.tensor([[3.0, 1.0], [3.0, -1.0]])).item() == pytest.approx(0.1)
+    assert variation(torch.full((4, 3), 2.0)).item() == 0
+    assert variation(torch.zeros(4, 3)).item() == 0
+    z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    assert variation(7 * z).item() == pytest.approx(variation(z).item())
 
 
 def power_law(alpha: float, num: int = 40) -> torch.Tensor:

@@ -19,6 +19,7 @@ from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pret
 from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
 from jobs.training.training_job import TrainingJob
+from models import health
 from models.method import Method
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
@@ -99,7 +100,7 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
     random, threads = torch.get_rng_state(), torch.get_num_threads()
     look = looker.look(method, 100, saving=False, autocast=False)
     assert look is not None and look.step == look.figures["health_step"] == 100
-    names = {"rankme", "alpha_req", "alignment", "uniformity", "spread", "step"}
+    names = {"rankme", "variation", "alpha_req", "alignment", "uniformity", "spread", "step"}
     assert look.figures.keys() == {f"health_{name}" for name in names}
     assert 1 < look.figures["health_rankme"] <= 60 and 0 < look.figures["health_alignment"] < 2
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
@@ -174,6 +175,19 @@ def test_spread_and_rank_are_judged_by_their_thresholds() -> None:
     )
     assert "effective rank of 1.40" in str(judge({"health_rankme": 1.4}, settings))
     assert judge({}, settings) is None  # nothing could be read
+
+
+def test_embeddings_at_one_point_are_a_collapse_whatever_their_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    point = torch.randn(64, generator=generator)
+    z = point + 0.01 * torch.randn(256, 64, generator=generator)
+    figures = {
+        "health_rankme": float(health.rankme(z)),
+        "health_variation": float(health.variation(z)),
+    }
+    assert figures["health_rankme"] > HealthConfig().min_rankme
+    assert "all its embeddings are alike: 0.0001" in str(judge(figures, HealthConfig()))
+    assert judge({"health_variation": 0.01}, HealthConfig()) is None
 
 
 @pytest.mark.usefixtures("ray_session")

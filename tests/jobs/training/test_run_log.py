@@ -109,7 +109,9 @@ def test_a_line_sums_up_the_steps_since_the_last(log: RunLog) -> None:
     line = log.last_line
     assert (line["step"], line["samples"], line["loss"]) == (2, 8, 1.0)
     assert (line["bad_samples"], line["bad_truncated"], line["bad_empty"]) == (2, 1, 1)
-    assert set(COLUMNS) - set(line) == {"health_rankme", "health_spread"}  # of a look
+    assert set(COLUMNS) - set(line) == {
+        *("health_rankme", "health_variation", "health_spread")  # of a look
+    }
     assert line["storage_retries"] == 4  # half a one in each of eight rows
     step(log, 3, batch([8, 9, 10, 11]))
     step(log, 4, batch([12, 13, 14, 15]))
