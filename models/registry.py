@@ -21,6 +21,7 @@ from models.generative.bigan import BiGAN
 from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
 from models.generative.nat import NAT
+from models.generative.super_resolution import SuperResolution
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
@@ -60,6 +61,7 @@ METHODS: dict[str, type[Method]] = {
     "simmim": SimMIM,
     "nat": NAT,
     "bigan": BiGAN,
+    "super_resolution": SuperResolution,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,
