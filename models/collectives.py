@@ -23,6 +23,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def my_share(length: int) -> slice:
+    """Return this worker's part of 0..length - 1: contiguous, in rank order, as even as can be."""
+    return slice(rank() * length // world_size(), (rank() + 1) * length // world_size())
+
+
 def gather(x: Tensor) -> Tensor:
     """Join every worker's rows, in rank order.
 

@@ -36,6 +36,11 @@ class OptimConfig(Frozen):
         ge=0,
         description="weight decay at the last step, reached along half a cosine; null: constant",
     )
+    no_decay_lr_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="multiplies the learning rate of biases and norms, which have no weight decay",
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd and lars")
     betas: tuple[float, float] = Field(
         default=(0.9, 0.999), description="adamw: decay of its two running means, in [0, 1)"
@@ -270,6 +275,8 @@ def build_optimizer(
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
         options: dict[str, Any] = {"fixed_lr": False, **group}
+        if not group["decay"]:
+            options["lr_scale"] = group.get("lr_scale", 1.0) * config.no_decay_lr_scale
         decay = group.get("own_decay", config.weight_decay)
         options["weight_decay"] = decay if group["decay"] else 0.0
         if config.name == "lars":

@@ -15,7 +15,7 @@ from torch import Tensor
 from augment.presets import byol_views
 from augment.recipe import Views
 from models.blocks.heads import mlp
-from models.collectives import gather
+from models.collectives import all_reduce_sum, gather, my_share
 from models.encoders.factory import EncoderConfig
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
@@ -35,7 +35,8 @@ class BarlowTwinsConfig(MethodConfig):
         default=8192,
         ge=2,
         description=(
-            "features D of every layer of the projection head; the loss takes 4 * D^2 bytes"
+            "features D of every layer of the projection head; the loss takes 4 * D^2 bytes,"
+            " shared among the workers"
         ),
     )
 
@@ -95,17 +96,18 @@ def barlow_twins_loss(
     """
     with torch.autocast(first.device.type, enabled=False):
         # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller
-        # than D.
+        # than D. Each worker then correlates with its share of the columns.
         everyone_valid = gather(valid)  # (W*B,)
         standard = [
             _standardise(gather(z.float()), everyone_valid) for z in (first, second)
         ]  # (W*B, D) each
         num_valid = everyone_valid.sum()
-        correlation = standard[0].T @ standard[1] / num_valid.clamp(min=1)  # (D, D)
-        diagonal = correlation.diagonal()
-        off_diagonal = correlation.square().sum() - diagonal.square().sum()
+        mine = my_share(first.shape[1])
+        columns = standard[0].T @ standard[1][:, mine] / num_valid.clamp(min=1)  # (D, D / W)
+        diagonal = columns[mine].diagonal()
+        off_diagonal = columns.square().sum() - diagonal.square().sum()
         loss = (1 - diagonal).square().sum() + redundancy_weight * off_diagonal
-        return loss * (num_valid > 1)
+        return all_reduce_sum(loss) * (num_valid > 1)
 
 
 def _standardise(z: Tensor, valid: Tensor) -> Tensor:

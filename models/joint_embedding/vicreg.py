@@ -16,7 +16,7 @@ from torch.nn import functional
 from augment.presets import byol_views
 from augment.recipe import Views
 from models.blocks.heads import mlp
-from models.collectives import gather
+from models.collectives import all_reduce_sum, gather, my_share
 from models.encoders.factory import EncoderConfig
 from models.method import UNLIKE_VIEWS, Batch, Method, MethodConfig, ViewGroups
 
@@ -41,7 +41,8 @@ class VICRegConfig(MethodConfig):
         default=8192,
         ge=2,
         description=(
-            "features D of every layer of the projection head; the loss takes 8 * D^2 bytes"
+            "features D of every layer of the projection head; the loss takes 8 * D^2 bytes,"
+            " shared among the workers"
         ),
     )
 
@@ -110,11 +111,12 @@ def vicreg_terms(first: Tensor, second: Tensor, valid: Tensor) -> tuple[Tensor, 
     """
     with torch.autocast(first.device.type, enabled=False):
         # Everyone's rows rather than everyone's D x D sums: fewer bytes while the batch is smaller
-        # than D.
+        # than D. Each worker then multiplies with its share of the columns.
         everyone = [gather(z.float()) for z in (first, second)]  # (W*B, D) each
         mask = gather(valid).unsqueeze(1)  # (W*B, 1)
         num_valid = mask.sum()
         dim = first.shape[1]
+        mine = my_share(dim)
         distance = (everyone[0] - everyone[1]).square().where(mask, 0.0).sum() / (
             num_valid.clamp(min=1) * dim
         )
@@ -122,12 +124,14 @@ def vicreg_terms(first: Tensor, second: Tensor, valid: Tensor) -> tuple[Tensor, 
         covariance = torch.zeros_like(distance)
         for z in everyone:
             centred = (z - z.where(mask, 0.0).sum(0) / num_valid.clamp(min=1)).where(mask, 0.0)
-            products = centred.T @ centred / (num_valid - 1).clamp(min=1)  # (D, D)
-            variances = products.diagonal()
+            degrees = (num_valid - 1).clamp(min=1)
+            columns = centred.T @ centred[:, mine] / degrees  # (D, D / W)
+            off_diagonal = columns.square().sum() - columns[mine].diagonal().square().sum()
+            variances = centred.square().sum(0) / degrees  # (D,)
             variance = (
                 variance
                 + functional.relu(_TARGET_STD - (variances + _VARIANCE_FLOOR).sqrt()).mean() / 2
             )
-            covariance = covariance + (products.square().sum() - variances.square().sum()) / dim
+            covariance = covariance + all_reduce_sum(off_diagonal) / dim
         enough = num_valid > 1
         return distance * enough, variance * enough, covariance * enough

@@ -190,6 +190,18 @@ def test_schedule_leaves_a_fixed_rate_and_groups_without_decay_alone() -> None:
     assert {name: pytest.approx(value) for name, value in expected.items()} == found
 
 
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_biases_and_norms_may_learn_more_slowly_in_every_optimiser(name: str) -> None:
+    groups = param_groups(network())
+    groups[0]["lr_scale"] = 0.5
+    groups[1]["lr_scale"] = 0.5
+    config = OptimConfig(name=name, no_decay_lr_scale=0.024, warmup_fraction=0)
+    optimizer = build_optimizer(groups, config, lr=2.0)
+    set_schedule(optimizer, config, step=0, num_steps=100, peak=2.0)
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({"decay": 1.0, "no_decay": 0.024})
+
+
 def test_groups_without_parameters_or_with_one_name_twice_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         build_optimizer(param_groups(nn.ReLU()), OptimConfig(), lr=0.1)
