@@ -17,6 +17,7 @@ from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
 from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
+from models.generative.autoregressive import Autoregressive
 from models.generative.bigan import BiGAN
 from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
@@ -62,6 +63,7 @@ METHODS: dict[str, type[Method]] = {
     "nat": NAT,
     "bigan": BiGAN,
     "super_resolution": SuperResolution,
+    "autoregressive": Autoregressive,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,

@@ -248,7 +248,7 @@ class PretrainConfig(JobConfig):
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         encoder = whole["encoder"]
         del encoder["min_share"]  # judged once, before the first step
-        for name, default in (("pooling", "auto"), ("weights", None)):
+        for name, default in (("pooling", "auto"), ("weights", None), ("causal", None)):
             if encoder[name] == default:  # as before it was a setting
                 del encoder[name]
         for optim in (whole["optim"], whole["optim"].get("discriminator", {})):

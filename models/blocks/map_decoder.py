@@ -58,13 +58,12 @@ def map_grid(encoder: Encoder, size: int) -> tuple[int, int]:
     """Return the rows and columns of an encoder's maps of an image, by encoding a blank one.
 
     Args:
-        encoder: Gives maps.
+        encoder: Gives maps; it is left in training mode.
         size: Side of the image, px.
     """
-    training = encoder.training
     encoder.eval()  # batch norm would refuse one value per channel, and would keep it
     rows, columns = encoder.maps(torch.zeros(1, 3, size, size)).shape[2:]
-    encoder.train(training)
+    encoder.train()
     return rows, columns
 
 

@@ -93,6 +93,14 @@ class EncoderConfig(Frozen):
             " encoder's own way"
         ),
     )
+    causal: Literal["raster", "columns", "upwards", "outwards"] | None = Field(
+        default=None,
+        description=(
+            "vision transformers: a patch sees itself and those before it in this order alone"
+            " (autoregressive): rows from the top, columns from the left, rows from the bottom, or"
+            " from the middle; null: it sees all"
+        ),
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -190,9 +198,23 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
         ValueError: the image size does not suit the encoder, or it cannot do the pooling.
     """
     encoder = _build(config, image_size)
+    if config.causal is not None:
+        encoder = _made_causal(encoder, config)
     encoder.name = config.name
     encoder.use_pooling(config.pooling)
     return encoder
+
+
+def _made_causal(encoder: Encoder, config: EncoderConfig) -> Encoder:
+    from models.encoders.causal_vit import CausalVisionTransformer
+    from models.encoders.vit import VisionTransformerEncoder
+
+    if not isinstance(encoder, VisionTransformerEncoder) or config.causal is None:
+        raise ValueError(
+            f"encoder.causal={config.causal} cannot be done by encoder.name={config.name}: take"
+            " vit_tiny_small or a vision transformer of timm, or leave it out"
+        )
+    return CausalVisionTransformer(encoder.vit, config.causal)
 
 
 def _build(config: EncoderConfig, image_size: int) -> Encoder:
@@ -205,6 +227,7 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
                 "patch_stride": None,
                 "patch_norm": False,
                 "pooling": "auto",
+                "causal": None,
             }
         )
         stride = config.patch_stride or config.patch_size // 2

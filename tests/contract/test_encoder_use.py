@@ -29,8 +29,9 @@ INSIDE = {
     "named_children",
     "named_modules",
 }
-# What the two encoders made for one kind of method, AMDIM's and CPC's, promise beyond the others.
-ONLY_THERE = {"local_dim", "scales", "cut", "encode"}
+# What the encoders made for one kind of method, AMDIM's, CPC's and autoregression's, promise
+# beyond the others.
+ONLY_THERE = {"local_dim", "scales", "cut", "encode", "sequence"}
 PROMISED = (
     {name for name in dir(Encoder) if not name.startswith("_")}
     | set(Encoder.__annotations__)
