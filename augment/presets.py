@@ -50,14 +50,15 @@ def byol_views(size: int) -> Views:
     return Views(size=size, groups={"global_crops_1": first, "global_crops_2": second})
 
 
-def plain_views(size: int, scale: tuple[float, float]) -> Views:
-    """Make one crop of each image, flipped or not, in its own colours.
+def plain_views(size: int, scale: tuple[float, float], flip: float = 0.5) -> Views:
+    """Make one crop of each image in its own colours.
 
     Args:
         size: Side of the views, px.
         scale: Least and greatest share of the image in a crop.
+        flip: Probability that a crop is mirrored.
     """
-    return Views(size=size, groups={PLAIN_VIEW: CropGroup(scale=scale)})
+    return Views(size=size, groups={PLAIN_VIEW: CropGroup(scale=scale, flip=flip)})
 
 
 def blur(size: int, p: float = 0.5) -> GaussianBlur | None:

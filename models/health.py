@@ -60,6 +60,66 @@ def variation(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def patch_variation(patches: Tensor) -> Tensor:
+    """Measure how much of the patch tokens is the image's, and not the same for every image.
+
+    Tokens that tell their place alone differ from each other, though they say nothing of the image:
+    hence each place is compared over images.
+
+    Args:
+        patches: Tokens of B >= 2 images, (B, N, D), any float dtype.
+
+    Returns:
+        Variance over images of the layer-normalised tokens at a place, as a share of their mean
+        square: 0 where every image has the same tokens, at most 1; a float32 scalar.
+    """
+    tokens = functional.layer_norm(patches.float(), patches.shape[-1:])
+    share: Tensor = tokens.var(0, correction=0).mean() / tokens.square().mean().clamp(min=1e-6)
+    return share
+
+
+@torch.no_grad()
+def patch_rank(patches: Tensor) -> Tensor:
+    """Measure how many dimensions patch tokens fill beyond what their place tells: `rankme` of the
+    tokens less each place's mean over images.
+
+    Args:
+        patches: Tokens of B images, (B, N, D), any float dtype.
+
+    Returns:
+        Effective rank in [1, min(B * N, D)], a float32 scalar; NaN where a feature is not finite.
+    """
+    tokens = patches.float()
+    return rankme((tokens - tokens.mean(0)).flatten(0, 1))
+
+
+@torch.no_grad()
+def patch_locality(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Measure how much more alike neighbouring patches are than any two of an image.
+
+    Long runs lose it: their patch tokens grow alike all over the image (DINOv3, arXiv:2508.10104,
+    section 4).
+
+    Args:
+        patches: Tokens of B images, (B, N, D), any float dtype.
+        grid: Rows and columns of patches, N of them, at least two each.
+
+    Returns:
+        Mean cosine similarity of neighbours less that of all pairs of an image, of the tokens less
+        each place's mean over images; 0 where places do not matter, a float32 scalar.
+    """
+    tokens = patches.float()
+    tokens = functional.normalize(tokens - tokens.mean(0), dim=-1)
+    square = tokens.unflatten(1, grid)  # (B, h, w, D)
+    right = (square[:, :, 1:] * square[:, :, :-1]).sum(-1)
+    below = (square[:, 1:] * square[:, :-1]).sum(-1)
+    near = torch.cat([right.flatten(), below.flatten()]).mean()
+    num = tokens.shape[1]
+    alike = (tokens.sum(1).square().sum(-1) - num) / (num * (num - 1))  # the mean of all pairs
+    return near - alike.mean()
+
+
+@torch.no_grad()
 def rankme(z: Tensor) -> Tensor:
     """Measure how many dimensions features fill: exp of the entropy of their singular values.
 

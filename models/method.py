@@ -85,6 +85,8 @@ class Method(nn.Module):
             to where it comes from, for who lacks it ("a .txt file beside each image").
         adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
             `param_groups` gives the discriminator's parameters to the second optimiser.
+        trains_patches: Whether it trains patch tokens by themselves: health then watches them
+            beside the embedding.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be
             accumulated.
         encoder: What ships.
@@ -100,6 +102,7 @@ class Method(nn.Module):
     media: ClassVar[Media] = "image"
     columns: ClassVar[Mapping[str, str]] = {}
     adversarial: ClassVar[bool] = False
+    trains_patches: ClassVar[bool] = False
     accumulates: ClassVar[bool]
     encoder: Encoder
     progress: Tensor

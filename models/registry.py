@@ -28,6 +28,8 @@ from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
 from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
+from models.masked.data2vec import Data2Vec
+from models.masked.ijepa import IJEPA
 from models.masked.mae import MAE
 from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
@@ -64,6 +66,8 @@ METHODS: dict[str, type[Method]] = {
     "bigan": BiGAN,
     "super_resolution": SuperResolution,
     "autoregressive": Autoregressive,
+    "ijepa": IJEPA,
+    "data2vec": Data2Vec,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,

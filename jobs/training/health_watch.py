@@ -31,6 +31,8 @@ from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal,
 from pipelines.stream.plan import Plan
 
 EMBEDDED_AT_A_TIME = 128
+PATCHES_OF = 64  # images whose patch tokens are looked at
+PLACES = 32  # of an image, whose tokens' rank is taken
 BLOCK_ROWS = 64
 
 
@@ -136,6 +138,7 @@ class Health:
         with _evaluating(method), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             centre, view = (_embed(method, images, device) for images in self._images)
             projection = method.project(centre)
+            patches = _patches(method, self._images[0], device) if method.trains_patches else None
         if len(centre) < 2:
             return {}  # too few images can be read, which the log says elsewhere
         measured = {
@@ -147,6 +150,8 @@ class Health:
         }
         if projection is not None:
             measured["health_spread"] = health.spread(projection)
+        if patches is not None:
+            measured |= _of_patches(patches, method.encoder.grid)
         return {name: float(value) for name, value in measured.items()}
 
 
@@ -155,10 +160,16 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     spread = figures.get("health_spread")
     rank = figures.get("health_rankme")
     variation = figures.get("health_variation")
+    patch_variation = figures.get("health_patch_variation")
     if spread is not None and spread < settings.min_spread:
         return (
             f"its projections spread {spread:.2f} of evenly, less than"
             f" health.min_spread={settings.min_spread:g}"
+        )
+    if patch_variation is not None and patch_variation < settings.min_patch_variation:
+        return (
+            f"its patch tokens tell {patch_variation:.4f} of the image and else their place alone,"
+            f" less than health.min_patch_variation={settings.min_patch_variation:g}"
         )
     if rank is not None and rank < settings.min_rankme:
         return (
@@ -234,3 +245,18 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
         for part in images.split(EMBEDDED_AT_A_TIME)
     ]
     return torch.cat(parts)  # (N, D)
+
+
+def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
+    """Encode the first images as patch tokens (B, N, D)."""
+    few = images[:PATCHES_OF].to(device).contiguous(memory_format=torch.channels_last)
+    return method.encoder.tokens(few).patches
+
+
+def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+    step = max(patches.shape[1] // PLACES, 1)  # a decomposition of all would take seconds
+    return {
+        "health_patch_variation": health.patch_variation(patches),
+        "health_patch_rankme": health.patch_rank(patches[:, ::step]),
+        "health_patch_locality": health.patch_locality(patches, grid),
+    }

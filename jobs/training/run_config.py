@@ -77,6 +77,15 @@ class HealthConfig(Frozen):
         lt=1,
         description="collapsed below: share of the embeddings' length that tells images apart",
     )
+    min_patch_variation: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description=(
+            "collapsed below, for methods that train patch tokens: share of these that differs"
+            " from image to image"
+        ),
+    )
     grace_steps: int = Field(
         50, ge=0, description="steps before the first that is judged; norms settle in them"
     )

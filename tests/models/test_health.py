@@ -9,6 +9,9 @@ from models.health import (
     alpha_req,
     feature_std,
     info_nce_bound,
+    patch_locality,
+    patch_rank,
+    patch_variation,
     prototype_entropy,
     rankme,
     recognised,
@@ -156,3 +159,28 @@ def test_a_view_is_recognised_where_it_is_nearest_to_its_own_sample() -> None:
     assert recognised(3 * plain, 0.1 * viewed).tolist() == [True, True, True, False]
     alike = torch.ones(4, 4)
     assert not recognised(alike, alike).any()  # whoever tells nothing apart earns no luck
+
+
+def test_patch_tokens_that_tell_their_place_alone_have_no_spread_and_no_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(1, 64, 48, generator=generator)
+    content = torch.randn(20, 64, 48, generator=generator)
+    collapsed = places + 1e-3 * content
+    assert patch_variation(collapsed).item() < 1e-5
+    assert patch_variation(content).item() == pytest.approx(19 / 20, abs=0.01)
+    assert patch_variation(places + content).item() == pytest.approx(0.95 / 2, abs=0.02)
+    assert patch_rank(places.expand(20, -1, -1) + content[:, :, :1]).item() < 3
+    assert patch_rank(collapsed).item() == pytest.approx(48, rel=0.05)  # noise fills all of them
+    assert rankme(collapsed.flatten(0, 1)).item() > 30  # and places alone look alive
+
+
+def test_locality_is_what_neighbours_share_beyond_any_two_patches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    alone = torch.randn(30, 64, 32, generator=generator)
+    assert patch_locality(alone, (8, 8)).item() == pytest.approx(0, abs=0.02)
+    whole = torch.randn(30, 1, 32, generator=generator).expand(-1, 64, -1)
+    assert patch_locality(whole, (8, 8)).item() == pytest.approx(0, abs=1e-4)
+    smooth = torch.nn.functional.avg_pool2d(
+        torch.randn(30, 32, 10, 10, generator=generator), 3, stride=1
+    )
+    assert patch_locality(smooth.flatten(2).transpose(1, 2), (8, 8)).item() > 0.4

@@ -175,6 +175,11 @@ def test_spread_and_rank_are_judged_by_their_thresholds() -> None:
     )
     assert "effective rank of 1.40" in str(judge({"health_rankme": 1.4}, settings))
     assert judge({}, settings) is None  # nothing could be read
+    of_patches = {"health_rankme": 9.0, "health_patch_variation": 0.3}
+    assert judge(of_patches, settings) is None
+    assert "0.0021 of the image" in str(
+        judge(of_patches | {"health_patch_variation": 0.0021}, settings)
+    )
 
 
 def test_embeddings_at_one_point_are_a_collapse_whatever_their_rank() -> None:

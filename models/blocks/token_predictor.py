@@ -1,0 +1,62 @@
+"""A narrow transformer that tells tokens at some places from tokens at others."""
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks.positions import sincos_positions
+
+
+class TokenPredictor(nn.Module):
+    """Predicts the tokens at asked places from those of a context (I-JEPA, arXiv:2301.08243).
+
+    One learned token for each asked place, told apart by its position alone, stands beside the
+    context's; all attend to all. It is narrower than the encoder, so that the encoder does the
+    work.
+
+    Args:
+        token_dim: Features D of the encoder's tokens, and of what is predicted.
+        grid: Rows and columns of patches, N of them.
+        dim: Features of its own tokens, a multiple of 4 and of `num_heads`.
+        depth: Transformer blocks.
+        num_heads: Attention heads of a block.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, token_dim: int, grid: tuple[int, int], *, dim: int, depth: int, num_heads: int
+    ) -> None:
+        from timm.models.vision_transformer import Block  # here, as timm takes seconds to import
+
+        super().__init__()
+        self.embed = nn.Linear(token_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
+        self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Linear(dim, token_dim)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, context: Tensor, keep: Tensor, asked: Tensor) -> Tensor:
+        """Predict the tokens at some places.
+
+        Args:
+            context: Tokens of the encoder, (B, K, D).
+            keep: Their places, (B, K) int64.
+            asked: Places to predict, in groups that do not see each other, (B, M, T) int64.
+
+        Returns:
+            (B, M, T, D).
+        """
+        num_groups, num_asked = asked.shape[1:]
+        known = self.embed(context) + self.positions[keep]  # (B, K, dim)
+        known = known.unsqueeze(1).expand(-1, num_groups, -1, -1)
+        blank = self.mask_token + self.positions[asked]  # (B, M, T, dim)
+        tokens = torch.cat([known, blank.to(known.dtype)], dim=2).flatten(0, 1)  # (B * M, K + T, .)
+        told = self.norm(self.blocks(tokens)[:, -num_asked:])
+        predicted: Tensor = self.predict(told).unflatten(0, (-1, num_groups))
+        return predicted
