@@ -30,4 +30,5 @@ def token_colours(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Te
     low, high = shares.quantile(edges, dim=0)
     colours = ((shares - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     pixels = colours.view(len(patches), *grid, 3).permute(0, 3, 1, 2)
-    return pixels.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    painted: Tensor = pixels.repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    return painted

@@ -161,7 +161,7 @@ class Data2Vec(Method):
             loss: Squared error per feature of the hidden patches, mean over the masks and the valid
                 samples of all workers, scaled so that the average over workers is that mean.
                 Predicting zero gives about 1 with `normalize`.
-            patch_spread: `health.patch_spread` of this worker's targets; 0 on collapse.
+            patch_variation: `health.patch_variation` of this worker's targets; 0 on collapse.
             embedding: The student's, of what the first mask leaves visible (B, D), detached; rows
                 of invalid samples included.
         """
@@ -179,7 +179,7 @@ class Data2Vec(Method):
         per_sample = ((error * masks).sum(2) / masks.sum(2)).mean(0)  # (B,)
         return {
             "loss": global_mean(per_sample, batch["valid"]),
-            "patch_spread": health.patch_spread(target.detach()),
+            "patch_variation": health.patch_variation(target.detach()),
             "embedding": self._first(visible, len(images)).detach(),
         }
 

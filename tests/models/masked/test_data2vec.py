@@ -101,7 +101,7 @@ def train(method: Data2Vec, num_steps: int) -> tuple[float, float]:
         optimizer.step()
         method.after_step(step + 1, num_steps)
     with torch.no_grad():
-        return loss.item(), float(health.patch_spread(method.encoder.tokens(images).patches))
+        return loss.item(), float(health.patch_variation(method.encoder.tokens(images).patches))
 
 
 def test_without_its_guard_the_loss_falls_and_the_tokens_tell_their_place_alone() -> None:
