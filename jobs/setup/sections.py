@@ -124,7 +124,10 @@ class SourceConfig(Frozen):
 
     uri: str = Field(
         min_length=1,
-        description="folder, glob, s3:// prefix, brace-expanded .tar shards, or a manifest",
+        description=(
+            "folder, glob, s3:// prefix, brace-expanded .tar shards, a manifest, or rendered"
+            " scenes: synthetic://scenes?seed=0&num=1000&size=64"
+        ),
     )
     members: Annotated[Globs | None, BeforeValidator(_globs)] = Field(
         None,

@@ -6,16 +6,22 @@ from urllib.parse import urlsplit
 
 from fsspec.registry import known_implementations, registry
 
+from pipelines.storage.clients.rendered_scenes import canonical
+
 S3_PROTOCOLS = ("s3", "s3a")
 AZURE_PROTOCOLS = ("az", "abfs", "abfss")
+SYNTHETIC = "synthetic"
+"""Of rendered scenes."""
 _SIGNED = re.compile(r"[?&](sig|X-Amz-Signature|X-Goog-Signature)=")
 
 
 def absolute(uri: str) -> str:
-    """Return the URI with a local relative path made absolute; other URIs unchanged.
+    """Return the URI with a local relative path made absolute, and the settings of rendered scenes
+    in their path; other URIs unchanged.
 
     Raises:
-        ValueError: the URI is empty or carries credentials; the message does not repeat them.
+        ValueError: the URI is empty or carries credentials, where the message does not repeat them;
+            or it names scenes that there cannot be.
     """
     if not uri:
         raise ValueError(
@@ -24,6 +30,8 @@ def absolute(uri: str) -> str:
     if "://" not in uri:
         return os.path.abspath(os.path.expanduser(uri))
     parts = urlsplit(uri)
+    if parts.scheme == SYNTHETIC:
+        return canonical(uri)
     before = f"{parts.scheme}://***@" if "@" in parts.netloc else f"{parts.scheme}://"
     if ("@" in parts.netloc and account(uri) is None) or _SIGNED.search(uri):
         raise ValueError(
@@ -43,7 +51,8 @@ def check_scheme(uri: str) -> None:
         ValueError: with the remedy.
     """
     scheme = urlsplit(uri).scheme
-    if not is_local(uri) and scheme not in (*known_implementations, *registry):
+    known = (*known_implementations, *registry, SYNTHETIC)
+    if not is_local(uri) and scheme not in known:
         raise ValueError(
             f"{uri} begins with {scheme}://, which no storage here serves: give a path, or s3://,"
             " gs://, az:// or another of fsspec's"

@@ -23,6 +23,7 @@ from pipelines.storage import conditional, retries, temporaries
 from pipelines.storage.addresses import (
     AZURE_PROTOCOLS,
     S3_PROTOCOLS,
+    SYNTHETIC,
     absolute,
     account,
     beside,
@@ -54,6 +55,8 @@ def _opened(protocol: str, account: str | None, retry_s: float | None) -> Abstra
             from pipelines.storage.clients.gcs import PatientGCS as patient
         elif protocol in AZURE_PROTOCOLS:
             from pipelines.storage.clients.azure_blobs import PatientAzure as patient
+        elif protocol == SYNTHETIC:
+            from pipelines.storage.clients.rendered_scenes import SceneFiles as patient
         else:
             return fsspec.filesystem(protocol, use_listings_cache=False)
     except (ValueError, ImportError) as error:
