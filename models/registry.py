@@ -19,6 +19,7 @@ from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
 from models.generative.autoregressive import Autoregressive
 from models.generative.bigan import BiGAN
+from models.generative.colorization import Colorization
 from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
 from models.generative.nat import NAT
@@ -33,6 +34,7 @@ from models.masked.ijepa import IJEPA
 from models.masked.mae import MAE
 from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
+from models.spatial.counting import Counting
 from models.spatial.jigsaw import Jigsaw
 from models.spatial.relative_position import RelativePosition
 from models.spatial.rotation import Rotation
@@ -68,9 +70,11 @@ METHODS: dict[str, type[Method]] = {
     "autoregressive": Autoregressive,
     "ijepa": IJEPA,
     "data2vec": Data2Vec,
+    "colorization": Colorization,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,
+    "counting": Counting,
 }
 
 SUPERVISED: dict[str, type[Method]] = {
