@@ -3,7 +3,7 @@
 
 from torch import Tensor
 
-from augment.tiles import normalise
+from augment.execution.tiles import normalise
 from models.encoders.encoder import Encoder, Feature, Pooling
 
 

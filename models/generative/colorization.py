@@ -27,10 +27,10 @@ from torch.nn import functional
 from augment.lab import lab_to_rgb, rgb_to_lab
 from augment.ops import Fraction
 from augment.recipe import CropGroup, Views
-from models.blocks.colour_bins import ColourBins, bin_entropy
 from models.blocks.map_decoder import MapDecoder, map_grid
 from models.collectives import all_reduce_sum, global_mean
 from models.encoders.factory import EncoderConfig
+from models.generative.colour_bins import ColourBins, bin_entropy
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"

@@ -24,10 +24,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from augment.execution.tiles import TileChanges, cut_tiles, join_tiles
 from augment.ops import Greyscale
 from augment.recipe import CropGroup, Views
 from augment.rng import uniform
-from augment.tiles import TileChanges, cut_tiles, join_tiles
 from models.blocks.pretext import classification
 from models.encoders.factory import EncoderConfig
 from models.encoders.patch_grid import PatchGridEncoder

@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from augment.execution.tiles import Layout, TileChanges, cut_tiles, join_tiles, layout
 from augment.recipe import CropGroup, Views
-from augment.tiles import Layout, TileChanges, cut_tiles, join_tiles, layout
 from models.blocks.pretext import classification
 from models.encoders.factory import EncoderConfig
 from models.encoders.patch_grid import PatchGridEncoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from augment.tiles import TileChanges, join_tiles
+from augment.execution.tiles import TileChanges, join_tiles
 from models.encoders.factory import EncoderConfig
 from models.registry import build_method
 from models.spatial.jigsaw import Jigsaw, JigsawConfig

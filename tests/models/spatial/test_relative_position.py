@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from augment.tiles import TileChanges, layout
+from augment.execution.tiles import TileChanges, layout
 from models.encoders.factory import EncoderConfig
 from models.registry import build_method
 from models.spatial.relative_position import RelativePosition, RelativePositionConfig

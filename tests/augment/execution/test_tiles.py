@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augment.execution.tiles import (
+    TileChanges,
+    cut_tiles,
+    join_tiles,
+    layout,
+    normalise,
+    resampling,
+)
 from augment.rng import uniform
-from augment.tiles import TileChanges, cut_tiles, join_tiles, layout, normalise, resampling
 
 NOTHING = TileChanges()
 

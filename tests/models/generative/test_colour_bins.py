@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.blocks.colour_bins import ColourBins, bin_entropy
+from models.generative.colour_bins import ColourBins, bin_entropy
 
 
 def colours(*ab: tuple[float, float]) -> torch.Tensor:
