@@ -56,5 +56,5 @@ def gamut_points(step: int = 10) -> Tensor:
     ab = rgb_to_lab(torch.stack(faces))[:, 1:]  # (6, 2, 256, 256)
     lower = (ab.movedim(1, -1).reshape(-1, 2) / step).floor().unique(dim=0)
     corners = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
-    points = (lower.unsqueeze(1) + corners).flatten(0, 1).unique(dim=0) * step
+    points: Tensor = (lower.unsqueeze(1) + corners).flatten(0, 1).unique(dim=0) * step
     return points.to(torch.float32)

@@ -16,7 +16,7 @@ class ColourBins(nn.Module):
     Attributes:
         points: (Q, 2) float32; in the state, as a class means nothing without its colour.
         met: (Q,) float32, how much of each bin the batches so far held: each adds 1 in all. It
-            begins with one batch that holds all bins alike.
+            begins with a hundredth, of all bins alike.
     """
 
     points: Tensor
@@ -26,7 +26,7 @@ class ColourBins(nn.Module):
         super().__init__()
         points = gamut_points()
         self.register_buffer("points", points.clone())
-        self.register_buffer("met", torch.full((len(points),), 1 / len(points)))
+        self.register_buffer("met", torch.full((len(points),), 0.01 / len(points)))
 
     def encode(self, ab: Tensor) -> tuple[Tensor, Tensor]:
         """Share each colour out to its nearest bins.

@@ -142,8 +142,15 @@ class Counting(Method):
         quarters = quarters.permute(2, 4, 0, 1, 3, 5).flatten(0, 1)
         whole = _shrunk(images, "area")
         if self.settings.mixed_shrinking:
-            keys = {"seed": self.seed, "epoch": batch["epoch"], "sample_id": batch["sample_id"]}
-            way = 3 * uniform(1, view=0, op="counting.shrinking", **keys)[:, :, None, None]
+            u = uniform(
+                1,
+                seed=self.seed,
+                epoch=batch["epoch"],
+                sample_id=batch["sample_id"],
+                view=0,
+                op="counting.shrinking",
+            )
+            way = 3 * u[:, :, None, None]
             for number, mode in enumerate(("bilinear", "bicubic"), start=1):
                 whole = whole.where(way < number, _shrunk(images, mode))
         return quarters, whole

@@ -26,10 +26,9 @@ def test_a_colour_is_shared_out_to_its_five_nearest_bins_by_a_loop() -> None:
 def test_rare_bins_weigh_more_their_mean_over_what_was_met_is_one_and_it_can_be_left_out() -> None:
     bins = ColourBins()
     torch.testing.assert_close(bins.class_weights(0.5), torch.ones(len(bins.points)))
-    bins.met += 0.0
-    bins.met[7] += 99.0  # of 100 batches 99 held this one alone
+    bins.met[7] += 0.99  # a batch held this one alone
     weights = bins.class_weights(0.5)
-    frequency = bins.met / 100
+    frequency = bins.met / bins.met.sum()
     assert weights[7] < 0.01 * weights[8]
     assert (weights * frequency).sum().item() == pytest.approx(1.0)
     # the paper's formula for one bin, up to the scale
