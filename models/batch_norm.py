@@ -74,6 +74,88 @@ class SyncBatchNormAct(SyncBatchNorm):
         return activated
 
 
+class GroupBatchNorm(_BatchNorm):
+    """`nn.BatchNorm1d/2d/3d` whose training statistics are those of so many neighbouring samples,
+    as if every group of them had a device of its own.
+
+    Input is (B, C, ...), cut into B // group_size groups of nearly equal size, at least one. The
+    running statistics move by the mean over all groups of all workers, so they are equal on all of
+    them: one small collective in the forward pass.
+    """
+
+    group_size: int
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"batch norm takes (B, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        groups = input.tensor_split(max(1, len(input) // self.group_size))
+        precision = torch.promote_types(input.dtype, torch.float32)
+        # of each group: mean and unbiased variance of a channel
+        moments = input.new_zeros(len(groups), 2, input.shape[1], dtype=precision)
+        normalised = [
+            # a momentum of 1 leaves the group's own moments there
+            functional.batch_norm(part, own[0], own[1], self.weight, self.bias, True, 1.0, self.eps)
+            for part, own in zip(groups, moments, strict=True)
+        ]
+        self._update_running_statistics(moments)
+        return torch.cat(normalised)
+
+    @torch.no_grad()
+    def _update_running_statistics(self, moments: Tensor) -> None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
+            return
+        total = all_reduce_sum(
+            torch.cat([moments.sum(0).flatten(), moments.new_full((1,), len(moments))])
+        )
+        mean, var = (total[:-1] / total[-1]).view(2, -1)
+        self.num_batches_tracked.add_(1)
+        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(var.to(self.running_var.dtype), share)
+
+
+class GroupBatchNormAct(GroupBatchNorm):
+    """timm's `BatchNormAct2d` (a norm that drops and activates as well), by groups."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
+def _grouped_classes() -> dict[type[nn.Module], type[GroupBatchNorm]]:
+    """Map plain classes to those by groups."""
+    from timm.layers.norm_act import BatchNormAct2d  # here, as timm takes seconds to import
+
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return {**dict.fromkeys(plain, GroupBatchNorm), BatchNormAct2d: GroupBatchNormAct}
+
+
+def group_batch_norm(module: nn.Module, group_size: int) -> None:
+    """Let every batch norm of `module` take its statistics of groups of samples, in place.
+
+    Args:
+        module: Its norms change their class; parameters, buffers and state dict stay.
+        group_size: Samples of a group, at least 2.
+    """
+    grouped = _grouped_classes()
+    for part in module.modules():
+        if type(part) in grouped:
+            part.__class__ = grouped[type(part)]
+            part.group_size = group_size  # type: ignore[assignment]
+
+
 def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
     """Map plain classes to synchronised ones; subclasses, which have a forward of their own,
     stay."""
@@ -91,7 +173,7 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     """Make every batch norm of `module` a synchronised one, in place.
 
     Only the class of each norm changes, so its parameters, buffers, hooks and whoever else refers
-    to it stay.
+    to it stay. Those by groups stay as they are.
 
     Returns:
         `module` itself.
@@ -104,7 +186,7 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
         if type(part) in synchronised:
             part.__class__ = synchronised[type(part)]
         elif isinstance(part, _BatchNorm) and not isinstance(
-            part, SyncBatchNorm | nn.SyncBatchNorm
+            part, SyncBatchNorm | nn.SyncBatchNorm | GroupBatchNorm
         ):
             raise ValueError(
                 f"{type(part).__name__} has no synchronised form; use an encoder with"

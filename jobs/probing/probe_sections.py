@@ -68,7 +68,7 @@ class ProbeConfig(Frozen):
         (20,), description="knn: neighbours that vote, the best of several on validation"
     )
     temperature: float = Field(
-        0.1, gt=0, description="knn: cosine similarities are divided by it; arXiv:1805.01978"
+        0.07, gt=0, description="knn: cosine similarities are divided by it; arXiv:1805.01978"
     )
     patches: int = Field(20_000, ge=1, description="knn of masks: labelled patches kept, at most")
     weight_decay: Decays | None = Field(

@@ -2,9 +2,13 @@
 
 A view must be told from a long queue of other images' views, encoded by a slowly moving copy of the
 encoder: the number of negatives no longer depends on the batch, and the copy keeps the queue's old
-keys consistent with the new. It cheats where the batch norm of a view and of its key see the same
-few samples; here the statistics are those of all workers' samples, in both networks. It cannot
-collapse, but with a copy that moves too fast the keys go stale and the loss rises.
+keys consistent with the new.
+
+It cheats through batch norm: a view and its key whose statistics come from the same samples are
+told by these, as the queue's keys have those of other batches. So statistics are of small groups of
+samples, as of one GPU in the paper, and the keys' samples are shuffled among the groups of all
+workers (section 3.3). It cannot collapse, but with a copy that moves too fast the keys go stale and
+the loss rises.
 
 v2 is v1 with a projection head of two layers (`method.head=mlp`), blur and a temperature of 0.2.
 """
@@ -18,11 +22,13 @@ from torch.nn import functional
 
 from augment.presets import moco_v2_views
 from augment.recipe import Views
+from augment.rng import uniform
 from models import health
+from models.batch_norm import group_batch_norm
 from models.blocks.ema import follow, frozen_copy
 from models.blocks.heads import mlp
 from models.blocks.queue import Queue
-from models.collectives import gather, global_mean
+from models.collectives import gather, global_mean, my_share
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
@@ -53,6 +59,15 @@ class MoCoConfig(MethodConfig):
     hidden_dim: int = Field(
         default=2048, ge=1, description="features of the mlp head's hidden layer"
     )
+    group_size: int | None = Field(
+        default=32,
+        ge=2,
+        description=(
+            "samples that batch norm takes its statistics of, the keys shuffled among such groups;"
+            " no more than half of the global batch. null: statistics of the whole batch, of which"
+            " it learns to cheat"
+        ),
+    )
     projection_dim: int = Field(
         default=128, ge=2, description="features in which the views are compared"
     )
@@ -66,7 +81,9 @@ class MoCo(Method):
     """Encoder and head, their teacher, and InfoNCE against a queue of the teacher's keys."""
 
     Config: ClassVar[type[MethodConfig]] = MoCoConfig
-    small: ClassVar[MethodConfig] = MoCoConfig(hidden_dim=64, projection_dim=32, queue_size=30)
+    small: ClassVar[MethodConfig] = MoCoConfig(
+        hidden_dim=64, projection_dim=32, queue_size=30, group_size=3
+    )
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
     accumulates: ClassVar[bool] = False
@@ -81,6 +98,9 @@ class MoCo(Method):
         self.projection_head = mlp(
             [self.encoder.embed_dim, *hidden, config.projection_dim], norm=False
         )
+        self._shuffles = config.group_size is not None and self.encoder.mixes_images
+        if config.group_size is not None:
+            group_batch_norm(self.encoder, config.group_size)
         self.teacher = frozen_copy(self._student())
         self.queue = Queue(config.queue_size, config.projection_dim)
         # the step's keys of all workers, for after_step
@@ -105,15 +125,16 @@ class MoCo(Method):
         valid = batch["valid"]
         embedding = self.encoder(for_query)  # (B, D)
         query = self.projection_head(embedding)  # (B, projection_dim)
-        with torch.no_grad():
-            key = self.teacher(for_key)
+        keys = self._keys(for_key, batch)  # (W*B, projection_dim)
         with torch.autocast(query.device.type, enabled=False):
-            query, key = (functional.normalize(x.float(), dim=-1) for x in (query, key))
+            query = functional.normalize(query.float(), dim=-1)
+            keys = functional.normalize(keys.float(), dim=-1)
+            key = keys[my_share(len(keys))]
             positive = (query * key).sum(-1) / self.temperature  # (B,)
             negatives = query @ self.queue.rows.T / self.temperature  # (B, K)
             logits = torch.cat([positive.unsqueeze(1), negatives], dim=1)
             loss = global_mean(logits.logsumexp(1) - positive, valid)
-        self._seen = gather(key), gather(valid)
+        self._seen = keys, gather(valid)
         hits = (positive.detach() > negatives.detach().amax(1)) & valid
         return {
             "loss": loss,
@@ -121,6 +142,21 @@ class MoCo(Method):
             "contrast_top1": hits.sum() / valid.sum().clamp(min=1),
             "embedding": embedding.detach(),
         }
+
+    @torch.no_grad()
+    def _keys(self, images: Tensor, batch: Batch) -> Tensor:
+        """Encode the keys of all workers' samples, (W*B, projection_dim) in rank order; each among
+        others than its query is."""
+        if not self._shuffles:
+            return gather(self.teacher(images))
+        epoch, sample_id = (gather(batch[key]) for key in ("epoch", "sample_id"))
+        drawn = uniform(
+            1, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="moco_shuffle"
+        )
+        order = drawn.squeeze(1).argsort(stable=True)  # (W*B,)
+        mine = order[my_share(len(order))]
+        shuffled = gather(self.teacher(gather(images)[mine]))
+        return shuffled[order.argsort()]
 
     def after_step(self, step: int, num_steps: int) -> None:
         """Put the step's keys, in rank order, in place of the oldest, and move the teacher."""

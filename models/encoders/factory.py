@@ -8,6 +8,7 @@ import difflib
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from augment.frozen import Frozen
 from models.encoders.encoder import Encoder, Pooling
@@ -83,6 +84,13 @@ class EncoderConfig(Frozen):
         default=False,
         description=(
             "normalise each channel of a patch of patch_size by its own mean and deviation (jigsaw)"
+        ),
+    )
+    zero_init_residual: bool = Field(
+        default=False,
+        description=(
+            "residual networks start as if they had no blocks: the last norm of each is 0"
+            " (arXiv:1706.02677)"
         ),
     )
     pooling: Pooling = Field(
@@ -201,6 +209,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     if config.causal is not None:
         encoder = _made_causal(encoder, config)
     encoder.name = config.name
+    if config.zero_init_residual and config.patch_size is None:
+        _zero_last_norms(encoder)
     encoder.use_pooling(config.pooling)
     return encoder
 
@@ -215,6 +225,25 @@ def _made_causal(encoder: Encoder, config: EncoderConfig) -> Encoder:
             " vit_tiny_small or a vision transformer of timm, or leave it out"
         )
     return CausalVisionTransformer(encoder.vit, config.causal)
+
+
+def _zero_last_norms(encoder: Encoder) -> None:
+    """Begin with residual blocks that add nothing.
+
+    Raises:
+        ValueError: the encoder has no blocks of ResNet's.
+    """
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    blocks = [part for part in encoder.modules() if isinstance(part, BasicBlock | Bottleneck)]
+    if not blocks:
+        raise ValueError(
+            f"encoder.zero_init_residual=true has no effect on encoder.name={encoder.name}, which"
+            " has no residual blocks of torchvision's, or starts so by itself: leave it out"
+        )
+    for block in blocks:
+        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        nn.init.zeros_(last.get_parameter("weight"))
 
 
 def _build(config: EncoderConfig, image_size: int) -> Encoder:

@@ -6,7 +6,12 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.split_batchnorm import SplitBatchNorm2d
 from torch import nn
 
-from models.batch_norm import SyncBatchNorm, convert_sync_batch_norm
+from models.batch_norm import (
+    GroupBatchNorm,
+    SyncBatchNorm,
+    convert_sync_batch_norm,
+    group_batch_norm,
+)
 
 
 def network() -> nn.Module:
@@ -73,3 +78,24 @@ def test_a_batch_norm_whose_behaviour_would_be_lost_is_refused() -> None:
 def test_input_without_a_channel_dimension_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(B, C, \.\.\.\), got \(4,\)"):
         SyncBatchNorm(4)(torch.zeros(4))
+
+
+def test_grouped_statistics_are_those_of_each_group_alone() -> None:
+    x = torch.randn(7, 4, 3, 3, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    grouped = nn.Sequential(nn.BatchNorm2d(4))
+    group_batch_norm(grouped, 3)
+    norm = grouped[0]
+    plain = [nn.BatchNorm2d(4) for _ in range(2)]
+    expected = torch.cat(
+        [alone(part) for alone, part in zip(plain, x.tensor_split(2), strict=True)]
+    )
+    torch.testing.assert_close(grouped(x), expected)
+    for name in ("running_mean", "running_var"):
+        mean = torch.stack([getattr(alone, name) for alone in plain]).mean(0)
+        torch.testing.assert_close(getattr(norm, name), mean)
+    assert norm.state_dict().keys() == plain[0].state_dict().keys()
+    assert convert_sync_batch_norm(grouped)[0] is norm and isinstance(norm, GroupBatchNorm)
+    grouped.eval()
+    torch.testing.assert_close(
+        grouped(x), nn.functional.batch_norm(x, norm.running_mean, norm.running_var)
+    )

@@ -12,15 +12,16 @@ from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
 
-def build(**settings: float | str) -> MoCo:
-    config = MoCoConfig(**{"hidden_dim": 32, "projection_dim": 16, "queue_size": 20} | settings)  # type: ignore[arg-type]
+def build(**settings: float | str | None) -> MoCo:
+    small = {"hidden_dim": 32, "projection_dim": 16, "queue_size": 20}
+    config = MoCoConfig(**small | settings)  # type: ignore[arg-type]
     method = build_method(config, ENCODERS[0], moco_v2_views(SIZE), 0)
     assert isinstance(method, MoCo)
     return method
 
 
 def test_loss_is_each_querys_key_among_the_queue_by_a_loop() -> None:
-    method, batch = build(temperature=0.3), make_batch("moco")
+    method, batch = build(temperature=0.3, group_size=None), make_batch("moco")
     batch["valid"][3] = False
     first, second = batch["views"]["global_crops"]
     queries = functional.normalize(method.projection_head(method.encoder(first)), dim=1).detach()
@@ -34,7 +35,7 @@ def test_loss_is_each_querys_key_among_the_queue_by_a_loop() -> None:
 
 
 def test_valid_keys_of_a_step_enter_the_queue_after_it() -> None:
-    method, batch = build(), make_batch("moco")
+    method, batch = build(group_size=None), make_batch("moco")
     batch["valid"][3] = False
     before = method.queue.rows.clone()
     keys = functional.normalize(method.teacher(batch["views"]["global_crops"][1]), dim=1)[
@@ -47,6 +48,28 @@ def test_valid_keys_of_a_step_enter_the_queue_after_it() -> None:
     assert torch.equal(method.queue.rows[11:], before[11:])
     method.after_step(2, 10)  # nothing was seen since
     torch.testing.assert_close(method.queue.rows[:11], keys.detach())
+
+
+def test_keys_are_encoded_among_other_samples_than_their_queries() -> None:
+    method, batch = build(group_size=3), make_batch("moco")
+    seen: list[torch.Tensor] = []
+    method.teacher.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    method(batch)
+    images = batch["views"]["global_crops"][1]
+    order = [
+        next(i for i in range(NUM_SAMPLES) if torch.equal(image, images[i])) for image in seen[0]
+    ]
+    assert sorted(order) == list(range(NUM_SAMPLES)) != order
+    assert method._seen is not None
+    with torch.no_grad():  # the keys come back in the order of their queries
+        twin = build(group_size=3)
+        for group in range(4):  # each by itself, as on a device of its own
+            members = order[3 * group : 3 * group + 3]
+            keys = functional.normalize(twin.teacher(images[members]), dim=1)
+            torch.testing.assert_close(method._seen[0][members], keys)
+    again = make_batch("moco", epoch=1)
+    method(again)
+    assert not torch.equal(seen[1], again["views"]["global_crops"][1][order])  # drawn anew
 
 
 def test_teacher_starts_equal_and_moves_its_share_in_a_step() -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder, weights_left_out
@@ -227,3 +228,17 @@ def test_patch_tokens_are_in_raster_order() -> None:
         1, -2
     )  # (1, N, D)
     assert embedded.abs().sum(-1).nonzero()[:, 1].tolist() == [2 * 8 + 5]
+
+
+@pytest.mark.parametrize("name", ["resnet18_small", "torchvision:resnet50"])
+def test_residual_blocks_may_start_as_if_they_were_not_there(name: str) -> None:
+    encoder = build_encoder(EncoderConfig(name=name, zero_init_residual=True), 32)
+    blocks = [part for part in encoder.modules() if isinstance(part, BasicBlock | Bottleneck)]
+    block = blocks[1]  # without a projection
+    x = torch.rand(2, block.conv1.in_channels, 4, 4)
+    torch.testing.assert_close(block.eval()(x), x)
+
+
+def test_a_network_without_residual_blocks_refuses_to_start_without_them() -> None:
+    with pytest.raises(ValueError, match=r"zero_init_residual=true has no effect on .*vit_tiny"):
+        build_encoder(EncoderConfig(name="vit_tiny_small", zero_init_residual=True), 32)
