@@ -20,7 +20,8 @@ from models import health
 from models.blocks.heads import mlp, train_where
 from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.blocks.queue import Queue
-from models.collectives import all_reduce_sum, gather, global_mean, world_size
+from models.clustering.sinkhorn import sinkhorn
+from models.collectives import gather, global_mean, world_size
 from models.encoders.factory import EncoderConfig
 from models.losses import cross_view_entropy
 from models.method import Batch, Method, MethodConfig, ViewGroups
@@ -186,28 +187,3 @@ class SwAV(Method):
         if self.queue is not None and self._seen is not None:
             self.queue.push(*self._seen)
             self._seen = None
-
-
-def sinkhorn(scores: Tensor, weight: Tensor, *, epsilon: float, iterations: int) -> Tensor:
-    """Assign samples to clusters so that every cluster gets an equal share of all workers' samples
-    (SwAV, eq. 3 to 5).
-
-    Args:
-        scores: Similarities of this worker's N samples to K clusters, (N, K) float32.
-        weight: How much each sample counts, (N,) >= 0; one of weight 0 changes no other.
-        epsilon: Divides the scores, > 0; the smaller the harder the assignment.
-        iterations: Rounds of balancing clusters, then samples.
-
-    Returns:
-        (N, K) float32; each row sums to 1, the clusters' sums are about equal. Rows of weight 0
-        mean nothing.
-    """
-    tiny = torch.finfo(scores.dtype).tiny
-    lowest = torch.finfo(scores.dtype).min
-    counts = (weight > 0).unsqueeze(1)
-    top = gather(scores.masked_fill(~counts, lowest).amax().unsqueeze(0)).amax()
-    shares = ((scores - top) / epsilon).clamp(max=0).exp() * weight.unsqueeze(1)
-    for _ in range(iterations):
-        shares = shares / all_reduce_sum(shares.sum(0)).clamp(min=tiny)
-        shares = shares / shares.sum(1, keepdim=True).clamp(min=tiny) * weight.unsqueeze(1)
-    return shares / weight.clamp(min=tiny).unsqueeze(1)

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment.ops import ColorJitter
-from models.clustering.swav import SwAV, SwAVConfig, sinkhorn
+from models.clustering.sinkhorn import sinkhorn
+from models.clustering.swav import SwAV, SwAVConfig
 from models.registry import build_method
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
@@ -57,6 +58,15 @@ def test_a_sample_of_weight_zero_changes_no_other_and_two_halves_are_one() -> No
     doubled = torch.cat([scores(), scores()[:3]])
     weight = torch.tensor([0.5] * 3 + [1.0] * 5 + [0.5] * 3)
     torch.testing.assert_close(sinkhorn(doubled, weight, epsilon=0.1, iterations=3)[:8], alone)
+
+
+def test_sinkhorn_balances_each_group_of_samples_by_itself() -> None:
+    groups = torch.stack([scores(), 3 * scores().flip(0)])
+    weight = torch.tensor([1.0, 0, 1, 1, 2, 1, 1, 1])
+    both = sinkhorn(groups, weight, epsilon=0.5, iterations=3)
+    for group, found in zip(groups, both, strict=True):
+        alone = sinkhorn(group, weight, epsilon=0.5, iterations=3)
+        torch.testing.assert_close(found[weight > 0], alone[weight > 0])
 
 
 def test_sinkhorn_is_finite_for_a_tiny_epsilon_and_for_nothing_at_all() -> None:
