@@ -263,6 +263,40 @@ def inverse_block_mask(
     return hide_first(kept + key.uniform(num_tokens, "exact"), num_hidden)
 
 
+def rolled_block_mask(grid: Grid, mask_ratio: float, key: MaskKey) -> Tensor:
+    """Keep one block visible, which goes on at the opposite border where it leaves the image (CAPI,
+    arXiv:2502.08769, section 3).
+
+    So every token is hidden equally often, though a single block inside would seldom show the
+    border.
+
+    Args:
+        grid: Rows and columns of tokens.
+        mask_ratio: Share to hide. Paper: 0.65.
+        key: Of the draw.
+
+    Returns:
+        (B, N) bool, true where hidden.
+
+    Raises:
+        ValueError: the ratio leaves no token visible, or hides none.
+    """
+    rows, columns = grid
+    num_visible = rows * columns - num_to_hide(rows * columns, mask_ratio)
+    shape, top, left = (draw[:, None, None] for draw in key.uniform(3, "roll").unbind(1))
+    aspect = torch.exp((2 * shape - 1) * math.log(1 / _LOWEST_ASPECT))
+    lowest = math.ceil(num_visible / columns)
+    height = (num_visible * aspect).sqrt().round().clamp(lowest, rows)
+    width = (num_visible / height).ceil()
+    row = torch.arange(rows, device=top.device).unsqueeze(1)
+    column = torch.arange(columns, device=top.device)
+    own_row = (row - (top * rows).floor()) % rows  # (B, h, 1), from the block's corner on
+    own_column = (column - (left * columns).floor()) % columns
+    # the block's last row is cut to the exact number
+    shown = (own_column < width) & (own_row * width + own_column < num_visible)
+    return ~shown.flatten(1)
+
+
 def ordered_mask(grid: Grid, num_hidden: int | Tensor, order: Order, key: MaskKey) -> Tensor:
     """Hide one side of the image, or what comes before or after the rest in raster order.
 
@@ -284,9 +318,10 @@ def ordered_mask(grid: Grid, num_hidden: int | Tensor, order: Order, key: MaskKe
     rows, columns = grid
     token = torch.arange(rows * columns, device=key.sample_id.device)
     count = torch.zeros_like(key.sample_id) + num_hidden
-    across: int = rows if order in ("left_from_right", "right_from_left") else columns
-    line = token % columns if across == rows else token // columns
-    num_lines = columns if across == rows else rows
+    sideways = order in ("left_from_right", "right_from_left")
+    line = token % columns if sideways else token // columns
+    num_lines = columns if sideways else rows
+    across = rows if sideways else columns  # tokens of a line
     if order in ("past_from_present", "future_from_past"):
         line, num_lines, across = token, rows * columns, 1
     if order in ("bottom_from_top", "right_from_left", "future_from_past"):

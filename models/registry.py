@@ -29,6 +29,7 @@ from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
 from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
+from models.masked.capi import CAPI
 from models.masked.data2vec import Data2Vec
 from models.masked.ijepa import IJEPA
 from models.masked.mae import MAE
@@ -71,6 +72,7 @@ METHODS: dict[str, type[Method]] = {
     "ijepa": IJEPA,
     "data2vec": Data2Vec,
     "colorization": Colorization,
+    "capi": CAPI,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,

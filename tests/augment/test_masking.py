@@ -16,6 +16,7 @@ from augment.masking import (
     inverse_block_mask,
     ordered_mask,
     random_mask,
+    rolled_block_mask,
     visible_tokens,
 )
 
@@ -36,6 +37,7 @@ DRAWN: dict[str, tuple[Callable[[MaskKey], Tensor], int]] = {
     "coarse": (partial(coarse_mask, GRID, 2, 0.6), 29 * 4),
     "block": (partial(block_mask, GRID, 78), 78),
     "inverse_block": (partial(inverse_block_mask, GRID, 0.8), 157),
+    "rolled_block": (partial(rolled_block_mask, GRID, 0.65), 127),
 }
 
 
@@ -126,6 +128,13 @@ def test_inverse_block_masks_show_blocks() -> None:
     assert whole.float().mean().item() == pytest.approx((7 / 9) ** 2, abs=0.1) and inner.any()
 
 
+def test_rolled_blocks_hide_every_token_equally_often() -> None:
+    mask = rolled_block_mask(GRID, 0.65, key_of(4000))
+    often = mask.float().mean(0)
+    assert (often - 127 / 196).abs().max() < 5 * (0.65 * 0.35 / 4000) ** 0.5
+    assert naive_clusters(mask) > 0.8
+
+
 @pytest.mark.parametrize(
     ("order", "hidden"),
     [
@@ -141,6 +150,8 @@ def test_ordered_masks_hide_their_side(order: str, hidden: range | tuple[int, ..
     mask = ordered_mask((3, 4), 7, order, key_of(2))  # type: ignore[arg-type]
     assert mask[0].nonzero().flatten().tolist() == list(hidden)
     assert torch.equal(mask[0], mask[1])
+    square = ordered_mask((4, 4), 4, order, key_of(1)).view(4, 4)  # type: ignore[arg-type]
+    assert square.all(dim=0).any() == (order in ("left_from_right", "right_from_left"))
     counts = torch.tensor([0, 12])
     assert ordered_mask((3, 4), counts, order, key_of(2)).float().mean(1).tolist() == [0, 1]  # type: ignore[arg-type]
 
