@@ -17,11 +17,13 @@ from models.contrastive.moco_v3 import MoCoV3
 from models.contrastive.simclr import SimCLR
 from models.contrastive.yadim import YADIM
 from models.encoders.factory import EncoderConfig
+from models.generative.autoencoder import Autoencoder
 from models.generative.autoregressive import Autoregressive
 from models.generative.bigan import BiGAN
 from models.generative.colorization import Colorization
 from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
+from models.generative.denoising_autoencoder import DenoisingAutoencoder
 from models.generative.nat import NAT
 from models.generative.super_resolution import SuperResolution
 from models.joint_embedding.barlow_twins import BarlowTwins
@@ -62,6 +64,8 @@ METHODS: dict[str, type[Method]] = {
     "swav": SwAV,
     "dino": DINO,
     "mae": MAE,
+    "autoencoder": Autoencoder,
+    "denoising_autoencoder": DenoisingAutoencoder,
     "context_encoder": ContextEncoder,
     "context_encoder_adversarial": ContextEncoderAdversarial,
     "simmim": SimMIM,
