@@ -10,7 +10,7 @@ to see the damage rather than the picture; its features are then poorer on clean
 """
 
 import math
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -164,8 +164,7 @@ class DenoisingAutoencoder(Method):
         elif config.mask == "blocks":
             mask = block_mask(self.grid, count, key, min_block=1)
         else:
-            assert config.mask in get_args(Order)
-            mask = ordered_mask(self.grid, count, cast(Order, config.mask), key)
+            mask = ordered_mask(self.grid, count, config.mask, key)
         squares = mask.view(-1, 1, *self.grid)
         side = config.mask_size
         hidden = squares.repeat_interleave(side, 2).repeat_interleave(side, 3)

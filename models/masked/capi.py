@@ -192,7 +192,8 @@ class CAPI(Method):
         )
         if config.each_place:
             return shares.transpose(0, 1)
-        return shares.unflatten(0, (num_samples, num_patches))
+        by_sample: Tensor = shares.unflatten(0, (num_samples, num_patches))
+        return by_sample
 
     def _draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the mask (B, N) bool and which hidden patches are asked, (B, A) int64."""
