@@ -26,6 +26,7 @@ from models.generative.context_encoder_adversarial import ContextEncoderAdversar
 from models.generative.denoising_autoencoder import DenoisingAutoencoder
 from models.generative.nat import NAT
 from models.generative.super_resolution import SuperResolution
+from models.generative.synthetic import Synthetic
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
@@ -73,6 +74,7 @@ METHODS: dict[str, type[Method]] = {
     "bigan": BiGAN,
     "super_resolution": SuperResolution,
     "autoregressive": Autoregressive,
+    "synthetic": Synthetic,
     "ijepa": IJEPA,
     "data2vec": Data2Vec,
     "colorization": Colorization,

@@ -14,6 +14,7 @@ from torch.nn import functional
 from augment.scenes.surfaces import meet_bodies, meet_planes, normals_at, of_surface
 from augment.scenes.world import World, draw_world
 
+_MOST_RAYS = 1 << 19  # at once: each takes about 2 kB
 _FAR = 20.0  # where haze has taken a seventh of the light, about
 _SHINE = 24.0  # exponent of a highlight
 _HAZE = (0.72, 0.76, 0.80)
@@ -52,7 +53,17 @@ def render(*, seed: int, scene: Tensor, size: int, time: float = 0.0, finer: int
         time: The moment of their motion.
         finer: Rays a pixel and side whose colours are averaged.
     """
-    world = draw_world(seed=seed, scene=scene, time=time)
+    at_once = max(1, _MOST_RAYS // (size * finer) ** 2)
+    # half precision would miss the surfaces
+    with torch.autocast(scene.device.type, enabled=False):
+        parts = [
+            _render(draw_world(seed=seed, scene=some, time=time), size, finer)
+            for some in scene.split(at_once)
+        ]
+    return Rendered(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _render(world: World, size: int, finer: int) -> Rendered:
     direction = _rays(world, size)
     depth, surface, normal, own = _seen(world, direction)
     if finer > 1:
