@@ -30,6 +30,7 @@ from models.generative.synthetic import Synthetic
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
+from models.joint_embedding.lejepa import LeJEPA
 from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
 from models.masked.capi import CAPI
@@ -61,6 +62,7 @@ METHODS: dict[str, type[Method]] = {
     "simsiam": SimSiam,
     "barlow_twins": BarlowTwins,
     "vicreg": VICReg,
+    "lejepa": LeJEPA,
     "deepcluster": DeepCluster,
     "swav": SwAV,
     "dino": DINO,
