@@ -43,7 +43,7 @@ def uniform(
 def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op: str) -> Tensor:
     """Hash the key of a draw, for numbers that are wanted later: `uniform` without the numbers,
     (B,) int64."""
-    if sample_id.device.type == "cpu":
+    if sample_id.device.type == "cpu" and not torch.compiler.is_compiling():
         # A draw of few samples is a hundred small operations, and those were a twentieth of a
         # decode task's time.
         columns = (
@@ -57,7 +57,7 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
 def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> Tensor:
     # no torch.tensor(view, device=...): that copy waits for the device
     views = torch.zeros_like(sample_id) + view
-    hashed = torch.zeros_like(sample_id) + _hash_name(name)
+    hashed: Tensor = torch.zeros_like(sample_id) + _hash_name(name)
     for word in (epoch, sample_id, views):
         hashed = _mix(hashed + word * _GOLDEN)
     return hashed
@@ -65,7 +65,7 @@ def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | T
 
 def uniform_of(state: Tensor, num: int) -> Tensor:
     """Expand `state` (B,) to (B, num) float32 uniform in [0, 1); see `uniform`."""
-    if state.device.type == "cpu":
+    if state.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(hashing.expand(np.ascontiguousarray(state.numpy()), num))
     return _uniform_of_tensor(state, num)
 
@@ -89,8 +89,13 @@ def _shift_right(x: Tensor, num_bits: int) -> Tensor:
     return torch.bitwise_and(x >> num_bits, 2 ** (64 - num_bits) - 1)
 
 
-@lru_cache(maxsize=1024)
+@torch.compiler.assume_constant_result
 def _hash_name(name: str) -> int:
+    return _cached_hash(name)
+
+
+@lru_cache(maxsize=1024)
+def _cached_hash(name: str) -> int:
     """Turn a name into an int64 that is the same in every process, unlike `hash`."""
     return int.from_bytes(
         hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True

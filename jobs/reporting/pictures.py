@@ -128,12 +128,14 @@ def _between_any(unit: Tensor) -> Tensor:
 
 def _typical(unit: Tensor, num_groups: int) -> Tensor:
     """Find the image nearest to the centre of each k-means group, of the largest group first."""
-    points = np.ascontiguousarray(unit.numpy())
-    centres, group = k_means(points, num_groups, iterations=20, seed=0)
-    distance = np.square(points - centres[group]).sum(1)
-    by_size = np.argsort(-np.bincount(group, minlength=num_groups), kind="stable")
-    members = [np.flatnonzero(group == index) for index in by_size]
-    return torch.tensor([ids[distance[ids].argmin()] for ids in members])
+    centres, group = k_means(unit, num_groups, iterations=20, seed=0)
+    distance = (unit - centres[group]).square().sum(1)
+    sizes = torch.bincount(group, minlength=num_groups)
+    members = [
+        (group == index).nonzero().squeeze(1)
+        for index in sizes.argsort(descending=True, stable=True)
+    ]
+    return torch.stack([ids[distance[ids].argmin()] for ids in members])
 
 
 def _embed(

@@ -122,8 +122,9 @@ def _drift(
     found = drift.distance(torch.from_numpy(old), torch.from_numpy(new))
     count = min(wanted.num_clusters, len(old) // 2)
     centres, of_old = k_means(_unit(old), count, iterations=ITERATIONS, seed=0)
-    before = drift.occupancy(of_old, count)
-    of_new = drift.occupancy((_unit(new) @ _unit(centres).T).argmax(1), count)
+    before = drift.occupancy(of_old.numpy(), count)
+    nearest = (_unit(new) @ functional.normalize(centres, dim=1).T).argmax(1)
+    of_new = drift.occupancy(nearest.numpy(), count)
     after = (1 - share) * before + share * of_new
     most = int((after - before).argmax())
     return {
@@ -141,7 +142,8 @@ def _clusters(
     and some new samples of each."""
     rows = np.flatnonzero(valid)
     count = min(wanted.num_clusters, len(rows) // 2)
-    _, label = k_means(_unit(plain[rows]), count, iterations=ITERATIONS, seed=0)
+    _, found = k_means(_unit(plain[rows]), count, iterations=ITERATIONS, seed=0)
+    label = found.numpy()
     is_new = sampled.is_new[rows]
     size = np.bincount(label, minlength=count)
     fresh = np.bincount(label[is_new], minlength=count)
@@ -160,6 +162,5 @@ def _clusters(
     ]
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    unit = functional.normalize(torch.from_numpy(values).float(), dim=1)
-    return np.ascontiguousarray(unit.numpy())
+def _unit(values: np.ndarray) -> torch.Tensor:
+    return functional.normalize(torch.from_numpy(values).float(), dim=1)

@@ -12,12 +12,12 @@ class Bank(nn.Module):
     """One vector a manifest row, empty until written; grows with the manifest. Part of the state
     dict.
 
-    It takes num_rows * (4 * dim + 1) bytes on every worker, and is equal on all of them as long as
-    they write equal rows.
+    It takes num_rows * (itemsize * dim + 1) bytes on every worker, and is equal on all of them as
+    long as they write equal rows.
 
     Args:
         dim: Features of a row, D.
-        dtype: Of the features, float32 or int32.
+        dtype: Of the features: float32, float16 or int32.
 
     Attributes:
         rows: (num_rows, D).

@@ -27,11 +27,12 @@ from torch.nn import functional
 from augment.recipe import CropGroup, Views
 from models.blocks.bank import MAX_ROWS, Bank, check_room
 from models.clustering.k_means import k_means, mutual_information, pca_whitening
-from models.collectives import broadcast, gather, global_mean, rank
+from models.collectives import broadcast, gather, global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
 _GROUP = "global_crops"
+_WHITENED_ROWS = 1 << 16  # at a time
 _INIT_STD = 0.01  # of the classifier's weights, as the authors'
 
 
@@ -59,8 +60,8 @@ class DeepClusterConfig(MethodConfig):
         ge=1,
         le=MAX_ROWS,
         description=(
-            "most rows of the manifest; each takes 4 * encoder features + 6 bytes on every worker,"
-            " and twice that on the first while it clusters"
+            "most rows of the manifest; each takes 2 * encoder features + 6 bytes on every worker,"
+            " and 4 * pca_dim more while they are clustered"
         ),
     )
 
@@ -107,7 +108,7 @@ class DeepCluster(Method):
         num_clusters = config.num_clusters
         pca_dim = min(config.pca_dim, dim)
         self.classifier = nn.Linear(dim, num_clusters)
-        self.features = Bank(dim)  # of each row, as of the last step that saw it
+        self.features = Bank(dim, torch.float16)  # of each row, as of the last step that saw it
         # each row's cluster; not filled where the last clustering had no features
         self.labels = Bank(1, torch.int32)
         self.register_buffer("mean", torch.zeros(dim))
@@ -179,7 +180,7 @@ class DeepCluster(Method):
             return
         row, features, valid, epoch = self._seen
         self._seen = None
-        self.features.put(row, features, valid)
+        self.features.put(row, _halved(features), valid)
         newest = torch.maximum(self.epoch, epoch.amax())
         ended = newest > self.epoch
         first = (self.clusterings == 0) & (self.features.filled.sum() >= self.settings.first_rows)
@@ -187,25 +188,20 @@ class DeepCluster(Method):
             self._cluster()
             if bool(ended):  # the next pass may not see a sample again: it may be gone
                 self.features.filled.zero_()
-                self.features.put(row, features, valid & (epoch == newest))
+                self.features.put(row, _halved(features), valid & (epoch == newest))
         self.epoch.copy_(newest)
 
     def _cluster(self) -> None:
         """Cluster all features kept, label their samples, and start the classifier again; alike on
         all workers.
 
-        The first worker clusters, on its CPUs, while the others wait in a collective, for which Ray
-        Train gives them half an hour. The optimiser's averages of the old classifier fade over the
-        next steps, as nobody resets them.
+        Each compares its share of the samples with the centroids. The optimiser's averages of the
+        old classifier fade over the next steps, as nobody resets them.
         """
         row = self.features.filled.nonzero().squeeze(1)  # (N,)
         if len(row) < 2:
             return
-        label = torch.zeros_like(row)
-        if rank() == 0:
-            label = self._find_clusters(self.features.rows[row])
-        for x in (self.mean, self.whitening, self.centroids, label):
-            x.copy_(broadcast(x))
+        label = self._find_clusters(self.features.rows[row])
         known = self.labels.filled[row]
         if known.any():
             self.stability.copy_(
@@ -225,15 +221,23 @@ class DeepCluster(Method):
     def _find_clusters(self, features: Tensor) -> Tensor:
         """Set the whitening and the centroids; gives each feature's cluster, (N,) int64."""
         mean, whitening = pca_whitening(features, self.whitening.shape[1])
-        self.mean.copy_(mean)
-        self.whitening.copy_(whitening)
-        points = self._whiten(features).cpu().numpy()
+        # equal sums, but perhaps not to the last bit equal directions of them
+        self.mean.copy_(broadcast(mean))
+        self.whitening.copy_(broadcast(whitening))
+        parts = [self._whiten(part.float()) for part in features.split(_WHITENED_ROWS)]
+        points = torch.cat(parts)  # (N, P)
         num_clusters = min(len(self.centroids), len(points))
         iterations = self.settings.kmeans_iterations
         centroids, label = k_means(points, num_clusters, iterations=iterations, seed=self._key())
-        self.centroids[:num_clusters] = torch.from_numpy(centroids).to(self.centroids)
-        return torch.from_numpy(label).to(features.device)
+        self.centroids[:num_clusters] = centroids.to(self.centroids)
+        return label
 
     def _key(self) -> int:
         """Return the key of a clustering's draws."""
         return (self.seed * 1_000_003 + int(self.clusterings)) % 2**31
+
+
+def _halved(features: Tensor) -> Tensor:
+    """Keep features within what half precision holds."""
+    largest = torch.finfo(torch.float16).max
+    return features.clamp(-largest, largest)

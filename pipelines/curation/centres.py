@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import torch
+from torch.nn import functional
 
 from models.clustering.k_means import k_means
 from pipelines.embeddings.vector_index import unit
@@ -83,9 +85,10 @@ def learn(sample: np.ndarray, count: int, seed: int) -> Centres:
 
 
 def _k_means(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    found, _ = k_means(np.ascontiguousarray(points), count, iterations=ITERATIONS, seed=seed)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    scaled: np.ndarray = (found / np.maximum(length, 1e-12)).astype(np.float32)
+    found, _ = k_means(
+        torch.from_numpy(np.ascontiguousarray(points)), count, iterations=ITERATIONS, seed=seed
+    )
+    scaled: np.ndarray = functional.normalize(found, dim=1).numpy()
     return scaled
 
 

@@ -140,9 +140,10 @@ def _among_distinct(vectors: np.ndarray, min_cosine: float) -> Found:
 def _of_halves(vectors: np.ndarray, min_cosine: float) -> Found:
     """Split a large cluster by k-means, each vector into its two nearest pieces."""
     count = -(-2 * len(vectors) // MOST_ROWS)
-    sample = vectors[:: max(1, len(vectors) // MOST_ROWS)]
-    centres, _ = k_means(np.ascontiguousarray(sample), count, iterations=10, seed=0)
-    near = (torch.from_numpy(vectors) @ torch.from_numpy(centres).T).topk(2, dim=1)[1].numpy()
+    points = torch.from_numpy(np.ascontiguousarray(vectors))
+    sample = points[:: max(1, len(vectors) // MOST_ROWS)]
+    centres, _ = k_means(sample, count, iterations=10, seed=0)
+    near = (points @ centres.T).topk(2, dim=1)[1].numpy()
     found = list[Found]()
     for piece in range(count):
         members = np.flatnonzero((near == piece).any(1))

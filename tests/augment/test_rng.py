@@ -171,3 +171,13 @@ def test_cpu_and_cuda_agree_to_the_bit() -> None:
         draw(16, sample_id=samples),
         draw(16, sample_id=samples.cuda(), epoch=torch.tensor(0).cuda()).cpu(),
     )
+
+
+def test_draws_are_compiled_whole_and_stay_the_same() -> None:
+    epoch, sample_id = torch.tensor([0, 3]), torch.tensor([-5, 1 << 40])
+
+    def masks(epoch: Tensor, sample_id: Tensor) -> Tensor:
+        return uniform(7, seed=1, epoch=epoch, sample_id=sample_id, view=2, op="mask").argsort(1)
+
+    compiled = torch.compile(masks, fullgraph=True, backend="eager")
+    assert compiled(epoch, sample_id).equal(masks(epoch, sample_id))
