@@ -152,6 +152,7 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Drawing]:
             figures.throughput(found.lines),
             figures.stages(found.lines),
             figures.health(found.lines),
+            figures.patches(found.lines),
             figures.geometry(found.lines),
             figures.information(found.lines),
         ]

@@ -64,7 +64,9 @@ def patch_variation(patches: Tensor) -> Tensor:
     """Measure how much of the patch tokens is the image's, and not the same for every image.
 
     Tokens that tell their place alone differ from each other, though they say nothing of the image:
-    hence each place is compared over images.
+    hence each place is compared over images. Five untrained vision transformers have 0.47 to 0.78.
+    On CIFAR-10 MAE has 0.27 or more in its first 120 steps, SimMIM 0.70; on pieces of a photograph
+    I-JEPA has 0.40 after 40 steps, and without its stop-gradient 0.002.
 
     Args:
         patches: Tokens of B >= 2 images, (B, N, D), any float dtype.

@@ -170,6 +170,30 @@ def information(lines: Lines) -> Drawing | None:
     return Drawing("information.png", finding, png(figure))
 
 
+def patches(lines: Lines) -> Drawing | None:
+    """Draw what the looks saw of patch tokens; None for methods that do not train them by
+    themselves."""
+    looks = [look for look in _looks(lines) if "health_patch_variation" in look]
+    if not looks:
+        return None
+    last = looks[-1]
+    finding = (
+        f"{last['health_patch_variation']:.1%} of the patch tokens tells images apart at the last"
+        f" look, in {last['health_patch_rankme']:.0f} dimensions"
+    )
+    with figure_of(finding, panels=3) as (figure, panels):
+        for axes, name, label, least in (
+            (panels[0], "variation", "variation over\nimages (share)", 0.01),
+            (panels[1], "rankme", "effective rank\n(RankMe)", 1),
+            (panels[2], "locality", "likeness of neighbours\nbeyond any two", 0.01),
+        ):
+            _curve(axes, looks, f"health_patch_{name}", COLOURS[0])
+            axes.set(
+                ylabel=label, ylim=(None, 1.15 * _highest(looks, f"health_patch_{name}", least))
+            )
+    return Drawing("patches.png", finding, png(figure))
+
+
 def _looks(lines: Lines) -> Lines:
     """Return the lines that carry a look, at the step at which it was taken."""
     return [{**line, "step": line["health_step"]} for line in lines if "health_rankme" in line]

@@ -248,9 +248,10 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
 
 
 def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
-    """Encode the first images as patch tokens (B, N, D)."""
+    """Encode the first images as patch tokens (B, N, D), by the encoder that gradients move: a
+    teacher shows its collapse later."""
     few = images[:PATCHES_OF].to(device).contiguous(memory_format=torch.channels_last)
-    return method.encoder.tokens(few).patches
+    return method.trained_encoder.tokens(few).patches
 
 
 def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:

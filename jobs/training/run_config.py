@@ -78,7 +78,7 @@ class HealthConfig(Frozen):
         description="collapsed below: share of the embeddings' length that tells images apart",
     )
     min_patch_variation: float = Field(
-        0.01,
+        0.05,
         ge=0,
         lt=1,
         description=(

@@ -151,7 +151,7 @@ class IJEPA(Method):
         per_sample = (error * counted).sum((1, 2)) / counted.sum((1, 2))  # (B,)
         return {
             "loss": global_mean(per_sample, batch["valid"]),
-            "patch_variation": health.patch_variation(seen.patches),
+            "patch_variation": health.patch_variation(told.patches),
             "embedding": self.encoder.pool(seen).detach(),
         }
 

@@ -65,6 +65,7 @@ class MAE(Method):
     small: ClassVar[MethodConfig] = MAEConfig(decoder_dim=32, decoder_depth=1, decoder_heads=2)
     view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
+    trains_patches: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:

@@ -46,6 +46,7 @@ class SimMIM(Method):
     small: ClassVar[MethodConfig] = SimMIMConfig(mask_size=4)
     view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
+    trains_patches: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:

@@ -317,6 +317,17 @@ def test_titles_state_what_the_numbers_say() -> None:
     assert figures.feature_spread(lines(feature_std=[0.1, 0.0005]), 64).finding.startswith(
         "Features have collapsed"
     )
+    looked = lines(
+        loss=[2.0, 1.0],
+        health_step=[1, 2],
+        health_rankme=[9.0, 8.0],
+        health_patch_variation=[0.2, 0.31],
+        health_patch_rankme=[9.0, 12.0],
+        health_patch_locality=[0.1, 0.2],
+    )
+    drawn = figures.patches(looked)
+    assert drawn is not None and drawn.finding.startswith("31.0% of the patch tokens tells images")
+    assert figures.patches(lines(loss=[2.0, 1.0])) is None
     assert figures.feature_spread(lines(feature_std=[0.1, 0.1]), 64).finding.startswith(
         "No collapse"
     )

@@ -25,6 +25,7 @@ from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
 from pipelines.stream.ledger import Ledger
 from pipelines.stream.plan import Plan
+from tests.models.masked.photograph import make_batch, tiles
 from tests.shared_data import shared_data
 
 SMALL = [
@@ -142,6 +143,38 @@ def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(
     assert look is not None and look.collapse is not None
     early = looker.look(method, 49, saving=True, autocast=False)
     assert early is None  # nor is it looked at, where the run would not go back
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = tiles(48, 16)
+    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    looks: dict[bool, Look] = {}
+    losses: dict[bool, float] = {}
+    for guard in (True, False):
+        words = ["ijepa_small", "encoder.width=8", "views.size=16", "num_steps=40"]
+        words += ["source.uri=none", "out=none", f"method.stop_gradient={str(guard).lower()}"]
+        made = parse(complete_pretrain, words)
+        assert isinstance(made, PretrainConfig)
+        method = build_method(made.method, made.encoder, made.views, made.seed)
+        optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3)
+        for step in range(40):
+            optimizer.zero_grad()
+            loss = method(make_batch(images, epoch=step))["loss"]
+            loss.backward()
+            optimizer.step()
+            method.after_step(step + 1, 40)
+        look = Health(make_job(made), rolled_back=False).look(
+            method, 100, saving=False, autocast=False
+        )
+        assert look is not None
+        assert {"health_patch_rankme", "health_patch_locality"} < look.figures.keys()
+        looks[guard], losses[guard] = look, loss.item()
+    assert losses[False] < losses[True]
+    assert looks[True].collapse is None
+    assert "its patch tokens tell" in str(looks[False].collapse)
 
 
 @pytest.mark.usefixtures("alone")
