@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from augment.frozen import Frozen
-from augment.recipe import Views
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, Views
 from models import optim
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
@@ -112,6 +112,8 @@ class Method(nn.Module):
     ) -> None:
         super().__init__()
         check_views(views, self.view_groups, config.name)
+        if encoder_config.split is not None:
+            check_normalisation(views, f"encoder.split={encoder_config.split}")
         self.encoder, _ = starting_encoder(encoder_config, views.size)
         self.config = config
         self.views = views
@@ -230,6 +232,20 @@ def check_views(views: Views, groups: ViewGroups, method: str) -> None:
                 f"views.groups.{group}.size must be left out or equal views.size={views.size}, "
                 f"got {views.group_size(group)}"
             )
+
+
+def check_normalisation(views: Views, by: str) -> None:
+    """Refuse views that are not normalised by ImageNet's mean and deviation, for an encoder that
+    undoes it to see colours.
+
+    Raises:
+        ValueError: with both keys.
+    """
+    if (views.mean, views.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        raise ValueError(
+            f"{by} undoes ImageNet's mean and deviation: leave views.mean={views.mean} and"
+            f" views.std={views.std} out"
+        )
 
 
 def unknown_group(group: str, groups: ViewGroups, method: str) -> str:

@@ -25,6 +25,7 @@ from models.generative.context_encoder import ContextEncoder
 from models.generative.context_encoder_adversarial import ContextEncoderAdversarial
 from models.generative.denoising_autoencoder import DenoisingAutoencoder
 from models.generative.nat import NAT
+from models.generative.split_brain import SplitBrain
 from models.generative.super_resolution import SuperResolution
 from models.generative.synthetic import Synthetic
 from models.joint_embedding.barlow_twins import BarlowTwins
@@ -81,6 +82,7 @@ METHODS: dict[str, type[Method]] = {
     "data2vec": Data2Vec,
     "colorization": Colorization,
     "capi": CAPI,
+    "split_brain": SplitBrain,
     "rotation": Rotation,
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,

@@ -25,6 +25,7 @@ ENCODERS = (
     EncoderConfig(
         name="resnet18_small", width=8, norm="layer", patch_size=8, patch_stride=8, patch_norm=True
     ),
+    EncoderConfig(name="resnet18_small", width=8, split="lab"),
     EncoderConfig(name="vit_tiny_small", width=8, causal="raster"),
 )
 

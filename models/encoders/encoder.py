@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Feature = Literal["maps", "trainable_maps", "tokens", "patches", "scales", "causal"]
+Feature = Literal["maps", "trainable_maps", "tokens", "patches", "scales", "causal", "halves"]
 """What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
 is made of, so that a loss on them trains all of it."""
 Pooling = Literal["auto", "class", "mean", "max", "gem"]
@@ -37,6 +37,10 @@ _LACKING: dict[Feature, tuple[str, str]] = {
     "causal": (
         "sees the whole image at every patch",
         "set encoder.causal=raster, with vit_tiny_small or a vision transformer of timm",
+    ),
+    "halves": (
+        "is one network that sees all channels",
+        "set encoder.split=lab",
     ),
     "scales": (
         "has no feature grids of known receptive fields",

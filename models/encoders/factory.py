@@ -101,6 +101,14 @@ class EncoderConfig(Frozen):
             " encoder's own way"
         ),
     )
+    split: Literal["lab"] | None = Field(
+        default=None,
+        description=(
+            "two networks of half the width, one of which sees each image's lightness and the other"
+            " its colours (split_brain); one whose width is in its name is taken twice; null: one"
+            " network"
+        ),
+    )
     causal: Literal["raster", "columns", "upwards", "outwards"] | None = Field(
         default=None,
         description=(
@@ -189,7 +197,22 @@ class EncoderConfig(Frozen):
             raise ValueError(
                 "encoder.patch_norm=true has no effect without encoder.patch_size; set both"
             )
+        if self.split is not None:
+            self._check_split()
         return self
+
+    def _check_split(self) -> None:
+        for key in ("patch_size", "causal"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"encoder.split={self.split} cannot be done beside encoder.{key}; leave one of"
+                    " them out"
+                )
+        if self.name in _SMALL and self.width % 8:
+            raise ValueError(
+                f"encoder.width={self.width} cannot be shared out between the halves of"
+                f" encoder.split={self.split}: give a multiple of 8"
+            )
 
 
 def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
@@ -267,6 +290,12 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
             stride,
             patch_norm=config.patch_norm,
         )
+    if config.split is not None:
+        from models.encoders.split import SplitEncoder
+
+        width = config.width // 2 if config.name in _SMALL else config.width
+        of_half = config.model_copy(update={"split": None, "width": width})
+        return SplitEncoder(build_encoder(of_half, image_size), build_encoder(of_half, image_size))
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 

@@ -16,6 +16,7 @@ from models.encoders.encoder import Encoder
 from models.encoders.library import TimmEncoder, TorchvisionEncoder
 from models.encoders.patch_grid import PatchGridEncoder
 from models.encoders.resnet_small import ResNetSmall
+from models.encoders.split import SplitEncoder
 from models.encoders.vit import VisionTransformerEncoder
 from models.publishing.form import (
     EMBEDDING,
@@ -165,8 +166,11 @@ def _as_timm(artifact: Artifact, name: str) -> tuple[str, dict[str, Any], dict[s
 
 def shown(encoder: Encoder) -> str:
     """Name an encoder for a message."""
-    over_patches = isinstance(encoder, PatchGridEncoder)
-    return f"{encoder.name}{' over patches (encoder.patch_size)' if over_patches else ''}"
+    if isinstance(encoder, PatchGridEncoder):
+        return f"{encoder.name} over patches (encoder.patch_size)"
+    if isinstance(encoder, SplitEncoder):
+        return f"{encoder.name} in two halves (encoder.split)"
+    return encoder.name
 
 
 def check_pooling(encoder: TimmEncoder | TorchvisionEncoder, library: str) -> None:

@@ -29,9 +29,9 @@ INSIDE = {
     "named_children",
     "named_modules",
 }
-# What the encoders made for one kind of method, AMDIM's, CPC's and autoregression's, promise
-# beyond the others.
-ONLY_THERE = {"local_dim", "scales", "cut", "encode", "sequence"}
+# What the encoders made for one kind of method, AMDIM's, CPC's, split-brain's and
+# autoregression's, promise beyond the others.
+ONLY_THERE = {"local_dim", "scales", "cut", "encode", "halves", "sequence"}
 PROMISED = (
     {name for name in dir(Encoder) if not name.startswith("_")}
     | set(Encoder.__annotations__)
