@@ -5,6 +5,7 @@ import re
 from torch import nn
 
 from models.encoders.encoder import Encoder
+from models.encoders.split import SplitEncoder
 
 _NUMBERED = re.compile(r"(?:\w+_)?\d+")
 
@@ -19,6 +20,13 @@ def layers_of(encoder: Encoder) -> dict[str, int]:
     Raises:
         ValueError: no layers can be told apart.
     """
+    if isinstance(encoder, SplitEncoder):  # the halves lie side by side
+        halves = {"lightness": encoder.lightness, "colour": encoder.colour}
+        return {
+            f"{half}.{name}": layer
+            for half, part in halves.items()
+            for name, layer in layers_of(part).items()
+        }
     core = encoder.get_submodule(encoder.core)
     layers = _as_timm_says(core) if hasattr(core, "group_matcher") else _numbered_blocks(core)
     if len(set(layers.values())) < 2:

@@ -11,7 +11,8 @@ colorization, both are told as classes (`output=bins`), of the colours in the ga
 50 levels of lightness; squared error (`output=l2`) goes grey. Bins weigh alike here, as the paper
 gives no weights.
 
-What ships is one encoder of both halves, for images in colour; see `SplitEncoder`.
+What ships is one encoder of both halves, for images in colour; see `SplitEncoder`. The paper's
+other split, of colours and depth, needs paired images and is not here.
 """
 
 from typing import ClassVar, Literal

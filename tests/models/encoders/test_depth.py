@@ -35,6 +35,14 @@ def test_patches_encoded_one_by_one_have_the_layers_of_their_encoder() -> None:
     assert grid == {f"patch_encoder.{name}": layer for name, layer in plain.items()}
 
 
+def test_halves_of_an_encoder_lie_side_by_side() -> None:
+    half = layers_of(build_encoder(EncoderConfig(width=8), 32))
+    both = layers_of(build_encoder(EncoderConfig(width=16, split="lab"), 32))
+    assert both == {
+        f"{side}.{name}": layer for side in ("lightness", "colour") for name, layer in half.items()
+    }
+
+
 def test_an_encoder_without_layers_is_refused() -> None:
     encoder = build_encoder(EncoderConfig(width=8), 32)
     encoder.stages.requires_grad_(False)

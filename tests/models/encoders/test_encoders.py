@@ -26,6 +26,8 @@ from models.encoders.vit import VisionTransformerEncoder
             32,
             64,
         ),
+        (EncoderConfig(name="resnet18_small", width=16, split="lab"), 32, 128),
+        (EncoderConfig(name="resnet18", split="lab"), 64, 1024),
         (EncoderConfig(name="amdim", width=8), 32, 64),
         (EncoderConfig(name="vit_tiny_small"), 32, 192),
         (EncoderConfig(name="vit_tiny_small", width=16), 96, 48),

@@ -22,6 +22,7 @@ def build(name: str, size: int, **settings: object) -> Encoder:
     [
         (EncoderConfig(width=8), 32, (64, 4, 4)),
         (EncoderConfig(width=8, norm="layer", patch_size=8), 32, (64, 7, 7)),
+        (EncoderConfig(width=16, split="lab"), 32, (128, 4, 4)),
         (EncoderConfig(name="vit_tiny_small", width=8), 32, (24, 8, 8)),
         (EncoderConfig(name="amdim", width=8), 32, (32, 5, 5)),
         (EncoderConfig(name=VIT_WITH_REGISTERS), 56, (384, 4, 4)),

@@ -139,6 +139,7 @@ def test_torchvision_s_weights_have_the_names_of_torchvision(make: Make, tmp_pat
     [
         ("resnet18_small", {"width": 8}),
         ("resnet18_small", {"width": 8, "patch_size": 8, "pooling": "gem"}),
+        ("resnet18_small", {"width": 8, "split": "lab"}),
         ("vit_tiny_small", {"width": 8}),
         ("amdim", {"width": 8}),
     ],
@@ -277,6 +278,7 @@ def test_timm_s_hub_names_the_classes(make: Make, tmp_path: Path) -> None:
         ("torchvision", "vit_tiny_small", {}, "by the class token.*the mean of its patches"),
         ("timm", "amdim", {"width": 8}, "no network like amdim"),
         ("torchvision", "resnet18_small", {"patch_size": 8}, "over patches"),
+        ("timm", "resnet18", {"split": "lab"}, "no network like resnet18 in two halves"),
         ("timm", "torchvision:mobilenet_v3_small", {}, "torchvision's weights of mobilenet"),
         ("torchvision", "resnet18", {"pooling": "max"}, "encoder.pooling=max"),
     ],
