@@ -138,7 +138,7 @@ def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Call
         return generator(crops, epoch, sample_id)
 
     def step() -> None:
-        state.set_lr(NUM_STEPS)
+        state.begin_step(NUM_STEPS)
         made = Batch(views=views(), sample_id=sample_id, row=sample_id, epoch=epoch, valid=valid)
         state.backward(made, synchronise=True)
         state.update(NUM_STEPS)

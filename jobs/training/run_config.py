@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -257,13 +258,10 @@ class PretrainConfig(JobConfig):
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         encoder = whole["encoder"]
         del encoder["min_share"]  # judged once, before the first step
-        for name, default in (("pooling", "auto"), ("weights", None), ("causal", None)):
-            if encoder[name] == default:  # as before it was a setting
-                del encoder[name]
+        _leave_out(encoder, _ENCODER_BEFORE)
+        _leave_out(whole["method"], _METHOD_BEFORE)
         for optim in (whole["optim"], whole["optim"].get("discriminator", {})):
-            for name, then in (("schedule", "cosine"), ("cooldown_fraction", 0.2)):
-                if optim.get(name) == then:  # as before it was a setting
-                    del optim[name]
+            _leave_out(optim, _OPTIM_BEFORE)
         whole["start"] = self.start.model_dump(mode="json", exclude_defaults=True)
         # With and without a slash at its end, a prefix is one source.
         whole["source"] = {
@@ -288,6 +286,26 @@ class PretrainConfig(JobConfig):
         return hashlib.sha256(json.dumps(self.experiment(), sort_keys=True).encode()).hexdigest()[
             :16
         ]
+
+
+# What was so before it was a setting.
+_ENCODER_BEFORE = {
+    "pooling": "auto",
+    "weights": None,
+    "causal": None,
+    "num_heads": None,
+    "qkv_init": "joint",
+    "drop_path": 0.0,
+}
+_METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0}
+_OPTIM_BEFORE = {"schedule": "cosine", "cooldown_fraction": 0.2, "clip_by": "all"}
+
+
+def _leave_out(section: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Leave out of a section what is as it was before one could set it."""
+    for name, value in before.items():
+        if name in section and section[name] == value:
+            del section[name]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import ray.train.torch
 import torch
@@ -89,8 +90,14 @@ class TrainState:
         """Return every position of the plan up to the last step's."""
         return self._plan.at(self.step * self.config.global_batch_size)
 
-    def set_lr(self, num_steps: int) -> float:
-        """Set the coming step's learning rate, which is returned, and weight decay."""
+    def begin_step(self, num_steps: int) -> float:
+        """Set the coming step's learning rate, which is returned, and weight decay.
+
+        What an encoder draws from torch's own generator, as for branches that it leaves out, is a
+        function of seed, step and rank from here on, so that a resumed run draws it again.
+        """
+        key = [self.config.seed, self.step, collectives.rank()]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         return self.optimizers.set_schedule(self.step, num_steps)
 
     def backward(self, batch: Batch, *, synchronise: bool) -> dict[str, Tensor]:
@@ -105,6 +112,7 @@ class TrainState:
     def update(self, num_steps: int) -> Tensor:
         """Take the optimisers' step; returns the norm of the gradient before clipping."""
         self._anchor.hold(self.step, self.optimizers.main)
+        self.method.before_step(self.step, num_steps)
         norm = self.optimizers.step()
         self.step += 1
         self.method.after_step(self.step, num_steps)

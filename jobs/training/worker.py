@@ -65,7 +65,7 @@ class _Training:
     def step(self, batches: Iterator[tuple[dict[str, Tensor], int]]) -> tuple[float, Tensor]:
         """Take one step; returns its learning rate and the norm of its gradient."""
         state = self.state
-        lr = state.set_lr(self.job.num_steps)
+        lr = state.begin_step(self.job.num_steps)
         for last in _micro_batches(self.job.config.accumulate):
             columns, position = next(batches)
             batch = _method_batch(columns, self.views, self.job)

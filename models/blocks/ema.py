@@ -7,14 +7,24 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from models.blocks.drop_path import DropPath
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(network: Network) -> Network:
-    """Copy a network as its own teacher: equal weights, none of them trainable."""
-    return copy.deepcopy(network).requires_grad_(False)
+    """Copy a network as its own teacher: equal weights, none of them trainable, and nothing that it
+    drops at random."""
+    copied = copy.deepcopy(network).requires_grad_(False)
+    for part in copied.modules():
+        if isinstance(part, DropPath):
+            part.share = 0.0
+        if isinstance(part, _DropoutNd):
+            part.p = 0.0
+    return copied
 
 
 @torch.no_grad()

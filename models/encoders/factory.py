@@ -117,6 +117,31 @@ class EncoderConfig(Frozen):
             " from the middle; null: it sees all"
         ),
     )
+    num_heads: int | None = Field(
+        default=None,
+        ge=1,
+        description=(
+            "vision transformers of timm: attention heads of a block, a divisor of the token's"
+            " width; null: the network's own"
+        ),
+    )
+    qkv_init: Literal["joint", "apart"] = Field(
+        default="joint",
+        description=(
+            "vision transformers: random queries, keys and values are drawn as one layer, or apart"
+            " as three, which are sqrt(2) times as large (moco_v3)"
+        ),
+    )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description=(
+            "vision transformers: share of samples that skip a branch of the last block in"
+            " training, and in proportion fewer in earlier ones (arXiv:1603.09382); a teacher's"
+            " skip none"
+        ),
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -193,6 +218,11 @@ class EncoderConfig(Frozen):
                 f"encoder.patch_stride={self.patch_stride} must be at most encoder.patch_size, got"
                 f" {self.patch_size}"
             )
+        if self.num_heads is not None and self.name in _SMALL:
+            raise ValueError(
+                f"encoder.num_heads={self.num_heads} has no effect on encoder.name={self.name}; "
+                "leave it out"
+            )
         if self.patch_norm and self.patch_size is None:
             raise ValueError(
                 "encoder.patch_norm=true has no effect without encoder.patch_size; set both"
@@ -234,6 +264,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     encoder.name = config.name
     if config.zero_init_residual and config.patch_size is None:
         _zero_last_norms(encoder)
+    if config.patch_size is None:
+        _set_transformer(encoder, config)
     encoder.use_pooling(config.pooling)
     return encoder
 
@@ -248,6 +280,31 @@ def _made_causal(encoder: Encoder, config: EncoderConfig) -> Encoder:
             " vit_tiny_small or a vision transformer of timm, or leave it out"
         )
     return CausalVisionTransformer(encoder.vit, config.causal)
+
+
+def _set_transformer(encoder: Encoder, config: EncoderConfig) -> None:
+    """Set what only vision transformers have.
+
+    Raises:
+        ValueError: it is set for another encoder.
+    """
+    wanted = {
+        "num_heads": config.num_heads is not None,
+        "qkv_init": config.qkv_init != "joint",
+        "drop_path": config.drop_path > 0,
+    }
+    for key in (key for key, is_set in wanted.items() if is_set):
+        from models.encoders.vit import VisionTransformerEncoder
+
+        if not isinstance(encoder, VisionTransformerEncoder):
+            raise ValueError(
+                f"encoder.{key}={getattr(config, key)} has no effect on"
+                f" encoder.name={encoder.name}, which is no vision transformer: leave it out"
+            )
+        if key == "qkv_init":
+            encoder.draw_qkv_apart()
+        if key == "drop_path":
+            encoder.drop_paths(config.drop_path)
 
 
 def _zero_last_norms(encoder: Encoder) -> None:
@@ -312,4 +369,4 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
 
     if config.name.startswith(_TORCHVISION):
         return torchvision_encoder(config.name.removeprefix(_TORCHVISION), image_size)
-    return timm_encoder(config.name, image_size)
+    return timm_encoder(config.name, image_size, config.num_heads)

@@ -201,24 +201,37 @@ def timm_names() -> list[str]:
     return timm.list_models()
 
 
-def timm_encoder(name: str, image_size: int) -> Encoder:
-    """Build a timm network for images of `image_size` px; vision transformers get the adapter that
-    can drop tokens.
+def timm_encoder(name: str, image_size: int, num_heads: int | None = None) -> Encoder:
+    """Build a timm network; vision transformers get the adapter that can drop tokens.
+
+    Args:
+        name: Of the network.
+        image_size: Side of the images, px.
+        num_heads: Attention heads of a vision transformer's block; None: the network's own.
 
     Raises:
-        ValueError: the image size does not suit the network.
+        ValueError: the image size or the heads do not suit the network.
     """
     if timm.models.is_model_in_modules(name, _TIMM_VIT_MODULES):
-        vit = timm.create_model(
-            name,
-            pretrained=False,
-            num_classes=0,
-            img_size=image_size,
-            # the last norm belongs to the tokens: a decoder reads them, not only their mean
-            fc_norm=False,
-            weight_init="jax",  # Xavier, as MAE and MoCo v3 start from
-            dynamic_img_size=True,  # small crops of multi-crop
-        )
+        heads: dict[str, Any] = {} if num_heads is None else {"num_heads": num_heads}
+        try:
+            vit = timm.create_model(
+                name,
+                pretrained=False,
+                num_classes=0,
+                img_size=image_size,
+                # the last norm belongs to the tokens: a decoder reads them, not only their mean
+                fc_norm=False,
+                weight_init="jax",  # Xavier, as MAE and MoCo v3 start from
+                dynamic_img_size=True,  # small crops of multi-crop
+                **heads,
+            )
+        except AssertionError as error:
+            if num_heads is None:
+                raise
+            raise ValueError(
+                f"encoder.num_heads={num_heads} does not suit encoder.name={name}: {error}"
+            ) from error
         if isinstance(vit, VisionTransformer):
             _check_divisible(name, image_size, vit.patch_embed.patch_size[0])
             return VisionTransformerEncoder(vit)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from models.blocks.drop_path import DropPath
 from models.blocks.positions import sincos_positions
 from models.encoders.encoder import Encoder, Feature, Hidden, Pooling, Tokens
 
@@ -124,3 +125,29 @@ class VisionTransformerEncoder(Encoder):
     def freeze_patch_embedding(self) -> None:
         """Leave the patch embedding at its random values."""
         self.vit.patch_embed.requires_grad_(False)
+
+    def draw_qkv_apart(self) -> None:
+        """Give the random queries, keys and values the range that Xavier's rule (uniform) has for
+        three layers (MoCo v3, arXiv:2104.02057): as one layer of three times the width they were
+        drawn sqrt(2) times too small."""
+        for block in self._blocks("qkv_init"):
+            with torch.no_grad():
+                block.attn.qkv.weight.mul_(2**0.5)
+
+    def drop_paths(self, share: float) -> None:
+        """Leave out branches in training: in the last block this share of the samples', in earlier
+        ones in proportion fewer, in the first none."""
+        blocks = self._blocks("drop_path")
+        for index, block in enumerate(blocks):
+            mine = share * index / max(len(blocks) - 1, 1)
+            block.drop_path1 = DropPath(mine)
+            block.drop_path2 = DropPath(mine)
+
+    def _blocks(self, key: str) -> list[Any]:
+        blocks: list[Any] = list(self.vit.blocks)
+        if not all(isinstance(block, Block) for block in blocks):
+            raise ValueError(
+                f"encoder.{key} is not for encoder.name={self.name}, whose blocks are not those of"
+                " a plain vision transformer: leave it out"
+            )
+        return blocks

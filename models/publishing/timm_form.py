@@ -149,7 +149,9 @@ def _as_timm(artifact: Artifact, name: str) -> tuple[str, dict[str, Any], dict[s
     if encoder.supports("causal"):
         raise Unsupported("timm's transformers see the whole image at every patch")
     if isinstance(encoder, VisionTransformerEncoder):
-        return _vision_transformer(encoder, name, size)
+        network, settings, weights = _vision_transformer(encoder, name, size)
+        heads = artifact.config["encoder"].get("num_heads")
+        return network, settings | ({} if heads is None else {"num_heads": heads}), weights
     if isinstance(encoder, TimmEncoder | TorchvisionEncoder):
         network = name.removeprefix(TORCHVISION)
         if isinstance(encoder, TorchvisionEncoder) and network not in RESNETS:

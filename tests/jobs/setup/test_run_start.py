@@ -138,7 +138,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_timm_its_encoder_waiting_first(
     head = next(state.method.get_submodule("projection_head").parameters())
     for step in range(2):
         before = head.detach().clone()
-        state.set_lr(10)
+        state.begin_step(10)
         state.backward(make_batch("simclr"), synchronise=True)
         state.update(10)
         assert torch.equal(ours, theirs) == (step == 0)

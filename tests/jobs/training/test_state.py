@@ -41,7 +41,7 @@ def begin(config: PretrainConfig) -> TrainState:
 
 
 def take_step(state: TrainState) -> Tensor:
-    state.set_lr(10)
+    state.begin_step(10)
     state.backward(make_batch(NAME), synchronise=True)
     return state.update(10)
 
@@ -77,7 +77,7 @@ def test_each_optimiser_clips_its_own_gradient() -> None:
 
 def test_the_norm_that_is_returned_is_of_all_gradients() -> None:
     state = begin(config())
-    state.set_lr(10)
+    state.begin_step(10)
     state.backward(make_batch(NAME), synchronise=True)
     gradients = [value.grad for value in state.method.parameters() if value.grad is not None]
     expected = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()
@@ -113,3 +113,29 @@ def test_a_config_with_two_optimisers_survives_the_way_to_a_worker() -> None:
     wanted = config("optim.discriminator.momentum=0.5")
     assert load_pretrain(wanted.model_dump(mode="json")) == wanted
     assert wanted.fingerprint() != config().fingerprint()
+
+
+def test_a_resumed_run_leaves_out_the_same_branches(tmp_path: Path) -> None:
+    words = ["method.name=dino", "method.num_prototypes=16", "method.hidden_dim=32"]
+    words += ["encoder.name=vit_tiny_small", "encoder.width=8", "encoder.drop_path=0.5"]
+    words += ["source.uri=/data", "out=/out", "num_steps=10", f"views.size={SIZE}"]
+    wanted = parse(complete_pretrain, [*words, "optim.name=sgd", "global_batch_size=12"])
+
+    def loss_of_a_step(state: TrainState) -> float:
+        state.begin_step(10)
+        out = state.backward(make_batch("dino"), synchronise=True)
+        state.update(10)
+        return out["loss"].item()
+
+    straight = begin(wanted)
+    torch.manual_seed(1)
+    loss_of_a_step(straight)
+    checkpoints.write(str(tmp_path), copy.deepcopy(straight.state_dict()), straight.ledger())
+    resumed = begin(wanted)
+    resumed.restore(ray.train.Checkpoint.from_directory(tmp_path))
+    expected = [loss_of_a_step(straight) for _ in range(2)]
+    assert [loss_of_a_step(resumed) for _ in range(2)] == expected
+    again = begin(wanted)
+    again.restore(ray.train.Checkpoint.from_directory(tmp_path))
+    again.step = 2  # another step's draws
+    assert loss_of_a_step(again) != expected[0]

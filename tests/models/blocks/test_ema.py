@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.blocks.drop_path import DropPath
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
 
 
@@ -20,6 +21,14 @@ def test_a_frozen_copy_is_equal_untrainable_and_its_own() -> None:
     )
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_a_frozen_copy_leaves_nothing_out_at_random_where_the_network_does() -> None:
+    student = nn.Sequential(DropPath(0.5), nn.Dropout(0.5))
+    teacher = frozen_copy(student)
+    x = torch.rand(200, 3)
+    assert torch.equal(teacher(x), x)
+    assert not student(x).all()
 
 
 def test_a_teacher_moves_its_share_of_the_way_and_keeps_its_statistics() -> None:

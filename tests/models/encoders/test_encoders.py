@@ -244,3 +244,49 @@ def test_residual_blocks_may_start_as_if_they_were_not_there(name: str) -> None:
 def test_a_network_without_residual_blocks_refuses_to_start_without_them() -> None:
     with pytest.raises(ValueError, match=r"zero_init_residual=true has no effect on .*vit_tiny"):
         build_encoder(EncoderConfig(name="vit_tiny_small", zero_init_residual=True), 32)
+
+
+def test_transformers_leave_out_more_branches_the_later_the_block() -> None:
+    encoder = build_encoder(EncoderConfig(name="vit_tiny_small", width=8, drop_path=0.3), 16)
+    shares = [block.drop_path1.share for block in encoder.vit.blocks]
+    assert shares == pytest.approx([0.3 * index / 11 for index in range(12)])
+    assert [block.drop_path2.share for block in encoder.vit.blocks] == shares
+    images = torch.rand(8, 3, 16, 16)
+    assert not torch.equal(encoder(images), encoder(images))
+    plain = build_encoder(EncoderConfig(name="vit_tiny_small", width=8), 16)
+    plain.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(encoder.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_small", "vit_tiny_patch16_224"])
+def test_queries_keys_and_values_drawn_apart_have_the_range_of_a_square_layer(name: str) -> None:
+    ranges = {"joint": 6 / 4, "apart": 6 / 2}  # Xavier's rule: 6 / (fan in + fan out), in widths
+    for how, expected in ranges.items():
+        encoder = build_encoder(EncoderConfig(name=name, qkv_init=how), 32)  # type: ignore[arg-type]
+        largest = encoder.vit.blocks[3].attn.qkv.weight.abs().max()
+        assert largest.item() == pytest.approx((expected / encoder.embed_dim) ** 0.5, rel=1e-3)
+
+
+def test_a_transformer_of_timm_may_have_other_heads() -> None:
+    encoder = build_encoder(EncoderConfig(name="vit_small_patch16_224", num_heads=12), 32)
+    attention = encoder.vit.blocks[0].attn
+    assert (attention.num_heads, attention.head_dim) == (12, 32)
+    assert attention.scale == pytest.approx(32**-0.5)
+    with pytest.raises(ValueError, match=r"encoder\.num_heads=7 does not suit .*vit_small"):
+        build_encoder(EncoderConfig(name="vit_small_patch16_224", num_heads=7), 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("resnet18_small", "drop_path", 0.1),
+        ("resnet10t", "qkv_init", "apart"),
+        ("resnet10t", "num_heads", 2),
+        ("vit_tiny_small", "num_heads", 2),
+    ],
+)
+def test_what_only_some_transformers_have_is_refused_elsewhere(
+    name: str, key: str, value: float | str
+) -> None:
+    with pytest.raises(ValueError, match=rf"encoder\.{key}={value} has no effect on .*{name}"):
+        build_encoder(EncoderConfig.model_validate({"name": name, key: value}), 32)

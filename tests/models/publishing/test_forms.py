@@ -82,6 +82,7 @@ def check_equal(made: Artifact, form: str, folder: Path) -> None:
         ("vit_tiny_small", 32, {"width": 8, "pooling": "max"}),
         ("vit_tiny_patch16_224", 32, {}),
         ("vit_tiny_patch16_224", 32, {"pooling": "class"}),
+        ("vit_tiny_patch16_224", 32, {"num_heads": 6}),
         ("resnet18", 32, {"pooling": "mean"}),
         ("torchvision:resnet18", 32, {}),
     ],
