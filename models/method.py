@@ -180,6 +180,16 @@ class Method(nn.Module):
         )
         return (images * std + mean).clamp(0, 1)
 
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Drop the gradients of what has to wait, before the optimiser makes step `step`, from 0
+        on, of `num_steps`.
+
+        A parameter whose `grad` is None is not moved, by weight decay neither, and no moment of an
+        optimiser sees it. Gradients of zeros would be seen, and Adam's first steps after them are
+        too large. It has a gradient in every backward pass nevertheless, as data-parallel training
+        waits for it. Called by every worker alike.
+        """
+
     def after_step(self, step: int, num_steps: int) -> None:
         """Move what moves without a gradient (teacher, queue, schedules) after step `step` of
         `num_steps`.

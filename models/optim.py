@@ -63,6 +63,13 @@ class OptimConfig(Frozen):
     clip_grad_norm: float | None = Field(
         default=None, gt=0, description="largest norm of the gradient; null: no limit"
     )
+    clip_by: Literal["all", "parameter"] = Field(
+        default="all",
+        description=(
+            "what clip_grad_norm limits: the norm of all gradients together, or that of each"
+            " parameter's own (dino)"
+        ),
+    )
     schedule: Literal["cosine", "infinite"] = Field(
         default="cosine",
         description=(
@@ -83,6 +90,8 @@ class OptimConfig(Frozen):
         """Return what the optimiser has no use for."""
         own = {"adamw": ("betas",), "sgd": ("momentum",), "lars": ("momentum", *_TRUST)}[self.name]
         idle = dict.fromkeys({"betas", "momentum", *_TRUST} - set(own), "name")
+        if self.clip_grad_norm is None:
+            idle["clip_by"] = "clip_grad_norm"
         return idle | ({"cooldown_fraction": "schedule"} if self.schedule == "cosine" else {})
 
 

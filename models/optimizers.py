@@ -1,7 +1,8 @@
 """The optimisers of a run, and what is clipped before they step."""
 
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -16,6 +17,8 @@ from models.optim import (
     peak_lr,
     set_schedule,
 )
+
+_SMALLEST_NORM = 1e-6  # as torch's clip_grad_norm_
 
 
 class Optimizers:
@@ -113,8 +116,29 @@ class _Part:
     def clip(self) -> Tensor:
         """Clip the gradients, apart where groups say so, and return the norm of all before."""
         limit = float("inf") if self.config.clip_grad_norm is None else self.config.clip_grad_norm
+        if self.config.clip_by == "parameter":
+            return clip_each(itertools.chain(*self._clipped.values()), limit)
         norms = [nn.utils.clip_grad_norm_(some, limit) for some in self._clipped.values()]
         return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+
+
+def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Clip each parameter's gradient by its own norm, as DINO's authors do.
+
+    Args:
+        parameters: Those without a gradient are left out.
+        limit: Largest norm of a gradient.
+
+    Returns:
+        The norm of all gradients before clipping.
+    """
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    norms = torch.stack([gradient.norm() for gradient in gradients])
+    shares = (limit / (norms + _SMALLEST_NORM)).clamp(max=1)
+    for gradient, share in zip(gradients, shares.unbind(), strict=True):
+        gradient.mul_(share)
+    total: Tensor = norms.norm()
+    return total
 
 
 _NAMES: dict[Role, str] = {"main": "optimizer", "discriminator": "discriminator_optimizer"}

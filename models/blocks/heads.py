@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
 
 def mlp(
@@ -39,12 +39,3 @@ def mlp(
     if last_norm:
         layers.append(nn.BatchNorm1d(dims[-1], affine=False))
     return nn.Sequential(*layers)
-
-
-def train_where(x: Tensor, condition: Tensor) -> Tensor:
-    """Return `x` as it is; its gradient is zero where the scalar `condition` is false.
-
-    Unlike a detached weight, one that waits its turn this way still takes part in data-parallel
-    training.
-    """
-    return x.detach() + (x - x.detach()) * condition

@@ -6,7 +6,7 @@ from torch import Tensor
 from models.collectives import all_reduce_sum, gather
 
 
-def sinkhorn(scores: Tensor, weight: Tensor, *, epsilon: float, iterations: int) -> Tensor:
+def sinkhorn(scores: Tensor, weight: Tensor, *, epsilon: float | Tensor, iterations: int) -> Tensor:
     """Assign samples to clusters so that every cluster gets an equal share of all workers' samples
     (SwAV, arXiv:2006.09882, eq. 3 to 5).
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from augment.presets import local_size, simclr_views
 from augment.recipe import Views
 from models import health
-from models.blocks.heads import mlp, train_where
+from models.blocks.heads import mlp
 from models.blocks.multi_crop import check_crop_sizes, encode_by_size
 from models.blocks.queue import Queue
 from models.clustering.sinkhorn import sinkhorn
@@ -145,8 +145,7 @@ class SwAV(Method):
         )
         with torch.autocast(projections.device.type, enabled=False):
             z = functional.normalize(projections.float(), dim=-1)  # (V, B, D)
-            prototypes = train_where(self.prototypes, self.progress >= config.freeze_fraction)
-            log_p = (z @ prototypes.T / config.temperature).log_softmax(-1)  # (V, B, K)
+            log_p = (z @ self.prototypes.T / config.temperature).log_softmax(-1)  # (V, B, K)
             targets = self._assign(z[:_NUM_GLOBAL].detach(), valid)
             loss = global_mean(cross_view_entropy(targets, log_p), valid)
         if self.queue is not None:
@@ -178,6 +177,11 @@ class SwAV(Method):
             for scores in z @ self.prototypes.T
         ]
         return torch.stack(assignments)[:, :num_samples]
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Keep the prototypes where they are in the first steps."""
+        if step < self.settings.freeze_fraction * num_steps:
+            self.prototypes.grad = None
 
     @torch.no_grad()
     def after_step(self, step: int, num_steps: int) -> None:

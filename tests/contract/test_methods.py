@@ -115,6 +115,7 @@ def train(method: Method, optimizer: torch.optim.Optimizer, steps: range, name: 
         optimizer.zero_grad()
         loss = total_loss(method(make_batch(name, epoch=step)))
         loss.backward()
+        method.before_step(step, 4)
         optimizer.step()
         method.after_step(step + 1, 4)
         losses.append(loss.item())

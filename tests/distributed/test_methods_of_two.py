@@ -37,6 +37,7 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
     for step in range(2):
         optimizer.zero_grad()
         total_loss(network(my_batch(name, epoch=step, dtype=torch.float64))).backward()
+        method.before_step(step, 4)
         optimizer.step()
         method.after_step(step + 1, 4)
     gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}

@@ -16,6 +16,7 @@ from models.optim import (
     set_schedule,
     weight_decay_at,
 )
+from models.optimizers import Optimizers
 
 
 class Tokens(nn.Module):
@@ -207,3 +208,24 @@ def test_groups_without_parameters_or_with_one_name_twice_are_refused() -> None:
         build_optimizer(param_groups(nn.ReLU()), OptimConfig(), lr=0.1)
     with pytest.raises(ValueError, match="names of their own"):
         build_optimizer(param_groups(nn.Linear(2, 2)) * 2, OptimConfig(), lr=0.1)
+
+
+@pytest.mark.parametrize("clip_by", ["all", "parameter"])
+def test_gradients_are_clipped_together_or_each_by_itself(clip_by: str) -> None:
+    module = nn.Linear(2, 3)
+    module.weight.grad = torch.full((3, 2), 2.0)  # norm sqrt(24)
+    module.bias.grad = torch.full((3,), 0.1)
+    config = OptimConfig(name="sgd", lr=1.0, clip_grad_norm=1.0, clip_by=clip_by)
+    optimizers = Optimizers(module, param_groups(module), config, global_batch_size=256)
+    before = copy.deepcopy(module)
+    optimizers.set_schedule(50, 100)
+    lr = optimizers.main.param_groups[0]["lr"]
+    norm = optimizers.step()
+    assert norm.item() == pytest.approx(math.sqrt(24.03), rel=1e-5)
+    moved = [
+        (old - new).norm().item() / lr
+        for old, new in zip(before.parameters(), module.parameters(), strict=True)
+    ]
+    share = 1 / math.sqrt(24.03) if clip_by == "all" else 1.0
+    whole = 1.0 if clip_by == "parameter" else math.sqrt(24) * share
+    assert moved == pytest.approx([whole, share * math.sqrt(0.03)], rel=1e-4)

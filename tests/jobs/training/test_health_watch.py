@@ -3,6 +3,7 @@ then does."""
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
 from jobs.training.training_job import TrainingJob
 from models import health
+from models.joint_embedding.dino import DINO, DINOConfig
 from models.method import Method
 from models.registry import build_method
 from pipelines.corpus.manifest import Manifest
@@ -27,6 +29,7 @@ from pipelines.stream.ledger import Ledger
 from pipelines.stream.plan import Plan
 from tests.models.masked.photograph import make_batch, tiles
 from tests.shared_data import shared_data
+from tests.small_methods import ENCODERS, SIZE, make_batch
 
 SMALL = [
     *(
@@ -226,6 +229,39 @@ def test_embeddings_at_one_point_are_a_collapse_whatever_their_rank() -> None:
     assert figures["health_rankme"] > HealthConfig().min_rankme
     assert "all its embeddings are alike: 0.0001" in str(judge(figures, HealthConfig()))
     assert judge({"health_variation": 0.01}, HealthConfig()) is None
+
+
+SHARP = {"centring": "none"}
+FLAT = {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("settings", "collapses"), [({}, False), (SHARP, True), (FLAT, True)], ids=("dino", "none", "t")
+)
+def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings_differ(
+    settings: dict[str, float | str], collapses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"hidden_dim": 64, "bottleneck_dim": 16, "num_prototypes": 16, "freeze_fraction": 0.0}
+    dino = DINOConfig.model_validate(
+        {**given, "momentum": 0.99, "center_momentum": 0.8, **settings}
+    )
+    method = build_method(dino, ENCODERS[1], DINO.default_views(SIZE), 0)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
+    batch = make_batch("dino")
+    for step in range(20):
+        optimizer.zero_grad()
+        method(batch)["loss"].backward()
+        optimizer.step()
+        method.after_step(step + 1, 20)
+    images = batch["views"]["global_crops_1"][0]
+    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    job = replace(make_job(config("images", "out")), manifest="images")
+    look = Health(job, rolled_back=False).look(method, 100, saving=False, autocast=False)
+    assert look is not None
+    assert (look.collapse is not None) == collapses, look
+    figures = {name: value for name, value in look.figures.items() if name != "health_spread"}
+    assert judge(figures, HealthConfig()) is None
 
 
 @pytest.mark.usefixtures("ray_session")
