@@ -264,7 +264,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     encoder.name = config.name
     if config.zero_init_residual and config.patch_size is None:
         _zero_last_norms(encoder)
-    if config.patch_size is None:
+    if config.patch_size is None and config.split is None:  # of each part by itself
         _set_transformer(encoder, config)
     encoder.use_pooling(config.pooling)
     return encoder

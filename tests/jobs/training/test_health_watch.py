@@ -29,7 +29,8 @@ from pipelines.stream.ledger import Ledger
 from pipelines.stream.plan import Plan
 from tests.models.masked.photograph import make_batch, tiles
 from tests.shared_data import shared_data
-from tests.small_methods import ENCODERS, SIZE, make_batch
+from tests.small_methods import ENCODERS, SIZE
+from tests.small_methods import make_batch as small_batch
 
 SMALL = [
     *(
@@ -248,7 +249,7 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
     )
     method = build_method(dino, ENCODERS[1], DINO.default_views(SIZE), 0)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
-    batch = make_batch("dino")
+    batch = small_batch("dino")
     for step in range(20):
         optimizer.zero_grad()
         method(batch)["loss"].backward()
