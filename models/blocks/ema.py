@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from models.blocks.drop_path import DropPath
+from models.encoders.drop_path import DropPath
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -8,8 +8,8 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from models.blocks.drop_path import DropPath
 from models.blocks.positions import sincos_positions
+from models.encoders.drop_path import DropPath
 from models.encoders.encoder import Encoder, Feature, Hidden, Pooling, Tokens
 
 

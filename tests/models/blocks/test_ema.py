@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.blocks.drop_path import DropPath
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
+from models.encoders.drop_path import DropPath
 
 
 def network() -> nn.Module:

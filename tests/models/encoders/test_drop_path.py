@@ -2,7 +2,7 @@
 
 import torch
 
-from models.blocks.drop_path import DropPath
+from models.encoders.drop_path import DropPath
 
 
 def test_a_share_of_samples_is_left_out_whole_and_the_mean_is_kept() -> None:
