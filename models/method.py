@@ -169,7 +169,8 @@ class Method(nn.Module):
         `preview` draws it untrained (`progress` is 0) and `report` at the newest checkpoint.
 
         Returns:
-            Heading -> (B, 3, H, W) RGB in [0, 1]; empty where there is nothing to see.
+            Heading, at most 18 characters -> (B, 3, H, W) RGB in [0, 1]; empty where there is
+            nothing to see.
         """
         return {}
 

@@ -152,7 +152,7 @@ class Autoregressive(Method):
         drawn = unpatchify(begun.index_copy(1, place, painted), self.encoder.grid, self.patch_size)
         known = torch.zeros_like(begun).index_fill(1, self.sequence[:ahead], 1.0)
         covered = unpatchify(known, self.encoder.grid, self.patch_size) > 0
-        return {"predicted from before": self.to_rgb(drawn).masked_fill(covered, _GREY)}
+        return {"predicted": self.to_rgb(drawn).masked_fill(covered, _GREY)}
 
 
 class CausalDecoder(nn.Module):

@@ -135,8 +135,8 @@ class BiGAN(Method):
             return {}
         code = self.code(self.encoder(batch["views"][_GROUP][0]))
         return {
-            "made of a random code": self.to_rgb(self.made(self._draw(batch)).float()),
-            "made of its own code": self.to_rgb(self.made(code).float()),
+            "of a random code": self.to_rgb(self.made(self._draw(batch)).float()),
+            "of its own code": self.to_rgb(self.made(code).float()),
         }
 
     def param_groups(self) -> list[optim.ParamGroup]:

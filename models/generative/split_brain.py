@@ -144,8 +144,8 @@ class SplitBrain(Method):
         fine = functional.interpolate(lightness, size=images.shape[2:], mode="bilinear")
         grey = (fine / 100).clamp(0, 1).expand_as(images)
         return {
-            "colours from lightness": painted(lab[:, :1], colour),
-            "lightness from colours": grey,
+            "told colours": painted(lab[:, :1], colour),
+            "told lightness": grey,
         }
 
     def _target(self, images: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class SuperResolution(Method):
         shown = {"enlarged": self.to_rgb(blurred)}
         if self.progress > 0:
             painted = blurred + self.generator(self.encoder.maps(blurred)).float()
-            shown["with its detail painted"] = self.to_rgb(painted)
+            shown["detail painted"] = self.to_rgb(painted)
         return shown
 
     def param_groups(self) -> list[optim.ParamGroup]:

@@ -184,9 +184,9 @@ class Synthetic(Method):
             far = (depth * deviation + mean).exp()
             told = functional.normalize(normal, dim=1) / 2 + 0.5
             shown |= {
-                "depth of the image": (1 - far / _FAR).clamp(0, 1).expand(-1, 3, -1, -1),
-                "normals of the image": told.clamp(0, 1),
-                "contours of the image": edge.sigmoid().expand(-1, 3, -1, -1),
+                "image's depth": (1 - far / _FAR).clamp(0, 1).expand(-1, 3, -1, -1),
+                "image's normals": told.clamp(0, 1),
+                "image's contours": edge.sigmoid().expand(-1, 3, -1, -1),
             }
         return shown
 

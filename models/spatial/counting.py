@@ -131,7 +131,7 @@ class Counting(Method):
         top, bottom = (torch.cat([lit[row], lit[row + 1]], dim=-1) for row in (0, 2))
         shown = {"shrunk": self.to_rgb(whole.float())}
         if self.progress > 0:
-            shown["share of the count"] = torch.cat([top, bottom], dim=-2)
+            shown["share of count"] = torch.cat([top, bottom], dim=-2)
         return shown
 
     def _parts(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ class RelativePosition(Method):
             framed = torch.cat(
                 [framed[:, :_MIDDLE], seen[:, _MIDDLE, None], framed[:, _MIDDLE:]], 1
             )
-            shown["told (green) or not (red)"] = join_tiles(framed, self.place, _GREY)
+            shown["told is green"] = join_tiles(framed, self.place, _GREY)
         return shown
 
     def _cut(self, batch: Batch) -> Tensor:

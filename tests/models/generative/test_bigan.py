@@ -66,4 +66,4 @@ def test_what_is_made_lies_in_the_range_of_pixels_and_is_shown() -> None:
     assert ((made >= low - 1e-6) & (made <= high + 1e-6)).all()
     assert method.show(batch) == {}
     method.after_step(1, 2)
-    assert list(method.show(batch)) == ["made of a random code", "made of its own code"]
+    assert list(method.show(batch)) == ["of a random code", "of its own code"]

@@ -87,5 +87,5 @@ def test_scenes_and_their_truth_are_shown_and_later_what_is_told_of_images() -> 
     method, batch = build(), make_batch("mae")
     assert list(method.show(batch)) == ["scene", "its depth", "its normals", "its contours"]
     method.after_step(1, 2)
-    told = {"depth of the image", "normals of the image", "contours of the image"}
+    told = {"image's depth", "image's normals", "image's contours"}
     assert told < set(method.show(batch))

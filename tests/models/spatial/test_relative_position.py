@@ -72,7 +72,7 @@ def test_frames_say_which_neighbours_are_told() -> None:
     batch = make_batch("relative_position")
     assert list(method.show(batch)) == ["tiles"]
     method.after_step(1, 2)
-    drawn = method.show(batch)["told (green) or not (red)"]
+    drawn = method.show(batch)["told is green"]
     first = method.place.first
     last = first + 2 * method.place.pitch
     assert (drawn[:, 0, first, first] > 0.8).all() and (drawn[:, 1, last, last] > 0.6).all()
