@@ -101,12 +101,12 @@ class EncoderConfig(Frozen):
             " encoder's own way"
         ),
     )
-    split: Literal["lab"] | None = Field(
+    split: Literal["lab", "whole"] | None = Field(
         default=None,
         description=(
             "two networks of half the width, one of which sees each image's lightness and the other"
-            " its colours (split_brain); one whose width is in its name is taken twice; null: one"
-            " network"
+            " its colours (split_brain); one whose width is in its name is taken twice; whole: both"
+            " see all, which split_brain cheats by; null: one network"
         ),
     )
     causal: Literal["raster", "columns", "upwards", "outwards"] | None = Field(
@@ -352,7 +352,8 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
 
         width = config.width // 2 if config.name in _SMALL else config.width
         of_half = config.model_copy(update={"split": None, "width": width})
-        return SplitEncoder(build_encoder(of_half, image_size), build_encoder(of_half, image_size))
+        halves = build_encoder(of_half, image_size), build_encoder(of_half, image_size)
+        return SplitEncoder(*halves, disjoint=config.split == "lab")
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 

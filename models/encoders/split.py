@@ -20,13 +20,16 @@ class SplitEncoder(Encoder):
     Args:
         lightness: Sees L as three equal channels.
         colour: Sees a, b, and a third channel of zeros.
+        disjoint: Whether it is so; otherwise both see the whole image, and each half what the other
+            does, which shows what keeping them apart is good for.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, lightness: Encoder, colour: Encoder) -> None:
+    def __init__(self, lightness: Encoder, colour: Encoder, *, disjoint: bool = True) -> None:
         super().__init__()
+        self.disjoint = disjoint
         self.lightness = lightness
         self.colour = colour
         self.embed_dim = lightness.embed_dim + colour.embed_dim
@@ -79,6 +82,8 @@ class SplitEncoder(Encoder):
 
     def _channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Take normalised images apart: what each half sees, about within -1 and 1."""
+        if not self.disjoint:
+            return images, images
         lab = rgb_to_lab((images.float() * self.std + self.mean).clamp(0, 1))
         lightness = (lab[:, :1] / 50 - 1).expand_as(lab)
         colour = nn.functional.pad(lab[:, 1:] / _AB_SCALE, (0, 0, 0, 0, 0, 1))

@@ -6,10 +6,10 @@ colour, and both together have seen all of the image, so that their joint embedd
 unlike colorization's.
 
 It does not collapse, and would only cheat if a half saw what it is to tell: the channels are taken
-apart inside the encoder, before the first layer of either half (`encoder.split`). As for
-colorization, both are told as classes (`output=bins`), of the colours in the gamut of sRGB and of
-50 levels of lightness; squared error (`output=l2`) goes grey. Bins weigh alike here, as the paper
-gives no weights.
+apart inside the encoder, before the first layer of either half (`encoder.split=lab`; `whole` takes
+that away, and each half copies). As for colorization, both are told as classes (`output=bins`), of
+the colours in the gamut of sRGB and of 50 levels of lightness; squared error (`output=l2`) goes
+grey. Bins weigh alike here, as the paper gives no weights.
 
 What ships is one encoder of both halves, for images in colour; see `SplitEncoder`. The paper's
 other split, of colours and depth, needs paired images and is not here.

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.generative.split_brain import SplitBrain, SplitBrainConfig
 from models.registry import build_method
+from tests.models.masked import photograph
 from tests.small_methods import SIZE, make_batch
 
 ENCODER = EncoderConfig(name="resnet18_small", width=8, norm="layer", split="lab")
@@ -53,6 +54,29 @@ def test_no_weight_of_a_half_is_moved_by_the_other_ones_loss() -> None:
         name.split(".")[0] for name, p in method.encoder.named_parameters() if p.grad is not None
     }
     assert moved == {"lightness"}
+
+
+def errors_of_others(split: Literal["lab", "whole"], num_steps: int) -> tuple[float, float]:
+    """Train on pieces of a photograph; gives how badly colour and lightness of others are told."""
+    encoder = ENCODER.model_copy(update={"split": split})
+    config = SplitBrainConfig(output="l2", target_stride=4, decoder_width=8)
+    method = build_method(config, encoder, SplitBrain.default_views(SIZE), 0)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+    pieces = photograph.tiles(1024, SIZE)
+    pieces = pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
+    for step in range(num_steps):
+        optimizer.zero_grad()
+        batch = pieces[64 * (step % 12) :][:64]
+        method(photograph.make_batch(batch, epoch=step))["loss"].backward()
+        optimizer.step()
+    out = method.eval()(photograph.make_batch(pieces[64 * 12 :]))
+    return out["colour_loss"].item(), out["lightness_loss"].item()
+
+
+def test_halves_that_see_the_whole_image_copy_what_they_should_tell() -> None:
+    told = errors_of_others("lab", 24)
+    copied = errors_of_others("whole", 24)
+    assert all(mine < 0.5 * honest for mine, honest in zip(copied, told, strict=True))
 
 
 def test_an_embedding_is_that_of_both_halves_in_any_way_of_making_it() -> None:
