@@ -31,6 +31,7 @@ from models.generative.synthetic import Synthetic
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
+from models.joint_embedding.ibot import IBOT
 from models.joint_embedding.lejepa import LeJEPA
 from models.joint_embedding.simsiam import SimSiam
 from models.joint_embedding.vicreg import VICReg
@@ -67,6 +68,7 @@ METHODS: dict[str, type[Method]] = {
     "deepcluster": DeepCluster,
     "swav": SwAV,
     "dino": DINO,
+    "ibot": IBOT,
     "mae": MAE,
     "autoencoder": Autoencoder,
     "denoising_autoencoder": DenoisingAutoencoder,
