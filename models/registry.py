@@ -31,6 +31,7 @@ from models.generative.synthetic import Synthetic
 from models.joint_embedding.barlow_twins import BarlowTwins
 from models.joint_embedding.byol import BYOL
 from models.joint_embedding.dino import DINO
+from models.joint_embedding.dinov2 import DINOv2
 from models.joint_embedding.ibot import IBOT
 from models.joint_embedding.lejepa import LeJEPA
 from models.joint_embedding.simsiam import SimSiam
@@ -69,6 +70,7 @@ METHODS: dict[str, type[Method]] = {
     "swav": SwAV,
     "dino": DINO,
     "ibot": IBOT,
+    "dinov2": DINOv2,
     "mae": MAE,
     "autoencoder": Autoencoder,
     "denoising_autoencoder": DenoisingAutoencoder,

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.clustering.swav import sinkhorn
 from models.collectives import rank, world_size
 from models.joint_embedding.barlow_twins import barlow_twins_loss
+from models.joint_embedding.dinov2 import koleo_loss
 from models.joint_embedding.sigreg import random_directions, sigreg
 from models.joint_embedding.vicreg import vicreg_terms
 from models.losses import (
@@ -33,6 +34,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "n_pairs": lambda z, valid: n_pairs(z, valid=valid),
     "barlow_twins": lambda z, valid: barlow_twins_loss(*z, redundancy_weight=0.1, valid=valid),
     "vicreg": lambda z, valid: torch.stack(vicreg_terms(*z, valid)).sum(),
+    "koleo": lambda z, valid: sum(koleo_loss(view, valid) for view in z),  # type: ignore[return-value]
     "sigreg": lambda z, valid: sigreg(
         z, valid, random_directions(8, 4, seed=0, step=torch.tensor(2))
     ),
