@@ -17,6 +17,7 @@ from models.optim import (
     peak_lr,
     set_schedule,
 )
+from models.sharding import laid_out_optimizer, parts_here, whole
 
 _SMALLEST_NORM = 1e-6  # as torch's clip_grad_norm_
 
@@ -30,6 +31,8 @@ class Optimizers:
         config: How; with a discriminator's parameters an `AdversarialOptimConfig`.
         global_batch_size: Samples of a step, which the peak learning rates are scaled to.
         lr_scale: Multiplies the peak learning rates.
+        float16: Whether gradients are those of a network that computes in float16, whose smallest
+            would vanish: `scaled` then multiplies the loss (arXiv:1710.03740).
 
     Raises:
         ValueError: no trainable parameter, a group name used twice, or a discriminator without its
@@ -43,7 +46,11 @@ class Optimizers:
         config: OptimConfig,
         global_batch_size: int,
         lr_scale: float = 1.0,
+        *,
+        float16: bool = False,
     ) -> None:
+        device = next(method.parameters()).device.type
+        self._scaler = torch.amp.GradScaler(device, enabled=float16)
         self._parts = {
             role: _Part(method, mine, _config_of(role, config), global_batch_size, lr_scale)
             for role in get_args(Role)
@@ -70,26 +77,46 @@ class Optimizers:
         }
         return rates["main"]
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return what to call `backward` of."""
+        return self._scaler.scale(loss)
+
     def step(self) -> Tensor:
         """Clip each optimiser's gradients by its own limit, update the weights, drop the gradients.
 
+        With float16, an optimiser whose gradients overflow makes no step, and later losses are
+        multiplied by less.
+
         Returns:
-            The norm of all gradients before clipping.
+            The norm of all gradients before clipping; 0 where they overflow and less would do.
         """
-        norms = [part.clip() for part in self._parts.values()]
         for part in self._parts.values():
-            part.optimizer.step()
+            self._scaler.unscale_(part.optimizer)
+        norms = [part.clip() for part in self._parts.values()]
+        norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+        if self._scaler.is_enabled():
+            scale = self._scaler.scale(torch.ones_like(norm))
+            norm = norm.where(norm.isfinite() | (scale <= _LEAST_SCALE), 0.0)
+        for part in self._parts.values():
+            self._scaler.step(part.optimizer)
             part.optimizer.zero_grad(set_to_none=True)
-        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+        self._scaler.update()
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states by the names they have in a checkpoint."""
-        return {_NAMES[role]: part.optimizer.state_dict() for role, part in self._parts.items()}
+        states = {
+            _NAMES[role]: whole(part.optimizer.state_dict()) for role, part in self._parts.items()
+        }
+        return states | ({_SCALER: self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave, which may stand among other entries."""
         for role, part in self._parts.items():
-            part.optimizer.load_state_dict(saved[_NAMES[role]])
+            state = laid_out_optimizer(saved[_NAMES[role]], part.optimizer)
+            part.optimizer.load_state_dict(state)
+        if self._scaler.is_enabled() and _SCALER in saved:
+            self._scaler.load_state_dict(saved[_SCALER])
 
 
 class _Part:
@@ -118,7 +145,9 @@ class _Part:
         limit = float("inf") if self.config.clip_grad_norm is None else self.config.clip_grad_norm
         if self.config.clip_by == "parameter":
             return clip_each(itertools.chain(*self._clipped.values()), limit)
-        norms = [nn.utils.clip_grad_norm_(some, limit) for some in self._clipped.values()]
+        norms: list[Tensor] = [
+            whole(nn.utils.clip_grad_norm_(some, limit)) for some in self._clipped.values()
+        ]
         return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
 
@@ -133,14 +162,16 @@ def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         The norm of all gradients before clipping.
     """
     gradients = [each.grad for each in parameters if each.grad is not None]
-    norms = torch.stack([gradient.norm() for gradient in gradients])
+    norms = torch.stack(whole([gradient.norm() for gradient in gradients]))
     shares = (limit / (norms + _SMALLEST_NORM)).clamp(max=1)
-    for gradient, share in zip(gradients, shares.unbind(), strict=True):
+    for gradient, share in zip(parts_here(gradients), shares.unbind(), strict=True):
         gradient.mul_(share)
     total: Tensor = norms.norm()
     return total
 
 
+_LEAST_SCALE = 1.0  # below, gradients overflow by themselves
+_SCALER = "scaler"
 _NAMES: dict[Role, str] = {"main": "optimizer", "discriminator": "discriminator_optimizer"}
 
 

@@ -8,9 +8,10 @@ stop-gradient.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import torch
@@ -22,7 +23,8 @@ from augment.recipe import Views
 from jobs.training.run_config import HealthConfig
 from jobs.training.run_log import Diverged, RunLog
 from jobs.training.training_job import TrainingJob
-from models import collectives, health
+from models import acceleration, collectives, health, sharding
+from models.collectives import gather, my_share
 from models.method import Method
 from pipelines import schema
 from pipelines.ray_internals import first_line
@@ -30,6 +32,7 @@ from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
 
+Result = TypeVar("Result")
 EMBEDDED_AT_A_TIME = 128
 PATCHES_OF = 64  # images whose patch tokens are looked at
 PLACES = 32  # of an image, whose tokens' rank is taken
@@ -52,7 +55,8 @@ class Look:
 
 
 class Health:
-    """Looks at the encoder every so many steps: rank 0 does, and all ranks learn what it saw.
+    """Looks at the encoder every so many steps: each rank encodes its share of the images, rank 0
+    measures, and all learn what it saw.
 
     Args:
         job: What is trained.
@@ -63,9 +67,11 @@ class Health:
         self._job = job
         self._config = job.config
         self._rolled_back = rolled_back
-        self._images: tuple[Tensor, Tensor] | None = None  # read at the first look
+        self._images: dict[str, Tensor] | None = None  # read at the first look
 
-    def look(self, method: Method, step: int, *, saving: bool, autocast: bool) -> Look | None:
+    def look(
+        self, method: Method, step: int, *, saving: bool, autocast: torch.dtype | None
+    ) -> Look | None:
         """Look where it is due: every so many steps, at the end, where a checkpoint stays for good,
         and before saving weights that a run may go back to.
 
@@ -73,7 +79,7 @@ class Health:
             method: As trained so far; all ranks must call.
             step: Steps done.
             saving: Whether a checkpoint is about to be written.
-            autocast: Whether the encoder computes in bfloat16.
+            autocast: Half precision in which the encoder computes; None: float32.
 
         Returns:
             The same on every rank; None where nothing was looked at, as in a run with labels.
@@ -89,8 +95,7 @@ class Health:
             and not (saving and settings.on_collapse == "rollback")
         ):
             return None
-        figures = self._figures(method, autocast) if collectives.rank() == 0 else {}
-        figures = broadcast_from_rank_zero(figures)
+        figures = broadcast_from_rank_zero(self._figures(method, autocast))
         collapse = judge(figures, settings) if step >= settings.grace_steps else None
         return Look(step, {"health_step": step, **figures}, collapse)
 
@@ -119,40 +124,94 @@ class Health:
         again = " once more, at half the learning rate" if self._rolled_back else ""
         raise Diverged(f"{line}{again}; lower optim.lr, or see the report for when it began")
 
-    def _figures(self, method: Method, autocast: bool) -> dict[str, float]:
-        """Measure what is a number; whatever goes wrong is said, and costs the run nothing else."""
+    def _figures(self, method: Method, autocast: torch.dtype | None) -> dict[str, float]:
+        """Measure what is a number, on rank 0; whatever goes wrong is said, and costs the run
+        nothing else."""
+        if self._images is None:
+            self._images = self._tried(lambda: self._read(method.progress.device), method)
+        images = self._images
+        if images is None:
+            return {}
+        seen = self._tried(lambda: _encode(method, images, autocast), method)
+        if seen is None:
+            return {}
+        every = {name: gather(rows) for name, rows in seen.items()}
+        valid = every.pop("valid")
+        measured = (
+            self._tried(lambda: _measure(method, every, valid), None)
+            if collectives.rank() == 0
+            else {}
+        )
+        found = {name: float(value) for name, value in (measured or {}).items()}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _tried(self, function: Callable[[], Result], together: Method | None) -> Result | None:
+        """Return what a function does; None, which is said, where it fails, on any rank where all
+        must go on `together`."""
+        result = None
         try:
-            measured = self._measure(method, autocast)
+            result = function()
         except Exception as error:
             line = f"{type(error).__name__}: {first_line(str(error))}"
             warning = f"the encoder's health cannot be measured ({line})"
             self._job.monitor.log.remote({"warning": warning})
-            return {}
-        return {name: value for name, value in measured.items() if math.isfinite(value)}
+        if together is not None:
+            failures = together.progress.new_full((), float(result is None))
+            result = None if collectives.all_reduce_sum(failures) else result
+        return result
 
-    @torch.no_grad()
-    def _measure(self, method: Method, autocast: bool) -> dict[str, float]:
-        device = next(method.parameters()).device
-        if self._images is None:
-            self._images = read_images(self._job)
-        with _evaluating(method), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            centre, view = (_embed(method, images, device) for images in self._images)
-            projection = method.project(centre)
-            patches = _patches(method, self._images[0], device) if method.trains_patches else None
-        if len(centre) < 2:
-            return {}  # too few images can be read, which the log says elsewhere
-        measured = {
-            "health_rankme": health.rankme(centre),
-            "health_variation": health.variation(centre),
-            "health_alpha_req": health.alpha_req(centre),
-            "health_alignment": health.alignment(centre, view),
-            "health_uniformity": health.uniformity(centre),
-        }
+    def _read(self, device: torch.device) -> dict[str, Tensor]:
+        """Read this rank's share of the images: centre crops, a view of each, and which are some
+        and not filled in, as many on every rank."""
+        centre, view = read_images(self._job)
+        valid = torch.ones(len(centre), dtype=torch.bool)
+        most = int(gather(torch.tensor([len(centre)], device=device)).amax())
+        images = {"centre": centre, "view": view, "valid": valid}
+        return {name: _filled(rows, most) for name, rows in images.items()}
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
+
+
+@torch.no_grad()
+def _encode(
+    method: Method, images: dict[str, Tensor], autocast: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Encode this rank's images: embeddings, projections and patch tokens, a row an image."""
+    device = method.progress.device
+    half = torch.autocast(device.type, autocast, enabled=autocast is not None)
+    with sharding.gathered(method), acceleration.uncompiled(), _evaluating(method), half:
+        seen = {name: _embed(method, images[name], device) for name in ("centre", "view")}
+        projection = method.project(seen["centre"])
         if projection is not None:
-            measured["health_spread"] = health.spread(projection)
-        if patches is not None:
-            measured |= _of_patches(patches, method.encoder.grid)
-        return {name: float(value) for name, value in measured.items()}
+            seen["projection"] = projection
+        if method.trains_patches:
+            few = PATCHES_OF // collectives.world_size()
+            patches = _patches(method, images["centre"][:few], device)
+            seen["patches"] = patches
+            seen["has_patches"] = images["valid"][:few].to(device)
+    return {**seen, "valid": images["valid"].to(device)}
+
+
+def _measure(method: Method, seen: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
+    """Measure what all ranks have encoded."""
+    centre = seen["centre"][valid]
+    if len(centre) < 2:
+        return {}  # too few images can be read, which the log says elsewhere
+    measured = {
+        "health_rankme": health.rankme(centre),
+        "health_variation": health.variation(centre),
+        "health_alpha_req": health.alpha_req(centre),
+        "health_alignment": health.alignment(centre, seen["view"][valid]),
+        "health_uniformity": health.uniformity(centre),
+    }
+    if "projection" in seen:
+        measured["health_spread"] = health.spread(seen["projection"][valid])
+    if "patches" in seen:
+        patches = seen["patches"][seen["has_patches"]]
+        measured |= _of_patches(patches, method.encoder.grid)
+    return measured
 
 
 def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
@@ -185,7 +244,7 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
 
 
 def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
-    """Read the images of all looks of a run, in this process.
+    """Read this rank's share of the images of all looks of a run, in this process.
 
     Returns:
         The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S)
@@ -194,11 +253,11 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
     config = job.config
     assert job.manifest is not None
     plan = Plan.open(job.manifest, job.ledger, config.seed)
-    count = min(config.health.num_samples, plan.manifests[0].num_rows)
+    share = my_share(min(config.health.num_samples, plan.manifests[0].num_rows))
     name, views = _one_view(config.views)
     generator = ViewGenerator(views, config.seed)
     work = ingest.Ingest(
-        order=FirstSamples.of(plan, 0, count),
+        order=FirstSamples.of(plan, share.start, share.stop),
         shape=WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
         block_rows=BLOCK_ROWS,
         limits=config.source.limits(),
@@ -206,7 +265,9 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
         run="health",
         sampling=config.clip.sampling(plan.manifest, config.seed),
     )
-    columns = joined(ingest.run_items(pa.table({"start": [0], "stop": [count]}), ingest=work))
+    columns = joined(
+        ingest.run_items(pa.table({"start": [0], "stop": [share.stop - share.start]}), ingest=work)
+    )
     valid = columns[schema.VALID]
     epoch, sample_id = (
         torch.from_numpy(columns[key][valid]) for key in (schema.EPOCH, schema.SAMPLE_ID)

@@ -46,6 +46,39 @@ class CheckpointConfig(Frozen):
         return self.keep_every_steps is not None and step % self.keep_every_steps == 0
 
 
+class TrainConfig(Frozen):
+    """What makes steps faster or smaller, and leaves what they compute as it is."""
+
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description=(
+            "compile the encoder, which takes a minute and a C++ compiler on the training nodes;"
+            " auto: on GPUs, for 1000 steps or more"
+        ),
+    )
+    checkpoint_activations: bool = Field(
+        False,
+        description=(
+            "keep of each block of the encoder its input only, and compute the rest again: less"
+            " memory, a third more time"
+        ),
+    )
+    shard: bool = Field(
+        False,
+        description=(
+            "divide parameters, gradients and optimiser states among the workers (FSDP), for"
+            " encoders that do not fit a GPU beside them"
+        ),
+    )
+    tf32: Literal["auto"] | bool = Field(
+        "auto",
+        description=(
+            "on GPUs, multiply what is left in float32 with 10 bits of mantissa; auto: unless"
+            " precision=float32"
+        ),
+    )
+
+
 class HealthConfig(Frozen):
     """How an encoder is watched without labels, and what happens when it stops telling images
     apart."""
@@ -150,9 +183,13 @@ class PretrainConfig(JobConfig):
     seed: int = Field(
         0, ge=0, lt=2**31, description="initial weights, order of samples and every draw"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="autocast; auto: bfloat16 on GPUs"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description=(
+            "autocast; auto: bfloat16 on GPUs; float16, for GPUs without that, scales the loss"
+        ),
     )
+    train: TrainConfig = TrainConfig()
     deterministic: bool = Field(
         False,
         description="the same losses to the bit on the same hardware, workers and threads; slower",

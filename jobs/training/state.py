@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from jobs.setup import run_start
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
-from models import collectives
+from models import acceleration, collectives, sharding
 from models.batch_norm import convert_sync_batch_norm
+from models.encoders.encoder import Encoder
 from models.method import Batch, Method, total_loss
 from models.optimizers import Optimizers
 from models.starting.continuation import Anchor, gentle_groups
@@ -26,7 +27,13 @@ class TrainState:
     they have seen."""
 
     def __init__(
-        self, config: PretrainConfig, device: torch.device, plan: Ledger, lr_scale: float = 1.0
+        self,
+        config: PretrainConfig,
+        device: torch.device,
+        plan: Ledger,
+        lr_scale: float = 1.0,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.config = config
         self.device = device
@@ -34,33 +41,56 @@ class TrainState:
         method = build(run_start.starting_from_copy(config))
         if collectives.world_size() > 1:
             convert_sync_batch_norm(method)
-        self.method: Method = method.to(device).to(memory_format=torch.channels_last)
-        self.model: torch.nn.Module = self.method
-        if collectives.world_size() > 1:
-            devices = [device] if device.type == "cuda" else None
-            # Looking for unused parameters keeps the gradients in the buckets of the first step.
-            # DDP would regroup them after it, and a sum over three or more workers rounds by its
-            # place in a bucket.
-            self.model = DistributedDataParallel(
-                self.method,
-                device_ids=devices,
-                broadcast_buffers=False,
-                find_unused_parameters=config.deterministic,
-            )
+        self.autocast = _autocast(config, device)
+        self.method: Method = method.to(device)
+        self._accelerate(compiled=compiled)
+        self.model = self._parallel()
         self.optimizers = Optimizers(
             self.method,
             gentle_groups(self.method, config.start),
             config.optim,
             config.global_batch_size,
             lr_scale,
+            float16=self.autocast == torch.float16,
         )
         self._anchor = Anchor(self.method, config.start)  # at the start, before any `restore`
         self.step = 0
-        # `step`, `rankme` and `encoder` of the healthiest look
         self.samples_seen = 0
         self.bad_samples: dict[str, int] = {}  # by reason
-        wanted = config.precision
-        self.autocast = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+
+    @property
+    def is_sharded(self) -> bool:
+        """Tell whether the parameters are divided among the workers."""
+        return self.config.train.shard and collectives.world_size() > 1
+
+    def _accelerate(self, *, compiled: bool) -> None:
+        """Compile the encoders, and let the one that is trained compute again, where wanted."""
+        wanted = self.config.train
+        trained = self.method.trained_encoder
+        if compiled:
+            for encoder in {trained, self.method.encoder}:
+                by_blocks = wanted.checkpoint_activations or self.is_sharded
+                acceleration.compile_encoder(encoder, by_blocks=by_blocks)
+        if wanted.checkpoint_activations:
+            acceleration.recompute(trained)
+
+    def _parallel(self) -> torch.nn.Module:
+        """Return the method as what the workers train together."""
+        if self.is_sharded:
+            sharding.shard(self.method)  # which takes no channels_last weights
+            return self.method
+        self.method.to(memory_format=torch.channels_last)
+        if collectives.world_size() == 1:
+            return self.method
+        return DistributedDataParallel(
+            self.method,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            # Looking for unused parameters keeps the gradients in the buckets of the first step.
+            # DDP would regroup them after it, and a sum over three or more workers rounds by its
+            # place in a bucket.
+            find_unused_parameters=self.config.deterministic,
+        )
 
     def restore(self, checkpoint: ray.train.Checkpoint | None) -> None:
         """Go on from a committed checkpoint, if there is one."""
@@ -70,17 +100,17 @@ class TrainState:
             saved = torch.load(
                 Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True
             )
-        self.method.load_state_dict(saved["method"])
+        self.method.load_state_dict(sharding.laid_out_state(saved["method"], self.method))
         self.optimizers.load_state_dict(saved)
         self.step = saved["step"]
         self.samples_seen = saved.get("samples_seen", 0)
         self.bad_samples = saved.get("bad_samples", {})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values."""
+        """Return the state as whole tensors and plain values; all workers must call."""
         return {
             "step": self.step,
-            "method": self.method.state_dict(),
+            "method": sharding.whole(self.method.state_dict()),
             "samples_seen": self.samples_seen,
             "bad_samples": self.bad_samples,
             **self.optimizers.state_dict(),
@@ -104,10 +134,32 @@ class TrainState:
         """Add the gradients of one micro-batch; ranks average theirs at the last one of a step."""
         if isinstance(self.model, DistributedDataParallel):
             self.model.require_backward_grad_sync = synchronise
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        elif self.is_sharded:
+            sharding.synchronise(self.method, wanted=synchronise)
+        with self.autocasting():
             outputs: dict[str, Tensor] = self.model(batch)
-        (total_loss(outputs) / self.config.accumulate).backward()
+        self.optimizers.scaled(total_loss(outputs) / self.config.accumulate).backward()
         return outputs
+
+    def autocasting(self) -> torch.autocast:
+        """Compute in half precision where that is safe, as configured."""
+        wanted = self.autocast
+        return torch.autocast(self.device.type, wanted, enabled=wanted is not None)
+
+    def shipped(self, num_rows: int) -> tuple[Encoder, torch.nn.Module | None]:
+        """Return the encoder of the artifact, and its head where it has one, whole; all workers
+        must call.
+
+        Args:
+            num_rows: Rows ever stored in the manifest.
+        """
+        if not self.is_sharded:
+            return self.method.ships()
+        state = sharding.whole(self.method.state_dict())
+        method = build(self.config, start=False)
+        method.expect_rows(num_rows)
+        method.load_state_dict(state)
+        return method.ships()
 
     def update(self, num_steps: int) -> Tensor:
         """Take the optimisers' step; returns the norm of the gradient before clipping."""
@@ -117,3 +169,10 @@ class TrainState:
         self.step += 1
         self.method.after_step(self.step, num_steps)
         return norm
+
+
+def _autocast(config: PretrainConfig, device: torch.device) -> torch.dtype | None:
+    """Return the half precision of a run; None: it computes in float32."""
+    if config.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else None
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": None}[config.precision]

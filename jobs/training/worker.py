@@ -25,11 +25,13 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import RunLog
 from jobs.training.state import TrainState
 from jobs.training.training_job import TrainingJob
-from models import collectives
+from models import acceleration, collectives
+from models.encoders.encoder import Encoder
 from models.method import Batch
 from pipelines import schema
 
 ROLLBACK_LR_SCALE = 0.5
+COMPILED_STEPS = 1000  # from as many on, compiling costs less than it saves
 
 
 def train_worker(loop_config: dict[str, TrainingJob]) -> None:
@@ -83,9 +85,9 @@ class _Training:
         """Write a checkpoint that stays for good."""
         state = self.state
         with self.log.aside("save_s"):
-            checkpoints.write_to_series(
-                self.job.run.uri, state.step, state.state_dict(), state.ledger()
-            )
+            contents = state.state_dict()
+            if collectives.rank() == 0:
+                checkpoints.write_to_series(self.job.run.uri, state.step, contents, state.ledger())
 
     def _save(self, *, wait: bool) -> None:
         self.log.check()
@@ -101,9 +103,10 @@ class _Training:
         """Judge the bad samples once more, and write the artifact."""
         log = self.log
         log.bad.check(final=True)
+        ships = self.state.shipped(self.job.num_rows)
         if collectives.rank() == 0:
             lines = [log.last_line] if log.last_line else self.job.run.join_metrics()
-            write_artifact(self.state, self.job, lines[-1] if lines else {})
+            write_artifact(ships, self.state.step, self.job, lines[-1] if lines else {})
         log.close()
 
 
@@ -128,7 +131,7 @@ def _train(job: TrainingJob, attempt: int) -> None:
         log.step(state.step, lr, grad_norm, look.figures if look else {}, final=final)
         if health.goes_back(look, log):
             return
-        if config.checkpoint.stays(state.step) and collectives.rank() == 0:
+        if config.checkpoint.stays(state.step):
             training.keep()
         if stop and not final:
             training.save(wait=True)
@@ -148,12 +151,11 @@ def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
     _set_up_torch(config, job.threads)
     if collectives.rank() == 0:
         job.monitor.log.remote({"waiting": "building the network"})
-    state = TrainState(config, ray.train.torch.get_device(), job.ledger, lr_scale)
+    device = ray.train.torch.get_device()
+    state = TrainState(config, device, job.ledger, lr_scale, compiled=_compiles(job, device))
     state.restore(ray.train.get_checkpoint())
     state.method.expect_rows(job.num_rows)
-    views = ViewGenerator(
-        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
-    )
+    views = ViewGenerator(config.views, config.seed, state.autocast or torch.float32)
     log = RunLog(job, state.step, attempt)
     log.bad.add(state.samples_seen, state.bad_samples)
     audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
@@ -165,6 +167,23 @@ def _set_up_torch(config: PretrainConfig, threads: int) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
         torch.use_deterministic_algorithms(True)
+    wanted = config.train.tf32
+    if config.precision != "float32" if wanted == "auto" else wanted:
+        torch.set_float32_matmul_precision("high")
+
+
+def _compiles(job: TrainingJob, device: torch.device) -> bool:
+    """Tell whether this worker compiles its encoder."""
+    wanted = job.config.train.compile
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda" or job.num_steps < COMPILED_STEPS:
+        return False
+    if acceleration.can_compile():
+        return True
+    line = "the encoder is not compiled: there is no C++ compiler on a training node"
+    job.monitor.log.remote({"warning": line})
+    return False
 
 
 def _micro_batches(accumulate: int) -> Iterator[bool]:
@@ -212,9 +231,10 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
     """Report a checkpoint to Ray Train; a barrier of all ranks, of which rank 0 writes."""
     mode = ray.train.CheckpointUploadMode.SYNC if wait else ray.train.CheckpointUploadMode.ASYNC
     checkpoint = None
+    contents = state.state_dict()
     if collectives.rank() == 0:
         folder = tempfile.mkdtemp(prefix="afield-checkpoint-")
-        checkpoints.write(folder, state.state_dict(), state.ledger())
+        checkpoints.write(folder, contents, state.ledger())
         checkpoint = ray.train.Checkpoint.from_directory(folder)
     ray.train.report(
         {"step": state.step},
@@ -225,18 +245,23 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
     )
 
 
-def write_artifact(state: TrainState, job: TrainingJob, metrics: dict[str, Any]) -> str:
+def write_artifact(
+    ships: tuple[Encoder, torch.nn.Module | None],
+    step: int,
+    job: TrainingJob,
+    metrics: dict[str, Any],
+) -> str:
     """Write the encoder that ships with what made it; returns the digest."""
-    config = state.config
+    encoder, head = ships
+    config = job.config
     job.run.check_held()
-    encoder, head = state.method.ships()
     return run_artifact.write(
         job.run.path(run_artifact.folder_of(head)),
         job.run.uri,
         config,
         encoder,
         head=head,
-        step=state.step,
+        step=step,
         ledger=job.ledger,
         commit=job.commit,
         metrics=metrics,

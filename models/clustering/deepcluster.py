@@ -30,6 +30,7 @@ from models.clustering.k_means import k_means, mutual_information, pca_whitening
 from models.collectives import broadcast, gather, global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
+from models.sharding import laid_out
 
 _GROUP = "global_crops"
 _WHITENED_ROWS = 1 << 16  # at a time
@@ -215,7 +216,7 @@ class DeepCluster(Method):
         self.clusterings += 1
         generator = torch.Generator().manual_seed(self._key())
         weight = torch.randn(self.classifier.weight.shape, generator=generator)
-        self.classifier.weight.copy_(weight * _INIT_STD)
+        self.classifier.weight.copy_(laid_out(weight * _INIT_STD, self.classifier.weight))
         self.classifier.bias.zero_()
 
     def _find_clusters(self, features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tests.object_store import free_ports
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys, ray
-from jobs.cluster.gauges import COLUMNS, Gauges
+from jobs.cluster.gauges import COLUMNS, CycleGauges, Gauges
 ray.init(address="local", num_cpus=1, include_dashboard=True, dashboard_port=int(sys.argv[2]),
          _metrics_export_port=int(sys.argv[1]))
 
@@ -24,6 +24,8 @@ class Worker:
         self.gauges = Gauges("s3://bucket/run", 9)
         self.gauges.show({name: 0.5 for name in COLUMNS} | {"loss": float("nan")})
         self.gauges.show({"step": 7, "loss": 2.5})
+        self.cycle = CycleGauges("encoder")
+        self.cycle.show(step=3, new_samples=40, in_use=2)
 
 worker = Worker.remote()
 ray.get(worker.show.remote())
@@ -45,6 +47,7 @@ def test_prometheus_reads_every_figure_of_a_line_by_its_run() -> None:
             process.stdin.close()
     assert set(found) == set(metric_names())
     assert found["ray_afield_step"] == 7 and found["ray_afield_loss"] == 2.5
+    assert found["ray_afield_retrain_step"] == 3 and found["ray_afield_retrain_in_use"] == 2
     assert found["ray_afield_num_steps"] == 9 and found["ray_afield_rankme"] == 0.5
     assert abs(found["ray_afield_line_time_s"] - time.time()) < 300
 
@@ -57,6 +60,9 @@ def _figures(port: int) -> dict[str, float]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         lines = [line for line in text.splitlines() if line.startswith("ray_afield_")]
-        assert all('run="s3://bucket/run"' in line for line in lines)
+        assert all(
+            ('model="encoder"' if "afield_retrain_" in line else 'run="s3://bucket/run"') in line
+            for line in lines
+        )
         found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
     return found

@@ -103,7 +103,7 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
         [m.training for m in method.modules()],
     )
     random, threads = torch.get_rng_state(), torch.get_num_threads()
-    look = looker.look(method, 100, saving=False, autocast=False)
+    look = looker.look(method, 100, saving=False, autocast=None)
     assert look is not None and look.step == look.figures["health_step"] == 100
     names = {"rankme", "variation", "alpha_req", "alignment", "uniformity", "spread", "step"}
     assert look.figures.keys() == {f"health_{name}" for name in names}
@@ -112,7 +112,7 @@ def test_a_look_measures_the_corpus_and_leaves_training_as_it_was(
     assert modes == [module.training for module in method.modules()]
     assert torch.equal(random, torch.get_rng_state()) and threads == torch.get_num_threads()
     # the same images and views again
-    assert looker.look(method, 100, saving=False, autocast=False) == look
+    assert looker.look(method, 100, saving=False, autocast=None) == look
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -125,12 +125,12 @@ def test_a_look_that_fails_or_finds_no_number_costs_the_run_nothing(
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(health_watch, "read_images", fails)
-    assert looker.look(method, 100, saving=False, autocast=False) == Look(
+    assert looker.look(method, 100, saving=False, autocast=None) == Look(
         100, {"health_step": 100}, None
     )
     same = torch.zeros(8, 3, 16, 16)  # copies of one image: no direction varies
     monkeypatch.setattr(health_watch, "read_images", lambda job: (same, same))
-    look = looker.look(method, 100, saving=False, autocast=False)
+    look = looker.look(method, 100, saving=False, autocast=None)
     assert look is not None and "health_alpha_req" not in look.figures
     assert all(math.isfinite(value) for value in look.figures.values())
 
@@ -143,9 +143,9 @@ def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(
     with torch.no_grad():
         for parameter in method.encoder.parameters():
             parameter.mul_(1e-3)
-    look = looker.look(method, 100, saving=False, autocast=False)
+    look = looker.look(method, 100, saving=False, autocast=None)
     assert look is not None and look.collapse is not None
-    early = looker.look(method, 49, saving=True, autocast=False)
+    early = looker.look(method, 49, saving=True, autocast=None)
     assert early is None  # nor is it looked at, where the run would not go back
 
 
@@ -190,7 +190,7 @@ def test_looks_are_due_every_so_many_steps_at_the_end_and_before_what_is_saved_f
     seen = [
         step
         for step in range(1, 101)
-        if looker.look(method, step, saving=step == 30, autocast=False)
+        if looker.look(method, step, saving=step == 30, autocast=None)
     ]
     assert seen == [40, 80, 100]
     words.append("health.on_collapse=rollback")
@@ -198,7 +198,7 @@ def test_looks_are_due_every_so_many_steps_at_the_end_and_before_what_is_saved_f
     seen = [
         step
         for step in range(1, 101)
-        if looker.look(method, step, saving=step == 30, autocast=False)
+        if looker.look(method, step, saving=step == 30, autocast=None)
     ]
     assert seen == [30, 40, 80, 100]
 

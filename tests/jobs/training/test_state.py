@@ -14,6 +14,7 @@ from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from jobs.training.state import TrainState
+from models.method import total_loss
 from pipelines.stream.ledger import Ledger
 from tests.adversarial import NAME, registered
 from tests.small_methods import SIZE, make_batch
@@ -139,3 +140,53 @@ def test_a_resumed_run_leaves_out_the_same_branches(tmp_path: Path) -> None:
     again.restore(ray.train.Checkpoint.from_directory(tmp_path))
     again.step = 2  # another step's draws
     assert loss_of_a_step(again) != expected[0]
+
+
+def trained_in(precision: str) -> TrainState:
+    state = begin(config(f"precision={precision}", "optim.lr=0.001"))
+    take_step(state)
+    return state
+
+
+def test_float16_trains_as_float32_does_but_for_rounding() -> None:
+    def moved(precision: str) -> dict[str, Tensor]:
+        state = begin(config(f"precision={precision}", "optim.lr=0.001"))
+        if precision == "float16":
+            saved = state.state_dict()
+            saved["scaler"]["scale"] = 256.0  # at which nothing overflows
+            state.optimizers.load_state_dict(saved)
+        before = {name: value.detach().clone() for name, value in state.method.named_parameters()}
+        take_step(state)
+        return {name: value - before[name] for name, value in state.method.named_parameters()}
+
+    whole, half, coarse = (moved(each) for each in ("float32", "float16", "bfloat16"))
+    for part in ("encoder", "generator", "discriminator"):
+        far, farther = (
+            sum((found[name] - whole[name]).norm() for name in whole if name.startswith(part))
+            for found in (half, coarse)
+        )
+        assert far < 0.8 * farther, part  # three more bits of mantissa
+
+
+def test_a_gradient_that_overflows_in_float16_is_left_out_and_the_scale_falls() -> None:
+    state = trained_in("float16")
+    saved = state.state_dict()
+    scale = saved["scaler"]["scale"]
+    saved["scaler"]["scale"] = 1e38
+    state.optimizers.load_state_dict(saved)
+    before = {name: value.clone() for name, value in state.method.named_parameters()}
+    assert take_step(state) == 0  # no step, but no failure of the run either
+    assert all(value.equal(before[name]) for name, value in state.method.named_parameters())
+    assert state.state_dict()["scaler"]["scale"] == pytest.approx(5e37)
+    saved["scaler"]["scale"] = scale
+    state.optimizers.load_state_dict(saved)
+    assert 0 < take_step(state) < float("inf")
+
+
+def test_a_loss_that_is_not_finite_is_no_matter_of_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = trained_in("float16")
+    saved = state.state_dict()
+    saved["scaler"]["scale"] = 0.5
+    state.optimizers.load_state_dict(saved)
+    monkeypatch.setattr("jobs.training.state.total_loss", lambda out: total_loss(out) * torch.nan)
+    assert not take_step(state).isfinite()

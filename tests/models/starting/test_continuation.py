@@ -54,7 +54,7 @@ def test_every_parameter_of_every_method_is_in_one_group(name: str) -> None:
     own = [parameter for group in method.param_groups() for parameter in group["params"]]
     assert len(grouped) == len(set(grouped)) and set(grouped) == set(own)
     assert len({group["name"] for group in groups}) == len(groups)
-    scaled = {p for group in groups if "lr_scale" in group for p in group["params"]}
+    scaled = {p for group in groups if group.get("pulled") for p in group["params"]}
     trained = {p for p in method.trained_encoder.parameters() if p.requires_grad}
     assert scaled == trained
 

@@ -1,0 +1,103 @@
+"""Parameters, gradients and optimiser states divided among the workers (FSDP: Zhao 2023,
+arXiv:2304.11277, in torch's second form), for encoders that do not fit a device beside them.
+
+Checkpoints hold whole tensors, so they open on any number of workers, divided or not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from models.acceleration import repeated_blocks
+from models.encoders.encoder import Encoder
+
+Value = TypeVar("Value")
+
+
+def shard(method: nn.Module) -> None:
+    """Divide a method's parameters among all workers, in place; its gradients are then averaged and
+    divided in the backward pass.
+
+    The blocks of its encoders are gathered one by one as they are needed, the rest at the start of
+    `forward`. All workers must call, before an optimiser is built.
+    """
+    for encoder in _encoders(method):
+        for block in repeated_blocks(encoder):
+            fully_shard(block)
+    fully_shard(method)
+
+
+def _encoders(method: nn.Module) -> list[Encoder]:
+    """Return the encoders in a method that are not parts of other ones."""
+    found = list[Encoder]()
+    for part in method.children():
+        found += [part] if isinstance(part, Encoder) else _encoders(part)
+    return found
+
+
+@contextmanager
+def gathered(method: nn.Module) -> Iterator[None]:
+    """Have what is divided ready to be called outside of `forward`, by all workers."""
+    if not isinstance(method, FSDPModule):
+        yield
+        return
+    method.unshard()
+    try:
+        yield
+    finally:
+        method.reshard()
+
+
+def synchronise(method: nn.Module, *, wanted: bool) -> None:
+    """Average gradients in the next backward pass, or only add them up."""
+    assert isinstance(method, FSDPModule)
+    method.set_requires_gradient_sync(wanted)
+
+
+def whole(value: Any) -> Any:
+    """Gather what is divided in a tensor, or in the dictionaries and lists of a state; all workers
+    must call."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: whole(item) for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def parts_here(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parts of tensors that this worker has; changing one changes the tensor."""
+    return [each.to_local() if isinstance(each, DTensor) else each for each in tensors]
+
+
+def laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """Divide a whole tensor, the same on all workers, as another one of its shape is."""
+    if not isinstance(like, DTensor) or isinstance(value, DTensor) or value.shape != like.shape:
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def laid_out_state(saved: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Divide a module's state of whole tensors as its present one is."""
+    own = module.state_dict()
+    return {
+        name: laid_out(value, own[name]) if name in own else value for name, value in saved.items()
+    }
+
+
+def laid_out_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Divide an optimiser's state of whole tensors as its parameters are."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    states = {
+        index: {
+            name: laid_out(value, parameters[index]) if isinstance(value, Tensor) else value
+            for name, value in state.items()
+        }
+        for index, state in saved["state"].items()
+    }
+    return {**saved, "state": states}
