@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from augment.frozen import Frozen, other_of
+from models.lars import LARS
 
 _BASE_BATCH_SIZE = 256  # the batch that published learning rates refer to
 _TRUST = ("trust_coefficient", "trust_clip")
@@ -289,20 +290,16 @@ def build_optimizer(
         decay = group.get("own_decay", config.weight_decay)
         options["weight_decay"] = decay if group["decay"] else 0.0
         if config.name == "lars":
-            # timm takes weight_decay == 0 for "do not adapt", which would turn LARS into SGD where
-            # decay is set to 0.
-            options["always_adapt"] = group["decay"]
+            options["adapt"] = group["decay"]
         torch_groups.append(options)
     if config.name == "adamw":
-        return torch.optim.AdamW(torch_groups, lr=lr, betas=config.betas)
+        return torch.optim.AdamW(torch_groups, lr=lr, betas=config.betas, fused=True)
     if config.name == "sgd":
         return torch.optim.SGD(torch_groups, lr=lr, momentum=config.momentum)
-    from timm.optim import Lars  # here, as timm takes seconds to import
-
-    return Lars(
+    return LARS(
         torch_groups,
         lr=lr,
         momentum=config.momentum,
-        trust_coeff=config.trust_coefficient,
+        trust_coefficient=config.trust_coefficient,
         trust_clip=config.trust_clip,
     )
