@@ -320,7 +320,8 @@ def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
             f"{uri}: config.seed must be the integer that the weights were initialised with"
         )
     try:
-        return EncoderConfig.model_validate(config.get("encoder"))
+        found = EncoderConfig.model_validate(config.get("encoder"))
+        return found.model_copy(update={"keep_tokens": 1.0})  # a matter of that training alone
     except ValidationError as error:
         raise ValueError(f"{uri}: config.encoder does not describe an encoder: {error}") from error
 

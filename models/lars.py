@@ -94,7 +94,8 @@ def _rates(weights: list[Tensor], gradients: list[Any], group: dict[str, Any]) -
     rates = group["trust_coefficient"] * length
     rates = rates / (slope + length * group["weight_decay"] + _EPS)
     rates = rates.where((length > 0) & (slope > 0), 1.0)
-    return (rates / group["lr"]).clamp(max=1) if group["trust_clip"] else rates
+    clipped: Tensor = (rates / group["lr"]).clamp(max=1) if group["trust_clip"] else rates
+    return clipped
 
 
 def _local(tensors: list[Any]) -> list[Tensor]:

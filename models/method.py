@@ -119,6 +119,8 @@ class Method(nn.Module):
         self.views = views
         self.seed = seed
         self.register_buffer("progress", torch.zeros(()))
+        if encoder_config.keep_tokens < 1:
+            self.register_forward_pre_hook(_key_tokens)
 
     @classmethod
     def min_samples(cls) -> int:
@@ -207,6 +209,13 @@ class Method(nn.Module):
         """Split the trainable parameters into named optimiser groups, with and without weight
         decay."""
         return optim.param_groups(self)
+
+
+def _key_tokens(method: nn.Module, arguments: tuple[Batch]) -> None:
+    """Tell the trained encoder which patches of a batch to leave out."""
+    assert isinstance(method, Method)
+    (batch,) = arguments
+    method.trained_encoder.token_key = method.seed, batch["epoch"], batch["sample_id"]
 
 
 def total_loss(outputs: Mapping[str, Tensor]) -> Tensor:

@@ -333,9 +333,18 @@ _ENCODER_BEFORE = {
     "num_heads": None,
     "qkv_init": "joint",
     "drop_path": 0.0,
+    "zero_init_residual": False,
+    "patch_norm": False,
+    "split": None,
+    "keep_tokens": 1.0,
 }
 _METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0}
-_OPTIM_BEFORE = {"schedule": "cosine", "cooldown_fraction": 0.2, "clip_by": "all"}
+_OPTIM_BEFORE = {
+    "schedule": "cosine",
+    "cooldown_fraction": 0.2,
+    "clip_by": "all",
+    "no_decay_lr_scale": 1.0,
+}
 
 
 def _leave_out(section: dict[str, Any], before: Mapping[str, Any]) -> None:

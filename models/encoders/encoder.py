@@ -91,6 +91,10 @@ class Encoder(nn.Module):
             encoder was built for. With tokens, an image of H x W px has H // patch_size rows and
             W // patch_size columns.
         patch_size: With tokens or patches: side of one, pixels.
+        keep_tokens: With tokens: share of an image's patches that `forward` encodes in training,
+            where `token_key` says which.
+        token_key: Seed, epochs (B,) and sample ids (B,), int64, of the batch that `forward` is
+            about to see: views of the same B samples, view by view. None: it encodes all patches.
     """
 
     name: str = "encoder"
@@ -99,6 +103,8 @@ class Encoder(nn.Module):
     pooling: Pooling = "auto"
     grid: tuple[int, int]
     patch_size: int
+    keep_tokens: float = 1.0
+    token_key: tuple[int, Tensor, Tensor] | None = None
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
@@ -210,8 +216,14 @@ class Encoder(nn.Module):
             by: Who needs it, as key and value: method.name=mae.
 
         Raises:
-            ValueError: with what it lacks and which encoders have it.
+            ValueError: with what it lacks and which encoders have it; or `keep_tokens`, which takes
+                places away from who needs more than embeddings.
         """
+        if self.keep_tokens < 1:
+            raise ValueError(
+                f"encoder.keep_tokens={self.keep_tokens:g} would take away patches that {by} needs:"
+                " leave it out"
+            )
         if self.supports(feature):
             return
         if feature == "trainable_maps" and not self.supports("maps"):

@@ -142,6 +142,15 @@ class EncoderConfig(Frozen):
             " skip none"
         ),
     )
+    keep_tokens: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description=(
+            "vision transformers: share of each view's patches that training encodes, drawn anew"
+            " each time (arXiv:2410.22364); others cost nothing"
+        ),
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -262,6 +271,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     if config.causal is not None:
         encoder = _made_causal(encoder, config)
     encoder.name = config.name
+    if config.keep_tokens < 1:
+        _keep_some_tokens(encoder, config)
     if config.zero_init_residual and config.patch_size is None:
         _zero_last_norms(encoder)
     if config.patch_size is None and config.split is None:  # of each part by itself
@@ -305,6 +316,21 @@ def _set_transformer(encoder: Encoder, config: EncoderConfig) -> None:
             encoder.draw_qkv_apart()
         if key == "drop_path":
             encoder.drop_paths(config.drop_path)
+
+
+def _keep_some_tokens(encoder: Encoder, config: EncoderConfig) -> None:
+    """Let training leave out patches.
+
+    Raises:
+        ValueError: the encoder needs all of them.
+    """
+    if config.causal is not None or not encoder.supports("tokens"):
+        raise ValueError(
+            f"encoder.keep_tokens={config.keep_tokens:g} cannot be done by encoder.name="
+            f"{config.name}{' with encoder.causal' if config.causal else ''}: leave it out, or take"
+            " vit_tiny_small or a vision transformer of timm"
+        )
+    encoder.keep_tokens = config.keep_tokens
 
 
 def _zero_last_norms(encoder: Encoder) -> None:

@@ -1,6 +1,7 @@
 """Vision transformers as encoders: one adapter around timm's VisionTransformer, whatever its
 size."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from augment.rng import uniform
 from models.blocks.positions import sincos_positions
 from models.encoders.drop_path import DropPath
 from models.encoders.encoder import Encoder, Feature, Hidden, Pooling, Tokens
@@ -65,8 +67,27 @@ class VisionTransformerEncoder(Encoder):
         return feature in ("maps", "tokens")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (B, 3, H, W) as (B, D)."""
-        return self.pool(self.tokens(images))
+        """Embed images (B, 3, H, W) as (B, D); in training of `keep_tokens` of their patches."""
+        drops = self.training and self.keep_tokens < 1
+        return self.pool(self.tokens(images, self._kept(images) if drops else None))
+
+    def _kept(self, images: Tensor) -> Tensor | None:
+        """Draw which patches of images are encoded, (B, K) in raster order."""
+        if self.token_key is None:
+            return None
+        seed, epoch, sample_id = self.token_key
+        num_views = len(images) // len(epoch)
+        num_patches = math.prod(side // self.patch_size for side in images.shape[2:])
+        draws = uniform(
+            num_patches,
+            seed=seed,
+            epoch=epoch.repeat(num_views),
+            sample_id=sample_id.repeat(num_views),
+            view=torch.arange(num_views, device=images.device).repeat_interleave(len(epoch)),
+            op=f"keep_tokens of {num_patches}",
+        )
+        count = max(1, round(self.keep_tokens * num_patches))
+        return draws.argsort(dim=1)[:, :count].sort(dim=1).values
 
     def maps(self, images: Tensor) -> Tensor:
         """Encode images as the grid of their patch tokens (B, D, h, w)."""
