@@ -2,12 +2,13 @@
 device, data aside.
 
 python -m benchmarks.device out=device.json [batch=256] [seconds=3]
-[recipes=simclr_resnet50_imagenet,...]
+[recipes=simclr_resnet50_imagenet,...] [levers=simclr_resnet50_imagenet,...]
 
 The device is the first CUDA device, else the CPU. Colours: two SimCLR views of 224 px of each image
 of a batch, uint8 in and normalised out, beside Kornia's own augmentations. Steps: what a Ray Train
 worker does between two batches, in the precision that it takes there, on crops of noise that lie on
-the device; the batch is halved until it fits.
+the device; the batch is halved until it fits. Levers: the same step of each recipe with each thing
+that `train`, `precision` and `encoder.keep_tokens` change, in turn.
 """
 
 import gc
@@ -31,6 +32,7 @@ from jobs.setup.command_line import parse
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import environment
 from jobs.training.state import TrainState
+from jobs.training.worker import set_up_torch
 from models.method import Batch
 from pipelines.stream.ledger import Ledger
 
@@ -51,6 +53,16 @@ RECIPES = (
     "yadim_resnet50_imagenet",
     "amdim_imagenet",
     "cpc_resnetv2_101x1_bit_imagenet",
+)
+LEVERS = (
+    "",
+    "train.compile=true",
+    "train.checkpoint_activations=true",
+    "train.compile=true train.checkpoint_activations=true",
+    "precision=float16",
+    "precision=float32",
+    "precision=float32 train.tf32=true",
+    "encoder.keep_tokens=0.5",
 )
 NUM_ROWS = 1_281_167  # as ImageNet-1k
 NUM_STEPS = 1_000_000
@@ -126,11 +138,10 @@ def colours(batch: int, seconds: float) -> Row:
 
 def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """A recipe's whole step on one batch, and the views of that step alone."""
-    state = TrainState(config, DEVICE, Ledger(0, ()))
+    set_up_torch(config, torch.get_num_threads())
+    state = TrainState(config, DEVICE, Ledger(0, ()), compiled=config.train.compile is True)
     state.method.expect_rows(NUM_ROWS)
-    generator = ViewGenerator(
-        config.views, config.seed, torch.bfloat16 if state.autocast else torch.float32
-    )
+    generator = ViewGenerator(config.views, config.seed, state.autocast or torch.float32)
     crops, sample_id = noise_crops(config.views, batch), torch.arange(batch, device=DEVICE)
     epoch, valid = torch.zeros_like(sample_id), torch.ones(batch, dtype=torch.bool, device=DEVICE)
 
@@ -146,7 +157,7 @@ def step_of(config: PretrainConfig, batch: int) -> tuple[Callable[[], Any], Call
     return step, views
 
 
-def measure_step(recipe: str, batch: int, seconds: float) -> Row:
+def measure_step(recipe: str, batch: int, seconds: float, lever: str = "") -> Row:
     """Rate, share of the views and peak memory of a recipe's step, with the greatest batch that
     fits."""
     while True:
@@ -157,7 +168,7 @@ def measure_step(recipe: str, batch: int, seconds: float) -> Row:
             f"global_batch_size={batch}",
             "num_epochs=100",
         ]
-        words.append("cluster.num_workers=1")
+        words += ["cluster.num_workers=1", *lever.split()]
         config = parse(complete_pretrain, words)
         assert isinstance(config, PretrainConfig)
         try:
@@ -182,8 +193,10 @@ def measure_step(recipe: str, batch: int, seconds: float) -> Row:
 
 
 def main(words: list[str]) -> int:
-    """Measure colours, then each recipe's step, and write both."""
-    given = settings(words, USAGE, out="", batch="256", seconds="3", recipes=",".join(RECIPES))
+    """Measure colours, each recipe's step and the levers, and write all."""
+    given = settings(
+        words, USAGE, out="", batch="256", seconds="3", recipes=",".join(RECIPES), levers=""
+    )
     batch, seconds, out = int(given["batch"]), float(given["seconds"]), Path(given["out"])
     result: Row = {"device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"}
     result |= {
@@ -191,6 +204,7 @@ def main(words: list[str]) -> int:
         "environment": environment(),
         "colours_images_per_s": {},
         "steps": {},
+        "levers": {},
     }
     result["colours_images_per_s"] = colours(batch, seconds)
     for label, rate in result["colours_images_per_s"].items():
@@ -198,6 +212,13 @@ def main(words: list[str]) -> int:
     for recipe in filter(None, given["recipes"].split(",")):
         result["steps"][recipe] = row = measure_step(recipe, batch, seconds)
         print(f"{row['images_per_s']:10.0f} images/s  {recipe}: {row}", flush=True)
+    for recipe in filter(None, given["levers"].split(",")):
+        for lever in LEVERS:
+            if "keep_tokens" in lever and "_vit_" not in recipe:
+                continue
+            row = measure_step(recipe, batch, seconds, lever)
+            result["levers"][f"{recipe} {lever}".strip()] = row
+            print(f"{row['images_per_s']:10.0f} images/s  {recipe} {lever}: {row}", flush=True)
         out.write_text(json.dumps(result, indent=2) + "\n")
     out.write_text(json.dumps(result, indent=2) + "\n")
     return 0

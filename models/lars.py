@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from models.sharding import whole
+from models.sharding import parts_here, whole
 
 _EPS = 1e-8
 
@@ -66,14 +65,14 @@ class LARS(Optimizer):
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters]
-        weights, local = _local(parameters), _local(gradients)
+        weights, local = parts_here(parameters), parts_here(gradients)
         if group["adapt"]:
             rates = _rates(parameters, gradients, group)
             torch._foreach_add_(local, weights, alpha=group["weight_decay"])
             torch._foreach_mul_(local, list(rates.unbind()))
         elif group["weight_decay"]:
             torch._foreach_add_(local, weights, alpha=group["weight_decay"])
-        sums = _local([self._sum_of(parameter) for parameter in parameters])
+        sums = parts_here([self._sum_of(parameter) for parameter in parameters])
         torch._foreach_mul_(sums, group["momentum"])
         torch._foreach_add_(sums, local)
         torch._foreach_add_(weights, sums, alpha=-group["lr"])
@@ -96,8 +95,3 @@ def _rates(weights: list[Tensor], gradients: list[Any], group: dict[str, Any]) -
     rates = rates.where((length > 0) & (slope > 0), 1.0)
     clipped: Tensor = (rates / group["lr"]).clamp(max=1) if group["trust_clip"] else rates
     return clipped
-
-
-def _local(tensors: list[Any]) -> list[Tensor]:
-    """Return the parts of tensors that this worker has; changing one changes the tensor."""
-    return [each.to_local() if isinstance(each, DTensor) else each for each in tensors]

@@ -128,10 +128,11 @@ class Health:
         """Measure what is a number, on rank 0; whatever goes wrong is said, and costs the run
         nothing else."""
         if self._images is None:
-            self._images = self._tried(lambda: self._read(method.progress.device), method)
+            found = self._tried(lambda: read_images(self._job), method)
+            if found is None:
+                return {}
+            self._images = _evened(*found, method.progress.device)
         images = self._images
-        if images is None:
-            return {}
         seen = self._tried(lambda: _encode(method, images, autocast), method)
         if seen is None:
             return {}
@@ -160,18 +161,16 @@ class Health:
             result = None if collectives.all_reduce_sum(failures) else result
         return result
 
-    def _read(self, device: torch.device) -> dict[str, Tensor]:
-        """Read this rank's share of the images: centre crops, a view of each, and which are some
-        and not filled in, as many on every rank."""
-        centre, view = read_images(self._job)
-        valid = torch.ones(len(centre), dtype=torch.bool)
-        most = int(gather(torch.tensor([len(centre)], device=device)).amax())
-        images = {"centre": centre, "view": view, "valid": valid}
-        return {name: _filled(rows, most) for name, rows in images.items()}
 
+def _evened(centre: Tensor, view: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Fill up this rank's images, so that all ranks have as many, and say which are none."""
+    most = int(gather(torch.tensor([len(centre)], device=device)).amax())
+    valid = torch.ones(len(centre), dtype=torch.bool)
 
-def _filled(rows: Tensor, count: int) -> Tensor:
-    return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
+    def filled(rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+
+    return {"centre": filled(centre), "view": filled(view), "valid": filled(valid)}
 
 
 @torch.no_grad()

@@ -148,7 +148,7 @@ def _train(job: TrainingJob, attempt: int) -> None:
 def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
     """Build the network, and go on from the newest checkpoint."""
     config = job.config
-    _set_up_torch(config, job.threads)
+    set_up_torch(config, job.threads)
     if collectives.rank() == 0:
         job.monitor.log.remote({"waiting": "building the network"})
     device = ray.train.torch.get_device()
@@ -162,7 +162,8 @@ def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
     return _Training(job, state, views, log, audit)
 
 
-def _set_up_torch(config: PretrainConfig, threads: int) -> None:
+def set_up_torch(config: PretrainConfig, threads: int) -> None:
+    """Have torch compute as configured, in this process."""
     torch.set_num_threads(threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses

@@ -62,7 +62,7 @@ def train(
     ]
     norms = list[Tensor]()
     while state.step < stop:
-        state.set_lr(NUM_STEPS)
+        state.begin_step(NUM_STEPS)
         state.backward(my_batch(name, epoch=state.step, dtype=torch.float32), synchronise=True)
         norms.append(state.update(NUM_STEPS))
     whole = state.state_dict()

@@ -171,7 +171,7 @@ def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
             optimizer.step()
             method.after_step(step + 1, 40)
         look = Health(make_job(made), rolled_back=False).look(
-            method, 100, saving=False, autocast=False
+            method, 100, saving=False, autocast=None
         )
         assert look is not None
         assert {"health_patch_rankme", "health_patch_locality"} < look.figures.keys()
@@ -258,7 +258,7 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
     images = batch["views"]["global_crops_1"][0]
     monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
     job = replace(make_job(config("images", "out")), manifest="images")
-    look = Health(job, rolled_back=False).look(method, 100, saving=False, autocast=False)
+    look = Health(job, rolled_back=False).look(method, 100, saving=False, autocast=None)
     assert look is not None
     assert (look.collapse is not None) == collapses, look
     figures = {name: value for name, value in look.figures.items() if name != "health_spread"}
