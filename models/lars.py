@@ -64,7 +64,7 @@ class LARS(Optimizer):
                 self._move(moved, group)
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [each.grad for each in parameters if each.grad is not None]
         weights, local = parts_here(parameters), parts_here(gradients)
         if group["adapt"]:
             rates = _rates(parameters, gradients, group)

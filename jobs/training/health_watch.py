@@ -128,10 +128,10 @@ class Health:
         """Measure what is a number, on rank 0; whatever goes wrong is said, and costs the run
         nothing else."""
         if self._images is None:
-            found = self._tried(lambda: read_images(self._job), method)
-            if found is None:
+            read = self._tried(lambda: read_images(self._job), method)
+            if read is None:
                 return {}
-            self._images = _evened(*found, method.progress.device)
+            self._images = _evened(*read, method.progress.device)
         images = self._images
         seen = self._tried(lambda: _encode(method, images, autocast), method)
         if seen is None:
