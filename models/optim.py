@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from augment.frozen import Frozen, other_of
-from models.lars import LARS
+from models.steps.lars import LARS
 
 _BASE_BATCH_SIZE = 256  # the batch that published learning rates refer to
 _TRUST = ("trust_coefficient", "trust_clip")

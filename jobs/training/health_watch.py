@@ -23,9 +23,10 @@ from augment.recipe import Views
 from jobs.training.run_config import HealthConfig
 from jobs.training.run_log import Diverged, RunLog
 from jobs.training.training_job import TrainingJob
-from models import acceleration, collectives, health, sharding
+from models import collectives, health
 from models.collectives import gather, my_share
 from models.method import Method
+from models.steps import acceleration, sharding
 from pipelines import schema
 from pipelines.ray_internals import first_line
 from pipelines.stream import ingest, shapes

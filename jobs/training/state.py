@@ -13,12 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 from jobs.setup import run_start
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
-from models import acceleration, collectives, sharding
+from models import collectives
 from models.batch_norm import convert_sync_batch_norm
 from models.encoders.encoder import Encoder
 from models.method import Batch, Method, total_loss
-from models.optimizers import Optimizers
 from models.starting.continuation import Anchor, gentle_groups
+from models.steps import acceleration, sharding
+from models.steps.optimizers import Optimizers
 from pipelines.stream.ledger import Ledger
 
 

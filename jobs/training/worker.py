@@ -25,9 +25,10 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import RunLog
 from jobs.training.state import TrainState
 from jobs.training.training_job import TrainingJob
-from models import acceleration, collectives
+from models import collectives
 from models.encoders.encoder import Encoder
 from models.method import Batch
+from models.steps import acceleration
 from pipelines import schema
 
 ROLLBACK_LR_SCALE = 0.5

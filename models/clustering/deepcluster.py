@@ -30,7 +30,7 @@ from models.clustering.k_means import k_means, mutual_information, pca_whitening
 from models.collectives import broadcast, gather, global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
-from models.sharding import laid_out
+from models.steps.sharding import laid_out
 
 _GROUP = "global_crops"
 _WHITENED_ROWS = 1 << 16  # at a time

@@ -9,8 +9,8 @@ from models.batch_norm import convert_sync_batch_norm
 from models.collectives import world_size
 from models.method import total_loss
 from models.optim import OptimConfig
-from models.optimizers import Optimizers
 from models.starting.continuation import Anchor, StartConfig, gentle_groups
+from models.steps.optimizers import Optimizers
 from tests.distributed.test_methods_of_two import assert_as_one, my_batch
 from tests.distributed.two_processes import TwoProcesses
 from tests.small_methods import build

@@ -16,7 +16,7 @@ from models.optim import (
     set_schedule,
     weight_decay_at,
 )
-from models.optimizers import Optimizers
+from models.steps.optimizers import Optimizers
 
 
 class Tokens(nn.Module):

@@ -10,8 +10,8 @@ from models import health
 from models.joint_embedding.dino import DINO, DINOConfig
 from models.joint_embedding.self_distillation import signs_of_life
 from models.optim import OptimConfig
-from models.optimizers import Optimizers
 from models.registry import build_method
+from models.steps.optimizers import Optimizers
 from tests.small_methods import ENCODERS, NUM_SAMPLES, SIZE, make_batch
 
 

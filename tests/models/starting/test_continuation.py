@@ -8,9 +8,9 @@ from models.contrastive.simclr import SimCLR
 from models.encoders.factory import EncoderConfig
 from models.method import Method
 from models.optim import OptimConfig, param_groups
-from models.optimizers import Optimizers
 from models.registry import METHODS, build_method
 from models.starting.continuation import Anchor, StartConfig, gentle_groups
+from models.steps.optimizers import Optimizers
 from tests.small_methods import SIZE, build
 
 PLAIN = OptimConfig(name="sgd", lr=0.1, lr_scaling="none", warmup_fraction=0, weight_decay=0.01)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.optim import OptimConfig
-from models.optimizers import Optimizers
 from models.registry import build_method
+from models.steps.optimizers import Optimizers
 from models.supervised.finetune import FinetuneConfig
 from models.supervised.head import HeadConfig, HeadCopies
 from models.supervised.several_heads import HeadSetting, SeveralHeadsConfig

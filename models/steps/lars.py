@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from models.sharding import parts_here, whole
+from models.steps.sharding import parts_here, whole
 
 _EPS = 1e-8
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from models.acceleration import repeated_blocks
 from models.encoders.encoder import Encoder
+from models.steps.acceleration import repeated_blocks
 
 Value = TypeVar("Value")
 

@@ -1,11 +1,11 @@
-"""models.lars: the steps are timm's, taken for all tensors at once."""
+"""models.steps.lars: the steps are timm's, taken for all tensors at once."""
 
 import pytest
 import torch
 from timm.optim import Lars
 from torch import Tensor, nn
 
-from models.lars import LARS
+from models.steps.lars import LARS
 
 
 def weights() -> list[nn.Parameter]:

@@ -17,7 +17,7 @@ from models.optim import (
     peak_lr,
     set_schedule,
 )
-from models.sharding import laid_out_optimizer, parts_here, whole
+from models.steps.sharding import laid_out_optimizer, parts_here, whole
 
 _SMALLEST_NORM = 1e-6  # as torch's clip_grad_norm_
 

@@ -1,4 +1,4 @@
-"""models.acceleration: compiled encoders, and those that compute again, are the same functions."""
+"""models.steps.acceleration: an encoder compiled, or computing again, stays the same function."""
 
 from functools import partial
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import acceleration
 from models.encoders.encoder import Encoder, Hidden
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.encoders.vit import VisionTransformerEncoder
+from models.steps import acceleration
 
 PX = 16
 STACKS = [
