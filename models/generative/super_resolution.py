@@ -9,10 +9,13 @@ pretrained without any. Without it the loss is of pixels and discriminator alone
 What ships is the front of the generator. SRGAN's generator is a trunk of residual blocks that keeps
 every pixel of the small picture, and ends in 64 channels that no image is embedded by; here the
 encoder reads the small picture, enlarged so that any encoder takes it, and residual blocks and
-pixel shuffles go on from its maps. All detail that is painted passes through the encoder. (The
-discriminator could ship as well, but is told real from painted, and forgets what is in a picture.)
-The encoder never sees a sharp picture while it learns, but does when it is used: that is a price
-of the task.
+pixel shuffles go on from its maps. All that is painted passes through the encoder. Where the detail
+alone was painted and added to the enlarged picture, the encoder grew worse than untrained (70 steps
+on CIFAR-10: linear probe 0.268, untrained 0.308, and 0.361 with the whole painted). The price is
+sharpness: an encoder that makes 4 x 4 places of 32 px paints less than the enlarged picture has.
+(The discriminator could ship as well, but is told real from painted, and forgets what is in a
+picture.) The encoder never sees a sharp picture while it learns, but does when it is used: that is
+a price of the task.
 
 It cheats where repainting edges is enough, at a `factor` of 2: nothing then has to be known of what
 is in the picture. Squared error alone blurs; the discriminator alone invents.
@@ -80,7 +83,7 @@ class SuperResolutionConfig(MethodConfig):
 
 
 class SuperResolution(Method):
-    """Encoder of the small picture, generator of its detail, discriminator, and features.
+    """Encoder of the small picture, generator of the large one, discriminator, and features.
 
     Raises:
         ValueError: the encoder gives no maps that hold all its embedding is made of, or the
@@ -110,7 +113,7 @@ class SuperResolution(Method):
                 f"method.factor must divide views.size={views.size}, got {config.factor}"
             )
         self.settings = config
-        self.generator = DetailGenerator(
+        self.generator = PictureGenerator(
             self.encoder.map_dim,
             map_grid(self.encoder, views.size),
             views.size,
@@ -121,7 +124,7 @@ class SuperResolution(Method):
         self.content = None if config.content is None else ContentNetwork(config.content)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Paint back the detail.
+        """Paint the large picture.
 
         Returns:
             loss: Squared error of the pixels, of the content network's features, and the cross
@@ -130,14 +133,14 @@ class SuperResolution(Method):
                 where it guesses.
             discriminator_top1: Share of pictures, real and painted, that it tells; 1 / 2 at chance.
             psnr_gain: How much nearer the true picture is than to the one enlarged by bicubic
-                interpolation, dB; 0 where nothing is painted.
+                interpolation, dB; below 0 where the maps hold less than that one does.
             embedding: Of the enlarged pictures (B, D), detached; rows of invalid samples included.
         """
         images = batch["views"][_GROUP][0].float()  # (B, 3, S, S)
         valid = batch["valid"]
         blurred = self.enlarged(self.made_small(images))
         maps = self.encoder.maps(blurred.to(batch["views"][_GROUP].dtype))
-        painted = blurred + self.generator(maps).float()
+        painted = self.generator(maps).float()
         settings = self.settings
         loss = settings.pixel_weight * (painted - images).square().mean((1, 2, 3))
         if self.content is not None:
@@ -183,12 +186,13 @@ class SuperResolution(Method):
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
-        """Draw the small pictures, enlarged, and once something is learnt with their detail."""
+        """Draw the small pictures, enlarged, and once something is learnt what is painted of
+        them."""
         blurred = self.enlarged(self.made_small(batch["views"][_GROUP][0].float()))
         shown = {"enlarged": self.to_rgb(blurred)}
         if self.progress > 0:
-            painted = blurred + self.generator(self.encoder.maps(blurred)).float()
-            shown["detail painted"] = self.to_rgb(painted)
+            painted = self.generator(self.encoder.maps(blurred)).float()
+            shown["painted"] = self.to_rgb(painted)
         return shown
 
     def param_groups(self) -> list[optim.ParamGroup]:
@@ -196,9 +200,9 @@ class SuperResolution(Method):
         return split_groups(self)
 
 
-class DetailGenerator(nn.Module):
-    """Paint what is to be added to an enlarged picture, from its maps: SRGAN's residual blocks and
-    pixel shuffles.
+class PictureGenerator(nn.Module):
+    """Paint a large picture from the maps of a small one: SRGAN's residual blocks and pixel
+    shuffles.
 
     Args:
         in_dim: Channels of the maps.
@@ -229,16 +233,16 @@ class DetailGenerator(nn.Module):
             side *= 2
         self.shuffles = nn.Sequential(*stages)
         self.last = nn.Conv2d(width, 3, 9, padding=4)
-        nn.init.normal_(self.last.weight, std=0.01)  # it begins near the enlarged picture
+        nn.init.normal_(self.last.weight, std=0.01)  # its first picture is about flat
         nn.init.zeros_(self.last.get_parameter("bias"))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Paint maps (B, D, h, w) as normalised pixels (B, 3, size, size)."""
         begun = self.first(maps)
-        detail = self.shuffles(begun + self.after(self.blocks(begun)))
-        if detail.shape[-2:] != (self.size, self.size):  # the maps were no 2^n-th of it
-            detail = functional.interpolate(detail, size=(self.size, self.size), mode="nearest")
-        painted: Tensor = self.last(detail)
+        large = self.shuffles(begun + self.after(self.blocks(begun)))
+        if large.shape[-2:] != (self.size, self.size):  # the maps were no 2^n-th of it
+            large = functional.interpolate(large, size=(self.size, self.size), mode="nearest")
+        painted: Tensor = self.last(large)
         return painted
 
 
