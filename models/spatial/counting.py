@@ -28,7 +28,7 @@ from torch.nn import functional
 from augment.ops import Greyscale
 from augment.recipe import CropGroup, Views
 from augment.rng import uniform
-from models.collectives import gather, global_mean, rank
+from models.collectives import all_reduce_sum, gather, global_mean, rank
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
@@ -99,8 +99,8 @@ class Counting(Method):
             loss: Squared distance of the sum and the image's own count, plus what the one to
                 another image's lacks of the margin; mean over the global batch's valid samples. The
                 margin where everything counts 0, which is no less than chance.
-            sum_error: The first part over the squared sum: 0 where counts add up, 1 where the
-                quarters have counts and the whole has none.
+            sum_error: The first part's mean over that of the squared sum: 0 where counts add up, 1
+                where the quarters have counts and the whole has none.
             count: Length of an image's vector of counts; 0 where nothing is counted.
             embedding: Of the shrunk image (B, D), detached; rows of invalid samples included.
         """
@@ -115,7 +115,7 @@ class Counting(Method):
         size = total.detach().square().sum(-1)
         return {
             "loss": global_mean(error + self.settings.contrast * lacking, valid),
-            "sum_error": global_mean(error.detach() / size.clamp(min=1e-12), valid),
+            "sum_error": self._share(error.detach(), size, valid),
             "count": global_mean(size.sqrt(), valid),
             "embedding": embedding[-len(whole) :].detach(),
         }
@@ -154,6 +154,13 @@ class Counting(Method):
             for number, mode in enumerate(("bilinear", "bicubic"), start=1):
                 whole = whole.where(way < number, _shrunk(images, mode))
         return quarters, whole
+
+    @staticmethod
+    def _share(error: Tensor, size: Tensor, valid: Tensor) -> Tensor:
+        """Divide sums over the valid samples of all workers; an image may count nothing."""
+        sums = torch.stack([error, size]).where(valid, 0.0).sum(1)
+        total = all_reduce_sum(sums)
+        return total[0] / total[1].clamp(min=torch.finfo(total.dtype).tiny)
 
     def _lacking(self, total: Tensor, count: Tensor, valid: Tensor) -> Tensor:
         """Return how much each sum (B, K) is closer to another image's count than the margin."""

@@ -50,6 +50,13 @@ def test_where_nothing_is_counted_the_loss_is_the_margin() -> None:
     assert out["count"].item() == out["sum_error"].item() == 0.0
 
 
+def test_an_image_that_counts_nothing_weighs_in_the_share_of_the_error_as_any_other() -> None:
+    error = torch.tensor([2.0, 1.0, 50.0])
+    size = torch.tensor([0.0, 6.0, 1.0])
+    valid = torch.tensor([True, True, False])
+    assert Counting._share(error, size, valid).item() == pytest.approx(0.5)
+
+
 def test_the_next_valid_row_is_found_round_the_end_and_never_is_the_row_itself() -> None:
     index, exists = next_valid(torch.tensor([True, False, True, True, False]))
     assert index.tolist() == [2, 2, 3, 0, 0] and exists.all()
