@@ -108,6 +108,8 @@ class Extractor:
         columns: Name to description.
         device: Where the encoders go.
         loaded: Artifacts that are there already, by URI.
+        autocast: Half precision that they compute in where it is safe, in which vectors turn by two
+            hundredths of a radian at most; None: bfloat16 on GPUs, else none.
 
     Raises:
         ValueError: an encoder does not give what is asked for, or an artifact is damaged.
@@ -119,7 +121,12 @@ class Extractor:
         columns: Mapping[str, Features],
         device: str | torch.device = "cpu",
         loaded: Mapping[str, Artifact] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
     ) -> None:
+        kind = torch.device(device).type
+        self._autocast = autocast or (torch.bfloat16 if kind == "cuda" else None)
+        self._device = kind
         named = sorted(columns.items(), key=_encoder_of)
         self._groups = [(key, list(group)) for key, group in groupby(named, _encoder_of)]
         self._loaded = dict[tuple[str, str], Artifact]()
@@ -144,9 +151,11 @@ class Extractor:
             images: Side to (B, 3, S, S) uint8 on that device, of each of `sizes`.
         """
         found = dict[str, Tensor]()
-        for key, group in self._groups:
-            encoder = self._loaded[key]
-            found |= _computed(encoder, images[encoder.image_size], dict(group))
+        half = self._autocast
+        with torch.autocast(self._device, half, enabled=half is not None):
+            for key, group in self._groups:
+                encoder = self._loaded[key]
+                found |= _computed(encoder, images[encoder.image_size], dict(group))
         return found
 
 

@@ -118,3 +118,16 @@ def test_an_encoder_without_maps_gives_its_embedding_alone(tmp_path: Path) -> No
     assert Extractor({"x": Features(place)})({32: images(32)})["x"].shape == (2, 1024)
     with pytest.raises(ValueError, match="densenet121 gives an embedding and no feature maps"):
         Extractor({"x": Features(place, form="tokens")})
+
+
+@pytest.mark.parametrize("form", ["pooled", "tokens", "maps"])
+def test_half_precision_turns_vectors_hardly(
+    form: Any, vit: str, resnet: str
+) -> None:
+    for uri, size in ((vit, 48), (resnet, 32)):
+        columns, pixels = {"found": Features(uri, form=form, normalised=True)}, {size: images(size)}
+        exact = Extractor(columns)(pixels)["found"]
+        half = Extractor(columns, autocast=torch.bfloat16)(pixels)["found"]
+        assert half.dtype == torch.float32 and not half.equal(exact)
+        turned = (half - exact).norm(dim=2 if form == "tokens" else 1)
+        assert turned.max() < 0.02
