@@ -196,4 +196,4 @@ class MaskedDistillation(SelfDistillation):
         """Draw the first large crop as the student sees it."""
         images = self.to_rgb(batch["views"][UNLIKE_VIEWS[0]][0].float())
         mask = self.masks(batch)[0]
-        return {"what the student sees": cover(images, mask, self.encoder.patch_size)}
+        return {"student sees": cover(images, mask, self.encoder.patch_size)}

@@ -119,7 +119,7 @@ class Data2Vec(Method):
 
     Config: ClassVar[type[MethodConfig]] = Data2VecConfig
     small: ClassVar[MethodConfig] = Data2VecConfig(
-        num_masks=2, decoder_dim=16, decoder_depth=1, decoder_groups=2
+        top_layers=2, num_masks=2, decoder_dim=16, decoder_depth=1, decoder_groups=2
     )
     view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True

@@ -3,6 +3,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.distributed.two_processes import TwoProcesses
+from tests.small_methods import shallow_transformers
+
+
+@pytest.fixture(autouse=True, scope="package")
+def shallow() -> Iterator[None]:
+    with shallow_transformers():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.small_methods import shallow_transformers
+
 _COLLECTIVE_TIMEOUT_S = 60  # one process failed and the other waits for it
+_SHALLOW = shallow_transformers()
 _CALL_TIMEOUT_S = 180  # importing torch twice on a busy machine included
 
 
@@ -62,6 +65,7 @@ class TwoProcesses:
 
 def _join(rank: int, store: str) -> None:
     torch.set_num_threads(1)
+    _SHALLOW.__enter__()  # as long as the process lives
     dist.init_process_group(
         "gloo",
         init_method=store,

@@ -169,7 +169,7 @@ def test_encoders_without_patch_tokens_and_ratios_in_disorder_are_refused() -> N
 
 def test_what_is_shown_is_the_crop_with_its_hidden_patches_grey() -> None:
     method, batch = build(mask_probability=1.0), make_batch("ibot")
-    shown = method.show(batch)["what the student sees"]
+    shown = method.show(batch)["student sees"]
     mask = method.masks(batch)[0]
     grey = functional.avg_pool2d((shown == 0.5).all(1).float()[:, None], SIZE // 8) == 1
     assert (grey.flatten(1) >= mask).all()

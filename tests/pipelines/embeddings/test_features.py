@@ -121,9 +121,7 @@ def test_an_encoder_without_maps_gives_its_embedding_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["pooled", "tokens", "maps"])
-def test_half_precision_turns_vectors_hardly(
-    form: Any, vit: str, resnet: str
-) -> None:
+def test_half_precision_turns_vectors_hardly(form: Any, vit: str, resnet: str) -> None:
     for uri, size in ((vit, 48), (resnet, 32)):
         columns, pixels = {"found": Features(uri, form=form, normalised=True)}, {size: images(size)}
         exact = Extractor(columns)(pixels)["found"]

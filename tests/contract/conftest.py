@@ -1,0 +1,11 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.small_methods import shallow_transformers
+
+
+@pytest.fixture(autouse=True, scope="package")
+def shallow() -> Iterator[None]:
+    with shallow_transformers():
+        yield
