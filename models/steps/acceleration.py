@@ -14,8 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from models.encoders.encoder import Encoder
 
-_ENTRIES = ("forward", "maps", "tokens")
-"""What methods call of an encoder."""
 _VARIANTS = 64
 """Compiled forms of one function at most: sizes of views, with and without gradient, kinds of mask,
 stages of a convolutional network."""
@@ -117,8 +115,10 @@ def compile_encoder(encoder: Encoder, *, by_blocks: bool) -> None:
         for block in repeated_blocks(encoder):
             block.forward = torch.compile(block.forward, dynamic=False)
         return
-    for name in _ENTRIES:
-        setattr(encoder, name, torch.compile(getattr(encoder, name), dynamic=False))
+    # what methods call of an encoder
+    encoder.forward = torch.compile(encoder.forward, dynamic=False)  # type: ignore[method-assign]
+    encoder.maps = torch.compile(encoder.maps, dynamic=False)  # type: ignore[method-assign]
+    encoder.tokens = torch.compile(encoder.tokens, dynamic=False)  # type: ignore[method-assign]
 
 
 def uncompiled() -> AbstractContextManager[None]:

@@ -93,6 +93,7 @@ def test_what_is_promised_is_little() -> None:
         "embed_dim",
         "freeze_patch_embedding",
         "grid",
+        "keep_tokens",
         "layers",
         "map_dim",
         "maps",
@@ -106,6 +107,7 @@ def test_what_is_promised_is_little() -> None:
         "pools_its_layers",
         "require",
         "supports",
+        "token_key",
         "tokens",
         "use_pooling",
     }
