@@ -83,11 +83,13 @@ class Cutter:
                     return 1
         return least
 
-    def first_box(self, row: int, height: int, width: int) -> tuple[int, int, int, int, bool]:
-        """Return where a row's first view lies in its image of this size: top, left, height and
-        width in px, and whether it is mirrored."""
+    def first_box(
+        self, row: int, height: int, width: int, view: int = 0
+    ) -> tuple[int, int, int, int, bool]:
+        """Return where a row's first view lies, or another of the first group, in its image of this
+        size: top, left, height and width in px, and whether it is mirrored."""
         group = self._groups[0]
-        place = row * group.count
+        place = row * group.count + view
         return draw_box(group.uniforms[place], height, width, group.bounds)
 
     def fill(self, row: int, picture: Picture) -> None:

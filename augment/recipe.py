@@ -26,6 +26,9 @@ from augment.ops import (
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Placement = Literal["auto", "worker", "actor", "decode"]
+PairKind = Literal["colours", "depth", "hha"]
+"""What is made of a sample's second image: RGB; depths as they are in the file; or depth as
+disparity, height above ground and angle with gravity, see `augment.scenes.hha`."""
 
 
 class CropGroup(Frozen):

@@ -180,7 +180,9 @@ def draw(
     num_images = head.table.num_rows
     generator = ViewGenerator(config.views, config.seed)
     in_task = config.views.placement == "decode"
-    shape = WithOriginal(shapes.Crops(generator, photometric=in_task), ORIGINAL_PX)
+    pair = config.source.second_images(manifest)
+    crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
+    shape = WithOriginal(crops_shape, ORIGINAL_PX)
     work = ingest.Ingest(
         head,
         shape,
@@ -189,6 +191,7 @@ def draw(
         quarantine=None,
         run="preview",
         sampling=config.clip.sampling(manifest, config.seed),
+        pair=pair,
     )
     columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))
     valid = columns.pop(schema.VALID)
@@ -208,6 +211,8 @@ def draw(
         "row": tensors[schema.ROW],
         "valid": torch.ones(len(keys[0]), dtype=torch.bool),
     }
+    if pair:
+        batch["targets"] = {schema.PAIR: tensors[schema.PAIR]}
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
     captions = {name: generator.describe(name, *keys, *sizes) for name in views}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from augment.frozen import Frozen
-from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, Views
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, PairKind, Views
 from models import optim
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
@@ -40,9 +40,11 @@ class Batch(TypedDict):
     """(B,) bool; False where the sample could not be decoded, its pixels are then finite and
     meaningless."""
     targets: NotRequired[dict[str, Tensor]]
-    """What `Method.columns` asks for, by column: "label" (B,) int64, "label_hot" (B, C) uint8,
-    "mask" (B, S, S) uint8, "boxes" (B, M, 5) float32: left, top, right and bottom in px of the
-    view, and the class, below 0 where there is no box."""
+    """What `Method.columns` and `Method.pairs` ask for, by column: "label" (B,) int64, "label_hot"
+    (B, C) uint8, "mask" (B, S, S) uint8, "boxes" (B, M, 5) float32: left, top, right and bottom in
+    px of the view, and the class, below 0 where there is no box; "pair", the second image of each
+    view of the first group, cut and mirrored as the view is, colours unchanged: (B, V, 3, S, S)
+    uint8, of depths (B, V, 1, S, S) int32."""
 
 
 class MethodConfig(Frozen):
@@ -83,6 +85,7 @@ class Method(nn.Module):
         media: What one sample is to it.
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
             to where it comes from, for who lacks it ("a .txt file beside each image").
+        pairs: Kinds of second images that it takes; none: its batch has no second images.
         adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
             `param_groups` gives the discriminator's parameters to the second optimiser.
         trains_patches: Whether it trains patch tokens by themselves: health then watches them
@@ -101,6 +104,7 @@ class Method(nn.Module):
     view_groups: ClassVar[ViewGroups]
     media: ClassVar[Media] = "image"
     columns: ClassVar[Mapping[str, str]] = {}
+    pairs: ClassVar[tuple[PairKind, ...]] = ()
     adversarial: ClassVar[bool] = False
     trains_patches: ClassVar[bool] = False
     accumulates: ClassVar[bool]

@@ -50,6 +50,9 @@ MASK = "mask"  # (B, S, S) uint8 class indices in a batch
 MASK_URI = "mask_uri"
 MASK_OFFSET = "mask_offset"
 MASK_LENGTH = "mask_length"
+# of each view of the first group, cut as the view is: (B, V, 3, S, S) uint8, or (B, V, 1, S, S)
+# int32 depths as in the files
+PAIR = "pair"
 BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"

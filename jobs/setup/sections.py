@@ -14,9 +14,13 @@ from pydantic import (
 )
 
 from augment.frozen import Frozen, other_of
+from augment.recipe import PairKind
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
+from pipelines.pairs.name_rule import check_rule
+from pipelines.pairs.second_images import SecondImages
+from pipelines.storage import uris
 
 
 def _globs(value: object) -> object:
@@ -216,6 +220,73 @@ class SourceConfig(Frozen):
             allow_truncated=self.allow_truncated,
             value_range=self.value_range,
             bands=self.bands,
+        )
+
+
+class PairedSource(SourceConfig):
+    """Where samples come from, each with a second image where that is asked for."""
+
+    pair: Annotated[str, AfterValidator(check_rule)] | None = Field(
+        None,
+        description=(
+            "second image of each sample by its name, from the sample's folder on:"
+            " ../depth/{stem}.png; {stem} is the name without its suffix, {name} with it; of a"
+            " member of a shard another member. null: none"
+        ),
+        examples=["RULE"],
+    )
+    pair_kind: PairKind = Field(
+        "colours",
+        description=(
+            "what is made of second images: RGB; depths as in 16-bit files; or hha, disparity,"
+            " height and angle with gravity from depth"
+        ),
+    )
+    pair_camera: tuple[PositiveFloat, PositiveFloat, FiniteFloat, FiniteFloat] | None = Field(
+        None,
+        description="of hha: focal lengths and principal point of whole images, px",
+        examples=["[FX,FY,CX,CY]"],
+    )
+    pair_unit_m: float = Field(
+        0.001, gt=0, description="of hha: metres that a step of the depth files' values is"
+    )
+
+    @model_validator(mode="after")
+    def _camera_where_needed(self) -> Self:
+        if self.pair and self.pair_kind == "hha" and self.pair_camera is None:
+            raise ValueError("pair_camera is needed for pair_kind=hha: give [FX,FY,CX,CY] in px")
+        return self
+
+    def idle(self) -> dict[str, str]:
+        """Return what no second image, or one that is no HHA, has no use for."""
+        of_hha = ("pair_camera", "pair_unit_m")
+        if self.pair is None:
+            return dict.fromkeys(("pair_kind", *of_hha), "pair")
+        return {} if self.pair_kind == "hha" else dict.fromkeys(of_hha, "pair_kind")
+
+    def pairing(self) -> dict[str, Any]:
+        """Return the settings that change which second images are seen; none without them."""
+        if self.pair is None:
+            return {}
+        idle = self.idle()
+        names = ("pair", "pair_kind", "pair_camera", "pair_unit_m")
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json", include=set(names)).items()
+            if name not in idle
+        }
+
+    def second_images(self, manifest: Manifest) -> SecondImages | None:
+        """Say where the second images of a corpus are; None where none are asked for."""
+        if self.pair is None:
+            return None
+        table = manifest.left_out_table
+        return SecondImages(
+            self.pair,
+            self.pair_kind,
+            self.pair_camera,
+            self.pair_unit_m,
+            uris.join(manifest.uri, table) if table else None,
         )
 
 

@@ -17,6 +17,7 @@ from pipelines import schema
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
+from pipelines.pairs.second_images import SecondImages
 from pipelines.stream import colour_actors, ingest, shapes
 from pipelines.stream.colour_actors import ActorPool
 from pipelines.stream.ledger import Ledger
@@ -40,6 +41,7 @@ class Samples:
         carried: Columns of the order that a batch has too, and the bytes a row of each.
         masks: Whether the order's rows name masks.
         boxes: Boxes that each of the order's rows holds; 0: none.
+        pair: Where the rows' second images are; None: nowhere.
     """
 
     order: Order
@@ -51,13 +53,15 @@ class Samples:
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
     boxes: int = 0
+    pair: SecondImages | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return the columns of a batch that labels made."""
+        """Return the columns of a batch that labels or second images made."""
         names = [name for name, _ in self.carried]
         names += [schema.MASK] if self.masks else []
         names += [schema.BOXES] if self.boxes else []
+        names += [schema.PAIR] if self.pair else []
         return tuple(names)
 
     @classmethod
@@ -70,6 +74,7 @@ class Samples:
             num_samples=plan.manifest.num_rows,
             sampling=config.clip.sampling(plan.manifest, config.seed),
             manifest=plan.manifest.uri,
+            pair=config.source.second_images(plan.manifest),
         )
 
     @classmethod
@@ -148,6 +153,7 @@ class PlannedData(DataConfig):
                 photometric=self._placement == "decode",
                 masks=self._samples.masks,
                 boxes=self._samples.boxes,
+                pair=self._samples.pair,
             ),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
@@ -158,6 +164,7 @@ class PlannedData(DataConfig):
             carried=self._samples.carried,
             masks=self._samples.masks,
             boxes=self._samples.boxes > 0,
+            pair=self._samples.pair,
         )
 
 
@@ -168,9 +175,11 @@ def shape_of(
     photometric: bool,
     masks: bool = False,
     boxes: int = 0,
+    pair: SecondImages | None = None,
 ) -> shapes.Shape:
     """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
-    crops = shapes.Crops(generator, photometric=photometric, masks=masks, boxes=boxes)
+    kind = pair.kind if pair else None
+    crops = shapes.Crops(generator, photometric=photometric, masks=masks, boxes=boxes, pair=kind)
     if method_class(config.method.name).media != "clip":
         return crops
     return shapes.Clips(crops, config.clip.num_frames)

@@ -13,13 +13,14 @@ from augment.frozen import Frozen, other_of
 from augment.recipe import Views
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
-from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, SourceConfig
+from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, PairedSource
 from jobs.tracking.log_config import LogConfig
 from models.encoders.factory import EncoderConfig, weights_left_out
 from models.method import Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
 from models.starting.continuation import StartConfig
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
 from pipelines.stream.plan import Plan
@@ -155,7 +156,7 @@ class PretrainConfig(JobConfig):
         "cluster.use_gpu",
     )
 
-    source: SourceConfig
+    source: PairedSource
     out: str = Field(
         min_length=1,
         description="run directory: a path or s3:// prefix; new, or holding the same experiment",
@@ -304,6 +305,7 @@ class PretrainConfig(JobConfig):
         whole["source"] = {
             "uri": whole["source"]["uri"].rstrip("/") or "/",
             **self.source.reading(),
+            **self.source.pairing(),
         }
         names = (
             "method",
@@ -445,6 +447,42 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         media=method.media,
         columns=method.columns,
     )
+    check_pair(config, manifest)
+
+
+def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
+    """Refuse second images where they are not what the method takes, or could not be cut alike.
+
+    Raises:
+        InputError: with what helps.
+    """
+    kinds = method_class(config.method.name).pairs
+    name = f"method.name={config.method.name}"
+    given = config.source.pair
+    if given is None and not kinds:
+        return
+    if given is None:
+        raise InputError(
+            f"{name} needs a second image of each sample: name it by source.pair, as"
+            " ../depth/{stem}.png, with source.pair_kind=" + " or ".join(kinds)
+        )
+    if not kinds:
+        raise InputError(f"source.pair {given}: {name} takes no second image, leave it out")
+    if config.source.pair_kind not in kinds:
+        raise InputError(
+            f"source.pair_kind {config.source.pair_kind}: {name} takes {' or '.join(kinds)}"
+        )
+    if manifest.media.get(schema.VIDEO):
+        raise InputError(
+            f"source.uri {manifest.source} holds videos, which have no second image: leave them"
+            " out with clip.per_video=0"
+        )
+    group, views = next(iter(config.views.groups.items()))
+    for turn in ("quarter_turns", "rotate", "affine"):
+        if getattr(views, turn) is not None:
+            raise InputError(
+                f"views.groups.{group}.{turn} would turn the first image alone: leave it out"
+            )
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class TrainingJob:
             without.
         ledger: What is read of the samples, from which position on.
         monitor: The driver's `Monitor`, an actor.
-        targets: Columns of a batch that labels made.
+        targets: Columns of a batch that labels or second images made.
         commit: Of the driver's code; None: it runs from no clone.
         fence: Of the driver's lease on the run directory; None: it holds none.
     """

@@ -35,6 +35,28 @@ def told(counts: Mapping[str, int], most: int = MOST_REASONS) -> str:
     return ", ".join(f"{count} x {reason}" for reason, count in most_frequent(counts, most).items())
 
 
+def rows_of_shard(file: pq.ParquetFile, shard: str) -> pa.Table:
+    """Read what a table of left-out files says of a shard and its members, from the row groups
+    whose statistics allow for some.
+
+    Args:
+        file: The table, rows of schema `schema.QUARANTINE`.
+        shard: Its URI.
+    """
+    groups = [group for group in range(file.num_row_groups) if _may_hold(file, group, shard)]
+    table = file.read_row_groups(groups, columns=[*_KEPT, "reason"])
+    return table.filter(pc.equal(table[schema.URI], shard))
+
+
+def _may_hold(file: pq.ParquetFile, group: int, shard: str) -> bool:
+    """Tell by its statistics whether a row group may name a shard."""
+    column = file.schema_arrow.get_field_index(schema.URI)
+    known = file.metadata.row_group(group).column(column).statistics
+    if known is None or not known.has_min_max:
+        return True
+    return bool(known.min <= shard <= known.max)
+
+
 class LeftOut:
     """Writes left-out rows of a listing to a local Parquet file as they come.
 

@@ -26,6 +26,7 @@ Reason = Literal[
     "unsupported",
     "mask",  # that belongs to it: cannot be used, or is of another size
     "boxes",  # that belong to it are of an image of another size
+    "pair",  # its second image: is missing, cannot be used, or is of another size
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

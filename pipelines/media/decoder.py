@@ -121,6 +121,14 @@ class Decoder:
         """
         return self._ask({"mask": True}, data)
 
+    def depth(self, data: bytes) -> np.ndarray:
+        """Decode a depth map to its values, (H, W) uint16.
+
+        Raises:
+            BadSample: it cannot be used.
+        """
+        return self._ask({"depth": True}, data).view(np.uint16)
+
     def deep_values(self, data: bytes) -> np.ndarray:
         """Return some values of an image of more than 8 bits a channel, float64; none of another.
 

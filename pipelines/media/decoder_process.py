@@ -25,6 +25,7 @@ import numpy as np
 
 from pipelines.media.confinement import confine
 from pipelines.media.contract import BadSample, Clip, Limits
+from pipelines.media.depth_map import decode_depth
 from pipelines.media.image import decode, deep_values
 from pipelines.media.index_map import decode_indices
 
@@ -112,6 +113,8 @@ def _answer(
 ) -> np.ndarray:
     if "values" in request:
         return deep_values(body.tobytes(), limits).view(np.uint8)
+    if "depth" in request:
+        return decode_depth(body.tobytes(), limits).view(np.uint8)
     if "mask" in request:
         return decode_indices(body.tobytes(), limits)
     if "clip" not in request:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.file_kinds import suffix_of
+from pipelines.corpus.left_out import rows_of_shard
 from pipelines.corpus.manifest import Manifest
 from pipelines.labels.sidecars import key_of
 from pipelines.storage import uris
@@ -31,7 +32,6 @@ BESIDE_TYPE = pa.list_(
         ]
     )
 )
-_COLUMNS = [schema.URI, schema.MEMBER, schema.OFFSET, schema.LENGTH, "reason"]
 
 
 class TextsBeside:
@@ -55,27 +55,13 @@ class TextsBeside:
         return pa.array(found, BESIDE_TYPE)
 
     def _read_shard(self, shard: str) -> dict[str, list[dict[str, Any]]]:
-        """Read the texts of one shard, by key, from the row groups that may hold some."""
+        """Read the texts of one shard, by key."""
         assert self._file is not None
-        groups = [
-            group for group in range(self._file.num_row_groups) if self._may_hold(group, shard)
-        ]
         texts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for group in groups:
-            table = self._file.read_row_group(group, columns=_COLUMNS)
-            table = table.filter(pc.equal(table[schema.URI], shard))
-            for row in table.filter(pc.starts_with(table["reason"], "no image")).to_pylist():
-                suffix = suffix_of(row[schema.MEMBER] or "")
-                if suffix in SUFFIXES and 0 < row[schema.LENGTH] <= MAX_BYTES:
-                    place = {name: row[name] for name in (schema.OFFSET, schema.LENGTH)}
-                    texts[key_of(row[schema.MEMBER])].append({"suffix": suffix[1:]} | place)
+        table = rows_of_shard(self._file, shard)
+        for row in table.filter(pc.starts_with(table["reason"], "no image")).to_pylist():
+            suffix = suffix_of(row[schema.MEMBER] or "")
+            if suffix in SUFFIXES and 0 < row[schema.LENGTH] <= MAX_BYTES:
+                place = {name: row[name] for name in (schema.OFFSET, schema.LENGTH)}
+                texts[key_of(row[schema.MEMBER])].append({"suffix": suffix[1:]} | place)
         return texts
-
-    def _may_hold(self, group: int, shard: str) -> bool:
-        """Tell by its statistics whether a row group may name a shard."""
-        assert self._file is not None
-        column = self._file.schema_arrow.get_field_index(schema.URI)
-        known = self._file.metadata.row_group(group).column(column).statistics
-        if known is None or not known.has_min_max:
-            return True
-        return bool(known.min <= shard <= known.max)

@@ -3,7 +3,7 @@ to be judged by."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from augment.picture import Picture
 from pipelines import schema
 from pipelines.stream.orders import Order
-from pipelines.stream.shapes import Centre, Columns, Filler, Shape
+from pipelines.stream.shapes import Centre, Columns, Filler, PairFiller, Shape
 
 ORIGINAL = "original"  # (B, 3, S, S) uint8, the largest centred square
 IMAGE_SIZE = "image_size"  # (B, 2) int64, height and width of the image, px
@@ -97,6 +97,9 @@ class _WithOriginalFiller:
         self.others.fill(row, picture)
         self.original.fill(row, picture)
         self.sizes[row] = picture.height, picture.width
+
+    def fill_pair(self, row: int, pixels: np.ndarray) -> None:
+        cast(PairFiller, self.others).fill_pair(row, pixels)
 
 
 def joined(blocks: Iterable[Any]) -> Columns:

@@ -21,12 +21,13 @@ from pipelines import ray_internals, schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder import PROCESS, Decoder, kept_decoder
+from pipelines.pairs.second_images import SecondImages
 from pipelines.ray_tasks import map_in_tasks
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
 from pipelines.stream.sealed import seal
-from pipelines.stream.shapes import BoxFiller, Columns, MaskFiller, Shape
+from pipelines.stream.shapes import BoxFiller, Columns, MaskFiller, PairFiller, Shape
 
 BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 # blocks come in order: what later tasks have made waits in the object store for earlier ones
@@ -60,6 +61,8 @@ class Ingest:
         masks: Whether the order's rows name masks, which the shape crops with their images.
         boxes: Whether the order's rows hold boxes; they follow the crops of a shape that has a
             column for them.
+        pair: Where the rows' second images are, which the shape crops with their images; None:
+            nowhere.
     """
 
     order: Order
@@ -75,6 +78,7 @@ class Ingest:
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
     boxes: bool = False
+    pair: SecondImages | None = None
 
     def block_bytes(self) -> int:
         """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
@@ -174,18 +178,24 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
         bad: list[dict[str, Any]] = []
         blocks = item_blocks(ingest, item["start"], item["stop"])
         clock = stage_times.Stopwatch()
-        ours, theirs, of_masks = tee(blocks, 3)
+        ours, theirs, of_masks, of_pairs = tee(blocks, 4)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
         masks: Iterator[Payload] | None = None
         if ingest.masks:
             masks = payloads(map(_mask_rows, of_masks), ingest.limits, clock)
         else:
             del of_masks  # or it would hold every block
+        seconds: Iterator[Payload] | None = None
+        if ingest.pair:
+            seconds = ingest.pair.payloads(of_pairs, ingest.limits, clock)
+        else:
+            del of_pairs
         for rows in ours:
             known = len(bad)
             found = zip(
                 islice(fetched, rows.num_rows),
                 islice(masks, rows.num_rows) if masks else repeat(None, rows.num_rows),
+                islice(seconds, rows.num_rows) if seconds else repeat(None, rows.num_rows),
                 strict=True,
             )
             columns = _block(rows, found, ingest, bad, clock)
@@ -217,7 +227,7 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 def _block(
     rows: pa.Table,
-    found: Iterable[tuple[Payload, Payload | None]],
+    found: Iterable[tuple[Payload, Payload | None, Payload | None]],
     ingest: Ingest,
     bad: list[dict[str, Any]],
     clock: stage_times.Stopwatch,
@@ -233,7 +243,7 @@ def _block(
     boxes = _Boxes.of(rows) if ingest.boxes else None
 
     clips = ingest.sampling.clips(rows)
-    for index, ((payload, mask), clip) in enumerate(zip(found, clips, strict=True)):
+    for index, ((payload, mask, other), clip) in enumerate(zip(found, clips, strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
             if ingest.content:
@@ -244,10 +254,15 @@ def _block(
                     payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames
                 )
                 values = None if mask is None else _mask(mask, picture, decoder)
+                second = None
+                if ingest.pair and other is not None:
+                    second = ingest.pair.decode(other, picture, decoder)
             with clock.time("crop"):
                 filler.fill(index, picture)
                 if values is not None:
                     cast(MaskFiller, filler).fill_mask(index, values)
+                if second is not None:
+                    cast(PairFiller, filler).fill_pair(index, second)
                 if boxes is not None:
                     boxes.check(index, picture)
                     if schema.BOXES in columns:

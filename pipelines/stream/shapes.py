@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from augment.boxes import crop_boxes, fitted
-from augment.execution.geometry import centre_crop, reduction_for, resize_whole
+from augment.execution.geometry import centre_crop, crop_resize, reduction_for, resize_whole
 from augment.generator import Cutter, ViewGenerator
 from augment.picture import Picture
+from augment.recipe import PairKind
 from pipelines import schema
 
 Columns = dict[str, np.ndarray]
@@ -43,6 +44,14 @@ class BoxFiller(Filler, Protocol):
         size."""
 
 
+class PairFiller(Filler, Protocol):
+    """Fills second images too: of shapes that have a column for them."""
+
+    def fill_pair(self, row: int, pixels: np.ndarray) -> None:
+        """Fill a row from its second image, (H, W, 3) uint8 or (H, W) int32, of the first's
+        size."""
+
+
 class Shape(Protocol):
     """Turns decoded images into the fixed-shape columns of a block."""
 
@@ -64,15 +73,20 @@ class Crops:
         masks: Whether a column has the class indices of the first group's first view, by nearest
             neighbour; its views must be upright.
         boxes: M, the boxes of each sample that a column has in px of that view; 0: none.
+        pair: Kind of the second images that a column has: cut and mirrored as each view of the
+            first group is, colours left alone; depths by nearest neighbour, as none lies between
+            two surfaces. None: no column.
     """
 
     generator: ViewGenerator
     photometric: bool
     masks: bool = False
     boxes: int = 0
+    pair: PairKind | None = None
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, V, 3, S, S) uint8 a group, masks (B, S, S) uint8, and boxes (B, M, 5)."""
+        """Allocate (B, V, 3, S, S) uint8 a group, masks (B, S, S) uint8, boxes (B, M, 5), and
+        second images (B, V, 3, S, S) uint8 or (B, V, 1, S, S) int32."""
         views = self.generator.views
         sizes = {
             name: (group.count, 3, views.group_size(name), views.group_size(name))
@@ -83,6 +97,13 @@ class Crops:
             columns[schema.MASK] = np.empty_like(next(iter(columns.values()))[:, 0, 0])
         if self.boxes:
             columns[schema.BOXES] = np.empty((num_rows, self.boxes, 5), np.float32)
+        if self.pair:
+            first = next(iter(columns.values()))
+            columns[schema.PAIR] = (
+                np.empty_like(first[:, :, :1], np.int32)
+                if self.pair == "depth"
+                else np.empty_like(first)
+            )
         return columns
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
@@ -92,7 +113,7 @@ class Crops:
         keys = (torch.tensor(epoch), torch.tensor(sample_id))
         crops = {name: column for name, column in columns.items() if name in views.groups}
         cutter = Cutter(views, seed, crops, *keys, photometric=self.photometric)
-        if self.masks or self.boxes:
+        if self.masks or self.boxes or self.pair:
             size = next(iter(crops.values())).shape[-1]
             return _LabelledCropFiller(cutter, columns, size)
         return cutter
@@ -115,6 +136,19 @@ class _LabelledCropFiller:
         cut = mask[top : top + height, left : left + width]
         resized = _nearest(cut, self.size, self.size)
         self.columns[schema.MASK][row] = resized[:, ::-1] if flip else resized
+
+    def fill_pair(self, row: int, pixels: np.ndarray) -> None:
+        for view, target in enumerate(self.columns[schema.PAIR][row]):
+            *box, flip = self.cutter.first_box(row, *pixels.shape[:2], view)
+            top, left, height, width = box
+            if pixels.ndim == 3:
+                crop_resize(
+                    Picture.whole(pixels), top, left, height, width, flip, self.size, target
+                )
+                continue
+            cut = pixels[top : top + height, left : left + width]
+            resized = _nearest(cut, self.size, self.size)
+            target[0] = resized[:, ::-1] if flip else resized
 
     def fill_boxes(self, row: int, boxes: np.ndarray, height: int, width: int) -> None:
         *crop, flip = self.cutter.first_box(row, height, width)
