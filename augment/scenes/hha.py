@@ -69,10 +69,12 @@ def hha_image(channels: Tensor, *, nearest_m: float = 0.5, highest_m: float = 3.
         highest_m: Height that is 1, and all above.
 
     Returns:
-        Same shape, float32 in [0, 1], angles divided by 180 degrees; 0 where it is unknown.
+        Same shape, float32, angles divided by 180 degrees. What is known lies in [1 / 255, 1], of
+        what is unknown all is 0: the two are told apart in 8 bits.
     """
     scale = channels.new_tensor([nearest_m, 1 / highest_m, 1 / 180]).view(3, 1, 1)
-    return (channels * scale).clamp(0, 1).nan_to_num(0)
+    known = ((channels * scale).clamp(0, 1) * 254 + 1) / 255
+    return known.nan_to_num(0)
 
 
 @torch.no_grad()
@@ -112,7 +114,7 @@ def surface_normals(depth: Tensor, intrinsics: Tensor) -> Tensor:
     normal = torch.stack(
         [right * fx, below * fy, middle - right * (columns - cx) - below * (rows - cy)], dim=1
     )
-    normal = -torch.nn.functional.normalize(normal, dim=1)  # rays go away from the camera
+    normal = -normal * normal.square().sum(1, keepdim=True).rsqrt()  # rays go away from the camera
     fits = known & (count >= 3) & (spread > 1e-3)
     return torch.where(fits.unsqueeze(1), normal, torch.nan)
 
@@ -152,19 +154,25 @@ def _moments(inverse: Tensor, known: Tensor) -> dict[str, Tensor]:
     sums = {name: torch.zeros_like(inverse) for name in names}
     height, width = inverse.shape[1:]
     wide = torch.nn.functional.pad(inverse, [_WINDOW] * 4, value=torch.inf)
-    own = torch.where(known, inverse, 1)
+    unit = 1 / torch.where(known, inverse, 1)
     for y in range(-_WINDOW, _WINDOW + 1):
+        row = {name: torch.zeros_like(inverse) for name in ("1", "x", "xx", "q", "xq")}
         for x in range(-_WINDOW, _WINDOW + 1):
             top = y + _WINDOW
             left = x + _WINDOW
-            q = wide[:, top : top + height, left : left + width] / own - 1
-            counts = (q.abs() <= _SAME_SURFACE).to(inverse.dtype)
-            q = torch.where(counts > 0, q, 0)
-            terms = (1, x, y, None, x * x, y * y, x * y)
-            for name, term in zip(names, terms, strict=False):
-                sums[name] += q if term is None else counts * term
-            sums["xq"] += q * x
-            sums["yq"] += q * y
+            q = wide[:, top : top + height, left : left + width] * unit - 1
+            same = q.abs() <= _SAME_SURFACE
+            q = torch.where(same, q, 0)
+            row["1"].add_(same)
+            row["x"].add_(same, alpha=x)
+            row["xx"].add_(same, alpha=x * x)
+            row["q"].add_(q)
+            row["xq"].add_(q, alpha=x)
+        for name, total in row.items():
+            sums[name].add_(total)
+        for name, of in (("y", "1"), ("xy", "x"), ("yq", "q")):
+            sums[name].add_(row[of], alpha=y)
+        sums["yy"].add_(row["1"], alpha=y * y)
     return sums
 
 

@@ -21,9 +21,9 @@ def check_rule(rule: str) -> str:
     if unknown := [field for field in fields if field not in FIELDS]:
         raise ValueError(f"{{{unknown[0]}}} is no field: take {{stem}} or {{name}}, as {_LIKE}")
     if not fields:
-        raise ValueError(f"{rule} names one file for all samples: write {{stem}}, as {_LIKE}")
+        raise ValueError(f"names one file for all samples: write {{stem}}, as {_LIKE}")
     if "://" in rule or rule.startswith("/"):
-        raise ValueError(f"must begin beside each sample, as {_LIKE} or ../{_LIKE}; got {rule}")
+        raise ValueError(f"must begin beside each sample, as {_LIKE} or ../{_LIKE}")
     return rule
 
 

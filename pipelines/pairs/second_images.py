@@ -168,7 +168,7 @@ def _size(uri: str) -> int:
         return 0
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # as many may be drawn from together: `source.interleave`
 def _in_shard(table: str, shard: str) -> dict[str, tuple[int, int]]:
     """Return offset and length of the members of a shard that are no samples by choice, by name."""
     rows = rows_of_shard(open_parquet(table), shard)

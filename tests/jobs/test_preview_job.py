@@ -107,6 +107,19 @@ def test_what_a_method_shows_of_its_views_stands_beside_them(
     assert wide.height == narrow.height and wide.width > narrow.width + 112
 
 
+def test_second_images_are_cut_as_the_views_and_kept_for_the_method(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    itself = "source.pair={name}"
+    drawn = draw(
+        config(manifest.uri, tmp_path / "a.png", *SMALL, *MAE, itself),
+        manifest,
+        num_images=4,
+        epoch=0,
+    )
+    assert torch.equal(drawn.batch["targets"]["pair"], drawn.views["global_crops"])
+
+
 def test_a_method_that_cannot_be_built_is_refused_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,13 +159,16 @@ def test_images_of_a_batch_do_not_depend_on_each_other() -> None:
     torch.testing.assert_close(together, alone, equal_nan=True, atol=1e-3, rtol=1e-4)
 
 
-def test_an_image_of_it_is_in_range_and_black_where_unknown() -> None:
+def test_an_image_of_it_is_in_range_and_black_where_unknown_alone() -> None:
     depth, _ = room()
     depth[:, :5] = 0
-    image = hha_image(hha(depth, CAMERA))
-    assert image.isfinite().all()
-    assert image.amin() >= 0 and image.amax() <= 1
+    channels = hha(depth, CAMERA)
+    image = hha_image(channels)
     assert (image[:, :, :5] == 0).all()
+    known = image[torch.isfinite(channels)]
+    assert known.min() * 255 > 0.99 and known.max() <= 1
+    level = hha_image(torch.tensor([2.0, 3.0, 90.0]).view(3, 1, 1)).flatten()
+    torch.testing.assert_close(level, torch.tensor([1.0, 1.0, 128 / 255]))
 
 
 def test_no_depth_at_all_is_no_fault() -> None:

@@ -59,6 +59,60 @@ def test_a_column_that_the_corpus_lacks_is_refused_by_its_name_and_origin(
         check_corpus(config(), corpus(image=3))
 
 
+PAIR = "source.pair=../depth/{stem}.png"
+HHA = ("source.pair_kind=hha", "source.pair_camera=[292.5,292.5,160,120]")
+
+
+def test_second_images_are_taken_where_the_method_takes_their_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InputError, match=r"source.pair .*simclr takes no second image, leave it"):
+        check_corpus(config(PAIR), corpus(image=3))
+    monkeypatch.setattr(SimCLR, "pairs", ("hha",))
+    check_corpus(config(PAIR, *HHA), corpus(image=3))
+    with pytest.raises(InputError, match=r"needs a second image .*source.pair_kind=hha"):
+        check_corpus(config(), corpus(image=3))
+    with pytest.raises(InputError, match=r"source.pair_kind colours: .*simclr takes hha"):
+        check_corpus(config(PAIR), corpus(image=3))
+    with pytest.raises(InputError, match=r"holds videos, which have no second image"):
+        check_corpus(config(PAIR, *HHA, "clip.as_frames=true"), corpus(image=3, video=2))
+    with pytest.raises(InputError, match=r"views.groups.global_crops.rotate would turn the first"):
+        check_corpus(config(PAIR, *HHA, "views.groups.global_crops.rotate.p=1"), corpus(image=3))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("source.pair=depth.png",), r"source.pair: .*one file for all samples"),
+        ((PAIR, "source.pair_kind=hha"), r"pair_camera is needed .*\[FX,FY,CX,CY\]"),
+        ((PAIR, "source.pair_unit_m=0.01"), r"source.pair_unit_m .*source.pair_kind"),
+        (("source.pair_kind=depth",), r"source.pair_kind .*source.pair"),
+    ],
+)
+def test_settings_of_second_images_that_would_do_nothing_are_refused(
+    words: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        config(*words)
+
+
+def test_second_images_make_another_experiment_and_none_the_same_as_ever() -> None:
+    plain = config().experiment()
+    assert not [key for key in plain if "pair" in key]
+    paired = config(PAIR, *HHA).experiment()
+    assert {key: paired[key] for key in paired.keys() - plain.keys()} == {
+        "source.pair": "../depth/{stem}.png",
+        "source.pair_kind": "hha",
+        "source.pair_camera": [292.5, 292.5, 160.0, 120.0],
+        "source.pair_unit_m": 0.001,
+    }
+    colours = config(PAIR).experiment()
+    assert colours.keys() - plain.keys() == {"source.pair", "source.pair_kind"}
+    images = config(PAIR).source.second_images(corpus(image=3))
+    assert images is not None and images.left_out is None
+    assert config().source.second_images(corpus(image=3)) is None
+
+
 def test_a_method_of_clips_is_fed_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = config("clip.num_frames=5")
     generator = ViewGenerator(wanted.views, 0)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from ray.data import DataIterator
 
 from augment.recipe import Placement
@@ -174,3 +176,23 @@ def test_samples_are_verified_and_colours_changed_where_that_is_asked_for(
     assert 1 <= bad.sum() <= 2 and len(set(coloured[schema.SAMPLE_ID][bad])) == 1
     same = (crops["global_crops"] == coloured["global_crops"]).reshape(len(bad), -1).all(axis=1)
     assert not same[~bad].all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_each_rank_gets_second_images_as_they_were_cut(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "depth").mkdir()
+    for path in corpus.iterdir():
+        width, height = Image.open(path).size
+        rows, columns = np.mgrid[:height, :width]
+        depth = Image.fromarray((rows * 100 + columns).astype(np.uint16))
+        depth.save(tmp_path / f"depth/{path.stem}.png")
+    words = ("source.pair=../depth/{stem}.png", "source.pair_kind=depth")
+    data = planned(corpus, tmp_path / "run", "worker", *words)
+    for shard in data.configure({}, 2):
+        batches = list(shard["train"].iter_torch_batches(batch_size=4))
+        pairs = torch.cat([batch[schema.PAIR] for batch in batches])
+        assert torch.cat([batch[schema.VALID] for batch in batches]).all()
+        assert pairs.shape == (16, 2, 1, 16, 16)
+        assert pairs.dtype == torch.int32
+        step = pairs[:, :, 0, 1:].sub(pairs[:, :, 0, :-1])  # a row further down, no column aside
+        assert (step > 0).all() and (step % 100 == 0).all()
