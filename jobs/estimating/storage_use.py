@@ -43,6 +43,10 @@ def of_a_sample(work: Ingest) -> tuple[float, float]:
     blocks = list(islice(item_blocks(work, 0, work.item_rows()), SEEN_BLOCKS))
     count = sum(block.num_rows for block in blocks)
     requests, size = reads(iter(blocks), work.limits, verify=work.verify)
+    if work.pair:
+        more, larger = work.pair.reads(iter(blocks), work.limits)
+        requests += more
+        size += larger
     return requests / count, size / count
 
 

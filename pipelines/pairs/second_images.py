@@ -24,7 +24,7 @@ from pipelines.pairs.name_rule import second_name
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
 from pipelines.storage.threads import pool
-from pipelines.stream.payload import Payload, payloads
+from pipelines.stream.payload import Payload, payloads, reads
 from pipelines.stream.stage_times import Stopwatch
 
 THREADS = 32  # that ask for the sizes of loose files
@@ -65,6 +65,14 @@ class SecondImages:
             for row in rows.select([schema.LENGTH, "sought"]).to_pylist():
                 payload = next(fetched)
                 yield payload if row[schema.LENGTH] else _missing(row["sought"])
+
+    def reads(self, blocks: Iterator[pa.Table], limits: Limits) -> tuple[int, int]:
+        """Return the requests and the bytes of `payloads` for blocks; the sizes of loose files are
+        asked for here too."""
+        addressed = [self._addressed(block, Stopwatch()) for block in blocks]
+        loose = sum(block[schema.MEMBER].null_count for block in addressed)
+        requests, size = reads(iter(addressed), limits)
+        return requests + loose, size
 
     def decode(self, payload: Payload, first: Picture, decoder: Decoder) -> np.ndarray:
         """Decode the second image of a picture.

@@ -16,6 +16,7 @@ from augment.generator import ViewGenerator
 from augment.ops import ColorJitter, Greyscale
 from augment.recipe import CropGroup, PairKind, Views
 from augment.scenes.hha import hha, hha_image
+from jobs.estimating.storage_use import of_a_sample
 from pipelines import schema
 from pipelines.corpus.entry import Selection
 from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
@@ -232,3 +233,18 @@ def test_blocks_have_the_size_that_ray_is_told(tmp_path: Path) -> None:
         assert set(block_of(replace(ingest, shape=alone, pair=None))) == set(block_of(ingest)) - {
             schema.PAIR
         }
+
+
+def test_an_estimate_counts_their_requests_and_bytes(tmp_path: Path) -> None:
+    of_each = {
+        "loose": (loose, "../depth/{stem}.png", 2),  # its size is asked for first
+        "shard": (in_a_shard, "{stem}.depth.png", 1 / NUM),  # they lie side by side
+    }
+    for name, (make, rule, more) in of_each.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        ingest = work(make(folder, DEPTH), "depth", rule=rule)
+        requests, size = of_a_sample(ingest)
+        alone = of_a_sample(replace(ingest, pair=None))
+        assert requests - alone[0] == pytest.approx(more)
+        assert size - alone[1] == len(png(DEPTH))
