@@ -231,7 +231,7 @@ class PairedSource(SourceConfig):
         description=(
             "second image of each sample by its name, from the sample's folder on:"
             " ../depth/{stem}.png; {stem} is the name without its suffix, {name} with it; of a"
-            " member of a shard another member. null: none"
+            " member of a shard another member, ./{stem}.depth.png. null: none"
         ),
         examples=["RULE"],
     )

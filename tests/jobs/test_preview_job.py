@@ -110,7 +110,7 @@ def test_what_a_method_shows_of_its_views_stands_beside_them(
 def test_second_images_are_cut_as_the_views_and_kept_for_the_method(
     manifest: Manifest, tmp_path: Path
 ) -> None:
-    itself = "source.pair={name}"
+    itself = "source.pair=./{name}"
     drawn = draw(
         config(manifest.uri, tmp_path / "a.png", *SMALL, *MAE, itself),
         manifest,

@@ -10,7 +10,7 @@ from pipelines.pairs.name_rule import check_rule, second_name
         ("/data/rgb/0001.jpg", "{stem}_ir.jpg", "/data/rgb/0001_ir.jpg"),
         ("/data/a.b.jpg", "{name}.png", "/data/a.b.jpg.png"),
         ("s3://bucket/rgb/7.jpg", "../depth/{stem}.png", "s3://bucket/depth/7.png"),
-        ("0001.rgb.jpg", "{stem}.png", "0001.rgb.png"),
+        ("0001.rgb.jpg", "./{stem}.png", "0001.rgb.png"),
         ("./scene/0001.jpg", "{stem}.depth.png", "scene/0001.depth.png"),
         ("/data/{odd}/{x}.jpg", "{stem}.png", "/data/{odd}/{x}.png"),
     ],
