@@ -139,8 +139,8 @@ class _LabelledCropFiller:
 
     def fill_pair(self, row: int, pixels: np.ndarray) -> None:
         for view, target in enumerate(self.columns[schema.PAIR][row]):
-            *box, flip = self.cutter.first_box(row, *pixels.shape[:2], view)
-            top, left, height, width = box
+            box = self.cutter.first_box(row, pixels.shape[0], pixels.shape[1], view)
+            top, left, height, width, flip = box
             if pixels.ndim == 3:
                 crop_resize(
                     Picture.whole(pixels), top, left, height, width, flip, self.size, target
