@@ -100,9 +100,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Not a reduce-scatter, which would move less: gloo's is emulated, and these are small
-        # beside the gradients.
-        return _summed(grad).narrow(0, rank() * ctx.num_rows, ctx.num_rows)
+        mine = grad.new_empty((ctx.num_rows, *grad.shape[1:]))
+        dist.reduce_scatter_tensor(mine, grad.contiguous())
+        return mine
 
 
 class _AllReduceSum(torch.autograd.Function):

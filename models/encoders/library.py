@@ -222,7 +222,8 @@ def timm_encoder(name: str, image_size: int, num_heads: int | None = None) -> En
                 img_size=image_size,
                 # the last norm belongs to the tokens: a decoder reads them, not only their mean
                 fc_norm=False,
-                weight_init="jax",  # Xavier, as MAE and MoCo v3 start from
+                # Xavier, as MAE and MoCo v3 start from; but LeCun's normal for the patch embedding
+                weight_init="jax",
                 dynamic_img_size=True,  # small crops of multi-crop
                 **heads,
             )
