@@ -1,6 +1,6 @@
 """Logistic regression on frozen features, along a path of weight decays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.probing.neighbours import check_features
+
+ROWS_AT_A_TIME = 1 << 16
 
 
 class Line(NamedTuple):
@@ -44,6 +46,31 @@ def standard_of(x: Tensor) -> Standard:
     return Standard(mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0))
 
 
+class Rows:
+    """Features as they are regressed on, standardised some rows at a time: many are never there
+    twice.
+
+    Args:
+        x: (N, D), any float dtype.
+        standard: How they are standardised; None: not at all.
+    """
+
+    def __init__(self, x: Tensor, standard: Standard | None = None) -> None:
+        self.x = x
+        self.standard = standard or torch.Tensor.float
+        few = len(x) <= ROWS_AT_A_TIME
+        self._only = self.standard(x) if few else None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield where a block of rows lies, and the block (n, D) float32."""
+        if self._only is not None:
+            yield slice(0, len(self.x)), self._only
+            return
+        for start in range(0, len(self.x), ROWS_AT_A_TIME):
+            place = slice(start, start + ROWS_AT_A_TIME)
+            yield place, self.standard(self.x[place])
+
+
 @torch.no_grad()
 def logistic_path(
     train_x: Tensor,
@@ -77,9 +104,8 @@ def logistic_path(
         ValueError: a class out of range, or shapes that do not fit.
     """
     check_features(train_x, targets, test_x, num_classes)
-    standard = standard or standard_of(train_x)
-    x = standard(train_x)
-    queries = standard(test_x)
+    x = Rows(train_x, standard or standard_of(train_x))
+    queries = x.standard(test_x)
     told = torch.empty(len(weight_decays), len(test_x), num_classes, device=test_x.device)
     line: Line | None = None
     for place in sorted(range(len(weight_decays)), key=lambda one: -weight_decays[one]):
@@ -98,7 +124,7 @@ def logistic_path(
 
 @torch.no_grad()
 def fit_logistic_regression(
-    x: Tensor,
+    rows: Rows,
     y: Tensor,
     *,
     num_classes: int,
@@ -113,17 +139,17 @@ def fit_logistic_regression(
     sample, the cross entropy is the sum of each class's own.
 
     Args:
-        x: Features of a similar scale, (N, D) float32.
+        rows: Features of a similar scale, (N, D).
         y: Classes, (N,) int64 in [0, num_classes), or (N, num_classes) bool.
         num_classes: Number of classes.
         weight_decay: Penalty on the weights, >= 0; the biases have none.
         max_iterations: Steps of L-BFGS at most; it stops by itself where the gradient vanishes.
         start: Where to begin; None: at zero.
     """
-    weight = x.new_zeros(num_classes, x.shape[1]) if start is None else start.weight.clone()
-    bias = x.new_zeros(num_classes) if start is None else start.bias.clone()
-    several = y.to(x.dtype) if y.ndim == 2 else None
-    row = torch.arange(len(x), device=x.device)
+    num_rows, dim = rows.x.shape
+    zeros = torch.zeros(num_classes, dim, device=rows.x.device)
+    weight = zeros if start is None else start.weight.clone()
+    bias = zeros[:, 0].clone() if start is None else start.bias.clone()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iterations,
@@ -135,20 +161,31 @@ def fit_logistic_regression(
 
     def objective() -> Tensor:
         # The gradient by hand: features made in inference mode cannot be saved for autograd.
-        scores = functional.linear(x, weight, bias)  # (N, K)
-        if several is None:
-            log_p = scores.log_softmax(1)
-            loss = -log_p[row, y].sum()
-            residual = log_p.exp_()
-            residual[row, y] -= 1
-        else:
-            loss = (functional.softplus(scores) - several * scores).sum()
-            residual = scores.sigmoid_() - several
-        residual /= len(x)
-        # (K, D); x.T @ residual takes six times as long
-        weight.grad = residual.T @ x + weight_decay * weight
-        bias.grad = residual.sum(0)
-        return loss / len(x) + 0.5 * weight_decay * weight.square().sum()
+        weight.grad = weight_decay * weight
+        bias.grad = torch.zeros_like(bias)
+        loss = 0.5 * weight_decay * weight.square().sum()
+        for place, x in rows:
+            entropy, residual = _entropy(functional.linear(x, weight, bias), y[place])
+            residual /= num_rows
+            weight.grad += residual.T @ x  # (K, D); x.T @ residual takes six times as long
+            bias.grad += residual.sum(0)
+            loss += entropy / num_rows
+        return loss
 
     optimizer.step(objective)
     return Line(weight, bias)
+
+
+def _entropy(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross entropy of scores (n, K), and its gradient by them, for classes (n,)
+    or (n, K)."""
+    if y.ndim == 2:
+        has = y.to(scores.dtype)
+        loss = (functional.softplus(scores) - has * scores).sum()
+        return loss, scores.sigmoid_() - has
+    row = torch.arange(len(y), device=y.device)
+    log_p = scores.log_softmax(1)
+    loss = -log_p[row, y].sum()
+    residual = log_p.exp_()
+    residual[row, y] -= 1
+    return loss, residual

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.probing.logistic import fit_logistic_regression, logistic_path
+from models.probing import logistic
+from models.probing.logistic import Rows, fit_logistic_regression, logistic_path
 
 
 def clusters(num: int, seed: int, spread: float = 0.6) -> tuple[Tensor, Tensor]:
@@ -28,7 +30,9 @@ def told_by_line(
 
 def test_logistic_regression_reaches_the_minimum() -> None:
     x, y = clusters(90, seed=0, spread=2)
-    fitted = fit_logistic_regression(x, y, num_classes=3, weight_decay=1e-2, max_iterations=200)
+    fitted = fit_logistic_regression(
+        Rows(x), y, num_classes=3, weight_decay=1e-2, max_iterations=200
+    )
     weight, bias = (parameter.double().requires_grad_() for parameter in fitted)
     loss = (
         functional.cross_entropy(x.double() @ weight.T + bias, y)
@@ -42,7 +46,7 @@ def test_logistic_regression_reaches_the_minimum() -> None:
 def test_logistic_regression_of_uninformative_features_gives_class_frequencies() -> None:
     y = torch.tensor([0, 0, 0, 1])
     weight, bias = fit_logistic_regression(
-        torch.zeros(4, 2), y, num_classes=2, weight_decay=1e-2, max_iterations=50
+        Rows(torch.zeros(4, 2)), y, num_classes=2, weight_decay=1e-2, max_iterations=50
     )
     assert weight.abs().max() == 0
     torch.testing.assert_close(bias.softmax(0), torch.tensor([0.75, 0.25]), rtol=1e-3, atol=1e-3)
@@ -96,11 +100,27 @@ def test_a_warm_start_along_the_path_ends_where_a_cold_one_does() -> None:
     torch.testing.assert_close(warm, torch.stack(cold), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_many_rows_are_taken_some_at_a_time(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_x, train_y = clusters(90, seed=0, spread=2)
+    test_x, _ = clusters(30, seed=1, spread=2)
+    targets = functional.one_hot(train_y, 3).bool() if several else train_y
+
+    def told() -> torch.Tensor:
+        return logistic_path(train_x, targets, test_x, num_classes=3, weight_decays=[1e-2, 1.0])
+
+    whole = told()
+    monkeypatch.setattr(logistic, "ROWS_AT_A_TIME", 17)
+    torch.testing.assert_close(told(), whole, atol=1e-3, rtol=0)
+
+
 def test_several_classes_a_sample_are_regressions_of_their_own() -> None:
     x, y = clusters(90, seed=0, spread=2)
     hot = functional.one_hot(y, 3).bool()
     hot[:20, 0] = True
-    together = fit_logistic_regression(x, hot, num_classes=3, weight_decay=1e-2, max_iterations=200)
+    together = fit_logistic_regression(
+        Rows(x), hot, num_classes=3, weight_decay=1e-2, max_iterations=200
+    )
     for one in range(3):
         weight, bias = (part[one].double().requires_grad_() for part in together)
         own = functional.binary_cross_entropy_with_logits(
