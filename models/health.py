@@ -26,15 +26,20 @@ def feature_std(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def spread(z: Tensor) -> Tensor:
-    """Measure `feature_std` as a share of an even spread's: 0 at one point, about 1 at the most.
+def spread(z: Tensor, wanted_std: float | None = None) -> Tensor:
+    """Measure how far features spread, as a share: 0 at one point, about 1 at the most.
 
     Args:
         z: Features, (N, D), any float dtype.
+        wanted_std: Standard deviation that an objective asks of each feature, whose share is
+            measured; None: it compares directions, whose share of an even spread is, by
+            `feature_std`.
 
     Returns:
         A float32 scalar.
     """
+    if wanted_std is not None:
+        return (z.float().std(dim=0, correction=0).mean() / wanted_std).clamp(max=1)
     share: Tensor = feature_std(z) * z.shape[1] ** 0.5
     return share
 

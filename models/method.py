@@ -90,6 +90,8 @@ class Method(nn.Module):
             `param_groups` gives the discriminator's parameters to the second optimiser.
         trains_patches: Whether it trains patch tokens by themselves: health then watches them
             beside the embedding.
+        projection_std: Standard deviation that the objective asks of each projected feature, by
+            which health then judges; None: it compares directions.
         accumulates: Whether the loss is a mean over samples, so that micro-batches may be
             accumulated.
         encoder: What ships.
@@ -107,6 +109,7 @@ class Method(nn.Module):
     pairs: ClassVar[tuple[PairKind, ...]] = ()
     adversarial: ClassVar[bool] = False
     trains_patches: ClassVar[bool] = False
+    projection_std: float | None = None
     accumulates: ClassVar[bool]
     encoder: Encoder
     progress: Tensor

@@ -207,7 +207,8 @@ def _measure(method: Method, seen: dict[str, Tensor], valid: Tensor) -> dict[str
         "health_uniformity": health.uniformity(centre),
     }
     if "projection" in seen:
-        measured["health_spread"] = health.spread(seen["projection"][valid])
+        projection = seen["projection"][valid]
+        measured["health_spread"] = health.spread(projection, method.projection_std)
     if "patches" in seen:
         patches = seen["patches"][seen["has_patches"]]
         measured |= _of_patches(patches, method.encoder.grid)

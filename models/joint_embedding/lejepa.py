@@ -62,6 +62,7 @@ class LeJEPA(Method):
     )
     view_groups: ClassVar[ViewGroups] = {_GROUP: _NUM_GLOBAL, _LOCAL: None}
     accumulates: ClassVar[bool] = False
+    projection_std: float | None = 1.0
     step: Tensor
 
     @staticmethod

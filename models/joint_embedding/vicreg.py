@@ -55,6 +55,7 @@ class VICReg(Method):
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
     accumulates: ClassVar[bool] = False
+    projection_std: float | None = 1.0
 
     def __init__(
         self, config: VICRegConfig, encoder_config: EncoderConfig, views: Views, seed: int

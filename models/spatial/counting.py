@@ -18,6 +18,7 @@ is asked for here, is about the mean over the quarters' embeddings: just what th
 proportional to that of the whole.
 """
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -85,6 +86,8 @@ class Counting(Method):
         if views.size % 2:
             raise ValueError(f"views.size={views.size} has no half; method.name=counting needs one")
         self.settings = config
+        # two images' counts lie the margin apart, squared, where each of K varies by so much
+        self.projection_std = math.sqrt(config.margin / (2 * config.num_counts))
         self.head = nn.Sequential(
             nn.Linear(self.encoder.embed_dim, config.hidden_dim),
             nn.ReLU(),
@@ -119,6 +122,11 @@ class Counting(Method):
             "count": global_mean(size.sqrt(), valid),
             "embedding": embedding[-len(whole) :].detach(),
         }
+
+    def project(self, embedding: Tensor) -> Tensor:
+        """Count what embeddings (B, D) show, (B, K): nothing at all where the method collapsed."""
+        counts: Tensor = self.head(embedding.float())
+        return counts
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from models.health import (
     prototype_entropy,
     rankme,
     recognised,
+    spread,
     uniformity,
     variation,
 )
@@ -184,3 +185,11 @@ def test_locality_is_what_neighbours_share_beyond_any_two_patches() -> None:
         torch.randn(30, 32, 10, 10, generator=generator), 3, stride=1
     )
     assert patch_locality(smooth.flatten(2).transpose(1, 2), (8, 8)).item() > 0.4
+
+
+def test_spread_by_a_wanted_deviation_is_a_share_of_it() -> None:
+    z = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    assert spread(0.3 * z, wanted_std=0.6) == pytest.approx(0.5, abs=0.01)
+    assert spread(9 * z, wanted_std=1.0) == 1
+    # one point far from 0, whose directions and lengths differ by rounding
+    assert spread(5 + 1e-3 * z, wanted_std=1.0) < 0.01

@@ -23,7 +23,7 @@ from jobs.training.training_job import TrainingJob
 from models import health
 from models.joint_embedding.dino import DINO, DINOConfig
 from models.method import Method
-from models.registry import build_method
+from models.registry import METHODS, build_method
 from pipelines.corpus.manifest import Manifest
 from pipelines.stream.ledger import Ledger
 from pipelines.stream.plan import Plan
@@ -263,6 +263,41 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
     assert (look.collapse is not None) == collapses, look
     figures = {name: value for name, value in look.figures.items() if name != "health_spread"}
     assert judge(figures, HealthConfig()) is None
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("name", "guard_away", "steps"),
+    [
+        ("byol", {"predictor": False, "momentum": 0.0}, 20),
+        ("vicreg", {"variance_weight": 0.0, "covariance_weight": 0.0}, 20),
+        ("counting", {"contrast": 0.0}, 20),
+    ],
+)
+def test_what_collapses_without_its_guard_is_caught(
+    name: str, guard_away: dict[str, float], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = METHODS[name]
+    batch = small_batch(name)
+    images = next(iter(batch["views"].values()))[0]
+    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    collapse = dict[bool, str | None]()
+    for guarded in (True, False):
+        torch.manual_seed(0)
+        settings = kind.small.model_copy(update={} if guarded else guard_away)
+        method = build_method(settings, ENCODERS[0], kind.default_views(kind.small_px), 0)
+        optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+        for step in range(steps):
+            optimizer.zero_grad()
+            method(small_batch(name, step % 4))["loss"].backward()
+            optimizer.step()
+            method.after_step(step + 1, steps)
+        job = replace(make_job(config("images", "out")), manifest="images")
+        look = Health(job, rolled_back=False).look(method, 100, saving=False, autocast=None)
+        assert look is not None
+        collapse[guarded] = look.collapse
+    assert collapse[True] is None
+    assert "its projections spread" in str(collapse[False])
 
 
 @pytest.mark.usefixtures("ray_session")
