@@ -67,7 +67,7 @@ class PreviewConfig(PretrainConfig):
         "deterministic",
         "checkpoint",
         "health",
-        "artifact",
+        "train",
         "log",
         "debug",
         *TRAINING,

@@ -5,7 +5,7 @@ import pytest
 from tests.small_methods import shallow_transformers
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True)
 def shallow() -> Iterator[None]:
     with shallow_transformers():
         yield

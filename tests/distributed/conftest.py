@@ -6,7 +6,7 @@ from tests.distributed.two_processes import TwoProcesses
 from tests.small_methods import shallow_transformers
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True)
 def shallow() -> Iterator[None]:
     with shallow_transformers():
         yield
