@@ -89,7 +89,11 @@ def _shift_right(x: Tensor, num_bits: int) -> Tensor:
     return torch.bitwise_and(x >> num_bits, 2 ** (64 - num_bits) - 1)
 
 
-@torch.compiler.assume_constant_result
+def let_compile() -> None:
+    """Have `torch.compile` take draws without a break; this imports it, which takes seconds."""
+    torch.compiler.assume_constant_result(_hash_name)
+
+
 def _hash_name(name: str) -> int:
     return _cached_hash(name)
 

@@ -2,6 +2,7 @@
 encoder compiled, and activations computed again in the backward pass instead of being kept."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from augment.rng import let_compile
 from models.encoders.encoder import Encoder
 
 _VARIANTS = 64
@@ -109,6 +111,7 @@ def compile_encoder(encoder: Encoder, *, by_blocks: bool) -> None:
         by_blocks: Compile each block instead of all that methods call. What comes between them
             stays as it is: to `recompute` blocks, or to gather the divided parameters of one.
     """
+    let_compile()
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, _VARIANTS)
     if by_blocks:
@@ -123,6 +126,8 @@ def compile_encoder(encoder: Encoder, *, by_blocks: bool) -> None:
 
 def uncompiled() -> AbstractContextManager[None]:
     """Call compiled encoders as they are written, for calls too rare to compile for."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()  # nothing was compiled
     eager: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return eager
 

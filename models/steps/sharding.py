@@ -4,14 +4,13 @@ arXiv:2304.11277, in torch's second form), for encoders that do not fit a device
 Checkpoints hold whole tensors, so they open on any number of workers, divided or not.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.encoders.encoder import Encoder
 from models.steps.acceleration import repeated_blocks
@@ -26,10 +25,17 @@ def shard(method: nn.Module) -> None:
     The blocks of its encoders are gathered one by one as they are needed, the rest at the start of
     `forward`. All workers must call, before an optimiser is built.
     """
+    from torch.distributed.fsdp import fully_shard  # here, as few runs divide and it takes a second
+
     for encoder in _encoders(method):
         for block in repeated_blocks(encoder):
             fully_shard(block)
     fully_shard(method)
+
+
+def _is_divided(value: Any) -> bool:
+    tensors = sys.modules.get("torch.distributed.tensor")  # without it nothing is
+    return tensors is not None and isinstance(value, tensors.DTensor)
 
 
 def _encoders(method: nn.Module) -> list[Encoder]:
@@ -43,26 +49,27 @@ def _encoders(method: nn.Module) -> list[Encoder]:
 @contextmanager
 def gathered(method: nn.Module) -> Iterator[None]:
     """Have what is divided ready to be called outside of `forward`, by all workers."""
-    if not isinstance(method, FSDPModule):
+    if not any(map(_is_divided, method.parameters())):
         yield
         return
-    method.unshard()
+    divided: Any = method
+    divided.unshard()
     try:
         yield
     finally:
-        method.reshard()
+        divided.reshard()
 
 
 def synchronise(method: nn.Module, *, wanted: bool) -> None:
     """Average gradients in the next backward pass, or only add them up."""
-    assert isinstance(method, FSDPModule)
-    method.set_requires_gradient_sync(wanted)
+    divided: Any = method
+    divided.set_requires_gradient_sync(wanted)
 
 
 def whole(value: Any) -> Any:
     """Gather what is divided in a tensor, or in the dictionaries and lists of a state; all workers
     must call."""
-    if isinstance(value, DTensor):
+    if _is_divided(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
         return {key: whole(item) for key, item in value.items()}
@@ -71,15 +78,20 @@ def whole(value: Any) -> Any:
 
 def parts_here(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the parts of tensors that this worker has; changing one changes the tensor."""
-    return [each.to_local() if isinstance(each, DTensor) else each for each in tensors]
+    some: Sequence[Any] = tensors
+    return [each.to_local() if _is_divided(each) else each for each in some]
 
 
 def laid_out(value: Tensor, like: Tensor) -> Tensor:
     """Divide a whole tensor, the same on all workers, as another one of its shape is."""
-    if not isinstance(like, DTensor) or isinstance(value, DTensor) or value.shape != like.shape:
+    if not _is_divided(like) or _is_divided(value) or value.shape != like.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
+    divided: Any = like
     value = value.to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    mesh, placements = divided.device_mesh, divided.placements
+    return distribute_tensor(value, mesh, placements, src_data_rank=None)
 
 
 def laid_out_state(saved: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
