@@ -97,9 +97,11 @@ class TrainState:
         """Go on from a committed checkpoint, if there is one."""
         if checkpoint is None:
             return
+        # What is divided may have no room on a device while it is whole.
+        place = torch.device("cpu") if self.is_sharded else self.device
         with checkpoint.as_directory() as folder:
             saved = torch.load(
-                Path(folder) / checkpoints.STATE, map_location=self.device, weights_only=True
+                Path(folder) / checkpoints.STATE, map_location=place, weights_only=True
             )
         self.method.load_state_dict(sharding.laid_out_state(saved["method"], self.method))
         self.optimizers.load_state_dict(saved)
@@ -108,10 +110,11 @@ class TrainState:
         self.bad_samples = saved.get("bad_samples", {})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as whole tensors and plain values; all workers must call."""
+        """Return the state as plain values and tensors, divided ones whole on rank 0 alone; all
+        workers must call."""
         return {
             "step": self.step,
-            "method": sharding.whole(self.method.state_dict()),
+            "method": sharding.whole_state(self.method.state_dict()),
             "samples_seen": self.samples_seen,
             "bad_samples": self.bad_samples,
             **self.optimizers.state_dict(),
@@ -147,16 +150,21 @@ class TrainState:
         wanted = self.autocast
         return torch.autocast(self.device.type, wanted, enabled=wanted is not None)
 
-    def shipped(self, num_rows: int) -> tuple[Encoder, torch.nn.Module | None]:
+    def shipped(self, num_rows: int) -> tuple[Encoder, torch.nn.Module | None] | None:
         """Return the encoder of the artifact, and its head where it has one, whole; all workers
         must call.
 
         Args:
             num_rows: Rows ever stored in the manifest.
+
+        Returns:
+            None on every rank but 0, which has the whole of a divided method.
         """
-        if not self.is_sharded:
+        state = sharding.whole_state(self.method.state_dict()) if self.is_sharded else None
+        if collectives.rank() != 0:
+            return None
+        if state is None:
             return self.method.ships()
-        state = sharding.whole(self.method.state_dict())
         method = build(self.config, start=False)
         method.expect_rows(num_rows)
         method.load_state_dict(state)

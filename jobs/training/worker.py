@@ -105,7 +105,7 @@ class _Training:
         log = self.log
         log.bad.check(final=True)
         ships = self.state.shipped(self.job.num_rows)
-        if collectives.rank() == 0:
+        if ships is not None:
             lines = [log.last_line] if log.last_line else self.job.run.join_metrics()
             write_artifact(ships, self.state.step, self.job, lines[-1] if lines else {})
         log.close()

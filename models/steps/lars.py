@@ -88,8 +88,8 @@ class LARS(Optimizer):
 def _rates(weights: list[Tensor], gradients: list[Any], group: dict[str, Any]) -> Tensor:
     """Return what each gradient is multiplied by, (number of tensors,); 1 where it or the weights
     are 0."""
-    length = torch.stack(whole(list(torch._foreach_norm(weights))))
-    slope = torch.stack(whole(list(torch._foreach_norm(gradients))))
+    length = torch.stack([whole(each) for each in torch._foreach_norm(weights)])
+    slope = torch.stack([whole(each) for each in torch._foreach_norm(gradients)])
     rates = group["trust_coefficient"] * length
     rates = rates / (slope + length * group["weight_decay"] + _EPS)
     rates = rates.where((length > 0) & (slope > 0), 1.0)

@@ -17,7 +17,7 @@ from models.optim import (
     peak_lr,
     set_schedule,
 )
-from models.steps.sharding import laid_out_optimizer, parts_here, whole
+from models.steps.sharding import laid_out_optimizer, parts_here, whole, whole_state
 
 _SMALLEST_NORM = 1e-6  # as torch's clip_grad_norm_
 
@@ -104,9 +104,11 @@ class Optimizers:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states by the names they have in a checkpoint."""
+        """Return the states by the names they have in a checkpoint, divided ones whole on rank 0
+        alone; all workers must call."""
         states = {
-            _NAMES[role]: whole(part.optimizer.state_dict()) for role, part in self._parts.items()
+            _NAMES[role]: whole_state(part.optimizer.state_dict())
+            for role, part in self._parts.items()
         }
         return states | ({_SCALER: self._scaler.state_dict()} if self._scaler.is_enabled() else {})
 
@@ -162,7 +164,7 @@ def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
         The norm of all gradients before clipping.
     """
     gradients = [each.grad for each in parameters if each.grad is not None]
-    norms = torch.stack(whole([gradient.norm() for gradient in gradients]))
+    norms = torch.stack([whole(gradient.norm()) for gradient in gradients])
     shares = (limit / (norms + _SMALLEST_NORM)).clamp(max=1)
     for gradient, share in zip(parts_here(gradients), shares.unbind(), strict=True):
         gradient.mul_(share)

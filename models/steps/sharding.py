@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from models import collectives
 from models.encoders.encoder import Encoder
 from models.steps.acceleration import repeated_blocks
 
@@ -66,14 +67,25 @@ def synchronise(method: nn.Module, *, wanted: bool) -> None:
     divided.set_requires_gradient_sync(wanted)
 
 
-def whole(value: Any) -> Any:
-    """Gather what is divided in a tensor, or in the dictionaries and lists of a state; all workers
-    must call."""
-    if _is_divided(value):
-        return value.full_tensor()
-    if isinstance(value, Mapping):
-        return {key: whole(item) for key, item in value.items()}
-    return [whole(item) for item in value] if isinstance(value, list) else value
+def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor where it is divided; all workers must call."""
+    divided: Any = tensor
+    return divided.full_tensor() if _is_divided(tensor) else tensor
+
+
+def whole_state(state: Any) -> Any:
+    """Gather what is divided in the dictionaries and lists of a state, tensor by tensor, into the
+    memory of rank 0's host: no device needs room for all of it. All workers must call.
+
+    Returns:
+        The state; on the other ranks None stands for what is divided.
+    """
+    if _is_divided(state):
+        gathered_here = state.full_tensor()
+        return gathered_here.cpu() if collectives.rank() == 0 else None
+    if isinstance(state, Mapping):
+        return {key: whole_state(item) for key, item in state.items()}
+    return [whole_state(item) for item in state] if isinstance(state, list) else state
 
 
 def parts_here(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -67,13 +67,16 @@ def train(
         state.backward(my_batch(name, epoch=state.step, dtype=torch.float32), synchronise=True)
         norms.append(state.update(NUM_STEPS))
     whole = state.state_dict()
+    if state.is_sharded and collectives.rank() != 0:
+        assert all(whole["method"][name] is None for name, _ in state.method.named_parameters())
     if collectives.rank() == 0:
         checkpoints.write(folder, whole, Ledger(0, ()))
     collectives.all_reduce_sum(torch.zeros(()))  # the other one waits until it is written
-    encoder, _ = state.shipped(NUM_ROWS)
+    shipped = state.shipped(NUM_ROWS)
+    assert (shipped is None) == (collectives.rank() != 0)
     return {
         "method": whole["method"],
-        "encoder": dict(encoder.state_dict()),
+        "encoder": dict(shipped[0].state_dict()) if shipped else {},
         "kept": {"values": torch.tensor(sum(each.numel() for each in kept))},
         "norm": {"last": norms[-1]},
     }
