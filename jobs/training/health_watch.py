@@ -187,9 +187,8 @@ def _encode(
         if projection is not None:
             seen["projection"] = projection
         if method.trains_patches:
-            few = PATCHES_OF // collectives.world_size()
-            patches = _patches(method, images["centre"][:few], device)
-            seen["patches"] = patches
+            few = -(-PATCHES_OF // collectives.world_size())
+            seen["patches"] = _patches(method, images["centre"][:few], device)
             seen["has_patches"] = images["valid"][:few].to(device)
     return {**seen, "valid": images["valid"].to(device)}
 
@@ -255,6 +254,9 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
     assert job.manifest is not None
     plan = Plan.open(job.manifest, job.ledger, config.seed)
     share = my_share(min(config.health.num_samples, plan.manifests[0].num_rows))
+    if share.start == share.stop:  # more ranks than images
+        none = torch.zeros(0, 3, config.views.size, config.views.size)
+        return none, none
     name, views = _one_view(config.views)
     generator = ViewGenerator(views, config.seed)
     work = ingest.Ingest(
@@ -310,10 +312,10 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
 
 
 def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
-    """Encode the first images as patch tokens (B, N, D), by the encoder that gradients move: a
-    teacher shows its collapse later."""
-    few = images[:PATCHES_OF].to(device).contiguous(memory_format=torch.channels_last)
-    return method.trained_encoder.tokens(few).patches
+    """Encode images as patch tokens (B, N, D), by the encoder that gradients move: a teacher shows
+    its collapse later."""
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    return method.trained_encoder.tokens(images).patches
 
 
 def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
