@@ -1,11 +1,13 @@
 """Whether a new encoder may take the champion's place: its health, its answers, and no slice of
 them much worse."""
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from jobs.cluster.share import Session
 from jobs.probing.frozen_features import embed_labelled
@@ -162,7 +164,6 @@ def _on_corpus(
     plain, changed = tensors(seen, valid)
     right = health.recognised(plain, changed).numpy()
     rank = float(health.rankme(plain))
-    alpha = float(health.alpha_req(plain))
     floor = f"at least retrain.min_recognised={wanted.min_recognised:g}"
     share = float(right.mean()) if len(right) else 0.0
     known = share >= wanted.min_recognised
@@ -170,11 +171,11 @@ def _on_corpus(
         return [
             Figure("held-out samples recognised", share, rule=floor, passed=known),
             Figure("effective rank (RankMe)", rank),
-            Figure("alpha-ReQ", alpha),
+            *decay_figure(plain),
         ], []
-    plain, changed = tensors(other, valid)
-    before = health.recognised(plain, changed).numpy()
-    old_rank = float(health.rankme(plain))
+    champions, changed = tensors(other, valid)
+    before = health.recognised(champions, changed).numpy()
+    old_rank = float(health.rankme(champions))
     least = (1 - wanted.max_rank_loss) * old_rank
     main = _compared(
         "held-out samples recognised", right, before, wanted, gained=gained, decides=decides
@@ -190,9 +191,18 @@ def _on_corpus(
             f"at least {least:.1f}, by retrain.max_rank_loss={wanted.max_rank_loss:g}",
             rank >= least,
         ),
-        Figure("alpha-ReQ", alpha, float(health.alpha_req(plain))),
+        *decay_figure(plain, champions),
     ]
     return figures, _slices(wanted, held_out, valid, right, before)
+
+
+def decay_figure(plain: Tensor, champions: Tensor | None = None) -> list[Figure]:
+    """Tell how fast the variance of embeddings (N, D) falls; nothing where N is too small for
+    it."""
+    own = float(health.alpha_req(plain))
+    other = None if champions is None else float(health.alpha_req(champions))
+    known = math.isfinite(own) and (other is None or math.isfinite(other))
+    return [Figure("alpha-ReQ", own, other)] if known else []
 
 
 def _compared(

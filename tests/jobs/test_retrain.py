@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jobs.retrain import retrain
 from jobs.retraining.cycle import order_of
+from jobs.retraining.gate import decay_figure
 from jobs.retraining.retrain_sections import RetrainConfig, complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
@@ -91,6 +93,14 @@ def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: 
     assert loop.run("2026-11-9")["decision"] == "superseded"
     with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
         loop.run("2026-11-12", "retrain.min_new=121", "seed=1")
+
+
+def test_an_exponent_that_few_samples_do_not_give_is_left_out() -> None:
+    torch.manual_seed(0)
+    many, few = torch.randn(32, 16), torch.randn(4, 16)
+    (figure,) = decay_figure(many, 2 * many)
+    assert figure.champion == pytest.approx(figure.value)
+    assert decay_figure(few) == decay_figure(many, few) == []
 
 
 def test_slots_are_ordered_by_the_numbers_in_them() -> None:
