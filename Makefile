@@ -10,7 +10,7 @@ demo: env
 	$(BIN)/python -m jobs.demo out=runs/demo
 
 test: env
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 test-all: env
 	$(BIN)/python -m pytest -m "not gpu" -o session_timeout=14400

@@ -44,11 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Say what of the suite runs in one process, where several share it: a file; all that needs the
     run's Ray; and all that starts clusters of its own.
 
-    The last two take longest and wait most, so they begin first.
+    The last two take longest and wait most, so they begin first (xdist keeps the order only with
+    `--no-loadscope-reorder`, and tells its processes nothing of `--dist`).
     """
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    if config.getoption("dist", "no") != "no":
+    if hasattr(config, "workerinput"):
         items.sort(key=lambda item: _group(item) not in ("ray", "clusters"))
 
 
