@@ -86,8 +86,8 @@ class Method(nn.Module):
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
             to where it comes from, for who lacks it ("a .txt file beside each image").
         pairs: Kinds of second images that it takes; none: its batch has no second images.
-        adversarial: Whether it trains a discriminator: `forward` then returns a second loss, and
-            `param_groups` gives the discriminator's parameters to the second optimiser.
+        adversarial: Whether it trains a part called `discriminator`: `forward` then returns a
+            second loss, and a second optimiser moves that part's parameters.
         trains_patches: Whether it trains patch tokens by themselves: health then watches them
             beside the embedding.
         projection_std: Standard deviation that the objective asks of each projected feature, by
@@ -214,8 +214,8 @@ class Method(nn.Module):
 
     def param_groups(self) -> list[optim.ParamGroup]:
         """Split the trainable parameters into named optimiser groups, with and without weight
-        decay."""
-        return optim.param_groups(self)
+        decay, a discriminator's apart."""
+        return optim.adversarial_groups(self) if self.adversarial else optim.param_groups(self)
 
 
 def _key_tokens(method: nn.Module, arguments: tuple[Batch]) -> None:

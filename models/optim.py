@@ -266,6 +266,27 @@ def param_groups(module: nn.Module) -> list[ParamGroup]:
     return [group for group in both if group["params"]]
 
 
+def adversarial_groups(method: nn.Module) -> list[ParamGroup]:
+    """Sort parameters as `param_groups` does, and give those of a method's part called
+    `discriminator` to the second optimiser.
+
+    Args:
+        method: Its children's trainable parameters are grouped; none of its own.
+    """
+    groups: list[ParamGroup] = []
+    for role in ("main", "discriminator"):
+        parts = nn.ModuleList(
+            part
+            for name, part in method.named_children()
+            if (name == "discriminator") == (role == "discriminator")
+        )
+        for group in param_groups(parts):
+            group["name"] = f"{role}_{group['name']}"
+            group["optimizer"] = "main" if role == "main" else "discriminator"
+            groups.append(group)
+    return groups
+
+
 def build_optimizer(
     groups: Sequence[ParamGroup], config: OptimConfig, lr: float
 ) -> torch.optim.Optimizer:

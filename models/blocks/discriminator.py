@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from models import optim
-
 _SLOPE = 0.2
 _SMALLEST = 4  # side of the last map, px
 _WIDEST = 8  # most channels of a stage, as a multiple of the first one's
@@ -93,27 +91,6 @@ def taken_for_made(judged: Tensor) -> Tensor:
     A discriminator minimises it on what was made, beside `taken_for_real` on what is real.
     """
     return functional.softplus(judged.float())
-
-
-def split_groups(method: nn.Module, discriminator: str = "discriminator") -> list[optim.ParamGroup]:
-    """Give the parameters of a method's part called `discriminator` to the second optimiser.
-
-    Args:
-        method: Its children's trainable parameters are grouped; none of its own.
-        discriminator: Name of the child that holds everything the second optimiser moves.
-    """
-    groups: list[optim.ParamGroup] = []
-    for role in ("main", "discriminator"):
-        parts = nn.ModuleList(
-            part
-            for name, part in method.named_children()
-            if (name == discriminator) == (role == "discriminator")
-        )
-        for group in optim.param_groups(parts):
-            group["name"] = f"{role}_{group['name']}"
-            group["optimizer"] = "main" if role == "main" else "discriminator"
-            groups.append(group)
-    return groups
 
 
 def _stage(in_channels: int, channels: int, *, norm: bool) -> nn.Sequential:

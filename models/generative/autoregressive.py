@@ -22,13 +22,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.patchify import patchify, unpatchify
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _HEAD_DIM = 64
 _VARIANCE_FLOOR = 1e-6
 _GREY = 0.5
@@ -61,13 +61,13 @@ class Autoregressive(Method):
 
     Config: ClassVar[type[MethodConfig]] = AutoregressiveConfig
     small: ClassVar[MethodConfig] = AutoregressiveConfig(decoder_depth=1)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: AutoregressiveConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -97,7 +97,7 @@ class Autoregressive(Method):
             embedding: Of the encoder, the middle of the whole (B, D), detached; rows of invalid
                 samples included.
         """
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         target, _, _ = self._targets(images)
         predicted, embedding = self._predict(images)
         to_come = target[:, self.ahead :]
@@ -142,7 +142,7 @@ class Autoregressive(Method):
         """
         if self.progress == 0:
             return {}
-        images = batch["views"][_GROUP][0]
+        images = batch["views"][PLAIN_VIEW][0]
         _, mean, deviation = self._targets(images)
         predicted, _ = self._predict(images)
         ahead = self.ahead

@@ -19,12 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment import rng
-from augment.recipe import CropGroup, Views
-from models import optim
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.discriminator import (
     Discriminator,
     judged_by,
-    split_groups,
     taken_for_made,
     taken_for_real,
 )
@@ -33,7 +32,6 @@ from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _FIRST_SIDE = 4  # of the maps that a code becomes, px
 _WIDEST = 8
 
@@ -60,14 +58,14 @@ class BiGAN(Method):
     small: ClassVar[MethodConfig] = BiGANConfig(
         latent_dim=6, generator_width=4, discriminator_width=4
     )
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     adversarial: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: BiGANConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -90,7 +88,7 @@ class BiGAN(Method):
             discriminator_top1: Share of pairs that it tells; 1 / 2 at chance.
             embedding: The encoder's output (B, D), detached; rows of invalid samples included.
         """
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         valid = batch["valid"]
         embedding = self.encoder(images)  # (B, D)
         code = self.code(embedding)
@@ -133,15 +131,11 @@ class BiGAN(Method):
         """Draw, once something is learnt, images of random codes, and of the images' own codes."""
         if self.progress == 0:
             return {}
-        code = self.code(self.encoder(batch["views"][_GROUP][0]))
+        code = self.code(self.encoder(batch["views"][PLAIN_VIEW][0]))
         return {
             "of a random code": self.to_rgb(self.made(self._draw(batch)).float()),
             "of its own code": self.to_rgb(self.made(code).float()),
         }
-
-    def param_groups(self) -> list[optim.ParamGroup]:
-        """Give the discriminator's parameters to the second optimiser."""
-        return split_groups(self)
 
 
 class Generator(nn.Module):

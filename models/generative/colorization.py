@@ -26,14 +26,14 @@ from torch.nn import functional
 
 from augment.lab import lab_to_rgb, rgb_to_lab
 from augment.ops import Fraction
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.map_decoder import MapDecoder, map_grid
 from models.collectives import all_reduce_sum, global_mean
 from models.encoders.factory import EncoderConfig
 from models.generative.colour_bins import ColourBins, bin_entropy
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 AB_SCALE = 110.0
 """Divides a and b, so that they lie about within -1 and 1."""
 
@@ -78,13 +78,13 @@ class Colorization(Method):
 
     Config: ClassVar[type[MethodConfig]] = ColorizationConfig
     small: ClassVar[MethodConfig] = ColorizationConfig(decoder_width=4)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: ColorizationConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -113,9 +113,9 @@ class Colorization(Method):
             true_chroma: That of the true ones.
             embedding: Of the lightness (B, D), detached; rows of invalid samples included.
         """
-        lab = rgb_to_lab(self.to_rgb(batch["views"][_GROUP][0].float()))  # (B, 3, S, S)
+        lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))  # (B, 3, S, S)
         ab = functional.interpolate(lab[:, 1:], size=self.size, mode="area")
-        maps = self.encoder.maps(self._grey(lab).to(batch["views"][_GROUP].dtype))
+        maps = self.encoder.maps(self._grey(lab).to(batch["views"][PLAIN_VIEW].dtype))
         told = self.decoder(maps).float()  # (B, Q or 2, s, s)
         valid = batch["valid"]
         with torch.autocast(told.device.type, enabled=False):
@@ -140,7 +140,7 @@ class Colorization(Method):
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """Draw what the encoder sees and, once something is learnt, in the colours it tells."""
-        lab = rgb_to_lab(self.to_rgb(batch["views"][_GROUP][0].float()))
+        lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))
         shown = {"grey input": (lab[:, :1] / 100).expand_as(lab).clamp(0, 1)}
         if self.progress > 0:
             ab = self._colours(self.decoder(self.encoder.maps(self._grey(lab))).float())

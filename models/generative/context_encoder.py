@@ -22,14 +22,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.map_decoder import MapDecoder, map_grid
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.generative.pixel_masks import Shape, hidden_pixels, widen
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _OVERLAP_SIDE = 128  # px, of the views that `overlap` refers to
 _GREY = 0.5
 
@@ -72,13 +72,13 @@ class ContextEncoder(Method):
 
     Config: ClassVar[type[MethodConfig]] = ContextEncoderConfig
     small: ClassVar[MethodConfig] = ContextEncoderConfig(decoder_width=4)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: ContextEncoderConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -120,7 +120,7 @@ class ContextEncoder(Method):
 
     def _paint(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return images, hidden pixels (B, 1, S, S), painted images in float32, and embeddings."""
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         hidden = hidden_pixels(
             self.settings.mask,
             images.shape[-1],

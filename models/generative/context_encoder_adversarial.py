@@ -18,11 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from augment.recipe import Views
-from models import optim
 from models.blocks.discriminator import (
     Discriminator,
     judged_by,
-    split_groups,
     taken_for_made,
     taken_for_real,
 )
@@ -106,7 +104,3 @@ class ContextEncoderAdversarial(ContextEncoder):
             **self._judged(images, hidden, painted.detach(), valid),
             "embedding": embedding,
         }
-
-    def param_groups(self) -> list[optim.ParamGroup]:
-        """Give the discriminator's parameters to the second optimiser."""
-        return split_groups(self)

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment.lab import rgb_to_lab
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.map_decoder import MapDecoder, map_grid
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
@@ -32,7 +33,6 @@ from models.generative.colorization import AB_SCALE, painted
 from models.generative.colour_bins import ColourBins, bin_entropy
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _LEVELS = 50  # of lightness, 2 apart
 _LEVEL = 100 / _LEVELS
 
@@ -69,14 +69,14 @@ class SplitBrain(Method):
 
     Config: ClassVar[type[MethodConfig]] = SplitBrainConfig
     small: ClassVar[MethodConfig] = SplitBrainConfig(target_stride=4, decoder_width=4)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
     encoder: SplitEncoder
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: SplitBrainConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -107,7 +107,7 @@ class SplitBrain(Method):
             lightness_loss: The same of the lightness, log(50) at chance, in units of 50.
             embedding: Of both halves (B, D), detached; rows of invalid samples included.
         """
-        images = batch["views"][_GROUP][0]
+        images = batch["views"][PLAIN_VIEW][0]
         valid = batch["valid"]
         target = self._target(images)
         seen, hidden = self.encoder.halves(images)
@@ -128,7 +128,7 @@ class SplitBrain(Method):
         lightness that the colours tell."""
         if self.progress == 0:
             return {}
-        images = batch["views"][_GROUP][0].float()
+        images = batch["views"][PLAIN_VIEW][0].float()
         lab = rgb_to_lab(self.to_rgb(images))
         seen, hidden = self.encoder.halves(images)
         colour = self.to_colour(seen).float()

@@ -28,12 +28,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.recipe import CropGroup, Views
-from models import artifact, optim
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
+from models import artifact
 from models.blocks.discriminator import (
     Discriminator,
     judged_by,
-    split_groups,
     taken_for_made,
     taken_for_real,
 )
@@ -42,7 +42,6 @@ from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _LEAST_ERROR = 1e-6  # of a PSNR: 60 dB
 
 
@@ -94,14 +93,14 @@ class SuperResolution(Method):
     small: ClassVar[MethodConfig] = SuperResolutionConfig(
         num_blocks=1, generator_width=8, discriminator_width=4
     )
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     adversarial: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: SuperResolutionConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -136,10 +135,10 @@ class SuperResolution(Method):
                 interpolation, dB; below 0 where the maps hold less than that one does.
             embedding: Of the enlarged pictures (B, D), detached; rows of invalid samples included.
         """
-        images = batch["views"][_GROUP][0].float()  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0].float()  # (B, 3, S, S)
         valid = batch["valid"]
         blurred = self.enlarged(self.made_small(images))
-        maps = self.encoder.maps(blurred.to(batch["views"][_GROUP].dtype))
+        maps = self.encoder.maps(blurred.to(batch["views"][PLAIN_VIEW].dtype))
         painted = self.generator(maps).float()
         settings = self.settings
         loss = settings.pixel_weight * (painted - images).square().mean((1, 2, 3))
@@ -188,16 +187,12 @@ class SuperResolution(Method):
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """Draw the small pictures, enlarged, and once something is learnt what is painted of
         them."""
-        blurred = self.enlarged(self.made_small(batch["views"][_GROUP][0].float()))
+        blurred = self.enlarged(self.made_small(batch["views"][PLAIN_VIEW][0].float()))
         shown = {"enlarged": self.to_rgb(blurred)}
         if self.progress > 0:
             painted = self.generator(self.encoder.maps(blurred)).float()
             shown["painted"] = self.to_rgb(painted)
         return shown
-
-    def param_groups(self) -> list[optim.ParamGroup]:
-        """Give the discriminator's parameters to the second optimiser."""
-        return split_groups(self)
 
 
 class PictureGenerator(nn.Module):

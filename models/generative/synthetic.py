@@ -25,13 +25,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from augment import rng
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from augment.scenes.renderer import Rendered, render
-from models import optim
 from models.blocks.discriminator import (
     Discriminator,
     judged_by,
-    split_groups,
     taken_for_made,
     taken_for_real,
 )
@@ -40,7 +39,6 @@ from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _CHANNELS = (1, 1, 3)  # of contours, depth and normals
 _LOG_DEPTH = (1.7, 0.6)  # mean and deviation of the logarithm over all scenes, about
 _FAR = 14.0  # no surface is further away
@@ -76,14 +74,14 @@ class Synthetic(Method):
 
     Config: ClassVar[type[MethodConfig]] = SyntheticConfig
     small: ClassVar[MethodConfig] = SyntheticConfig(decoder_width=4, discriminator_width=4)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     adversarial: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make a single crop and flip of the real images, colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: SyntheticConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -112,7 +110,7 @@ class Synthetic(Method):
             normal_cosine: Mean cosine of told and true normals, 1 where all are right.
             embedding: Of the real images (B, D), detached; rows of invalid samples included.
         """
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         valid = batch["valid"]
         scenes = self._scenes(batch)
         both = torch.cat([self._normalised(scenes.images).to(images.dtype), images])
@@ -178,7 +176,7 @@ class Synthetic(Method):
             "its contours": scenes.contours.float().expand(-1, 3, -1, -1),
         }
         if self.progress > 0:
-            maps = self.encoder.maps(batch["views"][_GROUP][0])
+            maps = self.encoder.maps(batch["views"][PLAIN_VIEW][0])
             edge, depth, normal = self.decoder(maps).float().split(_CHANNELS, dim=1)
             mean, deviation = _LOG_DEPTH
             far = (depth * deviation + mean).exp()
@@ -189,7 +187,3 @@ class Synthetic(Method):
                 "image's contours": edge.sigmoid().expand(-1, 3, -1, -1),
             }
         return shown
-
-    def param_groups(self) -> list[optim.ParamGroup]:
-        """Give the discriminator's parameters to the second optimiser."""
-        return split_groups(self)

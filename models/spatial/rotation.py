@@ -14,12 +14,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.pretext import classification
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
-_GROUP = "global_crops"
 _TURNS = 4
 
 
@@ -34,13 +34,13 @@ class Rotation(Method):
 
     Config: ClassVar[type[MethodConfig]] = RotationConfig
     small: ClassVar[MethodConfig] = RotationConfig()
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:
         """Make the single crop and flip of the paper (section 3.2), colours untouched."""
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.4, 1.0))})
+        return plain_views(size, (0.4, 1.0))
 
     def __init__(
         self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -58,7 +58,7 @@ class Rotation(Method):
             embedding: The encoder's output for the upright image (B, D), detached; rows of invalid
                 samples included.
         """
-        images = batch["views"][_GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         num_samples = len(images)
         embedding = self.encoder(all_turns(images).flatten(0, 1))  # (4B, D)
         with torch.autocast(images.device.type, enabled=False):
@@ -70,7 +70,7 @@ class Rotation(Method):
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """Draw the turns of each image, the upright one left out."""
-        turned = self.to_rgb(all_turns(batch["views"][_GROUP][0].float()))
+        turned = self.to_rgb(all_turns(batch["views"][PLAIN_VIEW][0].float()))
         return {f"turned {90 * turn}°": turned[turn] for turn in range(1, _TURNS)}
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from models.optim import (
     OptimConfig,
+    adversarial_groups,
     build_optimizer,
     cooldown_start,
     lr_at,
@@ -229,3 +230,16 @@ def test_gradients_are_clipped_together_or_each_by_itself(clip_by: str) -> None:
     share = 1 / math.sqrt(24.03) if clip_by == "all" else 1.0
     whole = 1.0 if clip_by == "parameter" else math.sqrt(24) * share
     assert moved == pytest.approx([whole, share * math.sqrt(0.03)], rel=1e-4)
+
+
+def test_the_second_optimiser_gets_the_discriminators_parameters_and_no_other() -> None:
+    method = nn.ModuleDict({"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
+    groups = {group["name"]: group for group in adversarial_groups(method)}
+    assert {name: group["optimizer"] for name, group in groups.items()} == {
+        "main_decay": "main",
+        "main_no_decay": "main",
+        "discriminator_decay": "discriminator",
+        "discriminator_no_decay": "discriminator",
+    }
+    assert groups["discriminator_decay"]["params"] == [method["discriminator"].weight]
+    assert groups["main_no_decay"]["params"] == [method["generator"].bias]

@@ -9,7 +9,6 @@ from torch import nn
 from models.blocks.discriminator import (
     Discriminator,
     judged_by,
-    split_groups,
     taken_for_made,
     taken_for_real,
 )
@@ -43,16 +42,3 @@ def test_a_generators_loss_gives_the_discriminator_no_gradient() -> None:
     taken_for_real(judged_by(discriminator, made)).sum().backward()
     assert made.grad is not None and made.grad.any()
     assert all(parameter.grad is None for parameter in discriminator.parameters())
-
-
-def test_the_second_optimiser_gets_the_discriminators_parameters_and_no_other() -> None:
-    method = nn.ModuleDict({"generator": nn.Linear(2, 2), "discriminator": nn.Linear(2, 1)})
-    groups = {group["name"]: group for group in split_groups(method)}
-    assert {name: group["optimizer"] for name, group in groups.items()} == {
-        "main_decay": "main",
-        "main_no_decay": "main",
-        "discriminator_decay": "discriminator",
-        "discriminator_no_decay": "discriminator",
-    }
-    assert groups["discriminator_decay"]["params"] == [method["discriminator"].weight]
-    assert groups["main_no_decay"]["params"] == [method["generator"].bias]
