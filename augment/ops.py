@@ -59,6 +59,11 @@ class GaussianBlur(Frozen):
         default=(0.1, 2.0), description="range of the standard deviation, px of the view"
     )
 
+    @staticmethod
+    def taps(side: int) -> int:
+        """Return the length of the kernel for views of this side: an odd tenth of it."""
+        return max(3, side // 10 | 1)
+
 
 class Solarize(Frozen):
     """Values at and above a threshold inverted."""

@@ -15,7 +15,6 @@ import numpy as np
 import simplejpeg
 import torch
 
-from augment.execution.kornia_ops import blur_taps
 from augment.generator import ViewGenerator
 from augment.recipe import ColorJitter, CropGroup, GaussianBlur, Greyscale, Views
 from benchmarks.dali_view import dali_view
@@ -154,7 +153,7 @@ def torchvision_chain(group: CropGroup, size: int) -> Callable[[Any], Any]:
             v2.RandomHorizontalFlip(group.flip),
             v2.RandomApply([changes], jitter.p),
             v2.RandomGrayscale(grey.p),
-            v2.RandomApply([v2.GaussianBlur(blur_taps(size), blur.sigma)], blur.p),
+            v2.RandomApply([v2.GaussianBlur(blur.taps(size), blur.sigma)], blur.p),
         ]
     )
     return chain
@@ -169,7 +168,7 @@ def kornia_operators(group: CropGroup, size: int) -> list[Any]:
     from kornia import augmentation as K
 
     jitter, grey, blur = settings_of(group)
-    taps = blur_taps(size)
+    taps = blur.taps(size)
     return [
         K.RandomResizedCrop((size, size), scale=group.scale, ratio=group.ratio),
         K.RandomHorizontalFlip(group.flip),

@@ -23,6 +23,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
         "import sys, pipelines.stream.ingest\n"
         "late = {'s3fs', 'aiobotocore', 'obstore', 'torchvision', 'timm'}\n"
         "late |= {'torch._dynamo', 'torch.distributed.fsdp'}\n"
+        "late |= {'kornia', 'scipy.optimize'}\n"
         "assert not late & set(sys.modules), sorted(late & set(sys.modules))\n"
         "import jobs.training.planned_data\n"
         "late -= {'aiobotocore', 'obstore'}\n"
@@ -30,6 +31,20 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "late"),
+    [
+        ("jobs.training.monitor", "{'torch', 'numpy', 'pandas', 'ray.data', 'ray.train'}"),
+        ("jobs.training.controller", "{'torch', 'numba', 'models', 'augment'}"),
+        ("models.encoders.resnet_small", "{'torchvision', 'timm', 'torch._dynamo'}"),
+    ],
+)
+def test_a_process_of_a_run_imports_little_beyond_its_part(module: str, late: str) -> None:
+    script = f"import sys, {module}; found = {late} & set(sys.modules); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_constraints_are_exact_and_hold_no_addresses() -> None:

@@ -18,7 +18,7 @@ from kornia.filters import filter2d_separable, get_gaussian_kernel1d, sobel
 from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 from torch import Tensor
 
-from augment.ops import ColorJitter, Cutout
+from augment.ops import ColorJitter, Cutout, GaussianBlur
 from augment.recipe import CropGroup
 from augment.rng import uniform_of
 from augment.sample import JITTER_OPS
@@ -114,16 +114,11 @@ def _greyscale(x: Tensor) -> Tensor:
 def _gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image by its own sigma (px), (B,); the kernel is a tenth of the side, odd
     (arXiv:2002.05709, A)."""
-    size = blur_taps(x.shape[-1])
+    size = GaussianBlur.taps(x.shape[-1])
     kernel = get_gaussian_kernel1d(size, sigma[:, None])  # (B, size)
     # kornia.filters.gaussian_blur2d is these two steps and a check that sigma is positive, which
     # waits for the device.
     return filter2d_separable(x, kernel, kernel)
-
-
-def blur_taps(side: int) -> int:
-    """Return the length of the blur's kernel for views of this side: an odd tenth of it."""
-    return max(3, side // 10 | 1)
 
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ for the whole batch, and the hue, which may stand before, between or after them,
 runs of which each image takes its part.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from augment.execution.kornia_ops import apply_photometric, blur_taps
 from augment.kernels.colour import LUMA, blur_reach
 from augment.ops import ColorJitter, GaussianBlur
 from augment.recipe import CropGroup
@@ -43,7 +44,7 @@ def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor
         return apply_fused(x.flatten(0, 1), group, repeated).reshape(x.shape)
     kept = x.dtype
     if any(getattr(group, op) is not None for op in BEFORE):
-        x = apply_photometric(x.float(), group, draws, BEFORE).to(kept)
+        x = _by_kornia(x.float(), group, draws, BEFORE).to(kept)
     if group.color_jitter is not None or group.greyscale is not None:
         x = _colours(x.float(), group, draws).to(kept)
     if group.blur is not None:
@@ -54,8 +55,16 @@ def apply_fused(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor
         )
         x = torch.where(inverted, 1 - x, x)
     if any(getattr(group, op) is not None for op in AFTER):
-        x = apply_photometric(x.float(), group, draws, AFTER).to(kept)
+        x = _by_kornia(x.float(), group, draws, AFTER).to(kept)
     return x
+
+
+def _by_kornia(
+    x: Tensor, group: CropGroup, draws: dict[str, Tensor], ops: Collection[str]
+) -> Tensor:
+    from augment.execution.kornia_ops import apply_photometric  # here, as few recipes need it
+
+    return apply_photometric(x, group, draws, ops)
 
 
 def _colours(x: Tensor, group: CropGroup, draws: dict[str, Tensor]) -> Tensor:
@@ -138,7 +147,7 @@ def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 def _blur(x: Tensor, settings: GaussianBlur, chosen: Tensor, sigma: Tensor) -> Tensor:
     """Make a blur for views of this side; small images are not blurred."""
-    taps = min(blur_taps(x.shape[-1]), 2 * blur_reach(settings.sigma[1]) + 1)
+    taps = min(settings.taps(x.shape[-1]), 2 * blur_reach(settings.sigma[1]) + 1)
     offsets = torch.arange(taps, device=x.device) - taps // 2
     weights = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))  # (B, taps)
     weights = torch.where(

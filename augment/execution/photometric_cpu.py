@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment.execution.kornia_ops import apply_photometric, blur_taps
 from augment.execution.photometric import AFTER, BEFORE
 from augment.kernels import colour
+from augment.ops import GaussianBlur
 from augment.recipe import CropGroup
 from augment.sample import JITTER_OPS
 
@@ -49,7 +49,7 @@ class DrawnChanges:
     def __init__(self, group: CropGroup, draws: dict[str, Tensor], size: int) -> None:
         self._group = group
         self._draws = draws
-        self._taps = blur_taps(size)
+        self._taps = GaussianBlur.taps(size)
         self._compiled = _compiled_changes(group, draws)
         self._changed, self._before, self._after = (
             _any_of(draws, ops) for ops in (group.changes(), BEFORE, AFTER)
@@ -81,6 +81,8 @@ class DrawnChanges:
                 out[...] = (unit.mul(255).round() if out.dtype == np.uint8 else unit).numpy()
 
     def _by_kornia(self, index: int, image: Tensor, ops: Collection[str]) -> Tensor:
+        from augment.execution.kornia_ops import apply_photometric  # here, as few recipes need it
+
         row = {name: value[index : index + 1] for name, value in self._draws.items()}
         return apply_photometric(image[None], self._group, row, ops)[0]
 

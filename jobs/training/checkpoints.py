@@ -13,8 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines import ray_internals
 from pipelines.storage import uris
 from pipelines.storage.copies import put_file
@@ -39,6 +37,8 @@ def step_of(name: str) -> int:
 
 def write(folder: str, state: dict[str, Any], ledger: Ledger) -> None:
     """Write a checkpoint into a local folder, from which Ray Train uploads it."""
+    import torch  # here, as Ray Train's controller, which only looks at them, needs none
+
     path = Path(folder)
     torch.save(state, path / STATE)
     contents = {"ledger": ledger.as_dict(), "bytes": (path / STATE).stat().st_size}
@@ -73,6 +73,12 @@ def committed(folder: str) -> str | None:
     """
     snapshot = ray_internals.read_snapshot(folder)
     return snapshot.latest if snapshot else None
+
+
+def committed_step(run: str) -> int:
+    """Return the optimiser step of a run's newest committed checkpoint, 0 where there is none."""
+    name = committed(uris.join(run, FOLDER))
+    return step_of(name) if name else 0
 
 
 def ledger(folder: str) -> Ledger:

@@ -22,7 +22,8 @@ from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.setup.failures import Failure
 from jobs.tracking.tracker import Trackers, wanted
 from jobs.training import checkpoints
-from jobs.training.monitor import FailureRule, Question, TooManyFailures, answer, start_monitor
+from jobs.training.controller import DataByReference, FailureRule, TooManyFailures
+from jobs.training.monitor import Question, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
@@ -90,11 +91,11 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
     resources = {"CPU": session.cpus_per_worker}
     if session.use_gpu:
         resources["GPU"] = session.gpus_per_worker
-    rule = FailureRule(job.monitor, job.run, job.config.cluster.max_failures)
+    rule = FailureRule(job.monitor, job.run.uri, job.config.cluster.max_failures)
     teller = ControllerTeller(job.monitor.meet)
     return TorchTrainer(
         train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": ray.put(job)},
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the annotation is of Train V1
             num_workers=session.scaling,
             use_gpu=session.use_gpu,
@@ -111,7 +112,7 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
             failure_config=FailureConfig(max_failures=-1),  # `rule` counts
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=data,
+        dataset_config=DataByReference(data),
     )
 
 

@@ -1,21 +1,18 @@
-"""What a driver sees of its training workers while they run, and how it asks them for something."""
+"""What a driver sees of its training workers while they run, and how it asks them for something.
 
-from typing import Any, Generic, TypeVar
+The actor's process imports this module, and so little else.
+"""
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train import UserCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.setup.failures import Failure, RunError, failure_of
-from jobs.training.run_dir import RunDir
-from pipelines.ray_internals import first_line
+if TYPE_CHECKING:
+    from jobs.setup.failures import Failure
 
 Answer = TypeVar("Answer")
-
-
-class TooManyFailures(RunError):
-    """The workers failed again and again for a fault of this program, or lost one another."""
 
 
 class Monitor:
@@ -67,11 +64,11 @@ class Monitor:
         """Return what is kept of the last attempt that raised."""
         return self._tracebacks[max(self._tracebacks)] if self._tracebacks else None
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: "Failure") -> None:
         """Note a failure that starting the workers again would not mend; the first one counts."""
         self._failure = self._failure or failure
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> "Failure | None":
         """Return what failed for good, None so far."""
         return self._failure
 
@@ -114,51 +111,3 @@ class Question(Generic[Answer]):
             return self._otherwise
         asked, self._asked = self._asked, None
         return answer(asked, self._otherwise)
-
-
-class FailureRule(UserCallback):
-    """Decides in Train's controller which failure of a worker ends the run; Train itself always
-    goes on.
-
-    One that a user or a machine must mend ends it at once, wherever it came up: in the loop, its
-    data, or an upload in the background. Any other ends it once there were too many in a row
-    without a new checkpoint between them. The loss of a node that was announced does not count.
-
-    Args:
-        monitor: The driver's, which stops the run.
-        run: The run directory.
-        max_failures: Failures in a row that are forgiven; -1: any number.
-    """
-
-    def __init__(self, monitor: Any, run: RunDir, max_failures: int) -> None:
-        self._monitor = monitor
-        self._run = run
-        self._max = max_failures
-        self._failures = 0
-        self._step = run.committed_step()
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Look at what each worker raised, before Ray Train decides."""
-        errors = list(worker_exceptions.values())
-        found = [failure_of(error) for error in errors]
-        failure = next(filter(None, found), None) or self._too_many(errors)
-        if failure is not None:
-            ray.get(self._monitor.fail.remote(failure))
-        else:
-            self._monitor.log.remote({"waiting": "starting the training workers again"})
-
-    def _too_many(self, errors: list[Exception]) -> Failure | None:
-        if any(isinstance(error, RayActorError) and error.preempted for error in errors):
-            return None
-        step = self._run.committed_step()
-        if step > self._step:
-            self._step = step
-            self._failures = 0
-        self._failures += 1
-        if self._max < 0 or self._failures <= self._max:
-            return None
-        last = f"{type(errors[0]).__name__}: {first_line(str(errors[0]))}"
-        return TooManyFailures(
-            f"{self._failures} failures in a row without a new checkpoint, more than "
-            f"cluster.max_failures={self._max}; the last was {last}"
-        )

@@ -136,8 +136,7 @@ class RunDir:
 
     def committed_step(self) -> int:
         """Return the optimiser step of the newest committed checkpoint, 0 where there is none."""
-        name = checkpoints.committed(self.path(checkpoints.FOLDER))
-        return checkpoints.step_of(name) if name else 0
+        return checkpoints.committed_step(self.uri)
 
     def has_artifact(self) -> bool:
         """Tell whether the encoder was written; its description comes last."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -35,13 +36,13 @@ ROLLBACK_LR_SCALE = 0.5
 COMPILED_STEPS = 1000  # from as many on, compiling costs less than it saves
 
 
-def train_worker(loop_config: dict[str, TrainingJob]) -> None:
+def train_worker(loop_config: dict[str, Any]) -> None:
     """Train from the last committed checkpoint to the last step, then write the artifact.
 
     Args:
-        loop_config: The job, as "job": Ray Train insists on a dictionary.
+        loop_config: A reference to the `TrainingJob`, as "job": Ray Train insists on a dictionary.
     """
-    job = loop_config["job"]
+    job: TrainingJob = ray.get(loop_config["job"])
     if answer(job.monitor.failure.remote(), None) is not None:
         return  # Ray Train has started this for nothing
     attempt = broadcast_from_rank_zero(job.run.claim_attempt() if collectives.rank() == 0 else None)

@@ -341,11 +341,14 @@ def _zero_last_norms(encoder: Encoder) -> None:
     """
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
-    blocks = [part for part in encoder.modules() if isinstance(part, BasicBlock | Bottleneck)]
+    from models.encoders.resnet_small import ResidualBlock
+
+    kinds = BasicBlock | Bottleneck | ResidualBlock
+    blocks = [part for part in encoder.modules() if isinstance(part, kinds)]
     if not blocks:
         raise ValueError(
             f"encoder.zero_init_residual=true has no effect on encoder.name={encoder.name}, which"
-            " has no residual blocks of torchvision's, or starts so by itself: leave it out"
+            " has no residual blocks of ResNet's, or starts so by itself: leave it out"
         )
     for block in blocks:
         last = block.bn3 if isinstance(block, Bottleneck) else block.bn2

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
 
@@ -33,7 +32,7 @@ class ResNetSmall(Encoder):
         make_norm = _NORMS[norm]
         self.embed_dim = width * _WIDTH_FACTORS[-1]
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False),
+            _convolution(3, width, 1),
             make_norm(width),
             nn.ReLU(inplace=True),
         )
@@ -47,7 +46,7 @@ class ResNetSmall(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, BasicBlock) and norm != "batch":
+            if isinstance(module, ResidualBlock) and norm != "batch":
                 # Each branch would otherwise double the variance ("none"), or make all images
                 # alike: layer norm keeps what ReLUs give them in common, batch norm takes it away.
                 # All together now multiply it by e at most.
@@ -92,6 +91,45 @@ class ResNetSmall(Encoder):
         return self.pool(self.maps(images))
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, as torchvision's `BasicBlock`, whose tensors have the
+    same names.
+
+    That library is not imported for it: it loads torch's compiler, which takes a worker as long as
+    the first steps of a small run.
+
+    Args:
+        in_channels: Channels of what comes in.
+        channels: Channels of what goes out.
+        stride: Of the first convolution.
+        shortcut: What is made of the input before it is added; None: nothing.
+        make_norm: Builds the norm of so many channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        shortcut: nn.Module | None,
+        make_norm: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, channels, stride)
+        self.bn1 = make_norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _convolution(channels, channels, 1)
+        self.bn2 = make_norm(channels)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, channels, H / stride, W / stride) of (B, in_channels, H, W)."""
+        branch = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        beside = x if self.downsample is None else self.downsample(x)
+        added: Tensor = self.relu(branch + beside)
+        return added
+
+
 class ChannelScale(nn.Module):
     """A learned scale and shift of each channel of (B, C, H, W): what is left of a norm that
     measures nothing."""
@@ -129,6 +167,10 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def _convolution(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
 def _stage(
     in_channels: int, channels: int, stride: int, make_norm: Callable[[int], nn.Module]
 ) -> nn.Sequential:
@@ -138,8 +180,8 @@ def _stage(
             _Projection(in_channels, channels, stride),
             make_norm(channels),
         )
-    blocks = [BasicBlock(in_channels, channels, stride, shortcut, norm_layer=make_norm)]
+    blocks = [ResidualBlock(in_channels, channels, stride, shortcut, make_norm)]
     blocks += [
-        BasicBlock(channels, channels, norm_layer=make_norm) for _ in range(_BLOCKS_PER_STAGE - 1)
+        ResidualBlock(channels, channels, 1, None, make_norm) for _ in range(_BLOCKS_PER_STAGE - 1)
     ]
     return nn.Sequential(*blocks)

@@ -20,19 +20,17 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
 from augment import rng
-from augment.recipe import CropGroup, Views
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
 from models.blocks.bank import MAX_ROWS, Bank, check_room
 from models.blocks.heads import mlp
 from models.collectives import broadcast, gather, global_mean, rank
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
-
-_GROUP = "global_crops"
 
 
 class NATConfig(MethodConfig):
@@ -64,7 +62,7 @@ class NAT(Method):
 
     Config: ClassVar[type[MethodConfig]] = NATConfig
     small: ClassVar[MethodConfig] = NATConfig(projection_dim=8)
-    view_groups: ClassVar[ViewGroups] = {_GROUP: 1}
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     accumulates: ClassVar[bool] = False
 
     @staticmethod
@@ -73,7 +71,7 @@ class NAT(Method):
 
         The paper also turns images into edges, which `greyscale` and `sobel` with `p=1` do.
         """
-        return Views(size=size, groups={_GROUP: CropGroup(scale=(0.2, 1.0))})
+        return plain_views(size, (0.2, 1.0))
 
     def __init__(
         self, config: NATConfig, encoder_config: EncoderConfig, views: Views, seed: int
@@ -101,7 +99,7 @@ class NAT(Method):
             embedding: The encoder's output (B, D), detached; rows of invalid samples included.
         """
         valid = batch["valid"]
-        embedding = self.encoder(batch["views"][_GROUP][0])  # (B, D)
+        embedding = self.encoder(batch["views"][PLAIN_VIEW][0])  # (B, D)
         projection = self.projection_head(embedding)
         with torch.autocast(projection.device.type, enabled=False):
             z = functional.normalize(projection.float(), dim=1)  # (B, projection_dim)
@@ -169,6 +167,8 @@ def nearest_in_all(nearness: np.ndarray) -> np.ndarray:
     Returns:
         (N,) int64, the target of each sample; every target once.
     """
+    from scipy.optimize import linear_sum_assignment  # here, as no other method needs it
+
     samples, targets = linear_sum_assignment(nearness, maximize=True)
     assert (samples == np.arange(len(samples))).all(), "a square problem has every row once"
     return np.asarray(targets, dtype=np.int64)

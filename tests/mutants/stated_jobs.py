@@ -108,8 +108,12 @@ TRAINING = [
     *of(
         "jobs/training/monitor.py",
         "jobs/training/test_monitor",
-        ("if step > self._step", "if step >= self._step"),
         ("max_restarts=-1", "max_restarts=0"),
+    ),
+    *of(
+        "jobs/training/controller.py",
+        "jobs/training/test_controller",
+        ("if step > self._step", "if step >= self._step"),
     ),
     *of(
         "jobs/training/state.py",

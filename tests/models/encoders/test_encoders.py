@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder, weights_left_out
-from models.encoders.resnet_small import ResNetSmall
+from models.encoders.resnet_small import ResidualBlock, ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder
 
 
@@ -235,7 +235,8 @@ def test_patch_tokens_are_in_raster_order() -> None:
 @pytest.mark.parametrize("name", ["resnet18_small", "torchvision:resnet50"])
 def test_residual_blocks_may_start_as_if_they_were_not_there(name: str) -> None:
     encoder = build_encoder(EncoderConfig(name=name, zero_init_residual=True), 32)
-    blocks = [part for part in encoder.modules() if isinstance(part, BasicBlock | Bottleneck)]
+    kinds = BasicBlock | Bottleneck | ResidualBlock
+    blocks = [part for part in encoder.modules() if isinstance(part, kinds)]
     block = blocks[1]  # without a projection
     x = torch.rand(2, block.conv1.in_channels, 4, 4)
     torch.testing.assert_close(block.eval()(x), x)

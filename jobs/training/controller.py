@@ -1,0 +1,90 @@
+"""What of a run lives in Ray Train's controller.
+
+Its process takes the run's data and its workers' orders by reference, and imports no networks.
+"""
+
+from typing import Any, Self
+
+import ray
+from ray.data import DataIterator, Dataset
+from ray.exceptions import RayActorError
+from ray.train import DataConfig, UserCallback
+
+from jobs.setup.failures import Failure, RunError, failure_of
+from jobs.training import checkpoints
+from pipelines.ray_internals import first_line
+
+
+class TooManyFailures(RunError):
+    """The workers failed again and again for a fault of this program, or lost one another."""
+
+
+class FailureRule(UserCallback):
+    """Decides in Train's controller which failure of a worker ends the run; Train itself always
+    goes on.
+
+    One that a user or a machine must mend ends it at once, wherever it came up: in the loop, its
+    data, or an upload in the background. Any other ends it once there were too many in a row
+    without a new checkpoint between them. The loss of a node that was announced does not count.
+
+    Args:
+        monitor: The driver's, which stops the run.
+        run: URI of the run directory.
+        max_failures: Failures in a row that are forgiven; -1: any number.
+    """
+
+    def __init__(self, monitor: Any, run: str, max_failures: int) -> None:
+        self._monitor = monitor
+        self._run = run
+        self._max = max_failures
+        self._failures = 0
+        self._step = checkpoints.committed_step(run)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Look at what each worker raised, before Ray Train decides."""
+        errors = list(worker_exceptions.values())
+        found = [failure_of(error) for error in errors]
+        failure = next(filter(None, found), None) or self._too_many(errors)
+        if failure is not None:
+            ray.get(self._monitor.fail.remote(failure))
+        else:
+            self._monitor.log.remote({"waiting": "starting the training workers again"})
+
+    def _too_many(self, errors: list[Exception]) -> Failure | None:
+        if any(isinstance(error, RayActorError) and error.preempted for error in errors):
+            return None
+        step = checkpoints.committed_step(self._run)
+        if step > self._step:
+            self._step = step
+            self._failures = 0
+        self._failures += 1
+        if self._max < 0 or self._failures <= self._max:
+            return None
+        last = f"{type(errors[0]).__name__}: {first_line(str(errors[0]))}"
+        return TooManyFailures(
+            f"{self._failures} failures in a row without a new checkpoint, more than "
+            f"cluster.max_failures={self._max}; the last was {last}"
+        )
+
+
+class DataByReference(DataConfig):
+    """Data that is unpacked where its streams are built, not on the way there.
+
+    Args:
+        data: What Ray Train would be given; it is put into the object store.
+    """
+
+    def __init__(self, data: DataConfig) -> None:
+        super().__init__()
+        self._data = ray.put(data)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: Ray Train copies its configuration, and a reference is no value."""
+        return self
+
+    def configure(
+        self, datasets: dict[str, Dataset], world_size: int, *others: Any, **settings: Any
+    ) -> list[dict[str, DataIterator]]:
+        """Do what the data does."""
+        data: DataConfig = ray.get(self._data)
+        return data.configure(datasets, world_size, *others, **settings)
