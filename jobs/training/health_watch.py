@@ -315,7 +315,7 @@ def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
     """Encode images as patch tokens (B, N, D), by the encoder that gradients move: a teacher shows
     its collapse later."""
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    return method.trained_encoder.tokens(images).patches
+    return method.trained_encoder.places(images).patches
 
 
 def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:

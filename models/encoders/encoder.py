@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Feature = Literal["maps", "trainable_maps", "tokens", "patches", "scales", "causal", "halves"]
+Feature = Literal[
+    "maps", "trainable_maps", "tokens", "places", "patches", "scales", "causal", "halves"
+]
 """What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
 is made of, so that a loss on them trains all of it."""
 Pooling = Literal["auto", "class", "mean", "max", "gem"]
@@ -29,6 +31,11 @@ _LACKING: dict[Feature, tuple[str, str]] = {
     "tokens": (
         "gives no patch tokens and cannot leave out hidden patches",
         "take a vision transformer such as vit_tiny_small or vit_base_patch16_224",
+    ),
+    "places": (
+        "cannot leave out hidden patches",
+        "take a vision transformer such as vit_tiny_small, or resnet18_small with batch norm and"
+        " views.size a multiple of 8",
     ),
     "patches": (
         "does not encode patches one by one",
@@ -87,10 +94,10 @@ class Encoder(nn.Module):
         embed_dim: D, the length of an embedding.
         pooling: How `forward` makes an embedding of the maps or tokens.
         poolings: What `pooling` may be.
-        grid: With tokens or patches: their rows and columns in an image of the size that the
-            encoder was built for. With tokens, an image of H x W px has H // patch_size rows and
-            W // patch_size columns.
-        patch_size: With tokens or patches: side of one, pixels.
+        grid: With tokens, places or patches: their rows and columns in an image of the size that
+            the encoder was built for. With tokens, an image of H x W px has H // patch_size rows
+            and W // patch_size columns.
+        patch_size: With tokens, places or patches: side of one, pixels.
         keep_tokens: With tokens: share of an image's patches that `forward` encodes in training,
             where `token_key` says which.
         token_key: Seed, epochs (B,) and sample ids (B,), int64, of the batch that `forward` is
@@ -159,6 +166,17 @@ class Encoder(nn.Module):
             hidden: Patches whose content the encoder must not see, though it encodes their places.
         """
         raise NotImplementedError
+
+    def places(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
+        """Encode images (B, 3, H, W) place by place, where `supports("places")`: as patch tokens,
+        or as the places of a map.
+
+        Args:
+            images: Normalised; H and W are multiples of `patch_size`.
+            keep: (B, K) int64, the patches that the encoder may see, and whose features it gives;
+                all where None.
+        """
+        return self.tokens(images, keep)
 
     def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
         """Encode images (B, 3, H, W) as the features of some layers, in one pass.

@@ -386,7 +386,7 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 
-        return ResNetSmall(config.width, config.norm)
+        return ResNetSmall(config.width, config.norm, image_size)
     if config.name == "vit_tiny_small":
         from models.encoders.vit_small import vit_tiny_small
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
+from models.encoders.visible import Visible
 
 _BLOCKS_PER_STAGE = 2
 _WIDTH_FACTORS = (1, 2, 4, 8)
+_STRIDE = 8  # px of the image that a place of the last map stands for
 
 
 class ResNetSmall(Encoder):
@@ -25,10 +27,20 @@ class ResNetSmall(Encoder):
             ResNet-18, 16 trains on a CPU.
         norm: "batch"; "layer", over one image's channels and pixels; or "none", a learned scale and
             shift of each channel in its place. Only batch norm mixes images.
+        image_size: Side of the images it is built for, px.
     """
 
-    def __init__(self, width: int = 64, norm: Literal["batch", "layer", "none"] = "batch") -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        norm: Literal["batch", "layer", "none"] = "batch",
+        image_size: int = 32,
+    ) -> None:
         super().__init__()
+        side = image_size // _STRIDE
+        self.patch_size = _STRIDE
+        self.grid = (side, side)
+        self._leaves_out = norm == "batch" and side * _STRIDE == image_size
         make_norm = _NORMS[norm]
         self.embed_dim = width * _WIDTH_FACTORS[-1]
         self.stem = nn.Sequential(
@@ -61,13 +73,29 @@ class ResNetSmall(Encoder):
         return ("auto", "mean", "max", "gem")
 
     def supports(self, feature: Feature) -> bool:
-        """Tell whether the encoder gives this: maps, of which the embedding is made."""
-        return feature in ("maps", "trainable_maps")
+        """Tell whether the encoder gives this: maps, of which the embedding is made, and their
+        places."""
+        return feature in ("maps", "trainable_maps") or (feature == "places" and self._leaves_out)
 
     def maps(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) as the last stage's map (B, 8 * width, H/8, W/8)."""
         features: Tensor = self.stages(self.stem(images))
         return features
+
+    def places(self, images: Tensor, keep: Tensor | None = None) -> Tokens:
+        """Encode images (B, 3, H, W) as the places of the last stage's map, (B, H/8 * W/8, 8 *
+        width), or as those of some, by these patches alone: (B, K, 8 * width)."""
+        if keep is None:
+            features = self.maps(images).flatten(2).mT
+        else:
+            seen = Visible(keep, (images.shape[2] // _STRIDE, images.shape[3] // _STRIDE))
+            convolution, norm, relu = self.stem
+            x = relu(seen.norm(norm, convolution(seen.hide(images))))
+            for stage in self.stages.children():
+                for block in stage.children():
+                    x = block(x, seen)
+            features = seen.take(x)[..., 0, 0]
+        return Tokens(None, features[:, :0], features)
 
     @property
     def depth(self) -> int:
@@ -102,7 +130,7 @@ class ResidualBlock(nn.Module):
         in_channels: Channels of what comes in.
         channels: Channels of what goes out.
         stride: Of the first convolution.
-        shortcut: What is made of the input before it is added; None: nothing.
+        shortcut: Projection and norm of the input before it is added; None: it is added as it is.
         make_norm: Builds the norm of so many channels.
     """
 
@@ -111,7 +139,7 @@ class ResidualBlock(nn.Module):
         in_channels: int,
         channels: int,
         stride: int,
-        shortcut: nn.Module | None,
+        shortcut: nn.Sequential | None,
         make_norm: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
@@ -122,11 +150,15 @@ class ResidualBlock(nn.Module):
         self.bn2 = make_norm(channels)
         self.downsample = shortcut
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, channels, H / stride, W / stride) of (B, in_channels, H, W)."""
-        branch = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        beside = x if self.downsample is None else self.downsample(x)
-        added: Tensor = self.relu(branch + beside)
+    def forward(self, x: Tensor, seen: Visible | None = None) -> Tensor:
+        """Return (B, channels, H / stride, W / stride) of (B, in_channels, H, W), computed of the
+        patches that may be seen alone."""
+        branch = self.relu(_normalised(self.bn1, self.conv1(x), seen))
+        branch = _normalised(self.bn2, self.conv2(branch), seen)
+        if self.downsample is not None:
+            projection, norm = self.downsample
+            x = _normalised(norm, projection(x), seen)
+        added: Tensor = self.relu(branch + x)
         return added
 
 
@@ -165,6 +197,11 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": partial(nn.GroupNorm, 1),
     "none": ChannelScale,
 }
+
+
+def _normalised(norm: nn.Module, x: Tensor, seen: Visible | None) -> Tensor:
+    normalised: Tensor = norm(x) if seen is None else seen.norm(norm, x)
+    return normalised
 
 
 def _convolution(in_channels: int, channels: int, stride: int) -> nn.Conv2d:

@@ -64,7 +64,7 @@ class VisionTransformerEncoder(Encoder):
         """Tell whether the encoder gives this: tokens and maps; the class token is in no map."""
         if feature == "trainable_maps":
             return self.pooling != "class"
-        return feature in ("maps", "tokens")
+        return feature in ("maps", "tokens", "places")
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, H, W) as (B, D); in training of `keep_tokens` of their patches."""

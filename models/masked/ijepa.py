@@ -8,6 +8,9 @@ that continuing edges does not do.
 It collapses: the same tokens for every image are predicted without error. The teacher's slow
 weights, and that no gradient reaches it, are all that keeps it from there, and the loss does not
 tell: it falls on the way. `patch_variation` does. The teacher is the encoder that ships.
+
+The paper's encoder is a vision transformer, which leaves tokens out. A convolutional network sees
+nothing of hidden patches either; see `models.encoders.visible`.
 """
 
 from typing import ClassVar, Literal
@@ -80,7 +83,7 @@ class IJEPA(Method):
     """A student on the context, a predictor, and a teacher on the whole image.
 
     Raises:
-        ValueError: the encoder gives no patch tokens, or the targets leave no context.
+        ValueError: the encoder cannot leave out hidden patches, or the targets leave no context.
     """
 
     Config: ClassVar[type[MethodConfig]] = IJEPAConfig
@@ -100,7 +103,7 @@ class IJEPA(Method):
         self, config: IJEPAConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        self.encoder.require("tokens", by="method.name=ijepa")
+        self.encoder.require("places", by="method.name=ijepa")
         self.settings = config
         self.patch_size = self.encoder.patch_size
         self.blocks = MultiBlock(
@@ -138,11 +141,11 @@ class IJEPA(Method):
         """
         images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         blocks = self._draw(batch)
-        context = self.student_encoder.tokens(images, blocks.context).patches  # (B, K, D)
+        context = self.student_encoder.places(images, blocks.context).patches  # (B, K, D)
         predicted = self.predictor(context, blocks.context, blocks.targets)  # (B, M, T, D)
         with torch.no_grad():
-            seen = self.encoder.tokens(images)
-        told = seen if self.settings.stop_gradient else self.student_encoder.tokens(images)
+            seen = self.encoder.places(images)
+        told = seen if self.settings.stop_gradient else self.student_encoder.places(images)
         wanted = functional.layer_norm(told.patches.float(), told.patches.shape[-1:])  # (B, N, D)
         asked = blocks.targets.flatten(1).unsqueeze(-1).expand(-1, -1, wanted.shape[-1])
         target = wanted.gather(1, asked).view_as(predicted)
@@ -167,7 +170,7 @@ class IJEPA(Method):
             "targets": cover(rgb, ~blocks.in_target.any(1), self.patch_size),
         }
         if self.progress > 0:
-            patches = self.encoder.tokens(images).patches
+            patches = self.encoder.places(images).patches
             shown["tokens"] = token_colours(patches, self.encoder.grid, self.patch_size)
         return shown
 

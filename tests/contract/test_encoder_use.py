@@ -101,6 +101,7 @@ def test_what_is_promised_is_little() -> None:
         "name",
         "num_patches",
         "patch_size",
+        "places",
         "pool",
         "pooling",
         "poolings",

@@ -36,6 +36,33 @@ def test_the_student_sees_the_context_alone() -> None:
     assert first.shape[1] == method.num_context < 40
 
 
+def test_a_convolutional_student_sees_the_context_alone_and_learns() -> None:
+    sizes = {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 2}
+    encoder = EncoderConfig(name="resnet18_small", width=8)
+    method = build_method(IJEPAConfig(**sizes), encoder, IJEPA.default_views(64), 0)
+    assert isinstance(method, IJEPA) and method.encoder.grid == (8, 8)
+    batch = make_batch(tiles(8, 64))
+    images = batch["views"]["global_crops"][0]
+    blocks = method._draw(batch)
+    pixels = blocks.in_context.view(8, 1, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    changed = torch.where(pixels, images, torch.randn_like(images))
+    first, second = (
+        method.student_encoder.places(given, blocks.context).patches for given in (images, changed)
+    )
+    assert torch.equal(first, second)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+    losses = list[float]()
+    for step in range(12):
+        optimizer.zero_grad()
+        outputs = method(batch)
+        outputs["loss"].backward()
+        optimizer.step()
+        method.after_step(step + 1, 12)
+        losses.append(outputs["loss"].item())
+    assert losses[-1] < 0.97 * losses[0]
+    assert outputs["patch_variation"] > 0.1 and method.show(batch)["tokens"].shape[1] == 3
+
+
 def test_loss_equals_a_naive_loop_over_targets() -> None:
     method = build()
     batch = make_batch(tiles(3))
