@@ -5,6 +5,7 @@ Statistics of a small per-worker batch make training depend on how the batch is 
 which samples share a worker into contrastive losses.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -134,12 +135,20 @@ class GroupBatchNormAct(GroupBatchNorm):
         return activated
 
 
+def _activated_classes() -> list[type[nn.Module]]:
+    """List timm's batch norms that activate as well; none where no network of timm is loaded, as
+    loading it takes seconds."""
+    timm = sys.modules.get("timm.layers.norm_act")
+    return [timm.BatchNormAct2d] if timm else []
+
+
 def _grouped_classes() -> dict[type[nn.Module], type[GroupBatchNorm]]:
     """Map plain classes to those by groups."""
-    from timm.layers.norm_act import BatchNormAct2d  # here, as timm takes seconds to import
-
     plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {**dict.fromkeys(plain, GroupBatchNorm), BatchNormAct2d: GroupBatchNormAct}
+    return {
+        **dict.fromkeys(plain, GroupBatchNorm),
+        **dict.fromkeys(_activated_classes(), GroupBatchNormAct),
+    }
 
 
 def group_batch_norm(module: nn.Module, group_size: int) -> None:
@@ -159,13 +168,10 @@ def group_batch_norm(module: nn.Module, group_size: int) -> None:
 def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
     """Map plain classes to synchronised ones; subclasses, which have a forward of their own,
     stay."""
-    from timm.layers.norm_act import BatchNormAct2d  # here, as timm takes seconds to import
-
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     return {
-        nn.BatchNorm1d: SyncBatchNorm,
-        nn.BatchNorm2d: SyncBatchNorm,
-        nn.BatchNorm3d: SyncBatchNorm,
-        BatchNormAct2d: SyncBatchNormAct,
+        **dict.fromkeys(plain, SyncBatchNorm),
+        **dict.fromkeys(_activated_classes(), SyncBatchNormAct),
     }
 
 

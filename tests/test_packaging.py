@@ -36,13 +36,27 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
 @pytest.mark.parametrize(
     ("module", "late"),
     [
-        ("jobs.training.monitor", "{'torch', 'numpy', 'pandas', 'ray.data', 'ray.train'}"),
-        ("jobs.training.controller", "{'torch', 'numba', 'models', 'augment'}"),
+        ("jobs.training.steering.monitor", "{'torch', 'numpy', 'pandas', 'ray.data', 'ray.train'}"),
+        ("jobs.training.steering.controller", "{'torch', 'numba', 'models', 'augment'}"),
         ("models.encoders.resnet_small", "{'torchvision', 'timm', 'torch._dynamo'}"),
     ],
 )
 def test_a_process_of_a_run_imports_little_beyond_its_part(module: str, late: str) -> None:
     script = f"import sys, {module}; found = {late} & set(sys.modules); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_small_run_on_several_workers_needs_no_library_of_networks() -> None:
+    script = (
+        "import sys\n"
+        "from models.batch_norm import convert_sync_batch_norm\n"
+        "from models.encoders.factory import EncoderConfig, build_encoder\n"
+        "encoder = build_encoder(EncoderConfig(name='resnet18_small', width=8), 16)\n"
+        "convert_sync_batch_norm(encoder)\n"
+        "late = {'torch._dynamo', 'timm', 'torchvision'} & set(sys.modules)\n"
+        "assert not late, late\n"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -22,11 +22,11 @@ from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.setup.failures import Failure
 from jobs.tracking.tracker import Trackers, wanted
 from jobs.training import checkpoints
-from jobs.training.controller import DataByReference, FailureRule, TooManyFailures
-from jobs.training.monitor import Question, answer, start_monitor
 from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
+from jobs.training.steering.controller import DataByReference, FailureRule, TooManyFailures
+from jobs.training.steering.monitor import Question, answer, start_monitor
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
 from pipelines.storage import uris

@@ -16,7 +16,7 @@ from torch import Tensor
 from jobs.cluster.gauges import Gauges
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.failures import RunError
-from jobs.training.monitor import answer
+from jobs.training.steering.monitor import answer
 from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from pipelines import schema

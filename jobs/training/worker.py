@@ -19,12 +19,12 @@ from jobs.setup import failures, run_artifact
 from jobs.setup.failures import InputError, RunError
 from jobs.training import checkpoints
 from jobs.training.audit import SampleAudit
-from jobs.training.control import Control
 from jobs.training.health_watch import Health
-from jobs.training.monitor import answer
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import RunLog
 from jobs.training.state import TrainState
+from jobs.training.steering.control import Control
+from jobs.training.steering.monitor import answer
 from jobs.training.training_job import TrainingJob
 from models import collectives
 from models.encoders.encoder import Encoder

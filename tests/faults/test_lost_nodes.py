@@ -31,7 +31,7 @@ MONITOR = """
 import ray
 from ray.cluster_utils import Cluster
 from tests.nodes import add_node
-from jobs.training.monitor import Monitor, start_monitor
+from jobs.training.steering.monitor import Monitor, start_monitor
 
 cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
 worker = add_node(cluster, num_cpus=1)

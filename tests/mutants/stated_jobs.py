@@ -81,8 +81,8 @@ TRAINING = [
         ('photometric=self._placement == "decode"', "photometric=False"),
     ),
     *of(
-        "jobs/training/control.py",
-        "jobs/training/test_control",
+        "jobs/training/steering/control.py",
+        "jobs/training/steering/test_control",
         (" or bool(leaving - self._leaving)", ""),
         (" | 2 * int(self._stop_wanted.ask())", ""),
         ("            self._saved = now\n", ""),
@@ -106,13 +106,13 @@ TRAINING = [
         ('== contents["bytes"])', '>= 0 * contents["bytes"])'),
     ),
     *of(
-        "jobs/training/monitor.py",
-        "jobs/training/test_monitor",
+        "jobs/training/steering/monitor.py",
+        "jobs/training/steering/test_monitor",
         ("max_restarts=-1", "max_restarts=0"),
     ),
     *of(
-        "jobs/training/controller.py",
-        "jobs/training/test_controller",
+        "jobs/training/steering/controller.py",
+        "jobs/training/steering/test_controller",
         ("if step > self._step", "if step >= self._step"),
     ),
     *of(

@@ -11,7 +11,7 @@ import ray
 
 from jobs.training import fit
 from jobs.training.fit import StepProgress, step_line
-from jobs.training.monitor import start_monitor
+from jobs.training.steering.monitor import start_monitor
 
 LINE = {
     "step": 1200,

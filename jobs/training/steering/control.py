@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs.training.monitor import Question
 from jobs.training.run_config import PretrainConfig
+from jobs.training.steering.monitor import Question
 from models import collectives
 from pipelines import ray_internals
 

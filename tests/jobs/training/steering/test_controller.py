@@ -12,7 +12,7 @@ from ray.train import DataConfig
 
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
-from jobs.training.controller import DataByReference, FailureRule, TooManyFailures
+from jobs.training.steering.controller import DataByReference, FailureRule, TooManyFailures
 
 
 class Local:

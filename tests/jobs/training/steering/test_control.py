@@ -7,10 +7,10 @@ import pytest
 import ray
 
 from jobs.setup.command_line import parse
-from jobs.training import control as controlling
-from jobs.training.control import Control
-from jobs.training.monitor import start_monitor
 from jobs.training.run_config import complete_pretrain
+from jobs.training.steering import control as controlling
+from jobs.training.steering.control import Control
+from jobs.training.steering.monitor import start_monitor
 from pipelines import ray_internals
 
 pytestmark = pytest.mark.usefixtures("ray_session")

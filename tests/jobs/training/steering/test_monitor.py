@@ -6,7 +6,7 @@ import signal
 import pytest
 import ray
 
-from jobs.training.monitor import answer, start_monitor
+from jobs.training.steering.monitor import answer, start_monitor
 
 
 @pytest.mark.usefixtures("ray_session")
