@@ -123,8 +123,8 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, as torchvision's `BasicBlock`, whose tensors have the
     same names.
 
-    That library is not imported for it: it loads torch's compiler, which takes a worker as long as
-    the first steps of a small run.
+    That library is not imported for it: it loads torch's compiler, which takes every process that
+    embeds images a second or two.
 
     Args:
         in_channels: Channels of what comes in.

@@ -41,24 +41,24 @@ def words(corpus: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def check(out: Path, num_samples: int = 96) -> None:
+def check(out: Path, num_samples: int = 96, num_steps: int = NUM_STEPS) -> None:
     epochs = seen(str(out))
     ids = set(epochs[0])
     assert len(ids) == num_samples
-    assert sorted(epochs) == list(range(NUM_STEPS * 192 // num_samples))
+    assert sorted(epochs) == list(range(num_steps * 192 // num_samples))
     assert all(counts == Counter(ids) for counts in epochs.values())
 
 
 @pytest.mark.timeout(400)
 def test_a_killed_worker_repeats_and_loses_nothing(corpus: Path, tmp_path: Path) -> None:
     Killer(
-        words(corpus, tmp_path / "run"),
+        words(corpus, tmp_path / "run", "num_steps=30"),
         seed=1,
         kills=1,
         victims=("train worker",),
         world_sizes=(2,),
     ).run()
-    check(tmp_path / "run")
+    check(tmp_path / "run", num_steps=30)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def halves(image_folder: Path, folder: Path) -> list[str]:
     return [f"train.uri={folder / 'train'}", f"test.uri={folder / 'test'}"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_job_starts_from_no_nodes(image_folder: Path, tmp_path: Path) -> None:
     words = [f"source.uri={image_folder}", f"out={tmp_path / 'manifest'}", "--json"]

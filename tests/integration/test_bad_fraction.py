@@ -33,6 +33,7 @@ def run(folder: Path, out: Path, *more: str) -> int:
     return main("pretrain", "", complete_pretrain, pretrain, [*commands.TINY, *words])
 
 
+@pytest.mark.slow  # the same of an export, a pack and a log are not
 def test_too_many_bad_samples_stop_a_run_with_one_line_and_no_restart(
     rotten: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def front_matter(card: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_the_card_s_own_code_loads_every_form_in_a_fresh_process(
     run: RunDir, tmp_path: Path, photographs: list[np.ndarray]
 ) -> None:

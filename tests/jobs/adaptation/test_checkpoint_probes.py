@@ -45,6 +45,7 @@ def config(run: RunDir, folder: Path) -> AdaptConfig:
     return AdaptConfig.model_validate({**values, **sets})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_every_checkpoint_is_probed_beside_its_rank(
     run: RunDir, image_folder: Path, tmp_path: Path

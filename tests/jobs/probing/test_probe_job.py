@@ -107,8 +107,9 @@ def test_several_labels_a_sample_are_judged_by_average_precision_and_left_in_out
         adapt(config(small_artifact, labelled, **values | {"probe": {"name": "knn"}}))
 
 
+@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_nearest_patches_tell_masks(
-    tmp_path: Path, small_artifact: str, other_artifact: str
+    compared: bool, tmp_path: Path, small_artifact: str, other_artifact: str
 ) -> None:
     draw = np.random.default_rng(0)
     for split, count in (("train", 16), ("test", 6)):
@@ -126,13 +127,16 @@ def test_nearest_patches_tell_masks(
                 Image.fromarray(values).save(folder / f"{split}{number}.png")
     masks = {"masks": {"uri": str(tmp_path / "masks")}, "val": {"fraction": 0.2}}
     probe = {"k": [3, 9], "patches": 100}
-    told = adapt(config(small_artifact, tmp_path, probe=probe, compare=other_artifact, **masks))
+    other = {"compare": other_artifact} if compared else {}
+    told = adapt(config(small_artifact, tmp_path, probe=probe, **other, **masks))
     assert told["task"] == "mask" and told["num_test"] == 6
     assert told["colour_miou"] > 0.8 and told["miou"] > 0.5
     assert told["ci95"][0] <= told["miou"] <= told["ci95"][1]
     assert (
         set(told["by_k"]) == {"3", "9"} and told["by_k"][str(told["chosen"]["k"])] == told["miou"]
     )
+    if not compared:
+        return
     assert told["difference"] == pytest.approx(told["miou"] - told["compared_miou"])
     with pytest.raises(InputError, match=r"probe.k 101 is more than the 64 labelled patches"):
         adapt(config(small_artifact, tmp_path, probe={"k": 101, "patches": 100}, **masks))

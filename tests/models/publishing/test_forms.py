@@ -139,10 +139,14 @@ def test_torchvision_s_weights_have_the_names_of_torchvision(make: Make, tmp_pat
     ("name", "settings"),
     [
         ("resnet18_small", {"width": 8}),
-        ("resnet18_small", {"width": 8, "patch_size": 8, "pooling": "gem"}),
-        ("resnet18_small", {"width": 8, "split": "lab"}),
+        pytest.param(
+            "resnet18_small",
+            {"width": 8, "patch_size": 8, "pooling": "gem"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("resnet18_small", {"width": 8, "split": "lab"}, marks=pytest.mark.slow),
         ("vit_tiny_small", {"width": 8}),
-        ("amdim", {"width": 8}),
+        pytest.param("amdim", {"width": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_every_encoder_has_the_forms_that_need_no_library_of_networks(
@@ -220,7 +224,7 @@ DENSE = HeadConfig(name="dense", task="mask", classes=("sea", "sky"))
         ("torchvision", "resnet18_small", LINEAR, {}),
         ("torchvision", "vit_tiny_patch16_224", LINEAR, {"pooling": "class"}),
         ("torchvision", "torchvision:resnet18", LINEAR, {}),
-        ("onnx", "vit_tiny_small", ATTENTIVE, {"width": 8}),
+        pytest.param("onnx", "vit_tiny_small", ATTENTIVE, {"width": 8}, marks=pytest.mark.slow),
         ("onnx", "resnet18_small", SEVERAL, {"width": 8}),
         ("torch_export", "resnet18_small", LINEAR, {"width": 8}),
         ("torch_export", "vit_tiny_small", ATTENTIVE, {"width": 8, "pooling": "max"}),
