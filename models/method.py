@@ -162,9 +162,10 @@ class Method(nn.Module):
 
     @property
     def trained_encoder(self) -> Encoder:
-        """Return the encoder that gradients move: another one than `encoder` where a teacher
-        ships."""
-        return self.encoder
+        """Return the encoder that gradients move: where a teacher ships, the part called
+        `student_encoder`."""
+        student = self._modules.get("student_encoder")
+        return student if isinstance(student, Encoder) else self.encoder
 
     def project(self, embedding: Tensor) -> Tensor | None:
         """Return what the objective compares of embeddings (B, D), (B, P); None without a

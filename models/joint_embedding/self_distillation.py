@@ -20,7 +20,6 @@ from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.multi_crop import check_crop_sizes
 from models.clustering.sinkhorn import sinkhorn
 from models.collectives import all_reduce_sum, global_mean
-from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
 from models.method import UNLIKE_VIEWS, Method, MethodConfig, ViewGroups
 
@@ -172,11 +171,6 @@ class SelfDistillation(Method):
                 self.register_buffer(place, torch.zeros(config.num_prototypes))
         # of each place: the step's sum of teacher outputs over all workers, and how many
         self._seen: dict[str, Tensor] = {}
-
-    @property
-    def trained_encoder(self) -> Encoder:
-        """Return the student."""
-        return self.student_encoder
 
     def heads(self) -> list[tuple[PrototypeHead, PrototypeHead]]:
         """Return the heads, each student's with its teacher's."""

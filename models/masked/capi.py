@@ -28,7 +28,6 @@ from models.blocks.patchify import cover
 from models.blocks.token_colours import token_colours
 from models.clustering.sinkhorn import sinkhorn
 from models.collectives import global_mean
-from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
@@ -122,11 +121,6 @@ class CAPI(Method):
         for layer in (self.classify, self.clusters):
             nn.init.normal_(layer.weight, std=dim**-0.5)  # rows of about unit length
         nn.init.zeros_(self.clusters.bias)
-
-    @property
-    def trained_encoder(self) -> Encoder:
-        """Return the student."""
-        return self.student_encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the clusters of hidden patches, and move the clusters to the teacher's tokens.

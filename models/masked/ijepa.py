@@ -31,7 +31,6 @@ from models.blocks.patchify import cover
 from models.blocks.token_colours import token_colours
 from models.blocks.token_predictor import TokenPredictor
 from models.collectives import global_mean
-from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
@@ -123,11 +122,6 @@ class IJEPA(Method):
             depth=config.predictor_depth,
             num_heads=config.predictor_heads,
         )
-
-    @property
-    def trained_encoder(self) -> Encoder:
-        """Return the student."""
-        return self.student_encoder
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the target blocks' tokens from the context's.

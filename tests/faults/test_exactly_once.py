@@ -50,13 +50,15 @@ def check(out: Path, num_samples: int = 96, num_steps: int = NUM_STEPS) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_a_killed_worker_repeats_and_loses_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_a_killed_driver_goes_on_with_fewer_workers_and_repeats_nothing(
+    corpus: Path, tmp_path: Path
+) -> None:
     Killer(
         words(corpus, tmp_path / "run", "num_steps=30"),
         seed=1,
         kills=1,
-        victims=("train worker",),
-        world_sizes=(2,),
+        victims=("driver",),
+        world_sizes=(2, 1),
     ).run()
     check(tmp_path / "run", num_steps=30)
 

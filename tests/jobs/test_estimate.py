@@ -21,6 +21,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_an_estimate_measures_the_run_itself_and_leaves_nothing(
     ray_session: None,
     image_folder: Path,

@@ -78,6 +78,7 @@ def test_a_change_of_any_source_is_seen_and_processes_share_what_they_compiled(c
     assert outcome(copy) == (resized(), 1)
 
 
+@pytest.mark.slow
 def test_the_home_folder_holds_the_cache_of_a_read_only_package_and_damage_costs_a_compilation(
     copy: Path,
 ) -> None:

@@ -106,6 +106,7 @@ def light_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("light_compiler")
 def test_a_compiled_convolutional_encoder_that_computes_again_is_the_same_function() -> None:
     encoder = build(STACKS[0])
