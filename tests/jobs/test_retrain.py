@@ -57,6 +57,7 @@ def loop(tmp_path: Path, image_folder: Path) -> Loop:
     return Loop(tmp_path, sorted(image_folder.rglob("*.jpg"), key=lambda path: path.name))
 
 
+@pytest.mark.timeout(600)
 def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: None) -> None:
     loop.add(80)
     dry = loop.run("2026-11-09", "retrain.dry_run=true")
