@@ -155,8 +155,6 @@ def _start(cluster: ClusterConfig) -> bool:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS") if cluster.address == "auto" else cluster.address
     if address in (None, "", "local"):
-        # nobody announces that this machine will leave
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         cores = own_cores()
         logical = max(cores, cluster.max_workers + 2)
         print(
