@@ -142,13 +142,12 @@ def _activated_classes() -> list[type[nn.Module]]:
     return [timm.BatchNormAct2d] if timm else []
 
 
-def _grouped_classes() -> dict[type[nn.Module], type[GroupBatchNorm]]:
-    """Map plain classes to those by groups."""
+def _instead(
+    norm: type[_BatchNorm], activated: type[_BatchNorm]
+) -> dict[type[nn.Module], type[_BatchNorm]]:
+    """Map plain classes to others; subclasses, which have a forward of their own, stay."""
     plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {
-        **dict.fromkeys(plain, GroupBatchNorm),
-        **dict.fromkeys(_activated_classes(), GroupBatchNormAct),
-    }
+    return {**dict.fromkeys(plain, norm), **dict.fromkeys(_activated_classes(), activated)}
 
 
 def group_batch_norm(module: nn.Module, group_size: int) -> None:
@@ -158,21 +157,11 @@ def group_batch_norm(module: nn.Module, group_size: int) -> None:
         module: Its norms change their class; parameters, buffers and state dict stay.
         group_size: Samples of a group, at least 2.
     """
-    grouped = _grouped_classes()
+    grouped = _instead(GroupBatchNorm, GroupBatchNormAct)
     for part in module.modules():
         if type(part) in grouped:
             part.__class__ = grouped[type(part)]
             part.group_size = group_size  # type: ignore[assignment]
-
-
-def _synchronised_classes() -> dict[type[nn.Module], type[nn.Module]]:
-    """Map plain classes to synchronised ones; subclasses, which have a forward of their own,
-    stay."""
-    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {
-        **dict.fromkeys(plain, SyncBatchNorm),
-        **dict.fromkeys(_activated_classes(), SyncBatchNormAct),
-    }
 
 
 def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
@@ -187,7 +176,7 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     Raises:
         ValueError: a batch norm of a kind whose own behaviour would be lost.
     """
-    synchronised = _synchronised_classes()
+    synchronised = _instead(SyncBatchNorm, SyncBatchNormAct)
     for part in module.modules():
         if type(part) in synchronised:
             part.__class__ = synchronised[type(part)]

@@ -8,7 +8,6 @@ import difflib
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
-from torch import nn
 
 from augment.frozen import Frozen
 from models.encoders.encoder import Encoder, Pooling
@@ -274,7 +273,9 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     if config.keep_tokens < 1:
         _keep_some_tokens(encoder, config)
     if config.zero_init_residual and config.patch_size is None:
-        _zero_last_norms(encoder)
+        from models.encoders.resnet_small import zero_last_norms
+
+        zero_last_norms(encoder)
     if config.patch_size is None and config.split is None:  # of each part by itself
         _set_transformer(encoder, config)
     encoder.use_pooling(config.pooling)
@@ -331,28 +332,6 @@ def _keep_some_tokens(encoder: Encoder, config: EncoderConfig) -> None:
             " vit_tiny_small or a vision transformer of timm"
         )
     encoder.keep_tokens = config.keep_tokens
-
-
-def _zero_last_norms(encoder: Encoder) -> None:
-    """Begin with residual blocks that add nothing.
-
-    Raises:
-        ValueError: the encoder has no blocks of ResNet's.
-    """
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    from models.encoders.resnet_small import ResidualBlock
-
-    kinds = BasicBlock | Bottleneck | ResidualBlock
-    blocks = [part for part in encoder.modules() if isinstance(part, kinds)]
-    if not blocks:
-        raise ValueError(
-            f"encoder.zero_init_residual=true has no effect on encoder.name={encoder.name}, which"
-            " has no residual blocks of ResNet's, or starts so by itself: leave it out"
-        )
-    for block in blocks:
-        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        nn.init.zeros_(last.get_parameter("weight"))
 
 
 def _build(config: EncoderConfig, image_size: int) -> Encoder:

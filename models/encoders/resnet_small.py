@@ -162,6 +162,26 @@ class ResidualBlock(nn.Module):
         return added
 
 
+def zero_last_norms(encoder: Encoder) -> None:
+    """Begin with residual blocks that add nothing.
+
+    Raises:
+        ValueError: the encoder has no blocks of ResNet's.
+    """
+    from torchvision.models.resnet import BasicBlock, Bottleneck  # here, see `ResidualBlock`
+
+    kinds = BasicBlock | Bottleneck | ResidualBlock
+    blocks = [part for part in encoder.modules() if isinstance(part, kinds)]
+    if not blocks:
+        raise ValueError(
+            f"encoder.zero_init_residual=true has no effect on encoder.name={encoder.name}, which"
+            " has no residual blocks of ResNet's, or starts so by itself: leave it out"
+        )
+    for block in blocks:
+        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        nn.init.zeros_(last.get_parameter("weight"))
+
+
 class ChannelScale(nn.Module):
     """A learned scale and shift of each channel of (B, C, H, W): what is left of a norm that
     measures nothing."""
