@@ -18,6 +18,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("augment", "models", "pipelines", "jobs")
 
 
+def in_a_fresh_process(script: str) -> None:
+    """Run Python that must end well and warn of nothing."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+
+
 def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() -> None:
     script = (
         "import sys, pipelines.stream.ingest\n"
@@ -29,8 +35,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
         "late -= {'aiobotocore', 'obstore'}\n"
         "assert not late & set(sys.modules), sorted(late & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    in_a_fresh_process(script)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +48,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
 )
 def test_a_process_of_a_run_imports_little_beyond_its_part(module: str, late: str) -> None:
     script = f"import sys, {module}; found = {late} & set(sys.modules); assert not found, found"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    in_a_fresh_process(script)
 
 
 def test_a_small_run_on_several_workers_needs_no_library_of_networks() -> None:
@@ -57,8 +61,7 @@ def test_a_small_run_on_several_workers_needs_no_library_of_networks() -> None:
         "late = {'torch._dynamo', 'timm', 'torchvision'} & set(sys.modules)\n"
         "assert not late, late\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    in_a_fresh_process(script)
 
 
 def test_constraints_are_exact_and_hold_no_addresses() -> None:
