@@ -149,15 +149,17 @@ def _words(kind: Any, rules: list[Any]) -> str:
     if example := next((rule.examples[0] for rule in rules if _has_examples(rule)), None):
         return str(example)
     if origin is tuple:
-        return f"{len(parts)} {_plural(_words(parts[0], []))}"
+        number = "1 or more" if parts[-1] is Ellipsis else str(len(parts))
+        return f"{number} {_each(parts[0])}"
     if origin is list:
-        return f"list of {_plural(_words(parts[0], []))}"
+        return f"list of {_each(parts[0])}"
     return f"{NAMES.get(kind, 'text')}{_range(rules) if kind in (int, float) else ''}"
 
 
-def _plural(words: str) -> str:
-    first, space, rest = words.partition(" ")
-    return f"{first}s{space}{rest}"
+def _each(kind: Any) -> str:
+    """Say what stands in a list: `numbers > 0`, `of mean | max`."""
+    first, space, rest = _words(kind, []).partition(" ")
+    return f"of {first}{space}{rest}" if get_origin(kind) is Literal else f"{first}s{space}{rest}"
 
 
 def _has_examples(rule: Any) -> bool:
