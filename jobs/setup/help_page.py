@@ -146,8 +146,8 @@ def _words(kind: Any, rules: list[Any]) -> str:
         return "null"
     if origin is Literal:
         return " | ".join(str(part) for part in parts)
-    if example := next((rule.examples[0] for rule in rules if _has_examples(rule)), None):
-        return str(example)
+    if examples := next((rule.examples for rule in rules if _has_examples(rule)), None):
+        return " | ".join(map(str, examples))
     if origin is tuple:
         number = "1 or more" if parts[-1] is Ellipsis else str(len(parts))
         return f"{number} {_each(parts[0])}"

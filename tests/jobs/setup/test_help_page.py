@@ -131,12 +131,13 @@ def test_a_job_lists_the_recipes_that_it_can_take() -> None:
 
 
 def test_types_are_said_in_words() -> None:
-    text = help_of("pretrain", columns=200) + help_of("adapt", columns=200)
+    text = "".join(help_of(verb, columns=200) for verb in ("pretrain", "adapt", "search"))
     for key, words in {
         "num_steps=null": "int >= 1 | null",
         "cluster.num_workers=1": "int >= 1 | MIN..MAX",
         "cluster.cpus_per_worker=auto": "auto | number",
         "views.groups.global_crops.scale=[0.08,1]": "2 numbers > 0 and <= 1",
+        "query=...": "FILE | ID | [FILE,ID,...], required",
         "probe.k=[20]": "1 or more ints > 0",
         "probe.weight_decay=null": "1 or more numbers >= 0 | null",
         "probe.pooling=[auto]": "1 or more of auto | class | mean | max | gem",
