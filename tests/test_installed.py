@@ -6,8 +6,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from augment.kernels.resize import resize_box
 from jobs.setup.words import recipe_names
 from models.artifact import save
 from models.encoders.factory import EncoderConfig, build_encoder
@@ -23,6 +25,15 @@ encoder = afield.load(sys.argv[1])
 import augment, jobs, models.artifact, pipelines
 assert all(own.OURS for own in (augment, jobs, models, models.artifact, pipelines))
 print(afield.__file__, encoder.embed_dim, type(encoder).__module__)
+"""
+
+RESIZE = """
+import afield, sys
+import numpy as np
+from afield.augment.kernels import resize
+out = np.zeros((3, 32, 32), np.uint8)
+resize.resize_box(np.full((8, 8, 3), 7, np.uint8), (0, 0, 8, 8), False, out)
+assert (out == 7).all() and "augment.kernels" not in sys.modules
 """
 
 
@@ -90,6 +101,16 @@ def test_an_artifact_loads_beside_packages_of_the_same_names(
         "64",
         "afield.models.artifact",
     ]
+
+
+def test_machine_code_that_a_clone_s_jobs_have_kept_is_not_loaded_under_afield_s_names(
+    project: Path,
+) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    resize_box(picture, (0, 0, 8, 8), False, np.zeros((3, 32, 32), np.uint8))  # kept on disk
+    (project / "use.py").write_text(RESIZE)
+    done = run(ROOT, project, str(project / "use.py"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_wheel_takes_one_name_and_holds_every_package_and_recipe(site: Path) -> None:

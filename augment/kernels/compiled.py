@@ -3,6 +3,9 @@ from.
 
 Numba's own cache goes by the file of the kernel alone. A kernel here is made of the code of
 several files, so a change in one of them would leave the stale kernel in use without a word.
+Machine code also names the module that it is of, and loading it imports that. The same files are
+`augment.kernels` to the jobs of a clone and `afield.augment.kernels` to who imports afield, where
+`augment` may be nothing or somebody else's: each has a folder of its own.
 """
 
 import contextlib
@@ -47,8 +50,9 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
 
 @cache
 def sources_hash() -> str:
-    """Return a hash of this folder's sources and of the versions of what compiles them."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    """Return a hash of this folder's sources, of their name as modules and of the versions of what
+    compiles them."""
+    digest = hashlib.sha256(f"{__name__} {numba.__version__} {llvmlite.__version__}".encode())
     paths = sorted(Path(__file__).parent.glob("*.py"))
     if not paths:  # a zip file, say
         raise RuntimeError("their sources are not there")
