@@ -44,6 +44,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
         ("jobs.training.steering.monitor", "{'torch', 'numpy', 'pandas', 'ray.data', 'ray.train'}"),
         ("jobs.training.steering.controller", "{'torch', 'numba', 'models', 'augment'}"),
         ("models.encoders.resnet_small", "{'torchvision', 'timm', 'torch._dynamo'}"),
+        ("pipelines.predictions.one_image", "{'ray', 'scipy.stats', 'torchvision', 'timm'}"),
     ],
 )
 def test_a_process_of_a_run_imports_little_beyond_its_part(module: str, late: str) -> None:

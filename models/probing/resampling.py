@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 RESAMPLES = 2000
 _AT_ONCE = 8_000_000  # counts
@@ -81,7 +80,9 @@ def over_draws(values: NDArray[np.floating]) -> tuple[float, tuple[float, float]
     by_sample = values.mean(0, dtype=np.float64)
     half = 1.96 * by_sample.std() / np.sqrt(num_samples)
     if num_draws > 1:
+        from scipy.special import stdtrit  # here, as telling one image needs none of it
+
         spread = by_draw.std(ddof=1) / np.sqrt(num_draws)
-        half = float(np.hypot(half, student.ppf(0.975, num_draws - 1) * spread))
+        half = float(np.hypot(half, stdtrit(num_draws - 1, 0.975) * spread))
     mean = float(by_draw.mean())
     return mean, (mean - float(half), mean + float(half))
