@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.probes import bootstrap_interval
+from models.probing.resampling import Groups, interval_of, resampled_means
 
 WORDS = {"top1": "top-1", "map50": "mAP50", "map": "mAP", "miou": "mIoU"}
 """What people call the main score of a probe, by its key in a result."""
@@ -45,12 +46,16 @@ class ClassScores:
     calibration: NDArray[np.float64]
 
 
-def judge_classes(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> ClassScores:
+def judge_classes(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], groups: Groups = None
+) -> ClassScores:
     """Judge answers of one class an image.
 
     Args:
         probabilities: (N, C), each row summing to 1.
         labels: The right classes, (N,) in 0..C - 1.
+        groups: The group of each image, (N,), of which whole ones are resampled; None: each is its
+            own.
 
     Raises:
         ValueError: no image, or shapes that do not fit.
@@ -67,13 +72,25 @@ def judge_classes(probabilities: NDArray[np.float32], labels: NDArray[np.int64])
     bins = _calibration(probabilities.max(1), correct)
     return ClassScores(
         top1=float(correct.mean()),
-        ci95=bootstrap_interval(correct),
+        ci95=interval_of_share(correct, groups),
         per_class=_diagonal_share(confusion),
         confusion=confusion,
         calibration_error=float(np.abs(bins[:, 0] - bins[:, 1]) @ bins[:, 2] / len(labels)),
         nll=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
         calibration=bins,
     )
+
+
+def interval_of_share(correct: NDArray[np.bool_], groups: Groups = None) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a share of right answers.
+
+    Args:
+        correct: Whether each image was told rightly, (N,) bool.
+        groups: As of `judge_classes`.
+    """
+    if groups is None:
+        return bootstrap_interval(correct)
+    return interval_of(resampled_means(correct * 1.0, groups))
 
 
 def confusion_of(
@@ -123,7 +140,11 @@ def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) 
 
 
 def paired_difference(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    *,
+    groups: Groups = None,
+    seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
     """Return by how much the second's share of right answers is higher, with its interval.
 
@@ -132,6 +153,7 @@ def paired_difference(
     Args:
         first: Whether each image was told rightly, (N,) bool.
         second: The same images, told otherwise.
+        groups: As of `judge_classes`.
         seed: Of the resampling.
 
     Raises:
@@ -141,6 +163,8 @@ def paired_difference(
         raise ValueError(f"both must be (N,) with N >= 1, got {first.shape} and {second.shape}")
     gained = float((second & ~first).mean())
     lost = float((first & ~second).mean())
+    if groups is not None:
+        return gained - lost, interval_of(resampled_means(second * 1.0 - first, groups))
     shares = [gained, lost, max(0.0, 1 - gained - lost)]
     drawn = np.random.default_rng(seed).multinomial(len(first), shares, _RESAMPLES * 5)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / len(first), [0.025, 0.975])

@@ -171,7 +171,22 @@ def judged(
     account |= {"duplicates": duplicates, "lost_classes": lost[:NAMES_KEPT]}
     names = [name for name, found in zip(data.classes, learnt, strict=True) if found]
     account |= {"num_classes": len(names), "classes": names[:NAMES_KEPT]}
+    account |= {"num_test_groups": _groups_of(data.keep(kept & is_test))}
     return kept, data.keep(kept).with_account(account)
+
+
+def _groups_of(test: LabelledData) -> int | None:
+    """Count the groups that intervals draw whole, on stderr too; None where samples are drawn."""
+    if test.drawn_whole is not None:
+        number = len(np.unique(test.groups))
+        say(f"intervals draw the test samples by group, {number} for {test.num_rows}")
+        return number
+    if 1 == len(np.unique(test.groups)) < test.num_rows:
+        say(
+            "all test samples are of one group: intervals draw samples, and are narrower than"
+            " those of more groups would be"
+        )
+    return None
 
 
 def _copies(data: LabelledData, valid: np.ndarray, content: np.ndarray) -> np.ndarray:

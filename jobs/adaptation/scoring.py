@@ -27,12 +27,14 @@ class Scored:
         resampled: Makes the main one of resampled test sets; the same sets of every encoder.
         correct: Whether each test sample was told rightly; None where that is no matter of yes or
             no.
+        groups: By which test samples are drawn for intervals; None: each by itself.
     """
 
     measure: str
     scores: dict[str, Any]
     resampled: Callable[[], np.ndarray]
     correct: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def value(self) -> float:
@@ -52,7 +54,9 @@ class Scored:
     def ahead_of(self, other: "Scored") -> dict[str, Any]:
         """Return by how much the score is higher than another on the same samples."""
         if self.correct is not None and other.correct is not None:
-            difference, interval = paired_difference(other.correct, self.correct)
+            difference, interval = paired_difference(
+                other.correct, self.correct, groups=self.groups
+            )
         else:
             difference = self.value - other.value
             interval = resampling.interval_of(self.resampled() - other.resampled())
@@ -84,7 +88,8 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
         return _of_masks(data, _confusions(data, answers))
     if data.task == "classes":
         return _of_several(data, answers)
-    one = judge_classes(answers, data.labels)
+    groups = data.drawn_whole
+    one = judge_classes(answers, data.labels, groups)
     correct = answers.argmax(1) == data.labels
     scores = {
         "top1": one.top1,
@@ -98,12 +103,18 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
             for confidence, right, images in one.calibration.tolist()
         ],
     }
-    return Scored("top1", scores, lambda: resampling.resampled_means(correct * 1.0), correct)
+    return Scored(
+        "top1",
+        scores,
+        lambda: resampling.resampled_means(correct * 1.0, groups),
+        correct,
+        groups,
+    )
 
 
 def _of_several(data: LabelledData, answers: np.ndarray) -> Scored:
     precision = _precisions(data, answers)
-    drawn = resampling.resampled_map(answers, data.label_hot)
+    drawn = resampling.resampled_map(answers, data.label_hot, data.drawn_whole)
     scores = {
         "map": float(np.nanmean(precision)),
         "ci95": list(resampling.interval_of(drawn)),
@@ -113,7 +124,7 @@ def _of_several(data: LabelledData, answers: np.ndarray) -> Scored:
 
 
 def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
-    masks = judge_masks(confusions)
+    masks = judge_masks(confusions, data.drawn_whole)
     scores = {
         "miou": masks.miou,
         "ci95": list(masks.ci95),
@@ -126,7 +137,7 @@ def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
 def _of_boxes(data: LabelledData, answers: np.ndarray) -> Scored:
     told = [rows[rows[:, 4] >= 0] for rows in answers]
     known = [data.boxes(row) for row in range(data.num_rows)]
-    one = judge_boxes(told, known, data.num_classes)
+    one = judge_boxes(told, known, data.num_classes, data.drawn_whole)
     scores = {
         "map50": one.map50,
         "ci95": list(one.ci95),

@@ -14,7 +14,7 @@ from jobs.probing.probe_sections import OWN, ProbeConfig
 from jobs.setup.failures import InputError
 from models.probing.few_labels import draw_few, wanted_of
 from models.probing.logistic import logistic_path, standard_of
-from models.probing.resampling import over_draws
+from models.probing.resampling import Groups, over_draws
 from models.scores import judge_classes
 from pipelines.labels.labelled_data import LabelledData
 
@@ -85,17 +85,18 @@ def judge_few(
     curve = []
     result: dict[str, Any] = {}
     lines = []
+    groups = labelled.data.keep(labelled.data.of("test")).drawn_whole
     for draws in draws_of(probe, labelled.data):
         right, result = _pretrained(probe, labelled, draws)
         point: dict[str, Any] = {"labels": draws.num_labels, "setting": str(draws.setting)}
-        point |= {"draws": len(draws.rows)} | _scores("", right)
+        point |= {"draws": len(draws.rows)} | _scores("", right, groups)
         shown = [f"pretrained {scoring.share(point['top1'], point['ci95'])}"]
         beside = {kind: _right(probe, labelled, kind, draws) for kind in labelled.others}
         point |= {"scratch_top1": None}
         if scratch:
             beside["scratch"] = scratch(labelled, draws)
         for kind, other in beside.items():
-            point |= _scores(f"{kind}_", other) | _ahead(kind, right, other)
+            point |= _scores(f"{kind}_", other, groups) | _ahead(kind, right, other, groups)
             name = labelled.artifact.baseline if kind == "untrained" else kind
             shown.append(f"{name} {scoring.share(point[f'{kind}_top1'], point[f'{kind}_ci95'])}")
         curve.append(point)
@@ -155,13 +156,13 @@ def _told(probe: ProbeConfig, labelled: Labelled, kind: str, draws: Draws) -> li
     return [path[0].numpy() for path in paths]
 
 
-def _scores(prefix: str, right: np.ndarray) -> dict[str, Any]:
-    mean, interval = over_draws(right * 1.0)
+def _scores(prefix: str, right: np.ndarray, groups: Groups) -> dict[str, Any]:
+    mean, interval = over_draws(right * 1.0, groups)
     return {f"{prefix}top1": mean, f"{prefix}ci95": list(interval)}
 
 
-def _ahead(kind: str, right: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+def _ahead(kind: str, right: np.ndarray, other: np.ndarray, groups: Groups) -> dict[str, Any]:
     """Say by how much the artifact is ahead of another kind, paired over draws and samples."""
-    mean, interval = over_draws(right * 1.0 - other)
+    mean, interval = over_draws(right * 1.0 - other, groups)
     prefix = "" if kind == COMPARED else f"{kind}_"
     return {f"{prefix}difference": mean, f"{prefix}difference_ci95": list(interval)}

@@ -12,8 +12,7 @@ from jobs.probing.few_label_probe import Scratch
 from jobs.probing.frozen_features import COMPARED, Judged, Labelled
 from jobs.probing.probe_sections import ProbeConfig
 from jobs.setup.failures import InputError
-from models.probes import bootstrap_interval
-from models.scores import WORDS
+from models.scores import WORDS, interval_of_share
 from pipelines.labels.labelled_data import LabelledData
 
 _PROBES: dict[str, Callable[[ProbeConfig, Labelled, str], Answered]] = {
@@ -55,7 +54,7 @@ def judge(probe: ProbeConfig, labelled: Labelled, scratch: Scratch | None = None
         if labelled.leaked is not None and one.scored.correct is not None:
             leaked = labelled.leaked[labelled.data.of("test")]
             prefix = "" if kind == "pretrained" else f"{kind}_"
-            result |= without_leaks(prefix, one.scored.correct, leaked)
+            result |= without_leaks(prefix, one.scored, leaked)
     return result | in_words(
         probe,
         labelled.data,
@@ -126,10 +125,12 @@ def in_words(
     return result | {"result": line}
 
 
-def without_leaks(prefix: str, correct: np.ndarray, leaked: np.ndarray) -> dict[str, Any]:
+def without_leaks(prefix: str, scored: Scored, leaked: np.ndarray) -> dict[str, Any]:
     """Score the test images that are not in the pretraining corpus; null where all are."""
-    rest = correct[~leaked]
+    assert scored.correct is not None
+    rest = scored.correct[~leaked]
     if not len(rest):
         return {f"{prefix}unleaked_top1": None, f"{prefix}unleaked_ci95": None}
-    interval = list(bootstrap_interval(rest))
+    groups = None if scored.groups is None else scored.groups[~leaked]
+    interval = list(interval_of_share(rest, groups))
     return {f"{prefix}unleaked_top1": float(rest.mean()), f"{prefix}unleaked_ci95": interval}

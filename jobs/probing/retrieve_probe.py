@@ -36,7 +36,8 @@ def retrieve_test(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered
     judged = data.keep(test)
     precision = precision[asked]
     hits = found.hits.numpy()[:, asked]
-    drawn = resampling.resampled_means(precision)
+    groups = judged.drawn_whole
+    drawn = resampling.resampled_means(precision, None if groups is None else groups[asked])
     scores = {
         "map": float(precision.mean()),
         "ci95": list(resampling.interval_of(drawn)),

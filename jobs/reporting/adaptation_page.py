@@ -132,7 +132,9 @@ def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
                     f" ({low:+.1%} to {high:+.1%}), on the same test samples."
                 )
             )
-    note = "Intervals by bootstrap over the test images."
+    groups = {result.get("num_test_groups") for result in results} - {None}
+    whole = ", whole groups of them where they have groups" if groups else ""
+    note = f"Intervals by bootstrap over the test images{whole}."
     return [*parts, html.paragraph(note, pale=True)]
 
 

@@ -4,12 +4,13 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.probing.resampling import interval_of
+from models.probing.resampling import Groups, interval_of, times_drawn
 
 _RESAMPLES = 200
 
@@ -37,6 +38,7 @@ def judge_boxes(
     told: Sequence[NDArray[np.float32]],
     known: Sequence[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]],
     num_classes: int,
+    groups: Groups = None,
     *,
     seed: int = 0,
 ) -> BoxScores:
@@ -46,6 +48,8 @@ def judge_boxes(
         told: Of each image (n, 6): x, y, width, height in px, class, score.
         known: Of each image: its boxes (n, 4), their classes, and whether each is a crowd.
         num_classes: C.
+        groups: The group of each image, (N,), of which whole ones are resampled; None: each is its
+            own.
         seed: Of the resampling.
 
     Raises:
@@ -58,7 +62,7 @@ def judge_boxes(
         evaluator = _evaluated(told, known, num_classes)
         evaluator.accumulate()
         precision = evaluator.eval["precision"]
-        drawn = _resampled(evaluator, len(known), seed)
+        drawn = _resampled(evaluator, len(known), seed, groups)
     return BoxScores(
         map50=_mean(precision[:1]),
         ci95=interval_of(drawn),
@@ -113,7 +117,7 @@ def _nothing(truth: Any) -> Any:
     return answers
 
 
-def _resampled(evaluator: Any, num_images: int, seed: int) -> NDArray[np.float64]:
+def _resampled(evaluator: Any, num_images: int, seed: int, groups: Groups) -> NDArray[np.float64]:
     """Return map50 of resampled images, from the matches that were made."""
     matched = np.empty(len(evaluator.evalImgs), dtype=object)
     matched[:] = evaluator.evalImgs
@@ -122,10 +126,11 @@ def _resampled(evaluator: Any, num_images: int, seed: int) -> NDArray[np.float64
     every = params.iouThrs
     # Only the first overlap of each match is read then, which is the half.
     params.iouThrs = every[:1]
-    generator = np.random.default_rng(seed)
     drawn = []
-    for _ in range(_RESAMPLES):
-        chosen = generator.integers(num_images, size=num_images)
+    for times in chain.from_iterable(times_drawn(num_images, _RESAMPLES, seed, groups)):
+        chosen = np.repeat(np.arange(num_images), times.astype(np.int64))
+        # groups differ in size, and the library counts images by these
+        params.imgIds = evaluator._paramsEval.imgIds = list(range(len(chosen)))
         evaluator.evalImgs = [
             one and {**one, "dtMatches": one["dtMatches"][:1], "dtIgnore": one["dtIgnore"][:1]}
             for one in by_image[:, chosen].reshape(-1)

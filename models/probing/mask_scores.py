@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.probing.resampling import RESAMPLES, interval_of, times_drawn
+from models.probing.resampling import RESAMPLES, Groups, interval_of, times_drawn
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,22 @@ class MaskScores:
     resampled: NDArray[np.float64]
 
 
-def judge_masks(confusions: NDArray[np.int64], *, seed: int = 0) -> MaskScores:
+def judge_masks(
+    confusions: NDArray[np.int64], groups: Groups = None, *, seed: int = 0
+) -> MaskScores:
     """Judge masks by how their pixels were told.
 
     Args:
         confusions: Pixels of class i told as class j in each image, (N, C, C).
+        groups: The group of each image, (N,), of which whole ones are resampled; None: each is its
+            own.
         seed: Of the resampling.
 
     Raises:
         ValueError: no image.
     """
     whole = _added(confusions)
-    drawn = resampled_miou(confusions, seed=seed)
+    drawn = resampled_miou(confusions, groups, seed=seed)
     return MaskScores(
         miou=float(mean_iou(whole[None])[0]),
         ci95=interval_of(drawn),
@@ -67,15 +71,19 @@ def _added(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
     return added
 
 
-def resampled_miou(confusions: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.float64]:
+def resampled_miou(
+    confusions: NDArray[np.int64], groups: Groups = None, *, seed: int = 0
+) -> NDArray[np.float64]:
     """Return the mean intersection over union of resampled images, (R,).
 
     Args:
         confusions: Pixels of class i told as class j in each image, (N, C, C).
+        groups: The group of each image, (N,), of which whole ones are resampled; None: each is its
+            own.
         seed: Of the resampling.
     """
     flat = confusions.reshape(len(confusions), -1).astype(np.float64)
-    drawn = [times @ flat for times in times_drawn(len(confusions), RESAMPLES, seed)]
+    drawn = [times @ flat for times in times_drawn(len(confusions), RESAMPLES, seed, groups)]
     return mean_iou(np.concatenate(drawn).reshape(-1, *confusions.shape[1:]))
 
 

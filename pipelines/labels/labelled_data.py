@@ -111,6 +111,12 @@ class LabelledData:
         known = {name: index for index, name in enumerate(sorted({n for n in names if n}))}
         return np.array([known.get(n, len(known) + i) for i, n in enumerate(names)], dtype=np.int64)
 
+    @property
+    def drawn_whole(self) -> np.ndarray | None:
+        """Return the groups by which intervals draw these samples, (N,); None where each counts by
+        itself, as where no two share a group, or all do."""
+        return self.groups if 1 < len(np.unique(self.groups)) < self.num_rows else None
+
     def boxes(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the boxes of a sample.
 

@@ -224,3 +224,7 @@ def test_groups_on_both_sides_of_a_line_the_user_drew_are_warned_of(
     data = read()
     assert "warning: 1 groups are in train and in test (b)" in capsys.readouterr().err
     assert data.groups.tolist() == [0, 1, 1, 5]
+    assert judged(data, None, [0, 1, 2, 3])[1].account["num_test_groups"] is None
+    listed["test"] = rows("cat", "dog", "dog", first=10, group=["c", "c", "d"])
+    assert judged(read(), None, [0, 1, 2, 3, 4])[1].account["num_test_groups"] == 2
+    assert "by group, 2 for 3" in capsys.readouterr().err

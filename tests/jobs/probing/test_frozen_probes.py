@@ -1,5 +1,7 @@
 """Probes of frozen features: what they choose, what they say, and what they refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -53,6 +55,29 @@ def labelled(*, val: int = 30, several: bool = False, compared: bool = True) -> 
 
 
 SWEEP = ProbeConfig(name="linear", pooling=("auto", "max"), blocks=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "several"),
+    [("knn", False), ("linear", False), ("linear", True), ("few_label", False), ("retrieve", True)],
+)
+def test_intervals_of_every_probe_draw_groups_of_test_samples_whole(
+    name: str, several: bool
+) -> None:
+    probe = ProbeConfig.model_validate({"name": name})
+    alone = labelled(several=several)
+    of_test = np.flatnonzero(alone.data.of("test"))
+    names = np.full(alone.data.num_rows, None)
+    names[of_test] = [f"video {number // 20}" for number in range(len(of_test))]
+    column = pa.array(names.tolist(), pa.string())
+    place = alone.data.rows.column_names.index(schema.GROUP)
+    rows = alone.data.rows.set_column(place, schema.GROUP, column)
+    plain = judge(probe, alone)
+    whole = judge(probe, replace(alone, data=replace(alone.data, rows=rows)))
+    intervals = {key for key in plain if key.endswith("ci95")}
+    assert {"ci95", "untrained_ci95", "difference_ci95"} <= intervals
+    changed = {key for key in plain if plain[key] != whole[key]} - {"curve", "result"}
+    assert len(changed) >= 3 and changed <= intervals
 
 
 def test_the_best_settings_on_validation_are_told_and_judged_once() -> None:

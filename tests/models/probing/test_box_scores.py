@@ -42,5 +42,7 @@ def test_the_interval_holds_the_score_and_crowds_are_not_missed() -> None:
     answers = [told((0, 0, 10, 10, 0, 0.9)) if image < 12 else told() for image in range(20)]
     scores = judge_boxes(answers, truth, 1)
     assert 0.3 < scores.ci95[0] < scores.map50 < scores.ci95[1] < 0.9
+    by_two = judge_boxes(answers, truth, 1, np.arange(20) // 12)  # all right in one, none in other
+    assert by_two.ci95 == pytest.approx((0, 1))
     crowds = [known((0, 0, 10, 10, 0), crowd=True) for _ in range(8)]
     assert judge_boxes([*answers, *[told()] * 8], [*truth, *crowds], 1).map50 == scores.map50
