@@ -49,6 +49,7 @@ def check(out: Path, num_samples: int = 96, num_steps: int = NUM_STEPS) -> None:
     assert all(counts == Counter(ids) for counts in epochs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_killed_driver_goes_on_with_fewer_workers_and_repeats_nothing(
     corpus: Path, tmp_path: Path

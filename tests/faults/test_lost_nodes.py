@@ -27,36 +27,6 @@ command = [sys.argv[2], "drain-node", "--address", sys.argv[1], "--node-id", nod
 command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
 subprocess.run([*command, "--deadline-remaining-seconds", "600"], check=True)
 """
-MONITOR = """
-import ray
-from ray.cluster_utils import Cluster
-from tests.nodes import add_node
-from jobs.training.steering.monitor import Monitor, start_monitor
-
-cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=0, include_dashboard=False))
-worker = add_node(cluster, num_cpus=1)
-cluster.wait_for_nodes()
-ray.init(address=cluster.address, log_to_driver=False)
-there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(worker.node_id, soft=False)
-elsewhere = ray.remote(num_cpus=0)(Monitor).options(scheduling_strategy=there).remote()
-monitor = start_monitor()
-for one in (elsewhere, monitor):
-    ray.get(one.log.remote({"step": 1}))
-cluster.remove_node(worker, allow_graceful=False)
-try:
-    while True:  # its process outlives its node by a moment
-        ray.get(elsewhere.take.remote())
-except ray.exceptions.RayActorError:
-    print("lost")
-print(ray.get(monitor.take.remote()))
-"""
-
-
-@pytest.mark.timeout(200)
-def test_the_loss_of_any_other_node_leaves_the_monitor_alone() -> None:
-    done = commands.script(MONITOR)
-    # among what Ray itself says of the lost node
-    assert {"lost", "[{'step': 1}]"} <= set(done.stdout.splitlines()), done.stderr
 
 
 def start(address: str, image_folder: Path, out: Path, *words: str) -> subprocess.Popen[str]:

@@ -1,5 +1,5 @@
-"""A cluster in short: a submitted run that grows; and, slow, one that keeps its folder from
-another, grows, loses a node and its driver, and goes on.
+"""A cluster in short: a job that waits for room; a submitted run that grows, loses its driver and a
+node at once, and goes on; and, slow, one that keeps its folder from another and outlives a node.
 
 The long forms are slow: `test_growth`, `test_lost_nodes`, `test_stop_and_resume`,
 `tests/integration/test_cluster.py`. All of these share one cluster, in a process of its own.
@@ -21,6 +21,52 @@ from tests.faults import killing
 from tests.nodes import Nodes, command_line, nodes
 
 pytestmark = pytest.mark.timeout(400)
+
+HOLDER = """
+import sys
+import ray
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+@ray.remote(num_cpus=3)
+class Holder:
+    def ready(self):
+        return True
+
+holder = Holder.remote()
+print(ray.get(holder.ready.remote()), flush=True)
+sys.stdin.read()
+"""
+MONITOR = """
+import sys, time
+import ray
+from jobs.training.steering.monitor import Monitor, start_monitor
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+(node,) = (one["NodeID"] for one in ray.nodes() if one["Alive"] and one["Resources"].get("CPU"))
+there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+elsewhere = ray.remote(num_cpus=0)(Monitor).options(scheduling_strategy=there).remote()
+monitor = start_monitor()
+for one in (elsewhere, monitor):
+    ray.get(one.log.remote({"step": 1}))
+print("there", flush=True)
+try:
+    while True:  # its process outlives its node by a moment
+        ray.get(elsewhere.take.remote())
+        time.sleep(0.1)
+except ray.exceptions.RayActorError:
+    print("lost")
+print(ray.get(monitor.take.remote()))
+"""
+
+TOLD = (
+    ({"RAY_AUTH_MODE": "disabled"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
+    ({"RAY_AUTH_MODE": "token"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
+    (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32},
+        "refuses the token: set RAY_AUTH_TOKEN",
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +110,97 @@ def test_a_local_place_on_several_nodes_is_refused(
     assert "cluster.shared_fs=true" in refused.stderr and not (tmp_path / "m").exists()
 
 
-def test_a_submitted_run_grows_with_its_cluster_and_saves_where_it_is_stopped(
+def test_a_second_job_waits_for_room_and_names_who_holds_it(
+    cluster: Nodes, image_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "holder.py"
+    path.write_text(HOLDER)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    first = subprocess.Popen([sys.executable, str(path), cluster.address], text=True, **pipes)
+    assert first.stdin is not None and first.stdout is not None
+    while "True" not in first.stdout.readline():
+        assert first.poll() is None
+    words = [f"source.uri={image_folder}", f"out={tmp_path / 'manifest'}"]
+    second = commands.start(
+        "index", *words, f"cluster.address={cluster.address}", "cluster.shared_fs=true"
+    )
+    waits = commands.read_until(second, "waiting for room")[-1]
+    first.stdin.close()
+    out, err = second.communicate(timeout=100)
+    first.wait(60)
+    assert "room for 1 x (1 CPU): 0 of 3 CPUs are free; the rest is held by `python" in waits
+    assert "holder.py" in waits
+    assert second.returncode == 0 and "200 samples" in out, err
+
+
+def test_a_missing_and_a_wrong_token_are_told_apart(cluster: Nodes, tmp_path: Path) -> None:
+    script = (
+        "import sys; from jobs.cluster import joining\n"
+        "try: joining.join(sys.argv[1], {})\n"
+        "except ValueError as error: print(error)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    env["HOME"] = str(tmp_path)  # where Ray looks for a token as well
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [  # all at once: each waits most of the time
+        subprocess.Popen(
+            [sys.executable, "-c", script, cluster.address],
+            cwd=commands.ROOT,
+            env=env | variables,
+            **pipes,  # type: ignore[call-overload]
+        )
+        for variables, _ in TOLD
+    ]
+    for process, (variables, said) in zip(started, TOLD, strict=True):
+        stdout, stderr = process.communicate(timeout=150)
+        assert said in stdout and stdout.count("\n") == 1, (variables, stderr)
+
+
+def drivers(cluster: Nodes) -> list[int]:
+    """Process ids of submitted runs; their shells have the same words."""
+    found = cluster.processes("jobs.pretrain")
+    return [process for process in found if command_line(process).startswith(sys.executable)]
+
+
+def test_a_submitted_run_grows_loses_its_driver_and_a_node_and_is_stopped_where_it_goes_on(
     cluster: Nodes, image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    submitted = submit(cluster, *range_of_workers(image_folder, out))
+    words = range_of_workers(image_folder, out)
+    submitted = submit(cluster, *words)
     try:
         commands.read_until(submitted, "training on 1 worker")
         commands.read_until(submitted, "loss")
         cluster.add()
         commands.read_until(submitted, " on 2 workers")
-        commands.read_until(submitted, "loss")
-        for process in cluster.processes("jobs.pretrain"):
-            if command_line(process).startswith(sys.executable):  # its shell has the same words
-                os.kill(process, signal.SIGTERM)
-        said, _ = submitted.communicate(timeout=100)
+        alone = RunDir(str(out)).committed_step()
+        while RunDir(str(out)).committed_step() == alone:
+            commands.read_until(submitted, "loss")
+        workers = cluster.processes(killing.TRAIN_WORKER)
+        assert len(workers) == 2
+        for driver in drivers(cluster):
+            os.kill(driver, signal.SIGKILL)
+        submitted.communicate(timeout=100)
     finally:
         submitted.kill()
         cluster.lose()
-    assert submitted.returncode == 1 and "the same command line goes on from there" in said, said
+    assert submitted.returncode == 1
+    killing.wait_for_end(workers)  # they may commit another step before Ray ends them
+    committed = RunDir(str(out)).committed_step()
+    assert committed > alone > 0
+
+    again = submit(cluster, *words)
+    try:
+        commands.read_until(again, f"going on from step {committed} on 1 worker")
+        commands.read_until(again, "loss")
+        for driver in drivers(cluster):
+            os.kill(driver, signal.SIGTERM)
+        said, _ = again.communicate(timeout=100)
+    finally:
+        again.kill()
+    stopped = re.search(r"stopped at step (\d+) of 100000; the same command line goes on", said)
+    assert again.returncode == 1 and stopped is not None, said
+    assert int(stopped[1]) == RunDir(str(out)).committed_step() > committed
     killing.check_each_once(str(out))
 
 
@@ -130,3 +248,16 @@ def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driv
     steps = RunDir(str(out)).committed_step()
     assert int(stopped[1]) == steps > committed
     killing.check_each_once(str(out))
+
+
+def test_the_loss_of_any_other_node_leaves_the_monitor_alone(cluster: Nodes) -> None:
+    command = [sys.executable, "-c", MONITOR, cluster.address]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=commands.ROOT, text=True, **pipes)
+    assert process.stdout is not None
+    while process.stdout.readline() != "there\n":
+        assert process.poll() is None
+    cluster.lose()  # nothing is left of the cluster to those that come later
+    said, _ = process.communicate(timeout=100)
+    # among what Ray itself says of the lost node
+    assert {"lost", "[{'step': 1}]"} <= set(said.splitlines())

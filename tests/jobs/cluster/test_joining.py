@@ -1,12 +1,7 @@
 """Joining a Ray that is there: one line that says what is wrong with it, soon."""
 
 import http.server
-import os
-import secrets
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +11,6 @@ import pytest
 from jobs.cluster import joining
 from jobs.setup.failures import InputError
 from tests import commands
-
-TOKEN = secrets.token_hex(16)
 
 
 @pytest.fixture(autouse=True)
@@ -67,64 +60,6 @@ def test_what_is_no_address_is_said() -> None:
 
 def test_ray_client_is_refused_before_anything_is_asked() -> None:
     assert "`ray job submit`" in refused("ray://127.0.0.1:10001")
-
-
-@pytest.fixture(scope="module")
-def guarded_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray head that wants `TOKEN`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = f"/tmp/afield-join-{os.getpid()}"  # short: Ray's sockets lie below it
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", f"--port={port}"]
-    command += ["--num-cpus=1", "--include-dashboard=false", f"--temp-dir={folder}", "--block"]
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=env, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            for line in process.stdout:
-                if "Ray runtime started" in line:
-                    break
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-TOLD = (
-    ({"RAY_AUTH_MODE": "disabled"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
-    ({"RAY_AUTH_MODE": "token"}, "wants a token and none was sent: set RAY_AUTH_MODE=token"),
-    (
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32},
-        "refuses the token: set RAY_AUTH_TOKEN",
-    ),
-    ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, "joined"),
-)
-
-
-def test_a_missing_and_a_wrong_token_are_told_apart(guarded_head: str, tmp_path: Path) -> None:
-    script = (
-        "import sys, ray; from jobs.cluster import joining\n"
-        "try: joining.join(sys.argv[1], {})\n"
-        "except ValueError as error: print(error)\n"
-        "else: print('joined'); ray.shutdown()\n"
-    )
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
-    env["HOME"] = str(tmp_path)  # where Ray looks for a token as well
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [  # all at once: each waits most of the time
-        subprocess.Popen(
-            [sys.executable, "-c", script, guarded_head],
-            cwd=commands.ROOT,
-            env=env | variables,
-            **pipes,  # type: ignore[call-overload]
-        )
-        for variables, _ in TOLD
-    ]
-    for process, (variables, said) in zip(started, TOLD, strict=True):
-        stdout, stderr = process.communicate(timeout=150)
-        assert said in stdout and stdout.count("\n") == 1, (variables, stderr)
 
 
 def test_a_job_says_so_in_one_line(tmp_path: Path) -> None:
