@@ -100,6 +100,15 @@ def never_waits() -> AbstractContextManager[None]:
     return guard()
 
 
+@pytest.fixture
+def shallow() -> Iterator[None]:
+    """Transformers of two blocks, for tests that ask nothing of depth."""
+    from tests.small_methods import shallow_transformers
+
+    with shallow_transformers():
+        yield
+
+
 @pytest.fixture(scope="session")
 def object_store(pytestconfig: pytest.Config) -> Iterator[ObjectStore]:
     """A running S3 server, whose variables the environment already holds."""

@@ -107,6 +107,7 @@ def train(method: DINOv2, steps: range, num_steps: int) -> list[dict[str, float]
     return told
 
 
+@pytest.mark.usefixtures("shallow")
 def test_the_anchor_is_the_teacher_of_its_moment_and_holds_from_then_on() -> None:
     # 7 / 10 is less than 0.7 in single precision
     method = build(gram_start=0.7, momentum=0.5)
@@ -127,6 +128,7 @@ def test_the_anchor_is_the_teacher_of_its_moment_and_holds_from_then_on() -> Non
         assert torch.equal(value, kept_state[name])
 
 
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("resumed_at", [6, 7, 8])
 def test_a_run_resumed_around_the_anchors_beginning_goes_on_exactly(resumed_at: int) -> None:
     straight = build(gram_start=0.7)
