@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.storage import uris
 
 SUFFIX = ".lance"
+VERSIONS = "_versions"  # in every dataset that was committed
 _PATIENCE = {"client_max_retries": "10", "client_retry_timeout": "300"}
 
 

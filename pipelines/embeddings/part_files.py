@@ -171,7 +171,7 @@ class LanceParts:
 
     def _version(self) -> int:
         """Return the newest version of the dataset, 0 where it has none."""
-        if not uris.list_names(uris.join(self.place, "_versions")):
+        if not uris.list_names(uris.join(self.place, lance_files.VERSIONS)):
             return 0
         return int(lance_files.open_dataset(self.place).version)
 

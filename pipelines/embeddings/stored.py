@@ -177,10 +177,8 @@ def open_stored(uri: str, column: str | None = None, *, key: str = "embeddings")
     """
     uri = uris.absolute(uri)
     _check_finished(uri, key)
-    place = _place(uri, key)
-    if place.endswith(lance_files.SUFFIX):
-        return _open_lance(place, column, key)
-    return _open_parquet(place, column, key)
+    place, is_lance = _place(uri, key)
+    return (_open_lance if is_lance else _open_parquet)(place, column, key)
 
 
 def _check_finished(uri: str, key: str) -> None:
@@ -197,16 +195,17 @@ def _json(place: str) -> dict[str, Any]:
     return found
 
 
-def _place(uri: str, key: str) -> str:
-    """Find the files below a place: itself, or what lies in an export's folder."""
-    if uri.rstrip("/").endswith(lance_files.SUFFIX):
-        return uri.rstrip("/")
+def _place(uri: str, key: str) -> tuple[str, bool]:
+    """Find the files below a place, itself or what lies in an export's folder, whatever that is
+    called, and tell whether they are a Lance dataset."""
     names = uris.list_names(uri)
     for name in (LANCE, FOLDER):
         if name in names:
-            return uris.join(uri, name)
+            return uris.join(uri, name), name == LANCE
+    if lance_files.VERSIONS in names:
+        return uri.rstrip("/"), True
     if any(map(_is_part, names)):
-        return uri
+        return uri, False
     raise ValueError(f"{key} {uri} holds no embeddings: give the out of jobs.export")
 
 

@@ -49,7 +49,7 @@ def table(start: int, stop: int, **changes: Any) -> pa.Table:
 
 @pytest.fixture(params=["parquet", "lance"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
+    folder = tmp_path / "out.lance"  # a user's name says nothing of what lies there
     folder.mkdir()
     if request.param == "lance":
         lance.write_dataset(table(0, 50), str(folder / "embeddings.lance"))
@@ -63,6 +63,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_an_export_is_read_in_blocks_with_what_made_it(stored: Path) -> None:
     read = open_stored(str(stored))
+    assert open_stored(read.uri) == read
     assert (read.num_rows, read.dim, read.column) == (50, DIM, MADE)
     assert read.column.features("/b") == Features(
         "/b", pooling="gem", layer=2, normalised=True, half=True
@@ -117,6 +118,8 @@ def test_an_export_that_is_not_finished_is_refused(stored: Path) -> None:
     assert open_stored(str(stored)).num_rows == 50
 
 
-def test_a_place_without_embeddings_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out", "out.lance"])
+def test_a_place_without_embeddings_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match="holds no embeddings: give the out of"):
-        open_stored(str(tmp_path))
+        open_stored(str(tmp_path / name))
