@@ -38,7 +38,7 @@ def per_class(result: Result) -> Drawing | None:
         finding += f", {order[-1]} worst ({scores[order[-1]]:.0%})"
     left_out = f"; {len(order) - len(shown)} classes between are not shown"
     finding += left_out if len(shown) < len(order) else ""
-    size = (WIDE[0], 1.2 + 0.24 * len(shown))
+    size = (WIDE[0], 1.6 + 0.24 * len(shown))
     with open_figure(finding, size=size) as (figure, axes):
         places = np.arange(len(shown))[::-1]
         axes.barh(places, [scores[name] for name in shown], color=COLOURS[0], height=0.62)
@@ -57,7 +57,8 @@ def per_class(result: Result) -> Drawing | None:
                 markeredgewidth=2.5,
                 label=KINDS[base],
             )
-            axes.legend(loc="lower right", frameon=False)
+            # among the bars it would look like a score
+            figure.legend(loc="outside lower right", frameon=False)
         axes.set_yticks(places, [_short(name) for name in shown])
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, 1)
@@ -109,11 +110,12 @@ def calibration(result: Result) -> Drawing | None:
     top1 = float(right @ images / images.sum())
     error = result["calibration_error"]
     state = "too sure" if mean > top1 else "not sure enough"
-    finding = (
-        f"Answers are {state}: {mean:.0%} confidence, {top1:.0%} right"
-        if abs(mean - top1) > 0.02
-        else f"Confidence can be trusted: {mean:.0%} on average, {top1:.0%} right"
-    )
+    if abs(mean - top1) > 0.02:
+        finding = f"Answers are {state}: {mean:.0%} confidence, {top1:.0%} right"
+    elif error > 0.05:
+        finding = f"Confidence fits on average alone: {mean:.0%}, and {top1:.0%} right"
+    else:
+        finding = f"Confidence can be trusted: {mean:.0%} on average, {top1:.0%} right"
     finding += f" (calibration error {error:.1%})"
     with open_figure(finding, size=(7.2, 5.2)) as (figure, axes):
         axes.plot((0, 1), (0, 1), color=PALE, linestyle=(0, (4, 3)), linewidth=1)
@@ -157,7 +159,7 @@ def few_labels(result: Result) -> Drawing | None:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("labels")
         axes.set_ylabel("top-1")
-        axes.legend(loc="lower right", frameon=False)
+        figure.legend(loc="outside lower center", ncols=len(KINDS), frameon=False)
     return Drawing("few_labels.png", finding, png(figure))
 
 

@@ -52,6 +52,9 @@ def test_titles_state_what_is_drawn() -> None:
         "20% with 10 labels, 50% with 100",
     ]
     assert all(one and one.data.startswith(b"\x89PNG") for one in drawn)
+    bins = [{"confidence": 0.6, "right": right, "images": 5} for right in (0.2, 1.0)]
+    fits = figures.calibration({"calibration": bins, "calibration_error": 0.4})
+    assert fits and fits.finding.startswith("Confidence fits on average alone: 60%, and 60% right")
     large = {**RESULT, "confusion": np.zeros((99, 99)).tolist()}
     assert figures.confusion(large) is None
 
