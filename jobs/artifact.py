@@ -8,6 +8,7 @@ from pydantic import Field
 
 from jobs.cluster import launch
 from jobs.setup import run_artifact
+from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from jobs.setup.sections import JobConfig
@@ -43,6 +44,7 @@ def make(config: MakeArtifactConfig) -> dict[str, Any]:
     out = launch.absolute_out(config.out)
     launch.check_reachable("run", uri)
     run, recipe = open_run(uri)
+    check_writable("out", out)
     _check_free(out, recipe.fingerprint(), config.step)
     digest, step = run_artifact.write_from_checkpoint(run, recipe, config.step, out)
     return {"artifact": out, "artifact_digest": digest, "step": step, "result": out}

@@ -74,6 +74,9 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
     given = read_rates(config.estimate.rates) if config.estimate.rates else None
     if given:
         _warn_of_others(config, given)
+    save = config.estimate.save and launch.user_uri("estimate.save", config.estimate.save)
+    if save:
+        claims.check_writable("estimate.save", save.rpartition("/")[0])
     config = _located(config)
     gradient_bytes = _gradient_bytes(config)
     launch.check_reachable("source.uri", config.source.uri)
@@ -94,8 +97,8 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
         more: dict[str, Any] = {"measured_with": _settings(config)}
         more |= {"end_s": rates.end_s + closed_s, "gradient_bytes": gradient_bytes}
         rates = rates.model_copy(update=more)
-        if config.estimate.save:
-            write_rates(rates, launch.user_uri("estimate.save", config.estimate.save))
+        if save:
+            write_rates(rates, save)
     found = _estimated(config, seen, rates, prices)
     return {**as_object(found), "result": "\n".join(lines(found))}
 

@@ -77,6 +77,8 @@ def test_a_chosen_step_becomes_an_artifact_of_its_own(run: RunDir, tmp_path: Pat
         make(config(run, out, step=13))
     with pytest.raises(InputError, match="is no artifact and not empty"):
         make(config(run, run.uri, step=13))
+    with pytest.raises(InputError, match="out /proc/nowhere cannot be written"):
+        make(config(run, "/proc/nowhere", step=13))
 
 
 def test_a_checkpoint_that_stays_becomes_an_artifact_beside_the_rolling_ones(

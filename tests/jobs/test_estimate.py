@@ -79,6 +79,7 @@ def test_what_cannot_be_estimated_is_one_line_before_ray_starts(
         ([f"estimate.rates={tmp_path}/rates.yaml"], "device: input should be 'cpu' or 'gpu'"),
         ([f"prices={tmp_path}/none.yaml"], "cannot be read"),
         ([f"estimate.rates={tmp_path}/rates.yaml", "estimate.steps=5"], "estimate.steps has no"),
+        (["estimate.save=/proc/none/rates.json"], "estimate.save /proc/none cannot be written"),
     ):
         code, stdout, stderr = told(capsys, *words, *more)
         assert (code, stdout) == (2, "")
