@@ -134,19 +134,29 @@ def test_torchvision_s_weights_have_the_names_of_torchvision(make: Make, tmp_pat
     assert names == set(torchvision.models.resnet18().state_dict()) - {"fc.weight", "fc.bias"}
 
 
-@pytest.mark.parametrize("form", ["onnx", "torch_export", "safetensors"])
+RESNET = ("resnet18_small", {"width": 8})
+GEM = ("resnet18_small", {"width": 8, "patch_size": 8, "pooling": "gem"})
+LAB = ("resnet18_small", {"width": 8, "split": "lab"})
+TRANSFORMER = ("vit_tiny_small", {"width": 8})
+AMDIM = ("amdim", {"width": 8})
+
+
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("form", "name", "settings"),
     [
-        ("resnet18_small", {"width": 8}),
-        pytest.param(
-            "resnet18_small",
-            {"width": 8, "patch_size": 8, "pooling": "gem"},
-            marks=pytest.mark.slow,
+        ("onnx", *RESNET),
+        ("onnx", *TRANSFORMER),
+        ("torch_export", *TRANSFORMER),
+        ("safetensors", *RESNET),
+        *(
+            pytest.param(form, *encoder, marks=pytest.mark.slow)
+            for form, encoder in (
+                *(("onnx", each) for each in (GEM, LAB, AMDIM)),
+                *(("torch_export", each) for each in (RESNET, GEM, LAB, AMDIM)),
+                *(("safetensors", each) for each in (GEM, LAB, TRANSFORMER, AMDIM)),
+            )
         ),
-        pytest.param("resnet18_small", {"width": 8, "split": "lab"}, marks=pytest.mark.slow),
-        ("vit_tiny_small", {"width": 8}),
-        pytest.param("amdim", {"width": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_every_encoder_has_the_forms_that_need_no_library_of_networks(
@@ -160,37 +170,35 @@ def test_every_encoder_has_the_forms_that_need_no_library_of_networks(
     hidden = (str(ROOT).encode(), b"/home/somebody", str(Path(torch.__file__).parent).encode())
     for path in folder.iterdir():
         assert not [place for place in hidden if place in path.read_bytes()], path.name
+    if form == "onnx":
+        says_how_to_prepare_images_and_takes_any_number(folder, made)
+    if form == "torch_export":
+        runs_without_this_code(folder, made)
 
 
-def test_an_onnx_file_says_how_to_prepare_images_and_takes_any_number(
-    make: Make, tmp_path: Path
-) -> None:
+def says_how_to_prepare_images_and_takes_any_number(folder: Path, made: Artifact) -> None:
+    """Look into an ONNX file as others would."""
     runtime = pytest.importorskip("onnxruntime")
-    made = make("resnet18_small", 16, width=8)
-    FORMS["onnx"](made).write(str(tmp_path))
-    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
+    session = runtime.InferenceSession(str(folder / "model.onnx"))
     assert session.get_inputs()[0].shape == ["batch", 3, 16, 16]
-    assert session.get_outputs()[0].shape == ["batch", 64]
+    assert session.get_outputs()[0].shape == ["batch", made.embed_dim]
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said["preprocess"])["mean"] == pytest.approx(IMAGENET_MEAN)
     assert said["artifact_digest"] == made.digest
 
 
-def test_a_program_says_how_to_prepare_images_and_runs_without_this_code(
-    make: Make, tmp_path: Path
-) -> None:
-    made = make("vit_tiny_small", 16, width=8)
-    FORMS["torch_export"](made).write(str(tmp_path))
+def runs_without_this_code(folder: Path, made: Artifact) -> None:
+    """Load an exported program in a process that has torch alone."""
     script = (
         "import sys, torch\n"
         "said = {'preprocess.json': ''}\n"
         "program = torch.export.load('model.pt2', extra_files=said)\n"
-        "assert program.module()(torch.zeros(7, 3, 16, 16)).shape == (7, 24)\n"
+        f"assert program.module()(torch.zeros(7, 3, 16, 16)).shape == (7, {made.embed_dim})\n"
         "assert 'antialias' in str(said['preprocess.json'])\n"
         "assert not {'models', 'jobs'} & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-I", "-c", script], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
