@@ -35,7 +35,7 @@ def with_masks(
         paired = {split: masks.without_masks(one) for split, one in sets.items()}
     place = f"masks.uri {config.masks.uri}"
     if not config.masks.uri:
-        place = f"columns.mask {config.columns.mask}"
+        place = f"columns.mask {config.columns.mask or 'mask'}"
     _check(paired, place, "no mask for an image")
     found: dict[Split, set[int]] = {}
     for split, one in paired.items():

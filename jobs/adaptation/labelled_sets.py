@@ -79,7 +79,7 @@ def task_of(config: LabelledJobConfig) -> Task:
     Raises:
         InputError: masks and boxes at once.
     """
-    masks = config.masks.uri or config.columns.mask
+    masks = config.masks.uri or config.columns.mask or config.masks.classes
     coco = config.boxes.uri or (
         config.train.uri if labelled_source.is_coco(config.train.uri) else None
     )

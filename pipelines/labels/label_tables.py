@@ -23,6 +23,7 @@ from pipelines.storage import uris
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _URI_NAMES = ("uri", "file", "path", "filename", "file_name", "image")
 _LABEL_NAMES = ("label", "labels")
+_MASK = "mask"
 _DELIMITERS = ",;\t"
 _SEPARATORS = {"bar": "|", "semicolon": ";", "comma": ",", "space": " ", "none": None}
 _BOMS = (
@@ -264,9 +265,11 @@ def _chosen(uri: str, names: list[str], columns: Columns, *, wants_labels: bool)
         if found:
             chosen[what] = found[0]
         elif needed:
+            masks = what == "label" and _MASK in known
             raise ValueError(
                 f"source.uri {uri} has no column {' or '.join(wanted[:3])} (it has"
                 f" {', '.join(names[:8]) or 'none'}): name the column with columns.{what}"
+                + (f", or give columns.mask={known[_MASK]} to judge masks" if masks else "")
             )
     return chosen
 

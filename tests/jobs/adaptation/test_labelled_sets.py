@@ -228,3 +228,12 @@ def test_groups_on_both_sides_of_a_line_the_user_drew_are_warned_of(
     listed["test"] = rows("cat", "dog", "dog", first=10, group=["c", "c", "d"])
     assert judged(read(), None, [0, 1, 2, 3, 4])[1].account["num_test_groups"] == 2
     assert "by group, 2 for 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"masks": {"uri": "m"}}, {"columns": {"mask": "m"}}, {"masks": {"classes": "names.csv"}}],
+)
+def test_whatever_is_said_of_masks_has_masks_judged(given: dict[str, Any]) -> None:
+    assert labelled_sets.task_of(config()) == "class"
+    assert labelled_sets.task_of(config(**given)) == "mask"

@@ -84,6 +84,7 @@ def test_rows_that_say_nothing_are_counted_and_named(tmp_path: Path) -> None:
         ("t.csv", b"uri,label\n1,m\xfcll\n", r"is not utf-8 \(line 2\).*columns\.encoding"),
         ("t.csv", b"1.jpg,cat\n", r"no column uri or file or path \(it has 1\.jpg, cat\)"),
         ("t.csv", b"uri,name\n1,2\n", r"no column label or labels .*columns\.label"),
+        ("t.csv", b"uri,Mask\n1,2\n", r"columns\.label, or give columns\.mask=Mask to judge"),
         ("t.csv", b"", r"no column uri .*\(it has none\)"),
         ("t.csv", b'uri,label\n"1.jpg,cat\n', r"is no CSV \(line 2"),
         ("t.csv", b"uri,label,label\n1,2,3\n", "two columns 'label'"),
