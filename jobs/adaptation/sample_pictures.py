@@ -1,4 +1,6 @@
-"""Pictures of what a segmentation or a detection tells of the first test samples."""
+"""Pictures of what a segmentation or a detection tells of some test samples."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,8 +23,11 @@ from pipelines.storage import uris
 NUM_SHOWN = 6
 
 
-def first_samples(config: TrainedAdaptConfig, out: str, data: LabelledData) -> list[Drawing]:
-    """Draw the first test samples by name, good or bad, as the artifact in `out` tells them.
+def some_samples(config: TrainedAdaptConfig, out: str, data: LabelledData) -> list[Drawing]:
+    """Draw a few test samples, good or bad, as the artifact in `out` tells them.
+
+    They are spread evenly over the names: the first ones may all be frames of one second of a
+    video.
 
     Args:
         config: Of the adaptation.
@@ -36,13 +41,20 @@ def first_samples(config: TrainedAdaptConfig, out: str, data: LabelledData) -> l
         return []
     test = data.keep(data.of("test"))
     every = test.rows[schema.NAME].to_pylist()
-    first = sorted(range(test.num_rows), key=lambda index: every[index])[:NUM_SHOWN]
-    test = test.keep(np.isin(np.arange(test.num_rows), first))
+    by_name = sorted(range(test.num_rows), key=lambda index: every[index])
+    shown = spread(by_name, NUM_SHOWN)
+    which = f"{len(shown)} of {test.num_rows:,} test samples, evenly by name"
+    test = test.keep(np.isin(np.arange(test.num_rows), shown))
     adapted = artifact.load(uris.join(out, run_artifact.FOLDER))
-    which = f"the first {test.num_rows} of {int(data.of('test').sum()):,} test samples by name"
     names = [name.rpartition("/")[2] for name in test.rows[schema.NAME].to_pylist()]
     draw = _masks if data.task == "mask" else _boxes
     return [draw(adapted, test, names, which)]
+
+
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """Choose so many of a sequence, or all, at even distances from the first on."""
+    count = min(count, len(values))
+    return [values[index * len(values) // count] for index in range(count)]
 
 
 def _shown(adapted: Artifact, data: LabelledData, *names: str) -> dict[str, np.ndarray]:
@@ -63,7 +75,8 @@ def _masks(adapted: Artifact, data: LabelledData, names: list[str], which: str) 
     with torch.inference_mode():
         prepared = adapted.preprocess(torch.from_numpy(np.array(columns[schema.IMAGE])))
         told = adapted.predict(prepared).numpy()
-    return mask_sheet.sheet(columns[schema.IMAGE], columns[schema.MASK], told, names, which)
+    pictures = columns[schema.IMAGE], columns[schema.MASK], told
+    return mask_sheet.sheet(*pictures, names, data.classes, which)
 
 
 def _boxes(adapted: Artifact, data: LabelledData, names: list[str], which: str) -> Drawing:

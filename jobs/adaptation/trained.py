@@ -104,7 +104,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             scored = scoring.score(test, answers)
             judged[prefix] = _Judged(scored.scores | about, scored.line, _counted(run))
         assert usable is not None
-        shown = sample_pictures.first_samples(config, out, usable)
+        shown = sample_pictures.some_samples(config, out, usable)
     result = _result(config, judged, usable, out)
     leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result

@@ -8,16 +8,22 @@ from torch import Tensor
 
 from augment.palette import class_colours
 from jobs.reporting import contact_sheet
-from jobs.reporting.contact_sheet import Cell
+from jobs.reporting.contact_sheet import Cell, Colour
 from jobs.reporting.figures import Drawing
 
 _UNJUDGED = (230, 230, 230)
 _CELL_PX = 168
+_MOST_NAMED = 12  # classes, in the legend
 _BLOCKS = 2
 
 
 def sheet(
-    images: np.ndarray, masks: np.ndarray, told: np.ndarray, names: Sequence[str], which: str
+    images: np.ndarray,
+    masks: np.ndarray,
+    told: np.ndarray,
+    names: Sequence[str],
+    classes: Sequence[str],
+    which: str,
 ) -> Drawing:
     """Draw samples with their masks.
 
@@ -26,6 +32,7 @@ def sheet(
         masks: (N, S, S) uint8 class indices; what is no class is not judged.
         told: (N, C, S, S) probabilities.
         names: Of the samples.
+        classes: Names of the classes, by index.
         which: Which samples they are, for the title.
     """
     num_classes = told.shape[1]
@@ -44,8 +51,22 @@ def sheet(
         )
     finding = f"Image, mask and what is told: {which}"
     blocks = min(_BLOCKS, len(rows))
-    drawn = contact_sheet.grid(rows, title=finding, blocks=blocks, cell_px=_CELL_PX)
+    seen = np.union1d(masks[masks < num_classes], answers).tolist()
+    drawn = contact_sheet.grid(
+        rows, title=finding, legend=_legend(seen, classes), blocks=blocks, cell_px=_CELL_PX
+    )
     return Drawing("masks.jpg", finding, contact_sheet.to_jpeg(drawn))
+
+
+def _legend(seen: Sequence[int], classes: Sequence[str]) -> list[tuple[Colour | None, str]]:
+    """Say which colour is which class, of those that are drawn."""
+    red, green, blue = class_colours(256).T.tolist()
+    entries: list[tuple[Colour | None, str]] = [
+        ((red[index], green[index], blue[index]), classes[index]) for index in seen[:_MOST_NAMED]
+    ]
+    if len(seen) > _MOST_NAMED:
+        entries.append((None, f"and {len(seen) - _MOST_NAMED} more classes"))
+    return [*entries, (_UNJUDGED, "not judged")]
 
 
 def _coloured(mask: np.ndarray, num_classes: int) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.adaptation.sample_pictures import spread
 from jobs.reporting import adaptation_figures as figures
 from jobs.reporting import adaptation_page, box_sheet, mask_sheet
 
@@ -91,11 +92,23 @@ def test_masks_are_drawn_in_the_colours_of_their_files() -> None:
     masks[:, 0] = 255
     told = np.zeros((3, 2, 8, 8), np.float32)
     told[:, 1] = 1
-    drawn = mask_sheet.sheet(images, masks, told, ["a", "b", "c"], "the first 3 of 9")
+    classes = ["sky", "road"]
+    drawn = mask_sheet.sheet(images, masks, told, ["a", "b", "c"], classes, "the first 3 of 9")
     assert drawn.finding.endswith("the first 3 of 9") and drawn.data.startswith(b"\xff\xd8")
     pixels = np.asarray(Image.open(io.BytesIO(drawn.data)).convert("RGB")).astype(int)
     red = (np.abs(pixels - [128, 0, 0]) < 12).all(2).sum()
     assert red > 0.8 * 6 * 7 / 8 * 168**2  # mask and answer of three samples, without the border
+    legend = mask_sheet._legend([1], classes)
+    assert legend == [((128, 0, 0), "road"), ((230, 230, 230), "not judged")]
+    assert mask_sheet._legend(range(99), [str(number) for number in range(99)])[12:] == [
+        (None, "and 87 more classes"),
+        ((230, 230, 230), "not judged"),
+    ]
+
+
+def test_samples_that_are_drawn_are_spread_over_the_set() -> None:
+    assert spread(list(range(100)), 5) == [0, 20, 40, 60, 80]
+    assert spread([3, 1], 6) == [3, 1]
 
 
 def test_true_boxes_lie_beside_those_that_are_told_with_the_colours_in_a_legend() -> None:
