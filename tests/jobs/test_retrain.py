@@ -4,22 +4,29 @@ is told with its reasons."""
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
 from jobs.retrain import retrain
+from jobs.retraining import deciding, gate, training
 from jobs.retraining.cycle import order_of
-from jobs.retraining.gate import decay_figure
-from jobs.retraining.retrain_sections import RetrainConfig, complete
+from jobs.retraining.gate import decay_figure, judge_candidate
+from jobs.retraining.looks import Sampled
+from jobs.retraining.retrain_sections import RetrainConfig, RetrainingConfig, complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
+from jobs.training.run_config import PretrainConfig
+from jobs.training.run_log import Diverged
 from models import artifact
 from pipelines.registry import model_versions, moves
 from pipelines.registry.registered_model import RegisteredModel
+from pipelines.retraining.twice_seen import Seen
 
 
 class Loop:
@@ -57,29 +64,66 @@ def loop(tmp_path: Path, image_folder: Path) -> Loop:
     return Loop(tmp_path, sorted(image_folder.rglob("*.jpg"), key=lambda path: path.name))
 
 
-@pytest.mark.timeout(600)
-def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: None) -> None:
-    loop.add(80)
-    dry = loop.run("2026-11-09", "retrain.dry_run=true")
-    assert (dry["decision"], dry["champion"]) == ("would train", None)
+def promoted(loop: Loop) -> tuple[dict[str, Any], str]:
+    """Run the first cycle; what it told, and the weights from which the next one starts."""
     first = loop.run("2026-11-09")
     assert (first["decision"], first["version"], loop.champion()) == ("promoted", 1, 1)
+    return first, model_versions.read(loop.model, 1).lineage["retraining"]["trunk"]
+
+
+@pytest.mark.timeout(600)
+def test_cycles_promote_keep_stop_and_do_nothing_twice(
+    loop: Loop, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.add(80)
+    first, trunk = promoted(loop)
     assert first["steps"]["train"]["samples"] < 80 == first["steps"]["export"]["samples"]
     made = model_versions.read(loop.model, 1)
     assert made.lineage["retraining"]["slot"] == "2026-11-09"
-    assert artifact.load(made.lineage["retraining"]["trunk"]).digest != made.digest
+    assert artifact.load(trunk).digest != made.digest
     page = Path(first["page"]).read_text()
     assert "promoted" in page and "held-out samples recognised" in page
     assert retrain(loop.config("2026-11-09"))["steps"] == json.loads(json.dumps(first["steps"]))
 
     loop.add(40)
-    worse = loop.run("2026-11-10", "optim.lr=1e9", "retrain.max_shift=null")
+    asked = list[PretrainConfig]()
+
+    def diverges(config: PretrainConfig) -> dict[str, Any]:
+        asked.append(config)
+        raise Diverged("the loss is not finite")
+
+    monkeypatch.setattr(training, "pretrain", diverges)
+    worse = loop.run("2026-11-10", "retrain.max_shift=null")
     assert (worse["decision"], loop.champion()) == ("kept", 1)
-    assert worse["steps"]["index"]["new"] == 40
-    assert worse["steps"]["train"]["started_from"] == made.lineage["retraining"]["trunk"]
+    assert worse["why"] == ["training failed: the loss is not finite"]
+    assert [config.encoder.weights for config in asked] == [trunk]
+    assert worse["steps"]["train"]["started_from"] == trunk
+    assert worse["steps"]["index"]["new"] == 40 == worse["steps"]["decide"]["looked_at"]["new"]
     history = (Path(worse["page"]).parents[2] / "index.html").read_text()
     history = history.partition("Cycles, the newest first")[2]
     assert history.index("2026-11-10") < history.index("2026-11-09")  # the newest first
+
+    few = loop.run("2026-11-12", "retrain.min_new=121")
+    assert few["decision"] == "stopped" and "too little is new: 40 of 120" in few["why"][0]
+    assert "train" not in few["steps"]
+    assert loop.run("2026-11-9")["decision"] == "superseded"
+    with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
+        loop.run("2026-11-12", "retrain.min_new=121", "seed=1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cycle_that_learns_too_fast_is_not_promoted_and_one_of_noise_is_not_trained(
+    loop: Loop, ray_session: None
+) -> None:
+    loop.add(80)
+    dry = loop.run("2026-11-09", "retrain.dry_run=true")
+    assert (dry["decision"], dry["champion"]) == ("would train", None)
+    _, trunk = promoted(loop)
+    loop.add(40)
+    worse = loop.run("2026-11-10", "optim.lr=1e9", "retrain.max_shift=null")
+    assert (worse["decision"], loop.champion()) == ("kept", 1)
+    assert worse["steps"]["train"]["started_from"] == trunk
 
     drawn = np.random.default_rng(0)
     for number in range(80):
@@ -89,11 +133,53 @@ def test_cycles_promote_keep_stop_and_do_nothing_twice(loop: Loop, ray_session: 
     assert (poisoned["decision"], loop.champion()) == ("stopped", 1)
     assert "unlike the old ones" in poisoned["why"][0] and "train" not in poisoned["steps"]
 
-    few = loop.run("2026-11-12", "retrain.min_new=121")
-    assert few["decision"] == "stopped" and "too little is new: 120 of 200" in few["why"][0]
-    assert loop.run("2026-11-9")["decision"] == "superseded"
-    with pytest.raises(InputError, match=r"begun with other settings: seed \(0 there, 1 now\)"):
-        loop.run("2026-11-12", "retrain.min_new=121", "seed=1")
+
+def seen(embeddings: torch.Tensor) -> Seen:
+    """What a look gave where a slight change changes little."""
+    plain = embeddings.numpy()
+    read = np.ones(len(plain), bool)
+    return Seen(read, np.zeros(len(plain), np.uint8), plain, plain + np.float32(1e-3))
+
+
+def test_an_encoder_that_tells_samples_apart_worse_is_kept_out_with_every_reason(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"/corpus/{'ab'[number % 2]}/{number}.jpg" for number in range(80)]
+    rows = pa.table({"uri": names, "member": pa.nulls(80, pa.string())})
+    own = torch.randn(80, 16, generator=torch.Generator().manual_seed(0))
+    looks = {"champion": seen(own), "alike": seen(2 * own), "worse": seen(own[:1].expand(80, 16))}
+    monkeypatch.setattr(gate, "look", lambda config, manifest, held, place, session: looks[place])
+    found = {
+        place: judge_candidate(
+            loop.config("2026-11-09"),
+            SimpleNamespace(num_new=40, manifest=None),  # type: ignore[arg-type]
+            Sampled(rows, 40),
+            candidate=place,
+            champion="champion",
+            last_line={"health_spread": 0.01 if place == "worse" else 0.9},
+            session=None,  # type: ignore[arg-type]
+        )
+        for place in ("alike", "worse")
+    }
+    assert found["alike"].passed and found["alike"].probe is None
+    slices = {f"slice {one} (40)" for one in ("old samples", "new samples", "a", "b")}
+    assert {figure.name for figure in found["worse"].figures if not figure.passed} == slices | {
+        "spread while training",
+        "held-out samples recognised",
+        "effective rank (RankMe)",
+    }
+    assert len(found["worse"].why) == 7 and not found["worse"].passed
+
+
+def test_new_samples_far_from_the_old_ones_or_in_a_cluster_of_their_own_want_a_person() -> None:
+    wanted = RetrainingConfig(max_distance=0.1, max_shift=0.2)
+    near = {"distance": 0.05, "p_value": 0.01, "shift": 0.1, "grown": [0.1, 0.2]}
+    assert deciding._judged(wanted, near, 40, 0.5).goes
+    assert deciding._judged(wanted, near | {"distance": 0.3, "p_value": 0.2}, 40, 0.5).goes
+    far = deciding._judged(wanted, near | {"distance": 0.3}, 40, 0.5)
+    assert not far.goes and "unlike the old ones: distance 0.30 (p 0.010)" in far.why
+    crowd = deciding._judged(wanted, near | {"shift": 0.3}, 40, 0.5)
+    assert not crowd.goes and "goes from 10% to 20%" in crowd.why
 
 
 def test_an_exponent_that_few_samples_do_not_give_is_left_out() -> None:

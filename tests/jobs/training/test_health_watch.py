@@ -149,7 +149,7 @@ def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(
     assert early is None  # nor is it looked at, where the run would not go back
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "shallow")
 def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -176,7 +176,16 @@ def test_a_living_holder_of_another_machine_is_left_alone(folder: str) -> None:
         assert first.line() == "done"
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize(
+    ("where", "folder"),
+    [
+        ("here", "local"),
+        ("elsewhere", "s3"),
+        pytest.param("here", "s3", marks=pytest.mark.slow),
+        pytest.param("elsewhere", "local", marks=pytest.mark.slow),
+    ],
+    indirect=["folder"],
+)
 def test_a_suspended_holder_is_taken_over_and_writes_no_more(where: str, folder: str) -> None:
     with driver(folder, where) as first, driver(folder, text="second") as second:
         first.go_on()
