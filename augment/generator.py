@@ -2,7 +2,7 @@
 placed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -93,23 +93,35 @@ class Cutter:
         return draw_box(group.uniforms[place], height, width, group.bounds)
 
     def fill(self, row: int, picture: Picture) -> None:
-        """Write a row's views; of a clip of fewer frames than the columns have, the first
-        places."""
+        """Write a row's views; of a clip of fewer frames than the columns have, the first places.
+
+        Of several clips, one after the other in the picture, views take one each in turn.
+        """
+        number = 0  # of the view among all
         for group in self._groups:
             for view in range(group.count):
                 place = row * group.count + view
                 target = group.rows[row, view]
                 cut = group.cut
+                shown = picture
                 if picture.pixels.ndim == 4:
-                    num_frames = len(picture.pixels)
-                    target = target[:num_frames]
-                    cut = cut[:num_frames]
+                    shown = _in_turn(picture, number, len(target))
+                    target = target[: len(shown.pixels)]
+                    cut = cut[: len(shown.pixels)]
+                number += 1
                 box = draw_box(group.uniforms[place], picture.height, picture.width, group.bounds)
-                crop_resize(picture, *box, group.size, cut)
+                crop_resize(shown, *box, group.size, cut)
                 if group.changes is None:
                     target[...] = cut
                 else:
                     group.changes.apply(place, cut, target)
+
+
+def _in_turn(picture: Picture, number: int, num_frames: int) -> Picture:
+    """Return the clip of so many frames that is a view's turn."""
+    clips = max(1, len(picture.pixels) // num_frames)
+    start = number % clips * num_frames
+    return replace(picture, pixels=picture.pixels[start : start + num_frames])
 
 
 @dataclass(frozen=True)

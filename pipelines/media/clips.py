@@ -2,12 +2,14 @@
 video to each clip."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from augment import rng
+from models.artifact import Artifact
 from pipelines import schema
 from pipelines.media.contract import Clip
 
@@ -23,6 +25,9 @@ class Sampling:
         per_video: Clips of a video, each in its own stretch of it.
         as_frames: Take single frames, as images.
         seed: The run's; None: the middle of each stretch.
+        per_sample: Clips of a sample, each at an instant of its own; of single frames, so many.
+        max_gap_s: How far from the first in its stretch the others begin at most, seconds; None:
+            anywhere in the video.
     """
 
     num_frames: int = 1
@@ -31,6 +36,23 @@ class Sampling:
     per_video: int = 1
     as_frames: bool = True
     seed: int | None = None
+    per_sample: int = 1
+    max_gap_s: float | None = None
+
+    @classmethod
+    def seen_by(cls, artifact: Artifact, per_video: int = 1) -> Self:
+        """Return what an encoder sees of videos: the frame in the middle of each stretch, or the
+        clip there."""
+        if artifact.num_frames is None:
+            return cls(per_video=per_video)
+        taken = artifact.prepared
+        return cls(
+            num_frames=taken.num_frames,
+            frame_stride=taken.frame_stride,
+            fps=taken.fps,
+            per_video=per_video,
+            as_frames=False,
+        )
 
     def clips(self, rows: pa.Table) -> list[Clip | None]:
         """Draw the clip of every row; None for still images.
@@ -42,18 +64,30 @@ class Sampling:
         if not is_video.any():
             return [None] * rows.num_rows
         index = rows[schema.CLIP].fill_null(0).to_numpy()
-        positions = (index + self._draw(rows)) / self.per_video
+        draws = self._draw(rows)  # (B, per_sample)
+        positions = (index + draws[:, 0]) / self.per_video
         num_frames = 1 if self.as_frames else self.num_frames
         return [
-            Clip(num_frames, self.frame_stride, self.fps, float(position)) if video else None
-            for position, video in zip(positions, is_video, strict=True)
+            Clip(
+                num_frames,
+                self.frame_stride,
+                self.fps,
+                float(position),
+                tuple(others.tolist()),
+                self.max_gap_s,
+            )
+            if video
+            else None
+            for position, others, video in zip(positions, draws[:, 1:], is_video, strict=True)
         ]
 
     def _draw(self, rows: pa.Table) -> np.ndarray:
         if self.seed is None:
-            return np.full(rows.num_rows, 0.5)
+            return np.full((rows.num_rows, self.per_sample), 0.5)
         epoch, sample_id = (
             torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
         )
-        draws = rng.uniform(1, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="clip")
-        return draws[:, 0].double().numpy()
+        draws = rng.uniform(
+            self.per_sample, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="clip"
+        )
+        return draws.double().numpy()

@@ -85,12 +85,18 @@ class Clip:
         frame_stride: Frames from one to the next, at the video's nominal rate; where `fps` is None.
         fps: Frames per second of the clip, whatever the video's rate.
         position: In [0, 1]: where among all places that the clip can take; 0.5 is the middle.
+        others: Positions of further clips of the same sample, whose frames follow those of the
+            first; with `max_gap_s` in [0, 1] between the earliest and the latest begin it allows.
+        max_gap_s: How much earlier or later than the first the others begin at most, seconds; None:
+            anywhere.
     """
 
     num_frames: int
     frame_stride: int
     fps: float | None
     position: float
+    others: tuple[float, ...] = ()
+    max_gap_s: float | None = None
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

@@ -121,7 +121,7 @@ class Timeline:
             )
 
     def instants(self, clip: Clip) -> list[float]:
-        """Return the times that the clip shows, amid frames, as time stamps are rounded.
+        """Return the times that the clip shows, and then those of its others, amid frames.
 
         There, rounded time stamps do not matter.
         """
@@ -130,8 +130,14 @@ class Timeline:
         num_spanned = int((clip.num_frames - 1) * step_s * self.rate + 1e-6) + 1
         num_places = max(1, num_frames - num_spanned + 1)
         first = min(int(clip.position * num_places), num_places - 1)
-        begin_s = self.start_s + (first + 0.5) * self.period_s
-        return [begin_s + i * step_s for i in range(clip.num_frames)]
+        places = [first]
+        low, high = 0, num_places - 1
+        if clip.max_gap_s is not None:
+            gap = int(clip.max_gap_s * self.rate)
+            low, high = max(first - gap, low), min(first + gap, high)
+        places += [min(low + int(other * (high - low + 1)), high) for other in clip.others]
+        begins = [self.start_s + (place + 0.5) * self.period_s for place in places]
+        return [begin_s + i * step_s for begin_s in begins for i in range(clip.num_frames)]
 
 
 def _rate(stream: VideoStream) -> float:

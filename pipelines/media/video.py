@@ -6,9 +6,10 @@ nothing special. Rotation from the metadata is applied; tone curves of HDR and p
 square are left as they are.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import dropwhile, islice
+from itertools import dropwhile, islice, pairwise
 
 import av
 import numpy as np
@@ -36,6 +37,7 @@ _ATTEMPTS = 6  # one for each lead, and as many for an end that turns out to be 
 _SHORTFALL_S = 1.0  # a whole stream may end so much before its header says
 _STEP_BACK_S = 0.5  # by which time stamps go back only where another stream was appended
 _LOOK_AHEAD = 3  # packets that FFmpeg's parsers may lie behind the file
+_SEEK_S = 2.0  # from one wanted frame to the next, where the file does not list its key frames
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Decoded:
     """A clip.
 
     Attributes:
-        frames: (T, H, W, 3) uint8, upright, contiguous.
+        frames: (T, H, W, 3) uint8, upright, contiguous; of several clips one after the other.
         times: Presentation time of each frame, seconds.
         num_decoded: Frames that had to be decoded for it.
-        end_s: When the last frame has been shown, seconds.
+        end_s: When the latest frame has been shown, seconds.
     """
 
     frames: np.ndarray
@@ -64,7 +66,8 @@ def decode_clip(file: Seekable, clip: Clip, limits: Limits) -> Decoded:
 
     Args:
         file: The whole video, seekable.
-        clip: Which frames. Where the video is shorter than the clip its last frame is repeated.
+        clip: Which frames. Where the video is shorter than the clip its last frame is repeated. A
+            group of pictures that several clips of a sample need is decoded once.
         limits: Checked in the header; `allow_truncated` repeats the last frame before the cut.
 
     Raises:
@@ -108,20 +111,46 @@ def _attempt(
         timeline = Timeline.of(container, stream, end_s)
         timeline.check(limits)
         instants = timeline.instants(clip)
-        target = instants[0] - lead_s
-        sought = target > timeline.start_s + timeline.period_s
-        if sought:
-            try:
-                container.seek(int(target / (stream.time_base or 1)), stream=stream)
-            except av.FFmpegError:
-                raise _Late from None
-        frames = _frames(container, stream, limits, sought=sought)
-        timed = _timed(container, frames, timeline)
-        decoded, shown_s = _pick(timed, instants, timeline, limits, sought=sought)
-        wanted_s = min(instants[-1], timeline.end_s)
-        if wanted_s - shown_s > _SHORTFALL_S:
-            _check_end(file, shown_s, timeline, limits)
-        return decoded
+        taken = _Taken()
+        num_decoded = 0
+        for run in _runs(sorted(set(instants)), stream, timeline, lead_s):
+            target = run[0] - lead_s
+            sought = target > timeline.start_s + timeline.period_s
+            if sought:
+                try:
+                    container.seek(int(target / (stream.time_base or 1)), stream=stream)
+                except av.FFmpegError:
+                    raise _Late from None
+            frames = _frames(container, stream, limits, sought=sought)
+            timed = _timed(container, frames, timeline)
+            count, shown_s = _pick(taken, timed, run, limits, sought=sought)
+            num_decoded += count
+            if min(run[-1], timeline.end_s) - shown_s > _SHORTFALL_S:
+                _check_end(file, shown_s, timeline, limits)
+        return Decoded(taken.clip(instants), taken.times(instants), num_decoded, shown_s)
+
+
+def _runs(
+    instants: list[float], stream: VideoStream, timeline: Timeline, lead_s: float
+) -> list[list[float]]:
+    """Split ascending instants where seeking to the next one decodes less than going on to it."""
+    if instants[-1] - instants[0] <= _SEEK_S:
+        return [instants]
+    base = float(stream.time_base or 0)
+    keys = np.array([each.timestamp * base for each in stream.index_entries if each.is_keyframe])
+    runs = [instants[:1]]
+    for before, instant in pairwise(instants):
+        target = instant - lead_s
+        if len(keys) > 1:
+            place = int(np.searchsorted(keys, target, side="right")) - 1
+            gains = place >= 0 and keys[place] > before
+        else:
+            gains = target - before > _SEEK_S
+        if gains and target > timeline.start_s + timeline.period_s:
+            runs.append([instant])
+        else:
+            runs[-1].append(instant)
+    return runs
 
 
 def _frames(
@@ -193,41 +222,36 @@ def _timed(
 
 
 def _pick(
+    taken: "_Taken",
     frames: Iterator[_Shown],
     instants: list[float],
-    timeline: Timeline,
     limits: Limits,
     *,
     sought: bool,
-) -> tuple[Decoded, float]:
-    """Take the frame on display at each instant, in one pass.
+) -> tuple[int, float]:
+    """Take the frame on display at each of ascending instants, in one pass.
 
     Returns:
-        The clip, and when the last of the frames that were looked at has been shown.
+        How many frames were decoded, and when the last of those that were looked at has been shown.
     """
-    taken = _Taken()
     shown: _Shown | None = None
     num_decoded = 0
+    left = deque(instants)
     for following in frames:
         num_decoded += 1
         check_pixels(following.frame.height, following.frame.width, limits.max_pixels)
         if shown is None and sought and following.from_s > instants[0]:
             raise _Late
-        while (
-            shown is not None
-            and len(taken.times) < len(instants)
-            and instants[len(taken.times)] < following.from_s
-        ):
-            taken.take(shown.frame, shown.from_s)
-        if len(taken.times) == len(instants):
-            end_s = following.from_s
-            return Decoded(taken.clip(), taken.times, num_decoded, end_s), end_s
+        while shown is not None and left and left[0] < following.from_s:
+            taken.take(left.popleft(), shown.frame, shown.from_s)
+        if not left:
+            return num_decoded, following.from_s
         shown = following
     if shown is None:
         raise _Late if sought else BadSample("no_video", "a video stream without frames")
-    while len(taken.times) < len(instants):
-        taken.take(shown.frame, shown.from_s)
-    return Decoded(taken.clip(), taken.times, num_decoded, shown.end_s), shown.end_s
+    while left:
+        taken.take(left.popleft(), shown.frame, shown.from_s)
+    return num_decoded, shown.end_s
 
 
 def _check_end(file: Seekable, end_s: float, timeline: Timeline, limits: Limits) -> None:
@@ -244,36 +268,41 @@ def _check_end(file: Seekable, end_s: float, timeline: Timeline, limits: Limits)
 
 
 class _Taken:
-    """Frames converted to RGB; one that is shown at several instants only once."""
+    """Frames by the instants at which they are on display, converted to RGB; one that is shown at
+    several instants only once."""
 
     def __init__(self) -> None:
-        self.times: list[float] = []
-        self._pixels: list[np.ndarray] = []
+        self._pixels: dict[float, np.ndarray] = {}  # by presentation time
+        self._time_at: dict[float, float] = {}  # by instant
         self._rotation = 0
         self._convert = VideoReformatter()
 
-    def take(self, frame: VideoFrame, time_s: float) -> None:
-        """Append a frame, at the size of the first.
+    def take(self, instant: float, frame: VideoFrame, time_s: float) -> None:
+        """Keep a frame, at the size of the first.
 
         Raises:
             BadSample: the decoder concealed damage in it.
         """
-        if self.times and self.times[-1] == time_s:
-            self._pixels.append(self._pixels[-1])
-        elif frame.is_corrupt:
+        self._time_at[instant] = time_s
+        if time_s in self._pixels:
+            return
+        if frame.is_corrupt:
             raise BadSample("corrupt", f"the frame at {time_s:.2f} s is damaged")
+        height, width = frame.height, frame.width
+        if self._pixels:
+            height, width = next(iter(self._pixels.values())).shape[:2]
         else:
-            height, width = (
-                self._pixels[0].shape[:2] if self._pixels else (frame.height, frame.width)
-            )
-            rgb = self._convert.reformat(frame, width=width, height=height, format="rgb24")
-            self._rotation = self._rotation if self._pixels else frame.rotation
-            self._pixels.append(rgb.to_ndarray())
-        self.times.append(time_s)
+            self._rotation = frame.rotation
+        rgb = self._convert.reformat(frame, width=width, height=height, format="rgb24")
+        self._pixels[time_s] = rgb.to_ndarray()
 
-    def clip(self) -> np.ndarray:
-        """Stack the frames upright, (T, H, W, 3)."""
-        frames = np.stack(self._pixels)
+    def times(self, instants: list[float]) -> list[float]:
+        """Return the presentation time of the frame at each instant."""
+        return [self._time_at[instant] for instant in instants]
+
+    def clip(self, instants: list[float]) -> np.ndarray:
+        """Stack the frames at these instants upright, (T, H, W, 3)."""
+        frames = np.stack([self._pixels[time_s] for time_s in self.times(instants)])
         if self._rotation % 90:  # some other display matrix, or none that makes sense
             return frames
         return np.ascontiguousarray(np.rot90(frames, self._rotation // 90, axes=(1, 2)))

@@ -208,11 +208,10 @@ class _CentreFiller:
         target = self.rows[row]
         if self.times and picture.shown is not None:
             self.times[schema.START_S][row], self.times[schema.END_S][row] = picture.shown
-        centre_crop(
-            picture,
-            self.size,
-            target if picture.pixels.ndim == 3 else target[: len(picture.pixels)],
-        )
+        if picture.pixels.ndim == 4:  # of several clips, the first
+            picture = replace(picture, pixels=picture.pixels[: len(target)])
+            target = target[: len(picture.pixels)]
+        centre_crop(picture, self.size, target)
 
 
 @dataclass(frozen=True)
@@ -344,6 +343,11 @@ class Clips:
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Make a clip whole; a still image is a clip in which nothing moves, so it is made once."""
         return _ClipFiller(self.shape.filler(columns, epoch, sample_id), columns)
+
+
+def of_media(shape: Shape, num_frames: int | None) -> Shape:
+    """Make the shape of an image that of clips of so many frames; None leaves it."""
+    return shape if num_frames is None else Clips(shape, num_frames)
 
 
 @dataclass(frozen=True)

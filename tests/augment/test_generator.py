@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from augment.generator import ViewGenerator
+from augment.generator import Cutter, ViewGenerator
+from augment.picture import Picture
 from augment.presets import simclr_views
 from augment.recipe import CropGroup, Views
 from models.masked.mae import MAE
@@ -179,3 +180,19 @@ def test_compiled_changes_on_cuda_equal_those_that_are_not() -> None:
     for name in groups:
         # a grey level and normalised
         torch.testing.assert_close(views[1][name], views[0][name], atol=0.02, rtol=0)
+
+
+def test_views_are_cut_in_turn_from_the_clips_of_a_sample() -> None:
+    views = Views(size=16, groups={"a": CropGroup(count=2), "b": CropGroup()})
+    generator = ViewGenerator(views, seed=0)
+    early, late = PHOTOS[2], PHOTOS[2][::-1]
+    clips = np.stack([early, early, late, late])  # two clips of two frames
+    columns = {
+        "a": np.empty((1, 2, 2, 3, 16, 16), np.uint8),
+        "b": np.empty((1, 1, 2, 3, 16, 16), np.uint8),
+    }
+    keys = EPOCHS[:1], SAMPLES[:1]
+    Cutter(views, 0, columns, *keys, photometric=False).fill(0, Picture.whole(clips))
+    for clip, group, view in ((early, "a", 0), (late, "a", 1), (early, "b", 0)):
+        alone = generator.make_crops([np.ascontiguousarray(clip)], *keys)[group][0, view]
+        assert np.array_equal(columns[group][0, view], np.stack([alone, alone]))

@@ -46,3 +46,15 @@ def test_another_epoch_or_seed_takes_other_places_and_the_same_one_the_same() ->
     assert drawn[3] == drawn[0]
     for number in range(20):
         assert len({draws[number] for draws in drawn}) == 3
+
+
+def test_the_clips_of_a_sample_lie_at_instants_of_their_own() -> None:
+    table = rows(clips=[0] * 50)
+    several = Sampling(4, as_frames=False, seed=0, per_sample=3, max_gap_s=2.0).clips(table)
+    alone = Sampling(4, as_frames=False, seed=0).clips(table)
+    for clip, single in zip(several, alone, strict=True):
+        assert clip is not None and single is not None
+        assert clip.position == single.position and single.others == ()
+        assert len({clip.position, *clip.others}) == 3 and clip.max_gap_s == 2.0
+    still = Sampling(4, as_frames=False, per_sample=2).clips(rows(clips=[0]))
+    assert still[0] is not None and still[0].others == (0.5,)

@@ -73,6 +73,32 @@ def test_a_clip_costs_a_few_frames_however_long_the_video_before_it() -> None:
     assert clip_of(data, position=0.95).num_decoded <= 10 + 4 + 3
 
 
+def test_several_clips_are_decoded_together_where_they_share_pictures_and_sought_where_not() -> (
+    None
+):
+    data = video(110, gop=10)
+    near = Clip(4, 1, None, 0.5, (0.52, 0.5), None)
+    frames = decode_clip(io.BytesIO(data), near, Limits())
+    first = numbers(clip_of(data, position=0.5))
+    assert numbers(frames) == [*first, *numbers(clip_of(data, position=0.52)), *first]
+    assert frames.num_decoded <= clip_of(data, position=0.5).num_decoded + 4
+    far = decode_clip(io.BytesIO(data), Clip(4, 1, None, 0.97, (0.02,), None), Limits())
+    assert numbers(far)[4:] == numbers(clip_of(data, position=0.02))
+    assert numbers(far)[:4] == numbers(clip_of(data, position=0.97))
+    assert far.num_decoded <= 2 * (10 + 4 + 3)
+    assert far.times == [*clip_of(data, position=0.97).times, *clip_of(data, position=0.02).times]
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
+def test_other_clips_begin_no_further_away_than_asked_for(draw: float) -> None:
+    clip = Clip(2, 1, None, 0.5, (draw,), 0.4)  # 10 frames
+    first, _, other, _ = numbers(decode_clip(io.BytesIO(video(100)), clip, Limits()))
+    assert other - first == {0.0: -10, 0.5: 0, 0.999: 10}[draw]
+    edge = Clip(2, 1, None, 0.0, (draw,), 0.4)
+    first, _, other, _ = numbers(decode_clip(io.BytesIO(video(100)), edge, Limits()))
+    assert first == 0 and other == {0.0: 0, 0.5: 5, 0.999: 10}[draw]
+
+
 def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
     data = video(100, rate=50)
     assert np.diff(numbers(clip_of(data, fps=12.5))).tolist() == [4, 4, 4]
