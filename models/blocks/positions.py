@@ -1,4 +1,4 @@
-"""Fixed position embeddings of a grid of patches."""
+"""Fixed position embeddings of a grid of patches, and of instants."""
 
 import torch
 from torch import Tensor
@@ -30,3 +30,18 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     angles = [place.flatten().unsqueeze(1) * frequency for place in (row, column)]  # (N, D/4) each
     waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
     return torch.cat(waves, dim=1).float()  # (N, D)
+
+
+def sincos_line(length: int, dim: int) -> Tensor:
+    """Make fixed position embeddings of instants (Vaswani 2017, arXiv:1706.03762).
+
+    Args:
+        length: Number of instants.
+        dim: D, even.
+
+    Returns:
+        (length, D) float32; wavelengths run from 2 pi to 10000 * 2 pi instants.
+    """
+    frequency = 10_000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angle = torch.arange(length, dtype=torch.float64).unsqueeze(1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=1).float()

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Feature = Literal[
-    "maps", "trainable_maps", "tokens", "places", "patches", "scales", "causal", "halves"
+    "maps",
+    "trainable_maps",
+    "tokens",
+    "places",
+    "patches",
+    "scales",
+    "causal",
+    "halves",
+    "frames",
 ]
 """What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
 is made of, so that a loss on them trains all of it."""
@@ -48,6 +56,10 @@ _LACKING: dict[Feature, tuple[str, str]] = {
     "halves": (
         "is one network that sees all channels",
         "set encoder.split=lab",
+    ),
+    "frames": (
+        "does not embed the frames of a clip one by one",
+        "set encoder.time=frames",
     ),
     "scales": (
         "has no feature grids of known receptive fields",
@@ -87,8 +99,12 @@ class Hidden(NamedTuple):
 class Encoder(nn.Module):
     """A network from normalised images (B, 3, H, W) to one embedding per image (B, D).
 
+    One that sees clips (B, T, 3, H, W) takes these in their place everywhere; its maps and layers
+    are averages over time, its tokens those of all times, frame by frame.
+
     Attributes:
         name: As the configuration calls it; for messages.
+        media: What one sample is to it.
         core: Name of the module in it whose tensors have the names of the library or paper that the
             network is of; empty: itself.
         embed_dim: D, the length of an embedding.
@@ -98,6 +114,7 @@ class Encoder(nn.Module):
             the encoder was built for. With tokens, an image of H x W px has H // patch_size rows
             and W // patch_size columns.
         patch_size: With tokens, places or patches: side of one, pixels.
+        tubelet: Frames of a clip that a token stands for; 1 of images.
         keep_tokens: With tokens: share of an image's patches that `forward` encodes in training,
             where `token_key` says which.
         token_key: Seed, epochs (B,) and sample ids (B,), int64, of the batch that `forward` is
@@ -105,11 +122,13 @@ class Encoder(nn.Module):
     """
 
     name: str = "encoder"
+    media: Literal["image", "clip"] = "image"
     core: str = ""
     embed_dim: int
     pooling: Pooling = "auto"
     grid: tuple[int, int]
     patch_size: int
+    tubelet: int = 1
     keep_tokens: float = 1.0
     token_key: tuple[int, Tensor, Tensor] | None = None
 
@@ -177,6 +196,10 @@ class Encoder(nn.Module):
                 all where None.
         """
         return self.tokens(images, keep)
+
+    def frames(self, clips: Tensor) -> Tensor:
+        """Embed each frame of clips (B, T, 3, H, W), (B, T, D), where `supports("frames")`."""
+        raise NotImplementedError
 
     def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
         """Encode images (B, 3, H, W) as the features of some layers, in one pass.

@@ -10,37 +10,12 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from augment.frozen import Frozen
+from models.encoders.clips.time_settings import TIME, TUBELET, Time, check_time, media_of
 from models.encoders.encoder import Encoder, Pooling
+from models.encoders.hub_names import TORCHVISION, architecture
 
-_TORCHVISION = "torchvision:"
 _SMALL = ("resnet18_small", "vit_tiny_small", "amdim")
 _DEFAULT_WIDTH = 64
-_HUB_PREFIXES = ("hf-hub:timm/", "hf_hub:timm/", "timm/")
-
-
-def architecture(name: str) -> str:
-    """Reduce a name under which timm's weights are published to that of their network.
-
-    Args:
-        name: Such as "timm/vit_tiny_patch16_224.augreg_in21k", "hf-hub:timm/resnet50.a1_in1k" or
-            "resnet50.a1_in1k"; any other name is returned as it is.
-    """
-    if name.startswith(_TORCHVISION):
-        return name
-    for prefix in _HUB_PREFIXES:
-        name = name.removeprefix(prefix)
-    return name.partition(".")[0]
-
-
-def weights_left_out(name: str) -> str | None:
-    """Say in a line that a name asks for weights, which are not loaded; None where it does not."""
-    network = architecture(name)
-    if network == name:
-        return None
-    return (
-        f"encoder.name={name}: no weights are loaded, {network} starts from random ones;"
-        " encoder.weights=FILE gives it some"
-    )
 
 
 class EncoderConfig(Frozen):
@@ -150,6 +125,8 @@ class EncoderConfig(Frozen):
             " each time (arXiv:2410.22364); others cost nothing"
         ),
     )
+    time: Time | None = TIME
+    tubelet: int = TUBELET
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -167,6 +144,11 @@ class EncoderConfig(Frozen):
             "refuse weights that fill less of the encoder, by number of tensors and of values"
         ),
     )
+
+    @property
+    def media(self) -> Literal["image", "clip"]:
+        """Return what one sample is to the encoder."""
+        return media_of(self.name, self.time)
 
     def idle(self) -> dict[str, str]:
         """Return what random weights have no use for."""
@@ -198,8 +180,8 @@ class EncoderConfig(Frozen):
             return name
         from models.encoders.library import timm_names, torchvision_names
 
-        if name.startswith(_TORCHVISION):
-            known = [_TORCHVISION + candidate for candidate in torchvision_names()]
+        if name.startswith(TORCHVISION):
+            known = [TORCHVISION + candidate for candidate in torchvision_names()]
         else:
             name = architecture(name)
             known = [*_SMALL, *timm_names()]
@@ -237,6 +219,11 @@ class EncoderConfig(Frozen):
             )
         if self.split is not None:
             self._check_split()
+        of_images = ("patch_size", "causal", "split")
+        given = {key: value for key in of_images if (value := getattr(self, key)) is not None}
+        if self.time == "frames" and self.keep_tokens < 1:
+            given["keep_tokens"] = self.keep_tokens
+        check_time(self.name, self.time, self.tubelet, given)
         return self
 
     def _check_split(self) -> None:
@@ -266,10 +253,18 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     Raises:
         ValueError: the image size does not suit the encoder, or it cannot do the pooling.
     """
+    if config.time == "frames":
+        from models.encoders.clips.frames import FramesEncoder
+
+        frame = config.model_copy(update={"time": None})
+        encoder: Encoder = FramesEncoder(build_encoder(frame, image_size))
+        encoder.media = config.media
+        return encoder
     encoder = _build(config, image_size)
     if config.causal is not None:
         encoder = _made_causal(encoder, config)
     encoder.name = config.name
+    encoder.media = config.media
     if config.keep_tokens < 1:
         _keep_some_tokens(encoder, config)
     if config.zero_init_residual and config.patch_size is None:
@@ -362,6 +357,8 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
         of_half = config.model_copy(update={"split": None, "width": width})
         halves = build_encoder(of_half, image_size), build_encoder(of_half, image_size)
         return SplitEncoder(*halves, disjoint=config.split == "lab")
+    if config.media == "clip":
+        return _of_clips(config, image_size)
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 
@@ -376,6 +373,19 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
         return LocalGlobalEncoder(image_size, config.width)
     from models.encoders.library import timm_encoder, torchvision_encoder
 
-    if config.name.startswith(_TORCHVISION):
-        return torchvision_encoder(config.name.removeprefix(_TORCHVISION), image_size)
+    if config.name.startswith(TORCHVISION):
+        return torchvision_encoder(config.name.removeprefix(TORCHVISION), image_size)
     return timm_encoder(config.name, image_size, config.num_heads)
+
+
+def _of_clips(config: EncoderConfig, image_size: int) -> Encoder:
+    from models.encoders.clips import building
+
+    if config.time is None:
+        return building.clip_network(config.name.removeprefix(TORCHVISION), image_size)
+    if config.time == "inflated":
+        return building.inflated_network(
+            _build(config.model_copy(update={"time": None}), image_size)
+        )
+    size = (image_size, config.width, config.num_heads)
+    return building.transformer_of_clips(config.name, config.time, config.tubelet, *size)

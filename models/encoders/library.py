@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models._api import get_model, list_models
 
+from models.encoders.clips.time_settings import CLIP_NETWORKS
 from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
 from models.encoders.vit import VisionTransformerEncoder
 
@@ -106,7 +107,7 @@ class LibraryEncoder(Encoder):
     def averages_its_maps(self) -> bool:
         """Tell whether the network's embedding is the mean of its maps, tried on noise."""
         generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(1, 3, self.image_size, self.image_size, generator=generator)
+        noise = torch.rand(1, *self._sample_shape(), generator=generator)
         mean = self._try(self.maps, noise).mean(dim=(2, 3))
         embedding = self._try(self.forward, noise)
         return mean.shape == embedding.shape and torch.allclose(
@@ -127,7 +128,11 @@ class LibraryEncoder(Encoder):
 
     def _blank(self) -> Tensor:
         device = next(self.network.parameters()).device
-        return torch.zeros(1, 3, self.image_size, self.image_size, device=device)
+        return torch.zeros(1, *self._sample_shape(), device=device)
+
+    def _sample_shape(self) -> tuple[int, ...]:
+        """Return the shape of one sample that the network's sizes are found by."""
+        return 3, self.image_size, self.image_size
 
     @torch.no_grad()
     def _try(self, function: Any, images: Tensor) -> Tensor:
@@ -201,19 +206,26 @@ def timm_names() -> list[str]:
     return timm.list_models()
 
 
-def timm_encoder(name: str, image_size: int, num_heads: int | None = None) -> Encoder:
+def timm_encoder(
+    name: str, image_size: int, num_heads: int | None = None, tubelet: int | None = None
+) -> Encoder:
     """Build a timm network; vision transformers get the adapter that can drop tokens.
 
     Args:
         name: Of the network.
         image_size: Side of the images, px.
         num_heads: Attention heads of a vision transformer's block; None: the network's own.
+        tubelet: Frames of a patch of a vision transformer for clips, which then has no token but
+            those; None: it is for images.
 
     Raises:
         ValueError: the image size or the heads do not suit the network.
     """
     if timm.models.is_model_in_modules(name, _TIMM_VIT_MODULES):
         heads: dict[str, Any] = {} if num_heads is None else {"num_heads": num_heads}
+        if tubelet is not None:
+            heads |= {"in_chans": 3 * tubelet, "class_token": False, "global_pool": "avg"}
+            heads |= {"reg_tokens": 0}
         try:
             vit = timm.create_model(
                 name,
@@ -254,20 +266,27 @@ def _check_divisible(name: str, image_size: int, patch_size: int) -> None:
 
 
 def torchvision_names() -> list[str]:
-    """List torchvision's image classifiers that return one tensor."""
-    return sorted(set(list_models(module=torchvision.models)) - _TORCHVISION_EXCLUDED)
+    """List torchvision's classifiers of images that return one tensor, and of clips that take any
+    size."""
+    of_images = set(list_models(module=torchvision.models)) - _TORCHVISION_EXCLUDED
+    return sorted(of_images | set(CLIP_NETWORKS))
 
 
 def torchvision_encoder(name: str, image_size: int) -> Encoder:
-    """Build a torchvision network whose classifier is replaced by the identity.
+    """Build a torchvision network of images whose classifier is replaced by the identity.
 
     Raises:
         ValueError: the image size does not suit the network.
     """
     size = {"image_size": image_size} if name.startswith("vit_") else {}
-    network = get_model(name, weights=None, **size)
+    return TorchvisionEncoder(torchvision_network(name, **size), image_size, f"torchvision:{name}")
+
+
+def torchvision_network(name: str, **settings: Any) -> nn.Module:
+    """Build a torchvision network with the identity in place of its classifier."""
+    network: nn.Module = get_model(name, weights=None, **settings)
     setattr(network, torchvision_classifier(network), nn.Identity())
-    return TorchvisionEncoder(network, image_size, f"torchvision:{name}")
+    return network
 
 
 def torchvision_classifier(network: nn.Module) -> str:

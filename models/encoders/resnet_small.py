@@ -205,11 +205,11 @@ class _Projection(nn.Conv2d):
 
     def __init__(self, in_channels: int, channels: int, every: int) -> None:
         super().__init__(in_channels, channels, kernel_size=1, bias=False)
-        self._every = every
+        self.every = every
 
     def forward(self, x: Tensor) -> Tensor:
         """Project (B, C, H, W) to (B, channels, H/n, W/n)."""
-        return super().forward(x[:, :, :: self._every, :: self._every])
+        return super().forward(x[:, :, :: self.every, :: self.every])
 
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {

@@ -71,13 +71,17 @@ class VisionTransformerEncoder(Encoder):
         drops = self.training and self.keep_tokens < 1
         return self.pool(self.tokens(images, self._kept(images) if drops else None))
 
+    def num_tokens(self, images: Tensor) -> int:
+        """Return N, the patches of images (B, 3, H, W)."""
+        return math.prod(side // self.patch_size for side in images.shape[-2:])
+
     def _kept(self, images: Tensor) -> Tensor | None:
         """Draw which patches of images are encoded, (B, K) in raster order."""
         if self.token_key is None:
             return None
         seed, epoch, sample_id = self.token_key
         num_views = len(images) // len(epoch)
-        num_patches = math.prod(side // self.patch_size for side in images.shape[2:])
+        num_patches = self.num_tokens(images)
         draws = uniform(
             num_patches,
             seed=seed,

@@ -10,7 +10,7 @@ _NUM_HEADS = 3
 _DEPTH = 12
 
 
-def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder:
+def vit_tiny_small(image_size: int, width: int = 64, tubelet: int = 1) -> VisionTransformerEncoder:
     """Build ViT-Ti with patches an eighth of the image wide, so that 32 px images still make 64
     tokens.
 
@@ -20,6 +20,7 @@ def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder
         image_size: Side of the image, pixels, a multiple of 8.
         width: Features of one of the three attention heads; the token width is 3 * width. 64 is
             ViT-Ti (192 features).
+        tubelet: Frames of a patch, for clips.
 
     Raises:
         ValueError: the image does not divide into 8 x 8 patches.
@@ -32,6 +33,7 @@ def vit_tiny_small(image_size: int, width: int = 64) -> VisionTransformerEncoder
     vit = VisionTransformer(
         img_size=image_size,
         patch_size=image_size // _GRID,
+        in_chans=3 * tubelet,
         num_classes=0,
         global_pool="avg",
         fc_norm=False,

@@ -185,11 +185,14 @@ def _converted(
     more fits with it than without.
     """
     given = dict(part)
-    _still_kernel(given)
+    own = wanted.get(_KERNEL)
+    _fit_kernel(given, channels=3 if own is None else own.shape[1])
     _prefix_positions(core, given)
     forms = [given]
     with contextlib.suppress(*_CONVERTERS_RAISE):
         forms.append(_by_library(core, dict(given)))
+    for form in forms:
+        _inflate(form, wanted)
     return max(forms, key=lambda form: _num_fitting(form, wanted))
 
 
@@ -214,16 +217,27 @@ def _by_library(core: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def _still_kernel(given: dict[str, Tensor]) -> None:
-    """Turn a patch embedding of clips into one of images: what it makes of a clip that stands
-    still.
+def _fit_kernel(given: dict[str, Tensor], channels: int) -> None:
+    """Turn a patch embedding of clips into one of images, what it makes of a clip that stands
+    still; and one of images into one of so many frames' channels, which makes the same of that.
 
-    Its positions in time are averaged.
+    Positions in time are averaged: encoders of clips have their own.
     """
     kernel = given.get(_KERNEL)
-    if kernel is None or kernel.ndim != 5:
+    if kernel is None:
         return
-    given[_KERNEL] = kernel.sum(dim=2)  # (D, 3, p, p)
+    if kernel.ndim == 5:
+        _average_times(given, kernel)
+        if channels == kernel.shape[1] * kernel.shape[2]:
+            given[_KERNEL] = kernel.transpose(1, 2).flatten(1, 2)  # (D, t * 3, p, p)
+            return
+        kernel = given[_KERNEL] = kernel.sum(dim=2)  # (D, 3, p, p)
+    frames, rest = divmod(channels, kernel.shape[1])
+    if kernel.ndim == 4 and frames > 1 and not rest:
+        given[_KERNEL] = kernel.repeat(1, frames, 1, 1) / frames
+
+
+def _average_times(given: dict[str, Tensor], kernel: Tensor) -> None:
     positions = given.get(_POSITIONS)
     if positions is None or positions.ndim != 3:
         return
@@ -233,6 +247,14 @@ def _still_kernel(given: dict[str, Tensor]) -> None:
         if count % frames == 0 and _is_square(count // frames):
             given[_POSITIONS] = positions.unflatten(1, (frames, -1)).mean(dim=1)  # (1, N, D)
             return
+
+
+def _inflate(form: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Spread kernels of images over the time of kernels of clips (I3D, arXiv:1705.07750)."""
+    for name, own in wanted.items():
+        given = form.get(name)
+        if given is not None and own.ndim == 5 and given.ndim == 4:
+            form[name] = (given.unsqueeze(2) / own.shape[2]).expand(-1, -1, own.shape[2], -1, -1)
 
 
 def _is_square(count: int) -> bool:

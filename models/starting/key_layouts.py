@@ -31,6 +31,7 @@ WRAPPERS = (
     "net",
     "vit",
     "patch_encoder",
+    "each",
     "visual",
     "trunk",
     "student",

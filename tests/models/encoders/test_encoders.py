@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.encoders.encoder import Encoder
-from models.encoders.factory import EncoderConfig, build_encoder, weights_left_out
+from models.encoders.factory import EncoderConfig, build_encoder
+from models.encoders.hub_names import weights_left_out
 from models.encoders.resnet_small import ResidualBlock, ResNetSmall
 from models.encoders.vit import VisionTransformerEncoder
 
