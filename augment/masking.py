@@ -141,6 +141,29 @@ def random_mask(num_tokens: int, mask_ratio: float, key: MaskKey) -> tuple[Tenso
     return visible, mask
 
 
+def tube_mask(
+    num_places: int, times: int, mask_ratio: float, key: MaskKey
+) -> tuple[Tensor, Tensor]:
+    """Hide the same places of a frame at every instant of a clip (VideoMAE, arXiv:2203.12602,
+    section 3.3): what stands still cannot then be looked up in another frame.
+
+    Args:
+        num_places: Tokens of an instant.
+        times: Instants.
+        mask_ratio: Share to hide, in (0, 1). Paper: 0.9.
+        key: Of the draw.
+
+    Returns:
+        As `random_mask`, of N = times * num_places tokens, instant by instant.
+
+    Raises:
+        ValueError: the ratio leaves no token visible, or hides none.
+    """
+    visible, mask = random_mask(num_places, mask_ratio, key)
+    starts = num_places * torch.arange(times, device=visible.device).unsqueeze(1)  # (times, 1)
+    return (visible.unsqueeze(1) + starts).flatten(1), mask.repeat(1, times)
+
+
 def coarse_mask(grid: Grid, unit: int, mask_ratio: float, key: MaskKey) -> Tensor:
     """Hide squares of `unit` x `unit` tokens, the same number in every sample (SimMIM,
     arXiv:2111.09886, section 3.2).

@@ -83,6 +83,44 @@ def multi_block(recipe: MultiBlock, num_context: int, key: MaskKey) -> Blocks:
     return Blocks(context, targets, counted, in_context, in_target)
 
 
+class Tubes(NamedTuple):
+    """What is seen and what is asked for, at all instants of a clip alike.
+
+    Attributes:
+        context: Tokens that may be seen, (B, K) int64, instant by instant.
+        asked: Tokens that are to be told, (B, A) int64, instant by instant; none of the context.
+        counted: Which of `asked` are no repeats, (B, A) bool.
+        in_context: The places of one instant that may be seen, (B, N) bool.
+    """
+
+    context: Tensor
+    asked: Tensor
+    counted: Tensor
+    in_context: Tensor
+
+
+def tubes(recipe: MultiBlock, num_context: int, times: int, key: MaskKey) -> Tubes:
+    """Draw blocks of a frame, hide them at every instant, and ask for all of them together (V-JEPA,
+    arXiv:2404.08471, section 3.2).
+
+    Args:
+        recipe: Sizes of the blocks; its context is all that lies outside.
+        num_context: Places K of an instant that are seen, from `usual_context`.
+        times: Instants.
+        key: Of the draw.
+    """
+    blocks = multi_block(recipe, num_context, key)
+    num_places = blocks.in_context.shape[1]
+    asked, counted = _first(~blocks.in_context, num_places - num_context)
+    starts = num_places * torch.arange(times, device=asked.device).unsqueeze(1)  # (times, 1)
+    return Tubes(
+        (blocks.context.unsqueeze(1) + starts).flatten(1),
+        (asked.unsqueeze(1) + starts).flatten(1),
+        counted.repeat(1, times),
+        blocks.in_context,
+    )
+
+
 def largest_target(recipe: MultiBlock) -> int:
     """Return the most tokens T that a target can have: its greatest side by its greatest other."""
     grid = recipe.grid

@@ -94,8 +94,14 @@ class Artifact(nn.Module):
         self.register_buffer("std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
         self.eval()
 
+    @property
+    def num_frames(self) -> int | None:
+        """Return the frames of a clip that the encoder sees; None where it sees images."""
+        return self.prepared.num_frames if self.encoder.media == "clip" else None
+
     def forward(self, images: Tensor) -> Tensor:
-        """Embed prepared images (B, 3, S, S) float as (B, D)."""
+        """Embed prepared images (B, 3, S, S) float as (B, D); an encoder of clips clips (B, T, 3,
+        S, S)."""
         embedding: Tensor = self.encoder(images)
         return embedding
 
@@ -139,14 +145,18 @@ class Artifact(nn.Module):
         """Prepare decoded images: largest centred square, antialiased resize, normalisation.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB; S x S images are only normalised.
+            images: (B, 3, H, W) uint8 RGB; S x S images are only normalised. Or clips, (B, T, 3, H,
+                W).
 
         Returns:
-            (B, 3, S, S) float32 on the images' device, which must be the artifact's.
+            (B, [T,] 3, S, S) float32 on the images' device, which must be the artifact's.
 
         Raises:
             ValueError: the images are not uint8 with three channels.
         """
+        if images.ndim == 5:
+            clips: Tensor = self.preprocess(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+            return clips
         pixels = central_square(images, self.image_size)
         return (pixels - self.mean) / self.std
 

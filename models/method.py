@@ -83,6 +83,8 @@ class Method(nn.Module):
         small_px: Side of the views that it is tested on.
         view_groups: The groups of views that it eats; any other is refused.
         media: What one sample is to it.
+        takes_clips: Whether a sample may be a clip as well, where the encoder sees clips: of
+            methods of images that see them by the encoder's embedding alone.
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
             to where it comes from, for who lacks it ("a .txt file beside each image").
         pairs: Kinds of second images that it takes; none: its batch has no second images.
@@ -105,6 +107,7 @@ class Method(nn.Module):
     small_px: ClassVar[int] = 16
     view_groups: ClassVar[ViewGroups]
     media: ClassVar[Media] = "image"
+    takes_clips: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
     pairs: ClassVar[tuple[PairKind, ...]] = ()
     adversarial: ClassVar[bool] = False
@@ -119,6 +122,7 @@ class Method(nn.Module):
     ) -> None:
         super().__init__()
         check_views(views, self.view_groups, config.name)
+        self._check_media(config, encoder_config)
         if encoder_config.split is not None:
             check_normalisation(views, f"encoder.split={encoder_config.split}")
         self.encoder, _ = starting_encoder(encoder_config, views.size)
@@ -128,6 +132,27 @@ class Method(nn.Module):
         self.register_buffer("progress", torch.zeros(()))
         if encoder_config.keep_tokens < 1:
             self.register_forward_pre_hook(_key_tokens)
+
+    def _check_media(self, config: MethodConfig, encoder_config: EncoderConfig) -> None:
+        """Refuse an encoder of clips for a method of images, and the other way round.
+
+        Raises:
+            ValueError: with what helps.
+        """
+        sees = encoder_config.media
+        if sees == self.media or (self.takes_clips and sees == "clip"):
+            return
+        given = "encoder.name" if encoder_config.time is None else "encoder.time"
+        value = encoder_config.time or encoder_config.name
+        if sees == "clip":
+            raise ValueError(
+                f"{given}={value} sees clips, and method.name={config.name} takes images:"
+                f" {'leave it out' if encoder_config.time else 'take an encoder of images'}"
+            )
+        raise ValueError(
+            f"encoder.name={encoder_config.name} sees still images, and method.name={config.name}"
+            " takes clips: set encoder.time=frames, tubelets, divided or inflated"
+        )
 
     @classmethod
     def min_samples(cls) -> int:

@@ -25,6 +25,13 @@ class Preprocess(Frozen):
         "auto", description="which values of images of more than 8 bits are black and white"
     )
     bands: tuple[int, ...] = Field((), description="channels of TIFF files that were shown")
+    num_frames: int = Field(1, ge=1, description="frames of a clip, for encoders of clips")
+    frame_stride: int = Field(
+        1, ge=1, description="frames of the video from one frame of a clip to the next"
+    )
+    fps: float | None = Field(
+        None, gt=0, description="frames per second of a clip; null: by frame_stride"
+    )
 
 
 def central_square(images: Tensor, size: int) -> Tensor:

@@ -50,6 +50,12 @@ from models.supervised.detect import Detect
 from models.supervised.finetune import Finetune
 from models.supervised.segment import Segment
 from models.supervised.several_heads import SeveralHeads
+from models.temporal.arrow_of_time import ArrowOfTime
+from models.temporal.cpc_temporal import CPCTemporal
+from models.temporal.frame_order import FrameOrder
+from models.temporal.levjepa import LeVJEPA
+from models.temporal.videomae import VideoMAE
+from models.temporal.vjepa import VJEPA
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
@@ -91,6 +97,12 @@ METHODS: dict[str, type[Method]] = {
     "relative_position": RelativePosition,
     "jigsaw": Jigsaw,
     "counting": Counting,
+    "videomae": VideoMAE,
+    "vjepa": VJEPA,
+    "levjepa": LeVJEPA,
+    "cpc_temporal": CPCTemporal,
+    "arrow_of_time": ArrowOfTime,
+    "frame_order": FrameOrder,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

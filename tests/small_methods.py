@@ -30,7 +30,12 @@ ENCODERS = (
     ),
     EncoderConfig(name="resnet18_small", width=8, split="lab"),
     EncoderConfig(name="vit_tiny_small", width=8, causal="raster"),
+    EncoderConfig(name="resnet18_small", width=4, time="inflated"),
+    EncoderConfig(name="vit_tiny_small", width=8, time="tubelets"),
+    EncoderConfig(name="resnet18_small", width=4, time="frames"),
+    EncoderConfig(name="resnet18_small", width=4, norm="layer", time="frames"),
 )
+NUM_FRAMES = 6
 
 
 def photographs() -> list[np.ndarray]:
@@ -41,6 +46,14 @@ def photographs() -> list[np.ndarray]:
             top, left, side = 40 * index, 60 * index, 96 + 16 * index
             tiles.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
     return tiles
+
+
+def clips() -> list[np.ndarray]:
+    """Pans over the photographs' tiles, ever faster, as decoded clips."""
+    return [
+        np.stack([tile[:80, frame**2 : frame**2 + 64] for frame in range(NUM_FRAMES)])
+        for tile in photographs()
+    ]
 
 
 @contextmanager
@@ -75,14 +88,14 @@ def _accepted_by(name: str) -> EncoderConfig:
     pytest.fail(f"{name} accepts no small encoder: {refusals}")
 
 
-def make_batch(name: str, epoch: int = 0) -> Batch:
-    """The views of the photographs; a copy, so that a test may change it."""
-    return copy.deepcopy(_make_batch(name, epoch))
+def make_batch(name: str, epoch: int = 0, media: str = "") -> Batch:
+    """The views of the photographs, or of clips; a copy, so that a test may change it."""
+    return copy.deepcopy(_make_batch(name, epoch, media or METHODS[name].media))
 
 
 @cache
-def _make_batch(name: str, epoch: int) -> Batch:
-    images = photographs()
+def _make_batch(name: str, epoch: int, media: str) -> Batch:
+    images = clips() if media == "clip" else photographs()
     sample_id = torch.arange(len(images)) * 7919 + 13
     epochs = torch.full_like(sample_id, epoch)
     kind = METHODS[name]

@@ -8,19 +8,22 @@ from torch import Tensor
 from augment.recipe import Views
 from models.encoders.encoder import Encoder
 
+_BLANK_TUBELETS = 4
+
 
 def check_crop_sizes(views: Views, encoder: Encoder) -> None:
-    """Refuse views of a size that the encoder cannot take, by embedding one blank image of each.
+    """Refuse views of a size that the encoder cannot take, by embedding one blank sample of each.
 
     Raises:
         ValueError: a group's size does not suit the encoder.
     """
+    frames = (_BLANK_TUBELETS * encoder.tubelet,) if encoder.media == "clip" else ()
     encoder.eval()  # batch norm would refuse one value per channel, and would keep it
     for group in views.groups:
         size = views.group_size(group)
         try:
             with torch.no_grad():
-                encoder(torch.zeros(1, 3, size, size))
+                encoder(torch.zeros(1, *frames, 3, size, size))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"views.groups.{group}.size={size} does not suit the encoder ({error}): change it"

@@ -1,4 +1,4 @@
-"""Images as rows of patches, and back."""
+"""Images as rows of patches, clips as rows of tubelets, and back."""
 
 from torch import Tensor
 
@@ -45,6 +45,43 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tenso
     return pixels.permute(0, 3, 1, 4, 2, 5).reshape(
         len(patches), -1, rows * patch_size, columns * patch_size
     )
+
+
+def tubelets(clips: Tensor, patch_size: int, length: int) -> Tensor:
+    """Cut clips into tubelets: squares of a few frames in a row, instant by instant.
+
+    Args:
+        clips: (B, T, C, H, W); H and W are multiples of `patch_size`, T of `length`.
+        patch_size: Side p of a tubelet, pixels.
+        length: Frames t of a tubelet.
+
+    Returns:
+        (B, N, t * C * p * p), N = T / t * H / p * W / p.
+
+    Raises:
+        ValueError: the tubelets do not end at the border.
+    """
+    slices = clips.flatten(0, 1).unflatten(0, (-1, length)).flatten(1, 2)  # (B * T / t, t * C, ...)
+    rows: Tensor = patchify(slices, patch_size).unflatten(0, (len(clips), -1))
+    return rows.flatten(1, 2)
+
+
+def clips_of(rows: Tensor, grid: tuple[int, int], patch_size: int, length: int) -> Tensor:
+    """Put the tubelets of `tubelets` back together.
+
+    Args:
+        rows: (B, N, t * C * p * p).
+        grid: Rows and columns of tubelets in a frame.
+        patch_size: Side p of a tubelet, pixels.
+        length: Frames t of a tubelet.
+
+    Returns:
+        (B, T, C, rows * p, columns * p).
+    """
+    slices = rows.unflatten(1, (-1, grid[0] * grid[1])).flatten(0, 1)
+    frames = unpatchify(slices, grid, patch_size).unflatten(1, (length, -1))
+    clips: Tensor = frames.flatten(0, 1).unflatten(0, (len(rows), -1))
+    return clips
 
 
 def cover(images: Tensor, mask: Tensor, patch_size: int) -> Tensor:

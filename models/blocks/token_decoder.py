@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from models.blocks.positions import sincos_positions
+from models.blocks.positions import sincos_line, sincos_positions
+
+_MOST_TIMES = 256
 
 
 class TokenDecoder(nn.Module):
     """Predicts something of each patch from the tokens of the visible ones (MAE, arXiv:2111.06377).
 
-    A patch without a token is one learned mask token; the position added to it says which.
+    A patch without a token is one learned mask token; the position added to it says which. Of
+    clips, patches are those of every instant, one grid after the other, and the position says when
+    as well.
 
     Args:
         in_dim: Features D of the encoder's tokens.
@@ -21,6 +25,7 @@ class TokenDecoder(nn.Module):
     """
 
     positions: Tensor
+    times: Tensor
 
     def __init__(
         self,
@@ -39,6 +44,8 @@ class TokenDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         positions = sincos_positions(grid, dim).unsqueeze(0)  # (1, N, dim)
         self.register_buffer("positions", positions, persistent=False)
+        times = sincos_line(_MOST_TIMES, dim).unsqueeze(1)  # (times, 1, dim)
+        self.register_buffer("times", times, persistent=False)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, out_dim)
@@ -48,11 +55,41 @@ class TokenDecoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, visible: Tensor, keep: Tensor) -> Tensor:
-        """Predict all patches (B, N, out_dim) from tokens (B, K, D) of those at `keep` (B, K)."""
+    def forward(
+        self,
+        visible: Tensor,
+        keep: Tensor,
+        *,
+        times: int | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Predict patches from the tokens of visible ones.
+
+        Args:
+            visible: Their tokens (B, K, D).
+            keep: Which patches these are, (B, K) int64.
+            times: Instants of a clip; None: an image.
+            wanted: Which patches to predict, (B, M) int64, none of `keep`: the decoder then sees no
+                other hidden ones (VideoMAE v2, arXiv:2303.16727). None: all.
+
+        Returns:
+            (B, N, out_dim); of those wanted (B, M, out_dim).
+        """
         visible = self.embed(visible)  # (B, K, dim)
-        index = keep.unsqueeze(-1).expand_as(visible)
-        blank = self.mask_token.to(visible.dtype).expand(keep.shape[0], self.positions.shape[1], -1)
-        tokens = blank.scatter(1, index, visible) + self.positions  # (B, N, dim)
-        prediction: Tensor = self.predict(self.norm(self.blocks(tokens)))
+        positions = self.positions  # (1, N, dim)
+        if times is not None:
+            positions = (positions + self.times[:times]).flatten(0, 1).unsqueeze(0)
+        mask_token = self.mask_token.to(visible.dtype)
+        if wanted is None:
+            index = keep.unsqueeze(-1).expand_as(visible)
+            blank = mask_token.expand(keep.shape[0], positions.shape[1], -1)
+            tokens = blank.scatter(1, index, visible) + positions  # (B, N, dim)
+        else:
+            hidden = mask_token.expand(*wanted.shape, -1)
+            places = torch.cat([keep, wanted], dim=1)
+            tokens = torch.cat([visible, hidden], dim=1) + positions[0][places]  # (B, K + M, dim)
+        encoded = self.blocks(tokens)
+        if wanted is not None:
+            encoded = encoded[:, keep.shape[1] :]
+        prediction: Tensor = self.predict(self.norm(encoded))
         return prediction

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from models.blocks.positions import sincos_positions
+from models.blocks.positions import sincos_line, sincos_positions
+
+_MOST_TIMES = 256
 
 
 class TokenPredictor(nn.Module):
@@ -22,6 +24,7 @@ class TokenPredictor(nn.Module):
     """
 
     positions: Tensor
+    times: Tensor
 
     def __init__(
         self, token_dim: int, grid: tuple[int, int], *, dim: int, depth: int, num_heads: int
@@ -32,6 +35,8 @@ class TokenPredictor(nn.Module):
         self.embed = nn.Linear(token_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
+        times = sincos_line(_MOST_TIMES, dim).unsqueeze(1)  # (times, 1, dim)
+        self.register_buffer("times", times, persistent=False)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, token_dim)
@@ -41,21 +46,28 @@ class TokenPredictor(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, context: Tensor, keep: Tensor, asked: Tensor) -> Tensor:
+    def forward(
+        self, context: Tensor, keep: Tensor, asked: Tensor, *, times: int | None = None
+    ) -> Tensor:
         """Predict the tokens at some places.
 
         Args:
             context: Tokens of the encoder, (B, K, D).
             keep: Their places, (B, K) int64.
             asked: Places to predict, in groups that do not see each other, (B, M, T) int64.
+            times: Instants of a clip, whose places are those of one grid after the other; None: an
+                image.
 
         Returns:
             (B, M, T, D).
         """
         num_groups, num_asked = asked.shape[1:]
-        known = self.embed(context) + self.positions[keep]  # (B, K, dim)
+        positions = self.positions
+        if times is not None:
+            positions = (positions + self.times[:times]).flatten(0, 1)
+        known = self.embed(context) + positions[keep]  # (B, K, dim)
         known = known.unsqueeze(1).expand(-1, num_groups, -1, -1)
-        blank = self.mask_token + self.positions[asked]  # (B, M, T, dim)
+        blank = self.mask_token + positions[asked]  # (B, M, T, dim)
         tokens = torch.cat([known, blank.to(known.dtype)], dim=2).flatten(0, 1)  # (B * M, K + T, .)
         told = self.norm(self.blocks(tokens)[:, -num_asked:])
         predicted: Tensor = self.predict(told).unflatten(0, (-1, num_groups))

@@ -86,6 +86,7 @@ class MoCo(Method):
     )
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
 
     def __init__(

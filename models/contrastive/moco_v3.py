@@ -59,6 +59,7 @@ class MoCoV3(Method):
     )
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
 
     def __init__(

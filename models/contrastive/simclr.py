@@ -105,6 +105,7 @@ class SimCLR(Method):
     small: ClassVar[MethodConfig] = SimCLRConfig(hidden_dim=64, projection_dim=32)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(simclr_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
 
     def __init__(

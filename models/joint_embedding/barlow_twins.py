@@ -48,6 +48,7 @@ class BarlowTwins(Method):
     small: ClassVar[MethodConfig] = BarlowTwinsConfig(projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
 
     def __init__(

@@ -50,6 +50,7 @@ class BYOL(Method):
     small: ClassVar[MethodConfig] = BYOLConfig(hidden_dim=64, projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
     def __init__(

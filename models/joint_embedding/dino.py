@@ -42,6 +42,7 @@ class DINO(SelfDistillation):
     small: ClassVar[MethodConfig] = DINOConfig(
         hidden_dim=64, bottleneck_dim=16, num_prototypes=20, center_momentum=0.99
     )
+    takes_clips: ClassVar[bool] = True
 
     @staticmethod
     def default_views(size: int) -> Views:

@@ -61,6 +61,7 @@ class LeJEPA(Method):
         num_directions=32, hidden_dim=64, projection_dim=16
     )
     view_groups: ClassVar[ViewGroups] = {_GROUP: _NUM_GLOBAL, _LOCAL: None}
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
     projection_std: float | None = 1.0
     step: Tensor

@@ -50,6 +50,7 @@ class SimSiam(Method):
     small: ClassVar[MethodConfig] = SimSiamConfig(projection_dim=32, prediction_dim=16)
     view_groups: ClassVar[ViewGroups] = {_GROUP: 2}
     default_views = staticmethod(moco_v2_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False  # batch norm in the heads
 
     def __init__(

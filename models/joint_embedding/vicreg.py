@@ -54,6 +54,7 @@ class VICReg(Method):
     small: ClassVar[MethodConfig] = VICRegConfig(projection_dim=32)
     view_groups: ClassVar[ViewGroups] = dict.fromkeys(UNLIKE_VIEWS, 1)
     default_views = staticmethod(byol_views)
+    takes_clips: ClassVar[bool] = True
     accumulates: ClassVar[bool] = False
     projection_std: float | None = 1.0
 

@@ -83,12 +83,16 @@ class MAE(Method):
         self.patch_size = self.encoder.patch_size
         self.decoder = TokenDecoder(
             self.encoder.embed_dim,
-            3 * self.patch_size**2,
+            self._patch_dim(),
             self.grid,
             dim=config.decoder_dim,
             depth=config.decoder_depth,
             num_heads=config.decoder_heads,
         )
+
+    def _patch_dim(self) -> int:
+        """Return the values of a patch."""
+        return 3 * self.patch_size**2
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Predict the hidden patches.
@@ -142,10 +146,14 @@ class MAE(Method):
 
     def _targets(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return target patches (B, N, P) float32, and their mean and deviation, (B, N, 1) each."""
-        patches = patchify(images.float(), self.patch_size)
+        patches = self._cut(images.float())
         if not self.norm_pixels:
             zero = patches.new_zeros(*patches.shape[:2], 1)
             return patches, zero, zero + 1
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         deviation = (variance + _VARIANCE_FLOOR).sqrt()
         return (patches - mean) / deviation, mean, deviation
+
+    def _cut(self, images: Tensor) -> Tensor:
+        """Cut images into patches (B, N, P)."""
+        return patchify(images, self.patch_size)

@@ -45,6 +45,7 @@ class Finetune(Supervised):
         head=HeadConfig(name="linear", classes=("a", "b"))
     )
     columns: ClassVar[Mapping[str, str]] = {"label": "labels"}
+    takes_clips: ClassVar[bool] = True
     config: FinetuneConfig
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ class SeveralHeads(Supervised):
         ),
     )
     columns: ClassVar[Mapping[str, str]] = Finetune.columns
+    takes_clips: ClassVar[bool] = True
     config: SeveralHeadsConfig
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

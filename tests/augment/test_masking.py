@@ -17,6 +17,7 @@ from augment.masking import (
     ordered_mask,
     random_mask,
     rolled_block_mask,
+    tube_mask,
     visible_tokens,
 )
 
@@ -159,3 +160,11 @@ def test_ordered_masks_hide_their_side(order: str, hidden: range | tuple[int, ..
 def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(ValueError, match=r"order must be one of top_from_bottom, .* got sideways"):
         ordered_mask((2, 2), 1, "sideways", key_of(1))  # type: ignore[arg-type]
+
+
+def test_a_tube_hides_the_same_places_at_every_instant() -> None:
+    key = MaskKey(0, torch.zeros(4, dtype=torch.long), torch.arange(4))
+    visible, mask = tube_mask(20, 3, 0.9, key)
+    at_first, first = random_mask(20, 0.9, key)
+    assert torch.equal(mask, first.repeat(1, 3))
+    assert visible.tolist() == torch.cat([at_first, at_first + 20, at_first + 40], 1).tolist()

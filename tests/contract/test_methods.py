@@ -364,6 +364,29 @@ def test_steps_on_cuda_in_bfloat16_never_wait_and_go_on_after_a_round_trip(
     assert torch.stack(losses).isfinite().all()
 
 
+def test_it_takes_clips_where_it_says_so_and_is_refused_an_encoder_of_them_elsewhere(
+    name: str,
+) -> None:
+    kind = METHODS[name]
+    views = kind.default_views(kind.small_px)
+    encoder = next(config for config in ENCODERS if config.time == "tubelets")
+    if kind.media == "clip":
+        with pytest.raises(ValueError, match="sees still images"):
+            build_method(kind.small, ENCODERS[1], views, 0)
+        return
+    if not kind.takes_clips:
+        with pytest.raises(ValueError, match="sees clips"):
+            build_method(kind.small, encoder, views, 0)
+        return
+    method = build_method(kind.small, encoder, views, 0)
+    batch = make_batch(name, media="clip")
+    out = method(batch)
+    assert torch.isfinite(out["loss"]) and out["embedding"].shape[0] == NUM_SAMPLES
+    assert any(
+        gradient is not None and gradient.any() for gradient in gradients(method, batch).values()
+    )
+
+
 def test_a_batch_without_a_valid_sample_gives_zero_loss_and_no_gradient(name: str) -> None:
     method, _ = build(name)
     batch = make_batch(name)
