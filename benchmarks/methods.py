@@ -4,10 +4,10 @@ untrained.
 python -m benchmarks.methods train=DIR test=DIR out=DIR [methods=all] [seeds=0,...] [num_epochs=4]
 [set=K=V] [name=]
 
-DIRs hold a folder a class; the classes are for the probes only. Seeds are 0, 1 and 2 for simclr,
-moco, byol and barlow_twins and 0 for the others, unless given. One JSON row a run goes to
-out/rows.jsonl, and what is there already is not run again. `set` changes keys of the recipe, with
-spaces between them, for an experiment that `name` tells from the others.
+DIRs hold a folder a class; the classes are for the probes only. `all` are those of images. Seeds
+are 0, 1 and 2 for simclr, moco, byol and barlow_twins and 0 for the others, unless given. One JSON
+row a run goes to out/rows.jsonl, and what is there already is not run again. `set` changes keys of
+the recipe, with spaces between them, for an experiment that `name` tells from the others.
 """
 
 import sys
@@ -99,7 +99,8 @@ def main(words: list[str]) -> int:
     )
     given = {key: value.strip() for key, value in given.items()}
     out = Path(given["out"], "rows.jsonl")
-    chosen = list(METHODS) if given["methods"] == "all" else given["methods"].split(",")
+    of_images = [name for name, method in METHODS.items() if method.media == "image"]
+    chosen = of_images if given["methods"] == "all" else given["methods"].split(",")
     if unknown := set(chosen) - METHODS.keys():
         print(
             f"error: methods={sorted(unknown)[0]} is unknown: choose of {', '.join(METHODS)}",

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import zip_longest
@@ -35,6 +36,7 @@ from pipelines.embeddings.part_files import FRAGMENTS, PartFiles, part_files
 from pipelines.embeddings.parts import LiveRows, Range
 from pipelines.embeddings.provenance import Provenance, VectorColumn
 from pipelines.embeddings.stored import FOLDER, RECORD
+from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
@@ -102,6 +104,29 @@ def places(config: ExportConfig, out: str) -> list[str]:
     return [run_artifact.find(uri, began=digest) for uri, digest in pairs]
 
 
+def _frames_of(config: ExportConfig, artifacts: Iterable[Artifact]) -> tuple[int, ...]:
+    """Return the shape of a sample before that of an image: (T,) of encoders of clips.
+
+    Raises:
+        InputError: encoders take other clips, or those that take clips are told of which frames.
+    """
+    taken = {Sampling.seen_by(artifact) for artifact in artifacts}
+    if len(taken) > 1:
+        raise InputError(
+            "artifact: they see other frames of a video: export them one by one, each to its own"
+            " out"
+        )
+    (sampling,) = taken
+    if sampling.as_frames:
+        return ()
+    if config.clip.num_frames > 1:
+        raise InputError(
+            f"clip.num_frames {config.clip.num_frames}: the artifact sees clips of"
+            f" {sampling.num_frames} frames, leave it out"
+        )
+    return (sampling.num_frames,)
+
+
 def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
     """Load the artifacts, and try the features on a blank image.
 
@@ -110,12 +135,14 @@ def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
     """
     columns = config.columns(places)
     artifacts = {name: load_artifact(features.artifact) for name, features in columns.items()}
+    frames = _frames_of(config, artifacts.values())
     try:
         extract = Extractor(
             columns, loaded={one.artifact: artifacts[name] for name, one in columns.items()}
         )
         sizes = extract.sizes
-        found = extract({size: torch.zeros(1, 3, size, size, dtype=torch.uint8) for size in sizes})
+        blank = {size: torch.zeros(1, *frames, 3, size, size, dtype=torch.uint8) for size in sizes}
+        found = extract(blank)
     except ValueError as error:
         raise InputError(str(error)) from None
     half = config.dtype == "float16"
@@ -249,15 +276,28 @@ class _Job:
         sizes = [one.image_size for one in self.encoded.artifacts.values()]
         return ingest.Ingest(
             order=ManifestOrder(self.manifest),
-            shape=embed.shape_for(sizes, times=True, num_frames=self.config.clip.num_frames),
+            shape=embed.shape_for(sizes, times=True, num_frames=self._num_frames),
             # whole blocks make whole parts
             block_rows=math.gcd(embed.BLOCK_ROWS, self.part_rows),
             limits=limits,
             verify=self.config.source.verify == "etag",
             quarantine=uris.join(self.out, "quarantine"),
             run=self.encoded.first.digest[:16],
-            sampling=self.config.clip.sampling(self.manifest.per_video),
+            sampling=self._sampling,
         )
+
+    @property
+    def _num_frames(self) -> int | None:
+        """Return the frames of a clip, which encoders of clips choose themselves; None: images."""
+        asked = self.config.clip.num_frames
+        return self.encoded.first.num_frames or (asked if asked > 1 else None)
+
+    @property
+    def _sampling(self) -> Sampling:
+        per_video = self.manifest.per_video
+        if self.encoded.first.num_frames is not None:
+            return Sampling.seen_by(self.encoded.first, per_video)
+        return self.config.clip.sampling(per_video)
 
     def _limits(self) -> Limits:
         """Say how files are read: alike for all artifacts, as there is one decode.

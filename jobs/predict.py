@@ -297,7 +297,7 @@ def _work(config: PredictConfig, out: str, adapted: Artifact, order: WholeVideos
         verify=config.source.verify == "etag",
         quarantine=uris.join(out, BAD),
         run=adapted.digest[:16],
-        sampling=Sampling(per_video=order.per_video),
+        sampling=Sampling.seen_by(adapted, order.per_video),
     )
 
 

@@ -31,6 +31,7 @@ from jobs.training.run_config import (
     for_method,
 )
 from models.method import Batch
+from models.temporal.film import film
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
@@ -145,8 +146,9 @@ class Drawn:
 
     Attributes:
         names: File names, B of them.
-        originals: (B, 3, S, S) uint8.
-        views: Group name -> (B, V, 3, S, S) uint8, as training sees them before normalisation.
+        originals: (B, 3, S, S) uint8; of clips films of them.
+        views: Group name -> (B, V, 3, S, S) uint8, as training sees them before normalisation; of
+            clips films of them.
         captions: Group name -> what was drawn for each view, B lists of V.
         batch: The same as a method is given them.
         num_bad: Images left out because they cannot be read.
@@ -182,7 +184,7 @@ def draw(
     in_task = config.views.placement == "decode"
     pair = config.source.second_images(manifest)
     crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
-    shape = WithOriginal(crops_shape, ORIGINAL_PX)
+    shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
     work = ingest.Ingest(
         head,
         shape,
@@ -190,7 +192,7 @@ def draw(
         config.source.limits(),
         quarantine=None,
         run="preview",
-        sampling=config.clip.sampling(manifest, config.seed),
+        sampling=config.clip.sampling(manifest.per_video, config.seed),
         pair=pair,
     )
     columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))
@@ -216,7 +218,11 @@ def draw(
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
     captions = {name: generator.describe(name, *keys, *sizes) for name in views}
-    return Drawn(names, tensors[ORIGINAL], views, captions, batch, int((~valid).sum()), reasons)
+    originals = tensors[ORIGINAL]
+    if config.num_frames is not None:
+        originals = film(originals)
+        views = {name: film(clips) for name, clips in views.items()}
+    return Drawn(names, originals, views, captions, batch, int((~valid).sum()), reasons)
 
 
 def _head(

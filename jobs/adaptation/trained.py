@@ -296,7 +296,7 @@ def _work(config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData) -
         shape,
         run.source.limits(),
         run="adapt",
-        sampling=Sampling(per_video=config.clip.per_video or 1),
+        sampling=Sampling.seen_by(adapted, config.clip.per_video or 1),
         content=True,
     )
 

@@ -254,7 +254,7 @@ class TrainedAdaptConfig(LabelledJobConfig):
             "method": self.probe.method(data).model_dump(mode="json"),
             "encoder": {**start.config["encoder"], "weights": weights},
             "views": {**views, **preprocess, "groups": {GROUP: group.model_dump(mode="json")}},
-            "clip": {"per_video": self.clip.per_video},
+            "clip": {"per_video": self.clip.per_video, **_taken(start)},
             "num_steps": num_steps,
             **{name: getattr(self, name) for name in ("seed", "precision", "global_batch_size")},
         }
@@ -264,3 +264,12 @@ class TrainedAdaptConfig(LabelledJobConfig):
         for name in ("cluster", "checkpoint", "log"):
             values[name] = getattr(self, name).model_dump(mode="json")
         return load_pretrain(values)
+
+
+def _taken(start: Artifact) -> dict[str, Any]:
+    """Return which frames make a clip for an encoder of clips; nothing of one of images."""
+    if start.num_frames is None:
+        return {}
+    taken = start.prepared
+    spacing = {"fps": taken.fps} if taken.fps else {"frame_stride": taken.frame_stride}
+    return {"num_frames": taken.num_frames, **spacing}

@@ -15,7 +15,6 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact, Baseline
-from models.registry import method_class
 from pipelines.embeddings import embed
 from pipelines.embeddings.features import Features, Kind, check
 from pipelines.labels import labelled_stream
@@ -132,22 +131,12 @@ def encoders_of(config: AdaptConfig) -> tuple[str, Artifact, str, Artifact | Non
         raise InputError(
             f"compare {config.compare} is the encoder of artifact {config.artifact}: give another"
         )
-    eats = _eats(encoder)
-    others = _eats(other)
-    if eats != others:
+    if encoder.encoder.media != other.encoder.media:
         raise InputError(
-            f"compare {config.compare} was trained on {others}s and artifact {config.artifact} on"
-            f" {eats}s: compare encoders that see the same"
+            f"compare {config.compare} was trained on {other.encoder.media}s and artifact"
+            f" {config.artifact} on {encoder.encoder.media}s: compare encoders that see the same"
         )
     return uri, encoder, other_uri, other
-
-
-def _eats(encoder: Artifact) -> str:
-    """Return what one sample was to an encoder; of an unknown method, an image."""
-    try:
-        return method_class(encoder.config["method"]["name"]).media
-    except KeyError:
-        return "image"
 
 
 def judged_of(uri: str, encoder: Artifact) -> Judged:
@@ -185,10 +174,11 @@ def _passes(
     other: Artifact | None,
 ) -> list[tuple[dict[str, Features], list[Artifact]]]:
     """Take all columns in one pass over the pixels; in two where the artifacts read the values of
-    deep images differently."""
+    deep images differently, or see other frames of a clip."""
     if other is None:
         return [(columns, [encoder])]
-    if limits_for(encoder, Limits()) == limits_for(other, Limits()):
+    alike = limits_for(encoder, Limits()) == limits_for(other, Limits())
+    if alike and Sampling.seen_by(encoder) == Sampling.seen_by(other):
         return [(columns | compared, [encoder, other])]
     return [(columns, [encoder]), (compared, [other])]
 
@@ -203,11 +193,11 @@ def _stream(
     """Stream features for all clips of all samples."""
     work = labelled_stream.work_of(
         data,
-        embed.shape_for([one.image_size for one in encoders]),
+        embed.shape_for([one.image_size for one in encoders], num_frames=encoders[0].num_frames),
         limits_for(encoders[0], Limits()),
         run="adapt",
         block_rows=embed.BLOCK_ROWS,
-        sampling=Sampling(per_video=per_video),
+        sampling=Sampling.seen_by(encoders[0], per_video),
         content=True,
     )
     wanted = embed.Encoders(columns, session.placed)

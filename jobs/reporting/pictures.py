@@ -20,6 +20,7 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir
 from models.artifact import Artifact
 from models.clustering.k_means import k_means
+from models.temporal.film import film
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed
@@ -156,7 +157,8 @@ def _embed(
     head = FirstSamples.of(
         Plan.fresh(manifest, config.seed), manifest.num_rows, manifest.num_rows + num_images
     )
-    shape = WithOriginal(shapes.Centre(encoder.image_size), preview.ORIGINAL_PX)
+    centre = WithOriginal(shapes.Centre(encoder.image_size), preview.ORIGINAL_PX)
+    shape = shapes.of_media(centre, encoder.num_frames)
     work = ingest.Ingest(
         head,
         shape,
@@ -164,15 +166,16 @@ def _embed(
         config.source.limits(),
         quarantine=None,
         run="report",
-        sampling=config.clip.sampling(manifest, config.seed),
+        sampling=config.clip.sampling(manifest.per_video, config.seed),
     )
     images = ingest.dataset(work, [(0, num_images)])
     encoders = embed.Encoders({schema.EMBEDDING: Features(artifact_uri)}, session.placed)
     columns = joined(embed.embed(images, encoders, num_actors=1).iter_batches(batch_size=None))
     valid = columns[schema.VALID] & np.isfinite(columns[schema.EMBEDDING]).all(axis=1)
-    return torch.from_numpy(columns[schema.EMBEDDING][valid]), torch.from_numpy(
-        columns[ORIGINAL][valid]
-    )
+    originals = torch.from_numpy(columns[ORIGINAL][valid])
+    if encoder.num_frames is not None:
+        originals = film(originals)
+    return torch.from_numpy(columns[schema.EMBEDDING][valid]), originals
 
 
 def shown(config: PretrainConfig, run: RunDir, drawn: preview.Drawn) -> Drawing | None:

@@ -27,6 +27,7 @@ from models import collectives, health
 from models.collectives import gather, my_share
 from models.method import Method
 from models.steps import acceleration, sharding
+from models.steps.memory_layout import laid_out
 from pipelines import schema
 from pipelines.ray_internals import first_line
 from pipelines.stream import ingest, shapes
@@ -34,7 +35,8 @@ from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal,
 from pipelines.stream.plan import Plan
 
 Result = TypeVar("Result")
-EMBEDDED_AT_A_TIME = 128
+EMBEDDED_AT_A_TIME = 128  # images, or frames of clips
+MOST_FRAMES = 2048  # of all clips of a look
 PATCHES_OF = 64  # images whose patch tokens are looked at
 PLACES = 32  # of an image, whose tokens' rank is taken
 BLOCK_ROWS = 64
@@ -248,25 +250,33 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
 
     Returns:
         The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S)
-        float32, normalised.
+        float32, normalised; of clips (N, T, 3, S, S), fewer of them.
     """
     config = job.config
     assert job.manifest is not None
     plan = Plan.open(job.manifest, job.ledger, config.seed)
-    share = my_share(min(config.health.num_samples, plan.manifests[0].num_rows))
+    wanted = config.health.num_samples
+    frames: tuple[int, ...] = ()
+    if config.num_frames is not None:
+        wanted = min(wanted, max(2, MOST_FRAMES // config.num_frames))
+        frames = (config.num_frames,)
+    share = my_share(min(wanted, plan.manifests[0].num_rows))
     if share.start == share.stop:  # more ranks than images
-        none = torch.zeros(0, 3, config.views.size, config.views.size)
+        none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
         return none, none
     name, views = _one_view(config.views)
     generator = ViewGenerator(views, config.seed)
     work = ingest.Ingest(
         order=FirstSamples.of(plan, share.start, share.stop),
-        shape=WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
+        shape=shapes.of_media(
+            WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
+            config.num_frames,
+        ),
         block_rows=BLOCK_ROWS,
         limits=config.source.limits(),
         quarantine=None,
         run="health",
-        sampling=config.clip.sampling(plan.manifest, config.seed),
+        sampling=config.clip.sampling(plan.manifest.per_video, config.seed),
     )
     columns = joined(
         ingest.run_items(pa.table({"start": [0], "stop": [share.stop - share.start]}), ingest=work)
@@ -304,18 +314,20 @@ def _evaluating(method: Method) -> Iterator[None]:
 
 
 def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
+    frames = math.prod(images.shape[1:-3])
     parts = [
-        method.encoder(part.to(device).contiguous(memory_format=torch.channels_last))
-        for part in images.split(EMBEDDED_AT_A_TIME)
+        method.encoder(laid_out(part.to(device)))
+        for part in images.split(max(1, EMBEDDED_AT_A_TIME // frames))
     ]
     return torch.cat(parts)  # (N, D)
 
 
 def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
     """Encode images as patch tokens (B, N, D), by the encoder that gradients move: a teacher shows
-    its collapse later."""
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
-    return method.trained_encoder.places(images).patches
+    its collapse later. Of clips, those of one instant."""
+    tokens = method.trained_encoder.places(laid_out(images.to(device))).patches
+    times: Tensor = tokens.unflatten(1, (-1, method.encoder.num_patches))
+    return times[:, times.shape[1] // 2]
 
 
 def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:

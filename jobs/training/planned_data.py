@@ -12,7 +12,6 @@ from augment.recipe import Placement
 from jobs.cluster.share import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
-from models.registry import method_class
 from pipelines import schema
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
@@ -72,7 +71,7 @@ class Samples:
             ledger=plan.ledger,
             num_stored=plan.manifest.num_stored,
             num_samples=plan.manifest.num_rows,
-            sampling=config.clip.sampling(plan.manifest, config.seed),
+            sampling=config.clip.sampling(plan.manifest.per_video, config.seed),
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest),
         )
@@ -86,7 +85,10 @@ class Samples:
             ledger: Of the committed weights.
             config: Of the run.
         """
-        sampling = Sampling(per_video=config.clip.per_video or 1)
+        per_video = config.clip.per_video or 1
+        sampling = Sampling(per_video=per_video)
+        if config.num_frames is not None:
+            sampling = config.clip.sampling(per_video, config.seed)
         order = labelled_stream.order_of(data, sampling.per_video, config.seed)
         return cls(
             order=order,
@@ -180,9 +182,7 @@ def shape_of(
     """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
     kind = pair.kind if pair else None
     crops = shapes.Crops(generator, photometric=photometric, masks=masks, boxes=boxes, pair=kind)
-    if method_class(config.method.name).media != "clip":
-        return crops
-    return shapes.Clips(crops, config.clip.num_frames)
+    return shapes.of_media(crops, config.num_frames)
 
 
 def resolve(placement: Placement, session: Session) -> Placement:

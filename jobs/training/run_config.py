@@ -15,8 +15,10 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClipConfig, ClusterConfig, JobConfig, PairedSource
 from jobs.tracking.log_config import LogConfig
-from models.encoders.factory import EncoderConfig, weights_left_out
-from models.method import Method, MethodConfig, unknown_group
+from models.encoders.clips.time_settings import check_frames
+from models.encoders.factory import EncoderConfig
+from models.encoders.hub_names import weights_left_out
+from models.method import Media, Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
 from models.starting.continuation import StartConfig
@@ -88,7 +90,9 @@ class HealthConfig(Frozen):
         100, ge=1, description="optimiser steps between looks at images of the corpus"
     )
     num_samples: int = Field(
-        512, ge=8, description="images looked at: the first ones of the first epoch"
+        512,
+        ge=8,
+        description="images looked at: the first ones of the first epoch; clips of 2048 frames",
     )
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
         "warn",
@@ -207,6 +211,7 @@ class PretrainConfig(JobConfig):
             given = "both" if self.num_steps else "neither"
             raise ValueError(f"give exactly one of num_steps and num_epochs, got {given}")
         self._check_shares()
+        self._check_clips()
         if self.accumulate > 1 and not method_class(self.method.name).accumulates:
             raise ValueError(
                 f"accumulate {self.accumulate} would change the objective of {self.method.name},"
@@ -275,6 +280,12 @@ class PretrainConfig(JobConfig):
                     f" {max(1, round(self.global_batch_size / whole)) * whole}, for instance"
                 )
 
+    def _check_clips(self) -> None:
+        """Refuse clips that the encoder cannot divide, and settings that need clips."""
+        encoder = self.encoder
+        if self.num_frames is not None:
+            check_frames(encoder.time, encoder.tubelet, self.num_frames)
+
     def steps(self, plan: Plan) -> int:
         """Return the optimiser steps of the whole run over the epochs of a plan."""
         if self.num_steps is not None:
@@ -282,11 +293,22 @@ class PretrainConfig(JobConfig):
         assert self.num_epochs is not None
         return max(1, plan.positions(self.num_epochs) // self.global_batch_size)
 
+    @property
+    def media(self) -> Media:
+        """Return what one sample is to the method with its encoder."""
+        media = method_class(self.method.name).media
+        return self.encoder.media if media in ("image", "clip") else media
+
+    @property
+    def num_frames(self) -> int | None:
+        """Return the frames of a sample; None where it is an image."""
+        return self.clip.num_frames if self.media == "clip" else None
+
     def preprocess(self) -> dict[str, Any]:
         """Return how an artifact of the run wants its images: the fields of `Preprocess`."""
         views = self.views
         sizes = {"image_size": views.size, "mean": views.mean, "std": views.std}
-        return sizes | self.source.reading()
+        return sizes | self.source.reading() | (self.clip.taking() if self.num_frames else {})
 
     def experiment(self) -> dict[str, Any]:
         """Return what makes two runs the same experiment, as dotted keys to values."""
@@ -298,6 +320,7 @@ class PretrainConfig(JobConfig):
         del encoder["min_share"]  # judged once, before the first step
         _leave_out(encoder, _ENCODER_BEFORE)
         _leave_out(whole["method"], _METHOD_BEFORE)
+        _leave_out(whole["clip"], _CLIP_BEFORE)
         for optim in (whole["optim"], whole["optim"].get("discriminator", {})):
             _leave_out(optim, _OPTIM_BEFORE)
         whole["start"] = self.start.model_dump(mode="json", exclude_defaults=True)
@@ -339,7 +362,10 @@ _ENCODER_BEFORE = {
     "patch_norm": False,
     "split": None,
     "keep_tokens": 1.0,
+    "time": None,
+    "tubelet": 2,
 }
+_CLIP_BEFORE = {"per_sample": 1, "max_gap_s": None}
 _METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0}
 _OPTIM_BEFORE = {
     "schedule": "cosine",
@@ -444,7 +470,7 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         manifest,
         as_frames=config.clip.as_frames,
         name=config.method.name,
-        media=method.media,
+        media=config.media,
         columns=method.columns,
     )
     check_pair(config, manifest)

@@ -18,7 +18,7 @@ from models.batch_norm import convert_sync_batch_norm
 from models.encoders.encoder import Encoder
 from models.method import Batch, Method, total_loss
 from models.starting.continuation import Anchor, gentle_groups
-from models.steps import acceleration, sharding
+from models.steps import acceleration, memory_layout, sharding
 from models.steps.optimizers import Optimizers
 from pipelines.stream.ledger import Ledger
 
@@ -80,7 +80,7 @@ class TrainState:
         if self.is_sharded:
             sharding.shard(self.method)  # which takes no channels_last weights
             return self.method
-        self.method.to(memory_format=torch.channels_last)
+        memory_layout.channels_last(self.method)
         if collectives.world_size() == 1:
             return self.method
         return DistributedDataParallel(

@@ -12,7 +12,7 @@ from pipelines import schema
 from pipelines.embeddings.clip_means import means
 from pipelines.embeddings.features import Extractor, Features, finished
 from pipelines.ray_tasks import Placed, map_in_networks
-from pipelines.stream.shapes import Centre, Centres, Clips, Shape
+from pipelines.stream.shapes import Centre, Centres, Shape, of_media
 
 BLOCK_ROWS = 256
 
@@ -48,10 +48,11 @@ class Embed:
         """Embed one block."""
         images = {size: self._images(batch, size) for size in self._extract.sizes}
         frames = next(iter(images.values())).shape[1:-3]  # (T,) of clips, () of images
-        if frames:
+        by_frame = bool(frames) and not self._extract.sees_clips
+        if by_frame:
             images = {size: clips.flatten(0, 1) for size, clips in images.items()}
         features = self._extract(images)
-        if frames:
+        if by_frame:
             features = {
                 name: self._of_clips(values.unflatten(0, (-1, *frames)), self._columns[name])
                 for name, values in features.items()
@@ -69,17 +70,17 @@ class Embed:
         return torch.from_numpy(np.array(column)).to(self._device)
 
 
-def shape_for(sizes: Sequence[int], *, times: bool = False, num_frames: int = 1) -> Shape:
+def shape_for(sizes: Sequence[int], *, times: bool = False, num_frames: int | None = None) -> Shape:
     """Return what the stream must make of images for encoders that take these sizes.
 
     Args:
         sizes: `image_size` of each artifact.
         times: Whether columns say when the frames of videos are on display.
-        num_frames: Of a clip; more than one: clips.
+        num_frames: Of a clip; None: images.
     """
     distinct = tuple(sorted(set(sizes)))
     centre = Centre(distinct[0], times) if len(distinct) == 1 else Centres(distinct, times)
-    return centre if num_frames == 1 else Clips(centre, num_frames)
+    return of_media(centre, num_frames)
 
 
 def embed(

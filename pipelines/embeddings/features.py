@@ -3,6 +3,7 @@
 Plain PyTorch: an export, a probe and a search that embeds one image take the same way.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,6 +17,7 @@ from models import artifact
 from models.artifact import Artifact
 from models.encoders.encoder import Encoder, Pooling, Tokens
 from models.probes import colour_statistics
+from models.steps import memory_layout
 from pipelines.storage import uris
 
 Kind = Literal["pretrained", "untrained", "colour"]
@@ -134,7 +136,8 @@ class Extractor:
             uri, kind = key
             there = loaded and kind == "pretrained" and loaded.get(uri)
             encoder = (there or _load(uri, kind)).to(device)
-            self._loaded[key] = encoder.to(memory_format=torch.channels_last)
+            memory_layout.channels_last(encoder)
+            self._loaded[key] = encoder
             for _, features in group:
                 check(features, encoder.encoder)
 
@@ -143,12 +146,18 @@ class Extractor:
         """Return the sides of the images that the encoders take, ascending."""
         return sorted({encoder.image_size for encoder in self._loaded.values()})
 
+    @property
+    def sees_clips(self) -> bool:
+        """Tell whether the encoders take clips whole."""
+        return any(encoder.encoder.media == "clip" for encoder in self._loaded.values())
+
     @torch.inference_mode()
     def __call__(self, images: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Compute all columns, on the encoders' device.
 
         Args:
-            images: Side to (B, 3, S, S) uint8 on that device, of each of `sizes`.
+            images: Side to (B, 3, S, S) uint8 on that device, of each of `sizes`; where it
+                `sees_clips`, (B, T, 3, S, S).
         """
         found = dict[str, Tensor]()
         half = self._autocast
@@ -175,9 +184,9 @@ def _computed(
     """Compute features of one encoder in one pass; in two where its own embedding is made of more
     than its layers, and layers are asked for as well."""
     if all(features.kind == "colour" for features in columns.values()):
-        colours = colour_statistics(images)
+        colours = _colours(images)
         return {name: finished(colours, features) for name, features in columns.items()}
-    prepared = encoder.preprocess(images).contiguous(memory_format=torch.channels_last)
+    prepared = memory_layout.laid_out(encoder.preprocess(images))
     network = encoder.encoder
     own = {name for name, features in columns.items() if features.is_own_embedding}
     if network.pools_its_layers and own != set(columns):
@@ -196,6 +205,14 @@ def _computed(
         chosen = [layers[number] for number in wanted[name]]
         found[name] = finished(_joined(network, chosen, features, prepared), features)
     return found
+
+
+def _colours(images: Tensor) -> Tensor:
+    """Return the statistics of images, or the mean of those of a clip's frames."""
+    if images.ndim == 4:
+        return colour_statistics(images)
+    each: Tensor = colour_statistics(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    return each.mean(dim=1)
 
 
 def _joined(
@@ -217,8 +234,9 @@ def _maps(layer: Tensor | Tokens, encoder: Encoder, images: Tensor) -> Tensor:
     """Return a layer as maps (B, D, h, w)."""
     if not isinstance(layer, Tokens):
         return layer
-    grid = [side // encoder.patch_size for side in images.shape[2:]]
-    maps: Tensor = layer.patches.transpose(1, 2).unflatten(2, grid)
+    grid = [side // encoder.patch_size for side in images.shape[-2:]]
+    frames = layer.patches.unflatten(1, (-1, math.prod(grid)))  # (B, times, h * w, D)
+    maps: Tensor = frames.mean(dim=1).transpose(1, 2).unflatten(2, grid)
     return maps
 
 

@@ -8,9 +8,10 @@ import torch
 from models.artifact import Artifact
 from models.preprocess import neutral
 from models.probing.mask_scores import confusions
+from models.steps.memory_layout import laid_out
 from models.supervised.head import MOST, Boxes
 from pipelines import schema
-from pipelines.stream.shapes import Centre, Fitted, Shape
+from pipelines.stream.shapes import Centre, Fitted, Shape, of_media
 
 PROBABILITIES = "probabilities"  # (B, C) float32; of K heads side by side (B, C * K)
 CONFUSION = "confusion"  # (B, C * C) int32, pixels of class i told as class j
@@ -29,7 +30,7 @@ def looked_at(adapted: Artifact) -> Shape:
     """Return the shape of blocks that an artifact's head tells of."""
     if adapted.head is not None and adapted.head.config.task in ("mask", "boxes"):
         return whole_images(adapted)
-    return Centre(adapted.image_size)
+    return of_media(Centre(adapted.image_size), adapted.num_frames)
 
 
 @torch.inference_mode()
@@ -45,7 +46,7 @@ def answered(adapted: Artifact, batch: dict[str, np.ndarray]) -> dict[str, np.nd
         rows = _box_rows(adapted.find(images), list(sizes), images.shape[2])
         return batch | {FOUND_BOXES: rows}
     prepared = adapted.preprocess(images)
-    told = adapted.predict(prepared.contiguous(memory_format=torch.channels_last))
+    told = adapted.predict(laid_out(prepared))
     if told.ndim < 4:
         return batch | {PROBABILITIES: told.flatten(1).float().cpu().numpy()}
     if schema.MASK not in batch:

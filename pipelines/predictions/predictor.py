@@ -7,6 +7,7 @@ import ray.data
 import torch
 
 from models import artifact
+from models.steps import memory_layout
 from pipelines.embeddings.embed import BLOCK_ROWS
 from pipelines.predictions.answers import answered
 from pipelines.ray_tasks import Placed, map_in_networks
@@ -34,7 +35,8 @@ class Predict:
         # the artifact opens its URI with plain fsspec: with this client from now
         uris.filesystem(predictor.artifact)
         loaded = artifact.load(predictor.artifact).to(torch.device(predictor.placed.device))
-        self._artifact = loaded.to(memory_format=torch.channels_last)
+        memory_layout.channels_last(loaded)
+        self._artifact = loaded
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict one block."""

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from augment.generator import ViewGenerator
 from augment.presets import simclr_views
+from jobs.adapt import AdaptConfig, embed_labelled
 from jobs.export import ExportConfig, export
 from jobs.pretrain import pretrain
 from jobs.preview import PreviewConfig, preview
@@ -17,6 +19,7 @@ from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest, manifest_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
+from models import artifact
 from pipelines import schema
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
@@ -134,6 +137,51 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
     ids = columns[schema.SAMPLE_ID]
     first, second = clips[:51][np.argsort(ids[:51])], clips[51:][np.argsort(ids[51:])]
     assert not np.array_equal(first, second)  # another epoch, other positions and boxes
+
+
+def test_clips_are_pretrained_on_and_their_encoder_takes_as_many_frames_everywhere(
+    tmp_path: Path,
+) -> None:
+    for number in range(12):
+        folder = tmp_path / "videos" / ("slow" if number % 2 else "fast")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.mp4").write_bytes(video(24 + number, gop=8))
+    words = [f"source.uri={tmp_path}/videos", f"out={tmp_path}/run", "num_steps=2"]
+    clip = ["clip.num_frames=4", "clip.frame_stride=3", "clip.per_sample=2", "clip.max_gap_s=1"]
+    with pytest.raises(InputError, match=r"clip\.num_frames=5 must be a multiple of encoder"):
+        _config(*words, "encoder.name=vit_tiny_small", "encoder.time=tubelets", "clip.num_frames=5")
+    done = pretrain(_config(*words, "encoder.time=inflated", "global_batch_size=8", *clip))
+    assert done["steps"] == 2 and done["bad_samples"] == 0 and done["health_rankme"] >= 1
+
+    encoder = artifact.load(done["artifact"])
+    assert (encoder.num_frames, encoder.prepared.frame_stride) == (4, 3)
+    assert encoder(encoder.preprocess(torch.zeros(2, 4, 3, 20, 30, dtype=torch.uint8))).shape == (
+        2,
+        encoder.embed_dim,
+    )
+    place = {"artifact": done["artifact"], "source": {"uri": f"{tmp_path}/videos"}}
+    exported = export(ExportConfig.model_validate({**place, "out": str(tmp_path / "e")}))
+    assert (exported["rows"], exported["quarantined"]) == (12, 0)
+    table = pq.read_table(tmp_path / "e" / "embeddings")
+    last = 9 / 25 + 1 / 25  # three times three frames on, and as long as it is shown
+    length = np.array(table["end_s"]) - np.array(table["start_s"])
+    assert length == pytest.approx(last, abs=1e-3)
+    with pytest.raises(InputError, match="the artifact sees clips of 4 frames, leave it out"):
+        export(
+            ExportConfig.model_validate(
+                {**place, "out": str(tmp_path / "f"), "clip": {"num_frames": 8}}
+            )
+        )
+    labelled = {"uri": f"{tmp_path}/videos"}
+    wanted = {"artifact": done["artifact"], "train": labelled, "test": {"fraction": 0.5}}
+    embedded = embed_labelled(AdaptConfig.model_validate(wanted))
+    (own,) = embedded.features["pretrained"].values()
+    by_file = dict(
+        zip(table["uri"].to_pylist(), np.array(table["embedding"].to_pylist()), strict=True)
+    )
+    assert own.numpy() == pytest.approx(
+        np.stack([by_file[uri] for uri in embedded.data.rows["uri"].to_pylist()]), abs=1e-5
+    )
 
 
 def _config(*words: str) -> PretrainConfig:

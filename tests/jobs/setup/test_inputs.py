@@ -32,14 +32,12 @@ def test_a_method_of_images_takes_images_and_single_frames() -> None:
         check_corpus(config(), corpus(image=3, video=2))
 
 
-def test_a_method_of_clips_takes_videos_and_still_frames_where_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(SimCLR, "media", "clip")
-    check_corpus(config(), corpus(video=2))
-    check_corpus(config("clip.as_frames=true"), corpus(image=3, video=2))
+def test_an_encoder_of_clips_takes_videos_and_still_frames_where_asked_for() -> None:
+    check_corpus(config("encoder.time=frames"), corpus(video=2))
+    still = config("encoder.time=frames", "clip.as_frames=true")
+    check_corpus(still, corpus(image=3, video=2))
     with pytest.raises(InputError, match=r"holds 3 images, .* takes clips: list videos alone"):
-        check_corpus(config(), corpus(image=3))
+        check_corpus(config("encoder.time=frames"), corpus(image=3))
 
 
 def test_a_method_of_sound_takes_neither(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,14 +111,14 @@ def test_second_images_make_another_experiment_and_none_the_same_as_ever() -> No
     assert config().source.second_images(corpus(image=3)) is None
 
 
-def test_a_method_of_clips_is_fed_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_of_clips_is_fed_clips() -> None:
     wanted = config("clip.num_frames=5")
     generator = ViewGenerator(wanted.views, 0)
     assert shape_of(wanted, generator, photometric=False).empty(2)["global_crops"].shape == (
         *(2, 2, 3),
         *(16, 16),
     )
-    monkeypatch.setattr(SimCLR, "media", "clip")
+    wanted = config("clip.num_frames=5", "encoder.time=frames")
     columns = shape_of(wanted, generator, photometric=False).empty(2)
     assert columns["global_crops"].shape == (2, 2, 5, 3, 16, 16)
     crops = {"global_crops": torch.from_numpy(np.zeros_like(columns["global_crops"]))}
