@@ -20,7 +20,7 @@ from tests import commands
 from tests.faults import killing
 from tests.nodes import Nodes, command_line, nodes
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 HOLDER = """
 import sys
@@ -126,7 +126,7 @@ def test_a_second_job_waits_for_room_and_names_who_holds_it(
     )
     waits = commands.read_until(second, "waiting for room")[-1]
     first.stdin.close()
-    out, err = second.communicate(timeout=100)
+    out, err = second.communicate(timeout=200)
     first.wait(60)
     assert "room for 1 x (1 CPU): 0 of 3 CPUs are free; the rest is held by `python" in waits
     assert "holder.py" in waits
@@ -180,7 +180,7 @@ def test_a_submitted_run_grows_loses_its_driver_and_a_node_and_is_stopped_where_
         assert len(workers) == 2
         for driver in drivers(cluster):
             os.kill(driver, signal.SIGKILL)
-        submitted.communicate(timeout=100)
+        submitted.communicate(timeout=200)
     finally:
         submitted.kill()
         cluster.lose()
@@ -195,7 +195,7 @@ def test_a_submitted_run_grows_loses_its_driver_and_a_node_and_is_stopped_where_
         commands.read_until(again, "loss")
         for driver in drivers(cluster):
             os.kill(driver, signal.SIGTERM)
-        said, _ = again.communicate(timeout=100)
+        said, _ = again.communicate(timeout=200)
     finally:
         again.kill()
     stopped = re.search(r"stopped at step (\d+) of 100000; the same command line goes on", said)
@@ -227,7 +227,7 @@ def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driv
         workers = cluster.processes(killing.TRAIN_WORKER)
         for driver in cluster.processes("jobs.pretrain"):
             os.kill(driver, signal.SIGKILL)
-        submitted.communicate(timeout=100)
+        submitted.communicate(timeout=200)
     finally:
         submitted.kill()
     assert submitted.returncode == 1
@@ -240,7 +240,7 @@ def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driv
         commands.read_until(again, f"going on from step {committed} on 1 worker")
         commands.read_until(again, "loss")
         again.send_signal(signal.SIGTERM)
-        _, stderr = again.communicate(timeout=100)
+        _, stderr = again.communicate(timeout=200)
     finally:
         again.kill()
     stopped = re.search(r"stopped at step (\d+) of 100000; the same command line", stderr)
@@ -258,6 +258,6 @@ def test_the_loss_of_any_other_node_leaves_the_monitor_alone(cluster: Nodes) -> 
     while process.stdout.readline() != "there\n":
         assert process.poll() is None
     cluster.lose()  # nothing is left of the cluster to those that come later
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=200)
     # among what Ray itself says of the lost node
     assert {"lost", "[{'step': 1}]"} <= set(said.splitlines())

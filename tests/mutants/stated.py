@@ -148,7 +148,7 @@ _MEDIA = [
     *of(
         "pipelines/media/clips.py",
         "pipelines/media/test_clips integration/test_videos",
-        ("(index + self._draw(rows)) / self.per_video", "self._draw(rows)"),
+        ("(index + draws[:, 0]) / self.per_video", "draws[:, 0]"),
         ("epoch=epoch, sample_id=sample_id", "epoch=0 * epoch, sample_id=sample_id"),
     ),
     *of(
