@@ -10,7 +10,8 @@ from augment.recipe import ColorJitter, CropGroup
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.setup.sections import ClusterConfig, Decays, PerVideoConfig, Rates
 from jobs.tracking.log_config import LogConfig
-from jobs.training.run_config import CheckpointConfig, PretrainConfig, load_pretrain
+from jobs.training.run_config import PretrainConfig, load_pretrain
+from jobs.training.run_sections import CheckpointConfig
 from models.artifact import Artifact
 from models.optim import OptimConfig
 from models.starting.continuation import StartConfig

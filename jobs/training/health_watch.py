@@ -20,8 +20,8 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from augment.recipe import Views
-from jobs.training.run_config import HealthConfig
 from jobs.training.run_log import Diverged, RunLog
+from jobs.training.run_sections import HealthConfig
 from jobs.training.training_job import TrainingJob
 from models import collectives, health
 from models.collectives import gather, my_share

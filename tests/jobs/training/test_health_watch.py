@@ -16,9 +16,10 @@ from jobs.setup.failures import RunError
 from jobs.setup.inputs import make_manifest
 from jobs.training import health_watch
 from jobs.training.health_watch import Health, Look, judge
-from jobs.training.run_config import HealthConfig, PretrainConfig, complete_pretrain
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from jobs.training.run_log import PretrainingError, RunLog
+from jobs.training.run_sections import HealthConfig
 from jobs.training.training_job import TrainingJob
 from models import health
 from models.joint_embedding.dino import DINO, DINOConfig
