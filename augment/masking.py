@@ -160,8 +160,14 @@ def tube_mask(
         ValueError: the ratio leaves no token visible, or hides none.
     """
     visible, mask = random_mask(num_places, mask_ratio, key)
-    starts = num_places * torch.arange(times, device=visible.device).unsqueeze(1)  # (times, 1)
-    return (visible.unsqueeze(1) + starts).flatten(1), mask.repeat(1, times)
+    return through_time(visible, num_places, times), mask.repeat(1, times)
+
+
+def through_time(places: Tensor, num_places: int, times: int) -> Tensor:
+    """Return the tokens of places (B, K) of an instant's `num_places` at every instant, (B, times *
+    K)."""
+    starts = num_places * torch.arange(times, device=places.device).unsqueeze(1)  # (times, 1)
+    return (places.unsqueeze(1) + starts).flatten(1)
 
 
 def coarse_mask(grid: Grid, unit: int, mask_ratio: float, key: MaskKey) -> Tensor:

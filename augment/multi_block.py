@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from augment.masking import Grid, MaskKey, rectangle
+from augment.masking import Grid, MaskKey, rectangle, through_time
 
 _TRIED = 512
 _WITH_ENOUGH = 0.9
@@ -112,10 +112,9 @@ def tubes(recipe: MultiBlock, num_context: int, times: int, key: MaskKey) -> Tub
     blocks = multi_block(recipe, num_context, key)
     num_places = blocks.in_context.shape[1]
     asked, counted = _first(~blocks.in_context, num_places - num_context)
-    starts = num_places * torch.arange(times, device=asked.device).unsqueeze(1)  # (times, 1)
     return Tubes(
-        (blocks.context.unsqueeze(1) + starts).flatten(1),
-        (asked.unsqueeze(1) + starts).flatten(1),
+        through_time(blocks.context, num_places, times),
+        through_time(asked, num_places, times),
         counted.repeat(1, times),
         blocks.in_context,
     )

@@ -64,6 +64,13 @@ def variation(z: Tensor) -> Tensor:
     return share.where(total > 0, 0.0).float()
 
 
+def of_an_instant(tokens: Tensor, num_places: int) -> Tensor:
+    """Return the tokens of the middle of clips, (B, num_places, D) of (B, times * num_places, D):
+    at one place, those of all times are alike. Of images, all."""
+    times: Tensor = tokens.unflatten(1, (-1, num_places))
+    return times[:, times.shape[1] // 2]
+
+
 @torch.no_grad()
 def patch_variation(patches: Tensor) -> Tensor:
     """Measure how much of the patch tokens is the image's, and not the same for every image.

@@ -326,8 +326,7 @@ def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:
     """Encode images as patch tokens (B, N, D), by the encoder that gradients move: a teacher shows
     its collapse later. Of clips, those of one instant."""
     tokens = method.trained_encoder.places(laid_out(images.to(device))).patches
-    times: Tensor = tokens.unflatten(1, (-1, method.encoder.num_patches))
-    return times[:, times.shape[1] // 2]
+    return health.of_an_instant(tokens, method.encoder.num_patches)
 
 
 def _of_patches(patches: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:

@@ -173,7 +173,7 @@ class PretrainConfig(JobConfig):
                 )
 
     def _check_clips(self) -> None:
-        """Refuse clips that the encoder cannot divide, and settings that need clips."""
+        """Refuse clips that the encoder cannot divide."""
         encoder = self.encoder
         if self.num_frames is not None:
             check_frames(encoder.time, encoder.tubelet, self.num_frames)

@@ -47,6 +47,13 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tenso
     )
 
 
+def slices(clips: Tensor, length: int) -> Tensor:
+    """Make so many frames in a row of clips (B, T, C, H, W) the channels of one picture, (B * T /
+    t, t * C, H, W)."""
+    frames: Tensor = clips.flatten(0, 1).unflatten(0, (-1, length))
+    return frames.flatten(1, 2)
+
+
 def tubelets(clips: Tensor, patch_size: int, length: int) -> Tensor:
     """Cut clips into tubelets: squares of a few frames in a row, instant by instant.
 
@@ -61,8 +68,7 @@ def tubelets(clips: Tensor, patch_size: int, length: int) -> Tensor:
     Raises:
         ValueError: the tubelets do not end at the border.
     """
-    slices = clips.flatten(0, 1).unflatten(0, (-1, length)).flatten(1, 2)  # (B * T / t, t * C, ...)
-    rows: Tensor = patchify(slices, patch_size).unflatten(0, (len(clips), -1))
+    rows: Tensor = patchify(slices(clips, length), patch_size).unflatten(0, (len(clips), -1))
     return rows.flatten(1, 2)
 
 
@@ -78,8 +84,8 @@ def clips_of(rows: Tensor, grid: tuple[int, int], patch_size: int, length: int) 
     Returns:
         (B, T, C, rows * p, columns * p).
     """
-    slices = rows.unflatten(1, (-1, grid[0] * grid[1])).flatten(0, 1)
-    frames = unpatchify(slices, grid, patch_size).unflatten(1, (length, -1))
+    thin = rows.unflatten(1, (-1, grid[0] * grid[1])).flatten(0, 1)
+    frames = unpatchify(thin, grid, patch_size).unflatten(1, (length, -1))
     clips: Tensor = frames.flatten(0, 1).unflatten(0, (len(rows), -1))
     return clips
 

@@ -1,7 +1,10 @@
 """Fixed position embeddings of a grid of patches, and of instants."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+MOST_TIMES = 256
+"""Instants of the longest clip: positions are made for so many once."""
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
@@ -45,3 +48,27 @@ def sincos_line(length: int, dim: int) -> Tensor:
     frequency = 10_000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
     angle = torch.arange(length, dtype=torch.float64).unsqueeze(1) * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+
+
+class PlacePositions(nn.Module):
+    """Fixed positions of a grid's places, of images, or at every instant of a clip.
+
+    Args:
+        grid: Rows and columns of patches, N of them.
+        dim: D, a multiple of 4.
+    """
+
+    places: Tensor
+    times: Tensor
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        self.register_buffer("places", sincos_positions(grid, dim), persistent=False)
+        times = sincos_line(MOST_TIMES, dim).unsqueeze(1)  # (times, 1, D)
+        self.register_buffer("times", times, persistent=False)
+
+    def forward(self, times: int | None = None) -> Tensor:
+        """Return (N, D); of so many instants, one grid after the other, (times * N, D)."""
+        if times is None:
+            return self.places
+        return (self.places + self.times[:times]).flatten(0, 1)

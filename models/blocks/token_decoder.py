@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.blocks.positions import sincos_line, sincos_positions
-
-_MOST_TIMES = 256
+from models.blocks.positions import PlacePositions
 
 
 class TokenDecoder(nn.Module):
@@ -24,9 +22,6 @@ class TokenDecoder(nn.Module):
         num_heads: Attention heads of a block.
     """
 
-    positions: Tensor
-    times: Tensor
-
     def __init__(
         self,
         in_dim: int,
@@ -42,10 +37,7 @@ class TokenDecoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
-        positions = sincos_positions(grid, dim).unsqueeze(0)  # (1, N, dim)
-        self.register_buffer("positions", positions, persistent=False)
-        times = sincos_line(_MOST_TIMES, dim).unsqueeze(1)  # (times, 1, dim)
-        self.register_buffer("times", times, persistent=False)
+        self.positions = PlacePositions(grid, dim)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, out_dim)
@@ -76,18 +68,16 @@ class TokenDecoder(nn.Module):
             (B, N, out_dim); of those wanted (B, M, out_dim).
         """
         visible = self.embed(visible)  # (B, K, dim)
-        positions = self.positions  # (1, N, dim)
-        if times is not None:
-            positions = (positions + self.times[:times]).flatten(0, 1).unsqueeze(0)
+        positions = self.positions(times)  # (N, dim)
         mask_token = self.mask_token.to(visible.dtype)
         if wanted is None:
             index = keep.unsqueeze(-1).expand_as(visible)
-            blank = mask_token.expand(keep.shape[0], positions.shape[1], -1)
+            blank = mask_token.expand(keep.shape[0], len(positions), -1)
             tokens = blank.scatter(1, index, visible) + positions  # (B, N, dim)
         else:
             hidden = mask_token.expand(*wanted.shape, -1)
             places = torch.cat([keep, wanted], dim=1)
-            tokens = torch.cat([visible, hidden], dim=1) + positions[0][places]  # (B, K + M, dim)
+            tokens = torch.cat([visible, hidden], dim=1) + positions[places]  # (B, K + M, dim)
         encoded = self.blocks(tokens)
         if wanted is not None:
             encoded = encoded[:, keep.shape[1] :]

@@ -1,11 +1,34 @@
 """A narrow transformer that tells tokens at some places from tokens at others."""
 
+from typing import Self
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from models.blocks.positions import sincos_line, sincos_positions
+from augment.frozen import Frozen
+from models.blocks.positions import PlacePositions
 
-_MOST_TIMES = 256
+
+class PredictorSettings(Frozen):
+    """Sizes of a predictor, as settings of a method."""
+
+    predictor_dim: int = Field(
+        default=384, ge=4, multiple_of=4, description="features of the predictor's tokens"
+    )
+    predictor_depth: int = Field(default=12, ge=1, description="blocks of the predictor")
+    predictor_heads: int = Field(
+        default=12, ge=1, description="attention heads of the predictor; divides predictor_dim"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.predictor_dim % self.predictor_heads:
+            raise ValueError(
+                "method.predictor_dim must be a multiple of"
+                f" method.predictor_heads={self.predictor_heads}, got {self.predictor_dim}"
+            )
+        return self
 
 
 class TokenPredictor(nn.Module):
@@ -23,9 +46,6 @@ class TokenPredictor(nn.Module):
         num_heads: Attention heads of a block.
     """
 
-    positions: Tensor
-    times: Tensor
-
     def __init__(
         self, token_dim: int, grid: tuple[int, int], *, dim: int, depth: int, num_heads: int
     ) -> None:
@@ -34,9 +54,7 @@ class TokenPredictor(nn.Module):
         super().__init__()
         self.embed = nn.Linear(token_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(dim))
-        self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
-        times = sincos_line(_MOST_TIMES, dim).unsqueeze(1)  # (times, 1, dim)
-        self.register_buffer("times", times, persistent=False)
+        self.positions = PlacePositions(grid, dim)
         self.blocks = nn.Sequential(*(Block(dim, num_heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, token_dim)
@@ -62,9 +80,7 @@ class TokenPredictor(nn.Module):
             (B, M, T, D).
         """
         num_groups, num_asked = asked.shape[1:]
-        positions = self.positions
-        if times is not None:
-            positions = (positions + self.times[:times]).flatten(0, 1)
+        positions = self.positions(times)
         known = self.embed(context) + positions[keep]  # (B, K, dim)
         known = known.unsqueeze(1).expand(-1, num_groups, -1, -1)
         blank = self.mask_token + positions[asked]  # (B, M, T, dim)

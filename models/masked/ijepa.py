@@ -16,7 +16,7 @@ nothing of hidden patches either; see `models.encoders.visible`.
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,13 +29,13 @@ from models import health
 from models.blocks.ema import cosine_momentum, follow, frozen_copy
 from models.blocks.patchify import cover
 from models.blocks.token_colours import token_colours
-from models.blocks.token_predictor import TokenPredictor
+from models.blocks.token_predictor import PredictorSettings, TokenPredictor
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
 
-class IJEPAConfig(MethodConfig):
+class IJEPAConfig(PredictorSettings, MethodConfig):
     """I-JEPA's settings; the defaults are the paper's for ViT-H on ImageNet."""
 
     name: Literal["ijepa"] = "ijepa"
@@ -50,13 +50,6 @@ class IJEPAConfig(MethodConfig):
         default=(0.85, 1.0),
         description="share of the image in the context, before the targets are taken out",
     )
-    predictor_dim: int = Field(
-        default=384, ge=4, multiple_of=4, description="features of the predictor's tokens"
-    )
-    predictor_depth: int = Field(default=12, ge=1, description="blocks of the predictor")
-    predictor_heads: int = Field(
-        default=12, ge=1, description="attention heads of the predictor; divides predictor_dim"
-    )
     momentum: float = Field(
         default=0.996,
         ge=0.0,
@@ -67,15 +60,6 @@ class IJEPAConfig(MethodConfig):
         default=True,
         description="no gradient reaches the targets; false: the student makes them, and collapses",
     )
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "IJEPAConfig":
-        if self.predictor_dim % self.predictor_heads:
-            raise ValueError(
-                "method.predictor_dim must be a multiple of"
-                f" method.predictor_heads={self.predictor_heads}, got {self.predictor_dim}"
-            )
-        return self
 
 
 class IJEPA(Method):

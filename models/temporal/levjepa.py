@@ -9,25 +9,14 @@ It collapses without the second term, as LeJEPA does; the loss tells, and so doe
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from models.joint_embedding.lejepa import LeJEPA, LeJEPAConfig
 from models.method import Media, MethodConfig
 
 
 class LeVJEPAConfig(LeJEPAConfig):
-    """LeVJEPA's settings."""
+    """LeVJEPA's settings: those of LeJEPA."""
 
     name: Literal["levjepa"] = "levjepa"  # type: ignore[assignment]
-    sigreg_weight: float = Field(
-        default=0.02,
-        ge=0.0,
-        le=1.0,
-        description=(
-            "weight of the distance to a normal cloud, the predictions' being one minus it; at 0"
-            " everything collapses to a point"
-        ),
-    )
 
 
 class LeVJEPA(LeJEPA):

@@ -12,7 +12,7 @@ and health watches the tokens. The teacher is the encoder that ships.
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,9 +23,8 @@ from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
 from models import health
 from models.blocks.ema import follow, frozen_copy
-from models.blocks.token_predictor import TokenPredictor
+from models.blocks.token_predictor import PredictorSettings, TokenPredictor
 from models.collectives import global_mean
-from models.encoders.encoder import Tokens
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Media, Method, MethodConfig, ViewGroups
 from models.temporal.film import film
@@ -34,7 +33,7 @@ _GREY = 0.5
 _ALL = (1.0, 1.0)
 
 
-class VJEPAConfig(MethodConfig):
+class VJEPAConfig(PredictorSettings, MethodConfig):
     """V-JEPA's settings; the defaults are the papers' for ViT-L."""
 
     name: Literal["vjepa"] = "vjepa"
@@ -49,13 +48,6 @@ class VJEPAConfig(MethodConfig):
     aspect: PositiveRange = Field(
         default=(0.75, 1.5), description="least and greatest height over width of a block"
     )
-    predictor_dim: int = Field(
-        default=384, ge=4, multiple_of=4, description="features of the predictor's tokens"
-    )
-    predictor_depth: int = Field(default=12, ge=1, description="blocks of the predictor")
-    predictor_heads: int = Field(
-        default=12, ge=1, description="attention heads of the predictor; divides predictor_dim"
-    )
     momentum: float = Field(
         default=0.99925, ge=0.0, le=1.0, description="share of the teacher kept in every step"
     )
@@ -63,15 +55,6 @@ class VJEPAConfig(MethodConfig):
         default=True,
         description="no gradient reaches the targets; false: the student makes them, and collapses",
     )
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "VJEPAConfig":
-        if self.predictor_dim % self.predictor_heads:
-            raise ValueError(
-                "method.predictor_dim must be a multiple of"
-                f" method.predictor_heads={self.predictor_heads}, got {self.predictor_dim}"
-            )
-        return self
 
 
 class VJEPA(Method):
@@ -138,7 +121,9 @@ class VJEPA(Method):
         errors = [self._error(clips, drawn, wanted) for drawn in self._draw(clips, batch)]
         return {
             "loss": global_mean(torch.stack(errors).mean(0), batch["valid"]),
-            "patch_variation": health.patch_variation(self._of_an_instant(told)),
+            "patch_variation": health.patch_variation(
+                health.of_an_instant(told.patches, self.encoder.num_patches)
+            ),
             "embedding": self.encoder.pool(seen).detach(),
         }
 
@@ -152,11 +137,6 @@ class VJEPA(Method):
         error = (predicted.float() - wanted.gather(1, index)).abs().mean(-1)  # (B, A)
         per_sample: Tensor = (error * drawn.counted).sum(1) / drawn.counted.sum(1)
         return per_sample
-
-    def _of_an_instant(self, tokens: Tokens) -> Tensor:
-        """Return the tokens of the middle of a clip: at one place, those of all times are alike."""
-        times: Tensor = tokens.patches.unflatten(1, (-1, self.encoder.num_patches))
-        return times[:, times.shape[1] // 2]
 
     def _draw(self, clips: Tensor, batch: Batch) -> list[Tubes]:
         times = clips.shape[1] // self.encoder.tubelet

@@ -1,7 +1,6 @@
 """Vision transformers over clips: patches that are a few frames deep, and attention through
 time."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +9,10 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.blocks.positions import sincos_line
+from models.blocks.patchify import slices
+from models.blocks.positions import MOST_TIMES, sincos_line
 from models.encoders.encoder import Feature, Hidden, Tokens
 from models.encoders.vit import VisionTransformerEncoder
-
-MOST_TUBELETS = 256
-"""Longest clip, in tubelets: positions are made for so many once."""
 
 
 class TubeletEncoder(VisionTransformerEncoder):
@@ -36,13 +33,12 @@ class TubeletEncoder(VisionTransformerEncoder):
     def __init__(self, vit: VisionTransformer, tubelet: int) -> None:
         super().__init__(vit)
         self.tubelet = tubelet
-        line = sincos_line(MOST_TUBELETS, self.embed_dim)
+        line = sincos_line(MOST_TIMES, self.embed_dim)
         self.register_buffer("times", line.unsqueeze(1), persistent=False)  # (time, 1, D)
 
     def num_tokens(self, clips: Tensor) -> int:
         """Return N, the tubelets of clips (B, T, 3, H, W)."""
-        per_frame = math.prod(side // self.patch_size for side in clips.shape[-2:])
-        return self.num_times(clips) * per_frame
+        return self.num_times(clips) * super().num_tokens(clips)
 
     def num_times(self, clips: Tensor) -> int:
         """Return the tubelets through time of clips (B, T, 3, H, W).
@@ -51,9 +47,9 @@ class TubeletEncoder(VisionTransformerEncoder):
             ValueError: they do not divide into tubelets, or are too long.
         """
         num_frames = clips.shape[1]
-        if num_frames % self.tubelet or num_frames // self.tubelet > MOST_TUBELETS:
+        if num_frames % self.tubelet or num_frames // self.tubelet > MOST_TIMES:
             raise ValueError(
-                f"clips of {num_frames} frames do not divide into 1 to {MOST_TUBELETS} tubelets of"
+                f"clips of {num_frames} frames do not divide into 1 to {MOST_TIMES} tubelets of"
                 f" {self.tubelet}: set clip.num_frames to a multiple of encoder.tubelet"
             )
         return num_frames // self.tubelet
@@ -78,8 +74,7 @@ class TubeletEncoder(VisionTransformerEncoder):
             tokens = tokens.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         for block in self._blocks_of(clips):
             tokens = block(tokens)
-        encoded: Tensor = self.vit.norm(tokens)
-        return Tokens(None, encoded[:, :0], encoded)
+        return self._finished(tokens)
 
     def layers(self, clips: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:
         """Encode clips as the tokens of some blocks, after the last norm."""
@@ -88,9 +83,12 @@ class TubeletEncoder(VisionTransformerEncoder):
         for number, block in enumerate(self._blocks_of(clips), start=1):
             tokens = block(tokens)
             if number in wanted:
-                encoded = self.vit.norm(tokens)
-                found.append(Tokens(None, encoded[:, :0], encoded))
+                found.append(self._finished(tokens))
         return found
+
+    def _finished(self, tokens: Tensor) -> Tokens:
+        encoded: Tensor = self.vit.norm(tokens)
+        return self._split(encoded[:, :0], encoded)
 
     def _blocks_of(self, clips: Tensor) -> Sequence[Any]:
         """Return the blocks as they take the tokens of such clips."""
@@ -101,8 +99,7 @@ class TubeletEncoder(VisionTransformerEncoder):
         vit = self.vit
         times = self.num_times(clips)
         # as convolving over time with a stride of t would: frames of a tubelet become channels
-        pictures = clips.flatten(0, 1).unflatten(0, (-1, self.tubelet)).flatten(1, 2)
-        patches = vit.patch_embed(pictures)  # (B * times, h, w, D)
+        patches = vit.patch_embed(slices(clips, self.tubelet))  # (B * times, h, w, D)
         if hidden is not None:
             covered = hidden.mask.view(*patches.shape[:3], 1)
             patches = torch.where(covered, hidden.token.to(patches.dtype), patches)

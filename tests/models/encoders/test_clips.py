@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from models.blocks.positions import MOST_TIMES
 from models.encoders.clips.frames import FramesEncoder
-from models.encoders.clips.tubelets import MOST_TUBELETS, TubeletEncoder
+from models.encoders.clips.tubelets import TubeletEncoder
 from models.encoders.encoder import Encoder, Tokens
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.starting.fitting import fit_weights
@@ -144,8 +145,8 @@ def test_a_convolutional_network_has_no_tubelets_and_a_clip_must_divide() -> Non
         built(EncoderConfig(name="resnet18", time="tubelets"))
     with pytest.raises(ValueError, match=r"do not divide .* encoder.tubelet"):
         built(TUBELETS)(clips(5))
-    with pytest.raises(ValueError, match=str(MOST_TUBELETS)):
-        built(TUBELETS)(torch.zeros(1, 2 * MOST_TUBELETS + 2, 3, 8, 8))
+    with pytest.raises(ValueError, match=str(MOST_TIMES)):
+        built(TUBELETS)(torch.zeros(1, 2 * MOST_TIMES + 2, 3, 8, 8))
 
 
 @pytest.mark.slow  # 33 million weights
