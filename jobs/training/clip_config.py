@@ -50,7 +50,7 @@ class ClipConfig(Frozen):
     def idle(self) -> dict[str, str]:
         """Return what single frames, or one clip a sample, leave without effect."""
         gap = {"max_gap_s": "per_sample"} if self.per_sample == 1 else {}
-        clip = ("num_frames", "frame_stride", "fps")
+        clip = ("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s")
         return gap | (dict.fromkeys(clip, "as_frames") if self.as_frames else {})
 
     def taking(self) -> dict[str, Any]:
@@ -67,6 +67,6 @@ class ClipConfig(Frozen):
             per_video=per_video,
             as_frames=self.as_frames,
             seed=seed,
-            per_sample=self.per_sample,
+            per_sample=1 if self.as_frames else self.per_sample,  # one frame is looked at
             max_gap_s=self.max_gap_s,
         )
