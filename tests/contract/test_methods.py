@@ -15,7 +15,7 @@ from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
 from models.method import Batch, Method, total_loss
 from models.registry import METHODS, build_method
-from tests.small_methods import ENCODERS, NUM_SAMPLES, build, make_batch
+from tests.small_methods import ENCODERS, NUM_SAMPLES, build, fill_free_memory, make_batch
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
@@ -301,8 +301,10 @@ def test_autocast_to_bfloat16_keeps_a_float32_loss_and_finite_gradients(name: st
     exact = method(batch)["loss"].item()
     # as the generator does
     batch["views"] = {group: views.bfloat16() for group, views in batch["views"].items()}
+    fill_free_memory()
     with torch.autocast("cpu", torch.bfloat16):
         loss = method(batch)["loss"]
+    fill_free_memory()
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact, rel=0.05, abs=0.05)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.encoders.encoder import Encoder, Feature, Pooling, Tokens
@@ -73,6 +74,13 @@ class InflatedEncoder(Encoder):
 class TorchvisionClipEncoder(LibraryEncoder):
     """A network of torchvision for clips, whose classifier was replaced by the identity."""
 
+    def __init__(self, network: nn.Module, image_size: int, name: str) -> None:
+        for module in list(network.modules()):
+            for part_name, part in module.named_children():
+                if isinstance(part, nn.Conv3d):
+                    setattr(module, part_name, ClipConvolution.like(part))
+        super().__init__(network, image_size, name)
+
     def forward(self, clips: Tensor) -> Tensor:
         """Embed clips (B, T, 3, H, W) as (B, D)."""
         if self.pooling != "auto":
@@ -119,10 +127,35 @@ class ClipScale(ChannelScale):
         return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
 
 
+class ClipConvolution(nn.Conv3d):
+    """A convolution over clips (B, C, T, H, W) that lays the empty instants around two by hand.
+
+    oneDNN's gradient of bfloat16 weights reads memory that nobody wrote where a clip of two
+    instants is padded in time (torch 2.14, AVX-512): it is not a number every few steps.
+    """
+
+    @classmethod
+    def like(cls, convolution: nn.Conv3d) -> "ClipConvolution":
+        """Take over another's settings and weights."""
+        made = cls(1, 1, 1)
+        made.__dict__.update(convolution.__dict__)
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the clips convolved."""
+        if x.shape[2] != 2 or x.device.type != "cpu":
+            return super().forward(x)
+        through_time, *in_space = self.padding
+        x = F.pad(x, (0, 0, 0, 0, through_time, through_time))
+        return F.conv3d(
+            x, self.weight, self.bias, self.stride, (0, *in_space), self.dilation, self.groups
+        )
+
+
 def _inflated(convolution: nn.Conv2d) -> nn.Conv3d:
     size = convolution.kernel_size[0]
     stride = convolution.stride[0] if size > 1 else _every(convolution)
-    made = nn.Conv3d(
+    made = ClipConvolution(
         convolution.in_channels,
         convolution.out_channels,
         kernel_size=size,

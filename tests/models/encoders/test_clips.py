@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from torch import nn
 
 from models.blocks.positions import MOST_TIMES
+from models.encoders.clips.convolutions import ClipConvolution
 from models.encoders.clips.frames import FramesEncoder
 from models.encoders.clips.tubelets import TubeletEncoder
 from models.encoders.encoder import Encoder, Tokens
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.starting.fitting import fit_weights
+from tests.small_methods import fill_free_memory
 
 SIZE = 16
 FRAMES = EncoderConfig(name="resnet18_small", width=8, time="frames")
@@ -153,3 +156,26 @@ def test_a_convolutional_network_has_no_tubelets_and_a_clip_must_divide() -> Non
 def test_torchvisions_network_of_clips_is_one() -> None:
     encoder = built(EncoderConfig(name="torchvision:r3d_18"))
     assert encoder(clips(4)).shape == (2, encoder.embed_dim) == (2, 512)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 3, 3), 1])
+def test_a_convolution_over_two_instants_is_torchs_and_its_bfloat16_gradient_is_of_numbers(
+    kernel: int | tuple[int, int, int],
+) -> None:
+    torch.manual_seed(0)
+    padding = tuple(side // 2 for side in kernel) if isinstance(kernel, tuple) else 0
+    theirs = nn.Conv3d(32, 32, kernel, padding=padding)
+    ours = ClipConvolution.like(theirs)
+    clips = torch.randn(4, 32, 2, 4, 4)
+    torch.testing.assert_close(ours(clips), theirs(clips))
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(5):
+            fill_free_memory()
+            ours(clips).float().square().mean().backward()
+            assert ours.weight.grad is not None and ours.weight.grad.isfinite().all()
+
+
+def test_torchvisions_networks_of_clips_lay_empty_instants_by_hand_as_well() -> None:
+    network = build_encoder(EncoderConfig(name="torchvision:r2plus1d_18"), 16)
+    convolutions = [part for part in network.modules() if isinstance(part, nn.Conv3d)]
+    assert convolutions and all(isinstance(part, ClipConvolution) for part in convolutions)
