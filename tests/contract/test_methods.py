@@ -237,7 +237,17 @@ def test_invalid_samples_have_no_part_in_an_accumulating_loss(name: str) -> None
     batch["valid"][4:] = False
     masked, alone = gradients(method, batch), gradients(method, first_rows(batch, 4))
     for key, gradient in masked.items():
-        torch.testing.assert_close(gradient, alone[key], rtol=1e-4, atol=1e-6, msg=key)
+        assert_equal_up_to_rounding(gradient, alone[key], key)
+
+
+def assert_equal_up_to_rounding(found: Tensor, expected: Tensor | None, key: str) -> None:
+    """Compare with the largest entry: kernels for more rows, or fewer threads, add up in another
+    order, and a sample that had a part would move more than a ten-thousandth of it."""
+    assert expected is not None, key
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=1e-6 + 1e-4 * largest, msg=lambda text: f"{key}: {text}"
+    )
 
 
 def keep_batch_norm_still(method: Method) -> None:

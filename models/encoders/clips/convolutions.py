@@ -145,10 +145,11 @@ class ClipConvolution(nn.Conv3d):
         """Return the clips convolved."""
         if x.shape[2] != 2 or x.device.type != "cpu":
             return super().forward(x)
-        through_time, *in_space = self.padding
+        assert not isinstance(self.padding, str)
+        through_time, high, wide = self.padding
         x = F.pad(x, (0, 0, 0, 0, through_time, through_time))
         return F.conv3d(
-            x, self.weight, self.bias, self.stride, (0, *in_space), self.dilation, self.groups
+            x, self.weight, self.bias, self.stride, (0, high, wide), self.dilation, self.groups
         )
 
 
