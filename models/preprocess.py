@@ -1,5 +1,6 @@
 """How an artifact wants its images."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -55,10 +56,10 @@ def central_square(images: Tensor, size: int) -> Tensor:
     return _resized(square.float() / 255, size, size)  # (B, 3, S, S)
 
 
-def neutral(mean: Tensor) -> tuple[int, int, int]:
-    """Return the colour, RGB in [0, 255], that is nearest to an artifact's mean: what lies beside
-    an image shows no edge that means something, as black does."""
-    red, green, blue = (mean.flatten() * 255).round().int().tolist()
+def neutral(mean: Sequence[float]) -> tuple[int, int, int]:
+    """Return the colour, RGB in [0, 255], that is nearest to a mean in [0, 1]: what lies beside an
+    image shows no edge that means something, as black does."""
+    red, green, blue = (round(value * 255) for value in mean)
     return red, green, blue
 
 

@@ -1,6 +1,8 @@
 """Cutting a view out of a decoded image: crop, antialiased resize, flip, on the CPU beside the
 decoder."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -31,6 +33,25 @@ def reduction_for(height: int, width: int, size: int) -> int:
         if short >= _STILL_SHRINKS * size and long <= MAX_SCALE * size:
             return reduction
     return 1
+
+
+def in_square(picture: Picture, rest: tuple[int, int, int]) -> Picture:
+    """Lay an image, or a clip, into the upper left corner of the square that holds it whole.
+
+    Args:
+        picture: The image.
+        rest: Colour of the rest, RGB.
+    """
+    if picture.height == picture.width:
+        return picture
+    frames = picture.pixels.shape[:-3]  # (T,) of a clip
+    tall, wide = picture.pixels.shape[-3:-1]
+    side = max(tall, wide)
+    pixels = np.empty((*frames, side, side, 3), np.uint8)
+    pixels[:] = rest
+    pixels[..., :tall, :wide, :] = picture.pixels
+    side = max(picture.height, picture.width)
+    return replace(picture, pixels=pixels, height=side, width=side)
 
 
 def crop_resize(

@@ -151,7 +151,11 @@ class TrainingViewsConfig(Frozen):
 
     size: int | None = Field(None, ge=8, description="side of the crops, px; null: the artifact's")
     scale: tuple[float, float] = Field(
-        (0.35, 1.0), description="range of a crop's share of the image's area"
+        (0.35, 1.0),
+        description=(
+            "range of a crop's share of the image's area; where pixels or boxes are told, of the area"
+            " of the square that holds the image whole"
+        ),
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image")
     colour: bool = Field(False, description="change brightness, contrast, saturation and hue")

@@ -1,7 +1,7 @@
 """What a run reads, and what Ray Train asks for: one ordered stream for each worker group, from the
 committed step to the last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ray.data import DataIterator, Dataset
@@ -12,9 +12,10 @@ from augment.recipe import Placement
 from jobs.cluster.share import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
+from models.preprocess import neutral
 from pipelines import schema
 from pipelines.labels import labelled_stream
-from pipelines.labels.labelled_data import LabelledData
+from pipelines.labels.labelled_data import IGNORE, LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.pairs.second_images import SecondImages
 from pipelines.stream import colour_actors, ingest, shapes
@@ -40,6 +41,7 @@ class Samples:
         carried: Columns of the order that a batch has too, and the bytes a row of each.
         masks: Whether the order's rows name masks.
         boxes: Boxes that each of the order's rows holds; 0: none.
+        ignore: Of masks: the value of pixels that teach nothing.
         pair: Where the rows' second images are; None: nowhere.
     """
 
@@ -52,6 +54,7 @@ class Samples:
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
     boxes: int = 0
+    ignore: int = IGNORE
     pair: SecondImages | None = None
 
     @property
@@ -99,6 +102,7 @@ class Samples:
             carried=labelled_stream.carried_by(data),
             masks=data.task == "mask",
             boxes=data.most_boxes if data.task == "boxes" else 0,
+            ignore=data.ignore,
         )
 
 
@@ -153,9 +157,7 @@ class PlannedData(DataConfig):
                 config,
                 ViewGenerator(config.views, config.seed),
                 photometric=self._placement == "decode",
-                masks=self._samples.masks,
-                boxes=self._samples.boxes,
-                pair=self._samples.pair,
+                samples=self._samples,
             ),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
@@ -175,13 +177,20 @@ def shape_of(
     generator: ViewGenerator,
     *,
     photometric: bool,
-    masks: bool = False,
-    boxes: int = 0,
-    pair: SecondImages | None = None,
+    samples: Samples | None = None,
 ) -> shapes.Shape:
-    """Say what a decode task makes of a sample: views of an image, or of each frame of a clip."""
-    kind = pair.kind if pair else None
-    crops = shapes.Crops(generator, photometric=photometric, masks=masks, boxes=boxes, pair=kind)
+    """Say what a decode task makes of a sample: views of an image, or of each frame of a clip, and
+    what the samples name beside them."""
+    crops = shapes.Crops(generator, photometric=photometric)
+    if samples is not None:
+        crops = replace(
+            crops,
+            masks=samples.masks,
+            boxes=samples.boxes,
+            ignore=samples.ignore,
+            rest=neutral(config.views.mean),
+            pair=samples.pair.kind if samples.pair else None,
+        )
     return shapes.of_media(crops, config.num_frames)
 
 

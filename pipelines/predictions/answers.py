@@ -23,7 +23,9 @@ FOUND_BOXES = "found_boxes"
 def whole_images(adapted: Artifact, *, masks: bool = False, ignore: int = 255) -> Fitted:
     """Return the shape of blocks of whole images, with what an artifact takes for nothing beside
     them."""
-    return Fitted(adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.mean))
+    return Fitted(
+        adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.prepared.mean)
+    )
 
 
 def looked_at(adapted: Artifact) -> Shape:

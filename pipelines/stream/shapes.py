@@ -7,7 +7,13 @@ import numpy as np
 import torch
 
 from augment.boxes import crop_boxes, fitted
-from augment.execution.geometry import centre_crop, crop_resize, reduction_for, resize_whole
+from augment.execution.geometry import (
+    centre_crop,
+    crop_resize,
+    in_square,
+    reduction_for,
+    resize_whole,
+)
 from augment.generator import Cutter, ViewGenerator
 from augment.picture import Picture
 from augment.recipe import PairKind
@@ -67,12 +73,16 @@ class Crops:
     """The crops of every view, drawn by the key of each sample; with `photometric`, coloured here
     as well.
 
+    Crops with masks or boxes are cut out of the square that holds the image whole, as objects are
+    as large in it as where `Fitted` shows them.
+
     Attributes:
         generator: Draws and cuts.
         photometric: Whether colours are changed here.
         masks: Whether a column has the class indices of the first group's first view, by nearest
             neighbour; its views must be upright.
         boxes: M, the boxes of each sample that a column has in px of that view; 0: none.
+        ignore, rest: Class index and colour of the rest of that square, as of `Fitted`.
         pair: Kind of the second images that a column has: cut and mirrored as each view of the
             first group is, colours left alone; depths by nearest neighbour, as none lies between
             two surfaces. None: no column.
@@ -82,6 +92,8 @@ class Crops:
     photometric: bool
     masks: bool = False
     boxes: int = 0
+    ignore: int = 255
+    rest: tuple[int, int, int] = (0, 0, 0)
     pair: PairKind | None = None
 
     def empty(self, num_rows: int) -> Columns:
@@ -113,14 +125,45 @@ class Crops:
         keys = (torch.tensor(epoch), torch.tensor(sample_id))
         crops = {name: column for name, column in columns.items() if name in views.groups}
         cutter = Cutter(views, seed, crops, *keys, photometric=self.photometric)
-        if self.masks or self.boxes or self.pair:
-            size = next(iter(crops.values())).shape[-1]
-            return _LabelledCropFiller(cutter, columns, size)
+        size = next(iter(crops.values())).shape[-1]
+        if self.masks or self.boxes:
+            return _LabelledCropFiller(cutter, columns, size, self.ignore, self.rest)
+        if self.pair:
+            return _PairedCropFiller(cutter, columns, size)
         return cutter
 
 
 @dataclass(frozen=True)
 class _LabelledCropFiller:
+    cutter: Cutter
+    columns: Columns
+    size: int
+    ignore: int
+    rest: tuple[int, int, int]
+
+    def reduction(self, row: int, height: int, width: int) -> int:
+        side = max(height, width)
+        return self.cutter.reduction(row, side, side)
+
+    def fill(self, row: int, picture: Picture) -> None:
+        self.cutter.fill(row, in_square(picture, self.rest))
+
+    def fill_mask(self, row: int, mask: np.ndarray) -> None:
+        side = max(mask.shape)
+        square = np.full((side, side), self.ignore, np.uint8)
+        square[: mask.shape[0], : mask.shape[1]] = mask
+        box = self.cutter.first_box(row, side, side)
+        self.columns[schema.MASK][row] = _cut_nearest(square, box, self.size)
+
+    def fill_boxes(self, row: int, boxes: np.ndarray, height: int, width: int) -> None:
+        side = max(height, width)
+        top, left, tall, wide, flip = self.cutter.first_box(row, side, side)
+        cropped = crop_boxes(boxes, (top, left, tall, wide), self.size, flip=flip)
+        self.columns[schema.BOXES][row] = cropped
+
+
+@dataclass(frozen=True)
+class _PairedCropFiller:
     cutter: Cutter
     columns: Columns
     size: int
@@ -131,30 +174,13 @@ class _LabelledCropFiller:
     def fill(self, row: int, picture: Picture) -> None:
         self.cutter.fill(row, picture)
 
-    def fill_mask(self, row: int, mask: np.ndarray) -> None:
-        top, left, height, width, flip = self.cutter.first_box(row, *mask.shape)
-        cut = mask[top : top + height, left : left + width]
-        resized = _nearest(cut, self.size, self.size)
-        self.columns[schema.MASK][row] = resized[:, ::-1] if flip else resized
-
     def fill_pair(self, row: int, pixels: np.ndarray) -> None:
         for view, target in enumerate(self.columns[schema.PAIR][row]):
             box = self.cutter.first_box(row, pixels.shape[0], pixels.shape[1], view)
-            top, left, height, width, flip = box
             if pixels.ndim == 3:
-                crop_resize(
-                    Picture.whole(pixels), top, left, height, width, flip, self.size, target
-                )
-                continue
-            cut = pixels[top : top + height, left : left + width]
-            resized = _nearest(cut, self.size, self.size)
-            target[0] = resized[:, ::-1] if flip else resized
-
-    def fill_boxes(self, row: int, boxes: np.ndarray, height: int, width: int) -> None:
-        *crop, flip = self.cutter.first_box(row, height, width)
-        top, left, tall, wide = crop
-        cropped = crop_boxes(boxes, (top, left, tall, wide), self.size, flip=bool(flip))
-        self.columns[schema.BOXES][row] = cropped
+                crop_resize(Picture.whole(pixels), *box, self.size, target)
+            else:
+                target[0] = _cut_nearest(pixels, box, self.size)
 
 
 @dataclass(frozen=True)
@@ -310,6 +336,14 @@ class _FittedFiller:
     def fill_mask(self, row: int, mask: np.ndarray) -> None:
         height, width = fitted(mask.shape[0], mask.shape[1], self.size)
         self.columns[schema.MASK][row][:height, :width] = _nearest(mask, height, width)
+
+
+def _cut_nearest(values: np.ndarray, box: tuple[int, int, int, int, bool], size: int) -> np.ndarray:
+    """Cut a box out of (H, W), resize it to a square by the nearest values and perhaps mirror
+    it."""
+    top, left, height, width, flip = box
+    resized = _nearest(values[top : top + height, left : left + width], size, size)
+    return resized[:, ::-1] if flip else resized
 
 
 def _nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from pipelines.stream.shapes import Fitted
 def test_beside_a_whole_image_is_the_mean_in_a_block_as_in_an_artifact() -> None:
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     pixels = np.full((10, 20, 3), 7, np.uint8)
-    shape = Fitted(8, rest=neutral(mean))
+    shape = Fitted(8, rest=neutral(mean.flatten().tolist()))
     columns = shape.empty(1)
     shape.filler(columns, np.zeros(1), np.zeros(1)).fill(0, Picture.whole(pixels))
     block = torch.from_numpy(columns["image"][0])
