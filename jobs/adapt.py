@@ -8,7 +8,11 @@ from typing import Any, get_args
 from jobs.adaptation import labelled_sets
 from jobs.adaptation.checkpoint_probes import probe_checkpoints
 from jobs.adaptation.trained import adapt_by_training
-from jobs.adaptation.training_sections import TrainedAdaptConfig, TrainedProbeConfig
+from jobs.adaptation.training_sections import (
+    TrainedAdaptConfig,
+    TrainedProbeConfig,
+    with_defaults,
+)
 from jobs.cluster import launch
 from jobs.probing.from_scratch import FOLDER, scratch_in
 from jobs.probing.frozen_features import embed_labelled
@@ -98,7 +102,7 @@ def complete(
     probe = values.get("probe") or {}
     name = probe.get("name") if isinstance(probe, dict) else None
     trained = name in get_args(TrainedProbeConfig.model_fields["name"].annotation)
-    return (TrainedAdaptConfig if trained else AdaptConfig), values
+    return (TrainedAdaptConfig, with_defaults(values)) if trained else (AdaptConfig, values)
 
 
 def run(config: AdaptConfig | TrainedAdaptConfig) -> dict[str, Any]:
