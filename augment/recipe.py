@@ -1,8 +1,8 @@
 """What a view is: typed recipes of crops and colour changes."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from augment.frozen import Frozen
 from augment.ops import (
@@ -29,6 +29,9 @@ Placement = Literal["auto", "worker", "actor", "decode"]
 PairKind = Literal["colours", "depth", "hha"]
 """What is made of a sample's second image: RGB; depths as they are in the file; or depth as
 disparity, height above ground and angle with gravity, see `augment.scenes.hha`."""
+
+
+_MOST_BYTES = 2**31 - 1  # of a row: Arrow counts what a fixed-size list holds in 31 bits
 
 
 class CropGroup(Frozen):
@@ -105,6 +108,32 @@ class Views(Frozen):
         min_length=1,
         description="kinds of views by name",
     )
+
+    @model_validator(mode="after")
+    def _held_by_a_row(self) -> Self:
+        self.check_bytes(num_frames=1)
+        return self
+
+    def check_bytes(self, num_frames: int) -> None:
+        """Refuse views that no row of a block can hold.
+
+        Args:
+            num_frames: Of each view: 1 of an image.
+
+        Raises:
+            ValueError: a sample's views are larger.
+        """
+        sides = {name: self.group_size(name) for name in self.groups}
+        num_bytes = sum(
+            3 * num_frames * group.count * sides[name] ** 2 for name, group in self.groups.items()
+        )
+        if num_bytes > _MOST_BYTES:
+            frames = f", {num_frames} frames each," if num_frames > 1 else ""
+            raise ValueError(
+                f"{self.num_views} views of {max(sides.values())} px{frames} are"
+                f" {num_bytes / 2**30:.3g} GiB a sample, which can have 2: make fewer or smaller"
+                " ones"
+            )
 
     @property
     def num_views(self) -> int:

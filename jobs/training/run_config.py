@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, SerializeAsAny, create_model, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
 
 from augment.frozen import other_of
 from augment.recipe import Views
+from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClusterConfig, JobConfig, PairedSource
@@ -173,10 +174,11 @@ class PretrainConfig(JobConfig):
                 )
 
     def _check_clips(self) -> None:
-        """Refuse clips that the encoder cannot divide."""
+        """Refuse clips that the encoder cannot divide, or no row can hold."""
         encoder = self.encoder
         if self.num_frames is not None:
             check_frames(encoder.time, encoder.tubelet, self.num_frames)
+            self.views.check_bytes(self.num_frames)
 
     def steps(self, plan: Plan) -> int:
         """Return the optimiser steps of the whole run over the epochs of a plan."""
@@ -323,7 +325,11 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
         raise InputError(f"views {views} must hold keys: did you mean views.size={views}")
     size = views.get("size", _DEFAULT_SIZE)
     if isinstance(size, int) and size >= 8:
-        views = _overlay(method_class(name).default_views(size).model_dump(mode="json"), views)
+        try:
+            own = method_class(name).default_views(size)
+        except ValidationError as error:
+            raise InputError(f"views.size {size}: {in_words('', error.errors()[0])}") from None
+        views = _overlay(own.model_dump(mode="json"), views)
     return for_method(PretrainConfig, name), {
         **values,
         "method": {"name": name, **method},

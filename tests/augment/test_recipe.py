@@ -57,3 +57,23 @@ def test_a_recipe_without_views_is_refused() -> None:
 def test_every_field_is_described() -> None:
     for model in (Views, CropGroup, ColorJitter, Greyscale, GaussianBlur):
         assert all(field.description for field in model.model_fields.values()), model.__name__
+
+
+@pytest.mark.parametrize(
+    ("groups", "size", "num_frames"),
+    [
+        ({"images": CropGroup(count=2)}, 18_920, 1),
+        ({"images": CropGroup(), "small": CropGroup(count=8, size=10_000)}, 224, 1),
+        ({"images": CropGroup()}, 224, 14_267),
+    ],
+)
+def test_views_that_no_row_can_hold_are_refused(
+    groups: dict[str, CropGroup], size: int, num_frames: int
+) -> None:
+    with pytest.raises(ValueError, match=r"are 2\S* GiB a sample, which can have 2"):
+        Views(size=size, groups=groups).check_bytes(num_frames)
+    smaller = {
+        name: group.model_copy(update={"size": group.size and group.size - 600})
+        for name, group in groups.items()
+    }
+    Views(size=size - 3, groups=smaller).check_bytes(num_frames)
