@@ -145,6 +145,30 @@ def _set_patience(cluster: ClusterConfig) -> None:
         uris.forget_clients()
 
 
+def _start_local(num_cpus: int) -> None:
+    """Start a Ray of this process; twice where it must be, as Ray gives it half a minute, which on
+    a busy machine is too short once and enough with its files in memory."""
+    for last in (False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # Ray raises no narrower one
+            said = f"a local Ray does not start: {first_line(str(error))}"
+            if last:
+                raise RunError(
+                    f"{said}: look at what else this machine does, at its free memory and at the"
+                    " disk of /tmp/ray"
+                ) from error
+            ray.shutdown()
+            print(f"{said}: trying once more", file=sys.stderr)
+
+
 def _start(cluster: ClusterConfig) -> bool:
     """Call `ray.init`; True where it started a Ray of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing phones home unless asked to
@@ -161,19 +185,7 @@ def _start(cluster: ClusterConfig) -> bool:
             f"starting a local Ray with {logical} logical CPUs on {cores} cores",
             file=sys.stderr,
         )
-        try:
-            ray.init(
-                address="local",
-                num_cpus=logical,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        except Exception as error:  # Ray raises no narrower one
-            raise RunError(
-                f"a local Ray does not start: {first_line(str(error))}: look at what else this"
-                " machine does, at its free memory and at the disk of /tmp/ray"
-            ) from error
+        _start_local(logical)
         return True
     ours = {name: os.environ[name] for name in FORWARDED}
     runtime_env: dict[str, object] = {"env_vars": ours | variables.forwarded()}

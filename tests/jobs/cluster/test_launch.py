@@ -61,11 +61,24 @@ def test_patience_of_the_configuration_reaches_every_process(
     )
 
 
-def test_a_local_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: object) -> None:
-        raise Exception("The current node timed out during startup.\nmore")
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_local_ray_is_started_twice_and_then_refused_in_one_line(
+    failures: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[str] = []
 
-    monkeypatch.setattr(launch.ray, "init", init)
-    with pytest.raises(RunError, match=r"does not start: The .* startup\.: look at") as raised:
-        launch._start(ClusterConfig(address="local"))
-    assert "\n" not in str(raised.value)
+    def start(**options: Any) -> None:
+        calls.append(options["address"])
+        if calls.count("local") <= failures:
+            raise RuntimeError("The current node timed out during startup.\nmore")
+
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("ray.shutdown", lambda: calls.append("shutdown"))
+    if failures == 1:
+        assert launch._start(ClusterConfig(address="local"))
+    else:
+        with pytest.raises(RunError, match=r"does not start: The .* startup\.: look at") as raised:
+            launch._start(ClusterConfig(address="local"))
+        assert "\n" not in str(raised.value)
+    assert calls == ["local", "shutdown", "local"]
+    assert capsys.readouterr().err.count("trying once more") == 1
