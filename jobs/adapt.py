@@ -1,8 +1,9 @@
 """Probe a frozen artifact on labelled images or videos, beside the untrained encoder and plain
-colour; or train it with the labels."""
+colour; follow masks or key points through videos with it; or train it with the labels."""
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from jobs.adaptation import labelled_sets
@@ -19,7 +20,10 @@ from jobs.probing.frozen_features import embed_labelled
 from jobs.probing.frozen_probes import judge
 from jobs.probing.patch_probe import judge_patches
 from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
+from jobs.probing.propagate_probe import judge_sequences
+from jobs.probing.propagate_sections import PropagateConfig
 from jobs.reporting.adaptation_page import RESULT, leave
+from jobs.reporting.figures import Drawing
 from jobs.setup import run_artifact
 from jobs.setup.claims import check_empty, check_writable, differing, recorded, refusal
 from jobs.setup.command_line import InputError, main
@@ -49,15 +53,47 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
         )
     if config.out is None:
         return _judge(config)
-    out = launch.absolute_out(config.out)
+    out, artifact = _claimed(config, config.out)
+    result = _judge(config.model_copy(update={"artifact": artifact}), out)
+    return _left(out, artifact, result)
+
+
+def propagate(config: PropagateConfig) -> dict[str, Any]:
+    """Follow masks or key points through videos with each kind of features.
+
+    Returns:
+        What `--json` prints; also in `out/adaptation.json`, where there is an `out`.
+
+    Raises:
+        InputError: the videos, the labels or the artifacts cannot be judged so.
+    """
+    if config.out is None:
+        return judge_sequences(config)[0]
+    out, artifact = _claimed(config, config.out)
+    result, shown = judge_sequences(config.model_copy(update={"artifact": artifact}))
+    return _left(out, artifact, result, shown)
+
+
+def _claimed(config: AdaptConfig | PropagateConfig, out: str) -> tuple[str, str]:
+    """Return where the result goes, and the artifact that is judged.
+
+    Raises:
+        InputError: the folder holds something else, or there is no artifact.
+    """
+    out = launch.absolute_out(out)
     check_writable("out", out)
     given = launch.user_uri("artifact", config.artifact)
     artifact = run_artifact.find(given, began=recorded(out, RESULT))
-    config = config.model_copy(update={"artifact": artifact})
-    _check_out(config, out)
-    result = _judge(config, out)
+    _check_out(config.probe.name, artifact, out)
+    return out, artifact
+
+
+def _left(
+    out: str, artifact: str, result: dict[str, Any], shown: Sequence[Drawing] = ()
+) -> dict[str, Any]:
+    """Leave a result in its folder, and return it."""
     told = {name: value for name, value in result.items() if name != "result"}
-    leave(out, told, artifact=artifact, digest=result["artifact_digest"])
+    leave(out, told, artifact=artifact, digest=result["artifact_digest"], shown=shown)
     return {**told, "result": result["result"]}
 
 
@@ -78,7 +114,7 @@ def _judge(config: AdaptConfig, out: str | None = None) -> dict[str, Any]:
         return judge(config.probe, labelled, scratch)
 
 
-def _check_out(config: AdaptConfig, out: str) -> None:
+def _check_out(probe: str, uri: str, out: str) -> None:
     """Refuse a folder that holds another adaptation, or something else.
 
     Raises:
@@ -89,24 +125,27 @@ def _check_out(config: AdaptConfig, out: str) -> None:
         check_empty("adaptation", out, beside=(FOLDER,))
         return
     found = json.loads(uris.read_bytes(place))
-    artifact = load_artifact(config.artifact)
-    own = {"probe": config.probe.name, "artifact_digest": artifact.digest}
+    own = {"probe": probe, "artifact_digest": load_artifact(uri).digest}
     if different := differing({name: found.get(name) for name in own}, own):
         raise refusal("adaptation", out, different)
 
 
 def complete(
     values: dict[str, Any],
-) -> tuple[type[AdaptConfig] | type[TrainedAdaptConfig], dict[str, Any]]:
+) -> tuple[type[AdaptConfig | TrainedAdaptConfig | PropagateConfig], dict[str, Any]]:
     """Choose the configuration class by `probe.name`."""
     probe = values.get("probe") or {}
     name = probe.get("name") if isinstance(probe, dict) else None
+    if name == "propagate":
+        return PropagateConfig, values
     trained = name in get_args(TrainedProbeConfig.model_fields["name"].annotation)
     return (TrainedAdaptConfig, with_defaults(values)) if trained else (AdaptConfig, values)
 
 
-def run(config: AdaptConfig | TrainedAdaptConfig) -> dict[str, Any]:
+def run(config: AdaptConfig | TrainedAdaptConfig | PropagateConfig) -> dict[str, Any]:
     """Judge frozen features, or train."""
+    if isinstance(config, PropagateConfig):
+        return propagate(config)
     if isinstance(config, TrainedAdaptConfig):
         return adapt_by_training(config)
     return adapt(config)

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from models.probes import bootstrap_interval
 from models.probing.resampling import Groups, interval_of, resampled_means
 
-WORDS = {"top1": "top-1", "map50": "mAP50", "map": "mAP", "miou": "mIoU"}
+WORDS = {
+    "top1": "top-1",
+    "map50": "mAP50",
+    "map": "mAP",
+    "miou": "mIoU",
+    "j_and_f": "J&F",
+    "pck": "PCK",
+}
 """What people call the main score of a probe, by its key in a result."""
 _BINS = 15
 _RESAMPLES = 2000

@@ -10,6 +10,7 @@ from torch import Tensor
 from jobs.adaptation import judging, labelled_sets, leak_check
 from jobs.cluster import launch
 from jobs.probing.probe_sections import OWN, AdaptConfig, ProbeConfig, Setting
+from jobs.probing.propagate_sections import PropagateConfig
 from jobs.setup import run_artifact
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
@@ -115,7 +116,9 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     )
 
 
-def encoders_of(config: AdaptConfig) -> tuple[str, Artifact, str, Artifact | None]:
+def encoders_of(
+    config: AdaptConfig | PropagateConfig,
+) -> tuple[str, Artifact, str, Artifact | None]:
     """Load the artifact, and the one to compare it with where there is one.
 
     Raises:

@@ -172,6 +172,7 @@ def probes(scores: list[Score]) -> str:
                 ("num_classes", "classes"),
                 ("num_train", "training images"),
                 ("num_test", "test images"),
+                ("num_sequences", "videos"),
             )
             if name in score.counts
         ]

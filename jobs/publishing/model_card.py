@@ -7,6 +7,7 @@ from typing import Any, get_args
 import yaml
 
 from jobs.probing.probe_sections import ProbeConfig
+from jobs.probing.propagate_sections import PropagateProbeConfig
 from jobs.publishing import card_parts as parts
 from jobs.publishing.probe_results import Score
 from jobs.publishing.run_curves import FOLDER
@@ -141,6 +142,8 @@ def _results(scores: list[Score], task: str) -> list[dict[str, Any]]:
             metric["args"] = {"ci95": [round(end, 4) for end in score.interval]}
         classes = score.counts.get("num_classes")
         what = f"labelled images of {classes} classes" if classes else "labelled images"
+        if videos := score.counts.get("num_sequences"):
+            what = f"{videos} videos with masks or key points"
         results.append(
             {
                 "task": _task_of(score, task),
@@ -153,7 +156,8 @@ def _results(scores: list[Score], task: str) -> list[dict[str, Any]]:
 
 def _task_of(score: Score, task: str) -> dict[str, str]:
     """Name what was scored: frozen features, or what the model itself is for."""
-    if score.probe in get_args(ProbeConfig.model_fields["name"].annotation):
+    frozen = (ProbeConfig, PropagateProbeConfig)
+    if any(score.probe in get_args(one.model_fields["name"].annotation) for one in frozen):
         return {"type": TASK, "name": f"{score.probe} probe of frozen features"}
     return {"type": task, "name": f"{score.probe} with labels"}
 

@@ -15,6 +15,10 @@ _MEASURES = {
     "miou": ("mean_iou", "mean IoU"),
     "map50": ("map_50", "AP at IoU 0.5"),
     "map": ("mean_average_precision", "mean average precision"),
+    "j_and_f": ("j_and_f", "J&F"),
+    "j": ("j", "region overlap J"),
+    "f": ("f", "boundary agreement F"),
+    "pck": ("pck", "share of key points found"),
 }
 _BASELINES = {"untrained": "untrained_", "from scratch": "scratch_", "colour": "colour_"}
 
@@ -30,7 +34,7 @@ class Score:
         value: Of the artifact.
         interval: 95 %, None where the probe gives none.
         baselines: The same measure of what it is compared with, by name.
-        counts: Numbers of images and classes.
+        counts: Numbers of images and classes, or of videos.
     """
 
     probe: str
@@ -108,7 +112,7 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _scores(found: dict[str, Any]) -> list[Score]:
-    counts = ("num_classes", "num_train", "num_test")
+    counts = ("num_classes", "num_train", "num_test", "num_sequences")
     scores = []
     main = measure_of(found)
     for key, (metric, words) in _MEASURES.items():

@@ -17,8 +17,9 @@ KINDS = {
     "scratch_": "from scratch",
     "colour_": "colour statistics",
     "compared_": "compared",
+    "copy_": "first frame copied",
 }
-_LINES = dict(zip(KINDS, (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#6b8f3a"), strict=True))
+_LINES = dict(zip(KINDS, (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#6b8f3a", INK), strict=True))
 MOST_BARS = 40
 MOST_CELLS = 30
 
@@ -26,14 +27,15 @@ Result = Mapping[str, Any]
 
 
 def per_class(result: Result) -> Drawing | None:
-    """Draw the score of every class; of many the lowest and the highest."""
-    scores = {k: v for k, v in result.get("per_class", {}).items() if _is_number(v)}
+    """Draw the score of every class, or video; of many the lowest and the highest."""
+    scores = by_name(result)
     if not scores:
         return None
     order = sorted(scores, key=lambda name: -scores[name])
     half = MOST_BARS // 2
     shown = order if len(order) <= MOST_BARS else [*order[:half], *order[-half:]]
-    finding = f"{order[0]} is told best ({scores[order[0]]:.0%})"
+    what = "followed" if "per_sequence" in result else "told"
+    finding = f"{order[0]} is {what} best ({scores[order[0]]:.0%})"
     if len(order) > 1:
         finding += f", {order[-1]} worst ({scores[order[-1]]:.0%})"
     left_out = f"; {len(order) - len(shown)} classes between are not shown"
@@ -42,12 +44,10 @@ def per_class(result: Result) -> Drawing | None:
     with open_figure(finding, size=size) as (figure, axes):
         places = np.arange(len(shown))[::-1]
         axes.barh(places, [scores[name] for name in shown], color=COLOURS[0], height=0.62)
-        base = next(
-            (p for p in KINDS if p and isinstance(result.get(f"{p}per_class"), Mapping)), None
-        )
+        base = next((prefix for prefix in KINDS if prefix and by_name(result, prefix)), None)
         if base is not None:
-            others = result[f"{base}per_class"]
-            known = [i for i, name in enumerate(shown) if _is_number(others.get(name))]
+            others = by_name(result, base)
+            known = [i for i, name in enumerate(shown) if name in others]
             axes.plot(
                 [others[shown[i]] for i in known],
                 places[known],
@@ -65,6 +65,16 @@ def per_class(result: Result) -> Drawing | None:
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("share of its images that is told" if "top1" in result else "score")
     return Drawing("per_class.png", finding, png(figure))
+
+
+def by_name(result: Result, prefix: str = "") -> dict[str, float]:
+    """Return the score of every class, or the main one of every video, of a kind of features."""
+    measure = measure_of(result)
+    values = {
+        name: scores[measure] for name, scores in result.get(f"{prefix}per_sequence", {}).items()
+    }
+    values |= result.get(f"{prefix}per_class", {})
+    return {name: value for name, value in values.items() if _is_number(value)}
 
 
 def confusion(result: Result) -> Drawing | None:

@@ -78,9 +78,11 @@ def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) 
     parts = [html.pictures(by_class, width=_WIDE_PX)] if by_class else []
     parts += [html.pictures(*drawn, width=_HALF_PX)] if drawn else []
     if parts:
-        body.append(html.section("Class by class", *parts))
+        by = "Video by video" if "per_sequence" in result else "Class by class"
+        body.append(html.section(by, *parts))
     if shown:
-        body.append(html.section("Samples", *(html.pictures(one) for one in shown)))
+        what = "Videos" if "num_sequences" in result else "Samples"
+        body.append(html.section(what, *(html.pictures(one) for one in shown)))
     if sweep := _sweep(result):
         body.append(html.section("Settings tried on validation", *sweep))
     body.append(html.section("What was judged", *_account(result)))
@@ -88,13 +90,20 @@ def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) 
 
 
 def _badge(result: Mapping[str, Any]) -> str:
+    if "num_sequences" in result:
+        return f"{result['num_sequences']} videos"
     return f"{result['num_classes']} classes"
 
 
 def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     measure = measure_of(result)
     tiles = [(f"{result[measure]:.1%}", figures.words_of(result))]
-    counts = {"num_train": "training samples", "num_test": "test samples"}
+    counts = {
+        "num_train": "training samples",
+        "num_test": "test samples",
+        "num_sequences": "videos",
+        "num_judged": "judged frames",
+    }
     tiles += [(f"{result[key]:,}", name) for key, name in counts.items() if key in result]
     parameters = result.get("parameters", {})
     tiles += [(f"{number:,}", f"values {name}") for name, number in parameters.items()]
@@ -119,7 +128,8 @@ def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
             if given:
                 low, high = given
                 limits = (f"{low:.1%} to {high:.1%}", html.interval(score, low, high))
-            counts = (result.get("num_train", ""), result.get("num_test", ""))
+            videos = f"{result['num_sequences']} videos" if "num_sequences" in result else ""
+            counts = (result.get("num_train", ""), result.get("num_test", videos))
             rows.append((what, name, f"{score:.1%}", *limits, *counts))
     headings = ("probe", "features", "score", "95 % interval", "0 to 100 %")
     parts = [html.table((*headings, "train images", "test images"), rows, strong=strong)]
@@ -134,7 +144,8 @@ def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
             )
     groups = {result.get("num_test_groups") for result in results} - {None}
     whole = ", whole groups of them where they have groups" if groups else ""
-    note = f"Intervals by bootstrap over the test images{whole}."
+    drawn = {"videos" if "num_sequences" in result else "test images" for result in results}
+    note = f"Intervals by bootstrap over the {' or '.join(sorted(drawn))}{whole}."
     return [*parts, html.paragraph(note, pale=True)]
 
 
@@ -164,9 +175,10 @@ def _account(result: Mapping[str, Any]) -> list[Html]:
         ("classes", ", ".join(classes)),
         ("unreadable", _counts(unreadable)),
         ("left out", "; ".join(f"{k}: {_counts(v)}" for k, v in _given(result, "left_out"))),
-        ("test images among those of training", str(result.get("duplicates", 0))),
-        ("artifact", f"{result.get('artifact', '')} {result['artifact_digest']}"),
     ]
+    if "num_sequences" not in result:
+        rows.append(("test images among those of training", str(result.get("duplicates", 0))))
+    rows.append(("artifact", f"{result.get('artifact', '')} {result['artifact_digest']}"))
     everything = json.dumps(finite(dict(result)), indent=1)
     return [html.table(("", ""), rows), html.listing("Everything, as JSON", everything)]
 

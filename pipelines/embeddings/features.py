@@ -222,7 +222,7 @@ def _joined(
     if features.form == "pooled":
         pooling = None if features.pooling == "auto" else features.pooling
         return torch.cat([encoder.pool(layer, pooling) for layer in layers], dim=1)
-    places = [_maps(layer, encoder, images) for layer in layers]
+    places = [as_maps(layer, encoder, images) for layer in layers]
     # Stages of a convolutional network have grids of different sizes: the last one's counts.
     height, width = places[-1].shape[2:]
     same = [functional.adaptive_avg_pool2d(place, (height, width)) for place in places]
@@ -230,7 +230,7 @@ def _joined(
     return maps if features.form == "maps" else maps.flatten(2).transpose(1, 2)  # (B, N, D)
 
 
-def _maps(layer: Tensor | Tokens, encoder: Encoder, images: Tensor) -> Tensor:
+def as_maps(layer: Tensor | Tokens, encoder: Encoder, images: Tensor) -> Tensor:
     """Return a layer as maps (B, D, h, w)."""
     if not isinstance(layer, Tokens):
         return layer

@@ -10,7 +10,7 @@ from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.labels.class_folders import list_files, names_below, root_of_names
 from pipelines.labels.labelled_data import Split
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
-from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths
+from pipelines.labels.paired_paths import NONE, SEVERAL, pair_paths, stem
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.ray_tasks import map_in_tasks, said_to
@@ -59,9 +59,9 @@ class MaskFolder:
         A mask belongs to an image as `pair_paths` says, suffixes left aside; one that a table names
         is kept.
         """
-        names = [_stem(name) for one in sets.values() for name in one.names]
+        names = [stem(name) for one in sets.values() for name in one.names]
         ids = [i for one in sets.values() for i in one.rows[schema.SAMPLE_ID].to_pylist()]
-        found = pair_paths(names, ids, [_stem(name) for name in self._names])
+        found = pair_paths(names, ids, [stem(name) for name in self._names])
         paired = {}
         start = 0
         for split, one in sets.items():
@@ -91,12 +91,6 @@ class MaskFolder:
         names = enumerate(self._names)
         left_out.add_all(NO_IMAGE, [name for index, name in names if index not in self._used])
         return left_out
-
-
-def _stem(name: str) -> str:
-    """Return a path without its suffix."""
-    folder, slash, last = name.rpartition("/")
-    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
 
 
 def without_masks(found: LabelledRows) -> LabelledRows:

@@ -53,3 +53,9 @@ def _tails(path: str) -> list[str]:
     """Return a path without its first folder, its first two, and so on."""
     parts = path.split("/")
     return ["/".join(parts[start:]) for start in range(1, len(parts))]
+
+
+def stem(name: str) -> str:
+    """Return a path without its suffix."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.rpartition('.')[0] or last}"
