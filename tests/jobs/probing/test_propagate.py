@@ -152,8 +152,8 @@ def test_what_cannot_be_followed_is_refused_in_one_line(
 
 
 def test_an_encoder_without_maps_is_refused(videos: Path, tmp_path: Path) -> None:
-    uri = saved(str(tmp_path / "amdim"), EncoderConfig(name="amdim", width=8), 32)
-    with pytest.raises(InputError, match=r"artifact: encoder.name=amdim gives no feature maps"):
+    uri = saved(str(tmp_path / "other"), EncoderConfig(name="torchvision:squeezenet1_1"), 64)
+    with pytest.raises(InputError, match=r"artifact: encoder.name=.* gives no feature maps"):
         propagate(config(uri, videos))
 
 
