@@ -4,26 +4,40 @@ import sys
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+import pyarrow as pa
 from pydantic import Field
 
 from jobs.cluster import launch
+from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
 from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import (
-    DECODING,
     ORDER,
     TRAINING,
     WORKERS,
     ClusterConfig,
     JobConfig,
-    PerVideoConfig,
+    ListedClipConfig,
     SourceConfig,
 )
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import check_source
+from pipelines.motion.curve_files import Curves, reasons
+from pipelines.motion.motion_survey import MotionSurvey, bad_videos
+from pipelines.stream import quarantine
+
+_DECODING = (
+    "source.max_pixels",
+    "source.max_bytes",
+    "source.max_frames",
+    "source.max_duration_s",
+    "source.decode_timeout_s",
+    "source.allow_truncated",
+    "source.max_bad_fraction",
+)
 
 
 class IndexConfig(JobConfig):
@@ -31,7 +45,12 @@ class IndexConfig(JobConfig):
 
     example: ClassVar[str] = "source.uri=s3://bucket/images out=s3://bucket/manifest"
     most_used: ClassVar[tuple[str, ...]] = ("source.uri", "out")
-    ignored: ClassVar[tuple[str, ...]] = (*DECODING, *ORDER, *TRAINING, *WORKERS)
+    ignored: ClassVar[tuple[str, ...]] = (
+        *("source.value_range", "source.bands", "source.verify"),
+        *ORDER,
+        *TRAINING,
+        *WORKERS,
+    )
 
     source: SourceConfig
     out: str = Field(min_length=1, description="the manifest: a path or s3:// prefix")
@@ -43,8 +62,13 @@ class IndexConfig(JobConfig):
             "no version is made where more of the samples are gone: something may not be mounted"
         ),
     )
-    clip: PerVideoConfig = PerVideoConfig()
+    clip: ListedClipConfig = ListedClipConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    def idle(self) -> dict[str, str]:
+        """Return what has no use where nothing is decoded."""
+        unused = () if self.clip.curves else _DECODING
+        return dict.fromkeys(unused, "clip.curves")
 
 
 def index(config: IndexConfig) -> dict[str, Any]:
@@ -52,7 +76,8 @@ def index(config: IndexConfig) -> dict[str, Any]:
 
     Returns:
         `rows`, `version`, `unchanged`, `left_out` and, as `diff`, what was `added, removed,
-        changed, kept` since the version before.
+        changed, kept` since the version before; with `clip.curves`, `videos` that were looked at
+        and `bad_videos` of them by reason.
     """
     out = launch.absolute_out(config.out)
     source = launch.user_uri("source.uri", config.source.uri)
@@ -63,6 +88,7 @@ def index(config: IndexConfig) -> dict[str, Any]:
         manifest = make_manifest(
             config.source, out, config.clip.per_video, max_gone_fraction=config.max_gone_fraction
         )
+        looked_at = _look_at_videos(config, manifest) if config.clip.curves else {}
     unchanged = before is not None and before.version == manifest.version
     diff = Diff(0, 0, 0, manifest.num_rows) if unchanged else manifest.diff
     what = "unchanged" if unchanged else str(diff) if before else "new"
@@ -72,10 +98,36 @@ def index(config: IndexConfig) -> dict[str, Any]:
         "unchanged": unchanged,
         "diff": asdict(diff),
         "left_out": manifest.left_out,
+        **looked_at,
         "result": (
             f"{manifest.num_rows} samples, version {manifest.version} ({what}): {manifest.uri}"
         ),
     }
+
+
+def _look_at_videos(config: IndexConfig, manifest: Manifest) -> dict[str, Any]:
+    """Look once at every frame of the videos, and keep how they change beside the version.
+
+    Raises:
+        RunError: too many cannot be used.
+    """
+    curves = Curves(manifest.uri, manifest.version)
+    folder = bad_videos(manifest.uri)
+    bad = BadSamples(config.source.max_bad_fraction, folder)
+    found = [curves.index()] if curves.exist() else []
+    if found:
+        bad.add(found[0].num_rows, reasons(found[0]))
+    else:
+        survey = MotionSurvey(manifest.uri, config.source.limits())
+        for some in survey.found(manifest):
+            found.append(some)
+            bad.add(some.num_rows, reasons(some))
+            bad.check()
+        bad.check(final=True)
+        quarantine.compact(folder, quarantine.FEW)
+        curves.write_index(pa.concat_tables(found))
+    bad.tell()
+    return {"videos": bad.seen, "bad_videos": dict(bad.reasons)}
 
 
 def _before(out: str, source: str) -> Manifest | None:

@@ -192,7 +192,7 @@ def draw(
         config.source.limits(),
         quarantine=None,
         run="preview",
-        sampling=config.clip.sampling(manifest.per_video, config.seed),
+        sampling=config.clip.sampling_of(manifest, config.seed),
         pair=pair,
     )
     columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))

@@ -166,7 +166,7 @@ def _embed(
         config.source.limits(),
         quarantine=None,
         run="report",
-        sampling=config.clip.sampling(manifest.per_video, config.seed),
+        sampling=config.clip.sampling_of(manifest, config.seed),
     )
     images = ingest.dataset(work, [(0, num_images)])
     encoders = embed.Encoders({schema.EMBEDDING: Features(artifact_uri)}, session.placed)

@@ -111,7 +111,7 @@ def _tell_changes(manifest: Manifest) -> None:
     if changed:
         print(
             f"{manifest.source} changed since it was listed ({changed}): to take that in, "
-            f"{_command(manifest)}, then this command line again",
+            f"{index_command(manifest)}, then this command line again",
             file=sys.stderr,
         )
 
@@ -129,14 +129,14 @@ def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | 
         "source.any_name": (wanted.any_name, listed.any_name),
     }
     key, now, then = next((key, *pair) for key, pair in shown.items() if pair[0] != pair[1])
-    command = _command(manifest, f"{key}={now}")
+    command = index_command(manifest, f"{key}={now}")
     raise InputError(
         f"{key} {now}, but {manifest.uri} was listed with {then}: leave it out, or list anew with"
         f" {command}"
     )
 
 
-def _command(manifest: Manifest, *more: str) -> str:
+def index_command(manifest: Manifest, *more: str) -> str:
     """Return the command line that adds a version to a manifest."""
     words = [f"source.uri={manifest.source}", *more, f"out={manifest.uri}"]
     return f"{command_of('index')} {shlex.join(words)}"

@@ -304,6 +304,18 @@ class PerVideoConfig(Frozen):
     per_video: int | None = PER_VIDEO
 
 
+class ListedClipConfig(PerVideoConfig):
+    """How videos are listed."""
+
+    curves: bool = Field(
+        False,
+        description=(
+            "look once at every frame of each video, and keep how much it changes, its cuts and its"
+            " dark bars beside the manifest: for clip.motion, clip.cross_cuts and clip.crop_bars"
+        ),
+    )
+
+
 class ClusterConfig(Frozen):
     """Which Ray cluster, and what the job takes of it."""
 

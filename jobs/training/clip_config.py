@@ -1,12 +1,30 @@
 """The section of a run that says which frames of videos make its samples."""
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from augment.frozen import Frozen, other_of
+from jobs.setup.failures import InputError
+from jobs.setup.inputs import index_command
 from jobs.setup.sections import PER_VIDEO
+from pipelines import schema
+from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
+from pipelines.motion.curve_files import Curves
+from pipelines.motion.windows import Motion, Rule
+
+# what was so before it was a setting
+CLIP_BEFORE = {
+    "per_sample": 1,
+    "max_gap_s": None,
+    "motion": "any",
+    "cross_cuts": True,
+    "crop_bars": False,
+}
+# what asks how videos change
+_LOOKED_AT = ("motion", "cross_cuts", "crop_bars")
 
 
 class ClipConfig(Frozen):
@@ -38,6 +56,23 @@ class ClipConfig(Frozen):
             " null: anywhere in the video"
         ),
     )
+    motion: Motion = Field(
+        "any",
+        description=(
+            "where clips begin. any: anywhere; weighted: as likely as the clip moves; moving:"
+            " anywhere but where the video stands still beside its other parts"
+        ),
+    )
+    cross_cuts: bool = Field(
+        True,
+        description=(
+            "whether a clip may show more than one scene; false: in a scene that is too short its"
+            " last frame stays"
+        ),
+    )
+    crop_bars: bool = Field(
+        False, description="cut away what is dark at a side of the video all the time"
+    )
     as_frames: bool = Field(
         False, description="single frames instead of clips, for methods that take images"
     )
@@ -50,7 +85,10 @@ class ClipConfig(Frozen):
     def idle(self) -> dict[str, str]:
         """Return what single frames, or one clip a sample, leave without effect."""
         gap = {"max_gap_s": "per_sample"} if self.per_sample == 1 else {}
-        clip = ("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s")
+        clip = (
+            *("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s"),
+            *("motion", "cross_cuts"),
+        )
         return gap | (dict.fromkeys(clip, "as_frames") if self.as_frames else {})
 
     def taking(self) -> dict[str, Any]:
@@ -58,8 +96,45 @@ class ClipConfig(Frozen):
         spacing = {"frame_stride": self.frame_stride} if self.fps is None else {"fps": self.fps}
         return {"num_frames": self.num_frames, **spacing}
 
+    @property
+    def rule(self) -> Rule:
+        """Return which windows of a video are taken."""
+        return Rule(self.motion, self.cross_cuts, self.crop_bars)
+
+    def check(self, manifest: Manifest | None) -> None:
+        """Refuse a corpus whose videos were not looked at, where that is asked for.
+
+        Args:
+            manifest: The corpus; None: samples with labels, whose videos nobody looks at.
+
+        Raises:
+            InputError: with what helps.
+        """
+        asked = [f"clip.{name}" for name in _LOOKED_AT if not self._is_default(name)]
+        if not asked:
+            return
+        if manifest is None:
+            raise InputError(f"{asked[0]} is for unlabelled videos: leave it out")
+        if schema.VIDEO in manifest.media and not Curves(manifest.uri, manifest.version).exist():
+            command = index_command(manifest, "clip.curves=true")
+            raise InputError(
+                f"{asked[0]} needs to know how the videos of {manifest.uri} version"
+                f" {manifest.version} change: have them looked at, once, with {command}"
+            )
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
+
+    def sampling_of(self, manifest: Manifest, seed: int) -> Sampling:
+        """Return how samples are drawn from the videos of a corpus."""
+        drawn = self.sampling(manifest.per_video, seed)
+        if self.rule.plain or schema.VIDEO not in manifest.media:
+            return drawn
+        return replace(drawn, rule=self.rule, curves=Curves(manifest.uri, manifest.version))
+
     def sampling(self, per_video: int, seed: int) -> Sampling:
-        """Return how samples are drawn from videos that are listed so often."""
+        """Return how samples are drawn from videos that are listed so often, by nothing but their
+        length."""
         return Sampling(
             num_frames=self.num_frames,
             frame_stride=self.frame_stride,

@@ -276,7 +276,7 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
         limits=config.source.limits(),
         quarantine=None,
         run="health",
-        sampling=config.clip.sampling(plan.manifest.per_video, config.seed),
+        sampling=config.clip.sampling_of(plan.manifest, config.seed),
     )
     columns = joined(
         ingest.run_items(pa.table({"start": [0], "stop": [share.stop - share.start]}), ingest=work)

@@ -74,7 +74,7 @@ class Samples:
             ledger=plan.ledger,
             num_stored=plan.manifest.num_stored,
             num_samples=plan.manifest.num_rows,
-            sampling=config.clip.sampling(plan.manifest.per_video, config.seed),
+            sampling=config.clip.sampling_of(plan.manifest, config.seed),
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest),
         )
@@ -88,6 +88,7 @@ class Samples:
             ledger: Of the committed weights.
             config: Of the run.
         """
+        config.clip.check(None)
         per_video = config.clip.per_video or 1
         sampling = Sampling(per_video=per_video)
         if config.num_frames is not None:

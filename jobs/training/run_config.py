@@ -16,7 +16,7 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
 from jobs.setup.sections import ClusterConfig, JobConfig, PairedSource
 from jobs.tracking.log_config import LogConfig
-from jobs.training.clip_config import ClipConfig
+from jobs.training.clip_config import CLIP_BEFORE, ClipConfig
 from jobs.training.run_sections import CheckpointConfig, DebugConfig, HealthConfig, TrainConfig
 from models.encoders.clips.time_settings import check_frames
 from models.encoders.factory import EncoderConfig
@@ -214,7 +214,7 @@ class PretrainConfig(JobConfig):
         del encoder["min_share"]  # judged once, before the first step
         _leave_out(encoder, _ENCODER_BEFORE)
         _leave_out(whole["method"], _METHOD_BEFORE)
-        _leave_out(whole["clip"], _CLIP_BEFORE)
+        _leave_out(whole["clip"], CLIP_BEFORE)
         for optim in (whole["optim"], whole["optim"].get("discriminator", {})):
             _leave_out(optim, _OPTIM_BEFORE)
         whole["start"] = self.start.model_dump(mode="json", exclude_defaults=True)
@@ -259,7 +259,6 @@ _ENCODER_BEFORE = {
     "time": None,
     "tubelet": 2,
 }
-_CLIP_BEFORE = {"per_sample": 1, "max_gap_s": None}
 _METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0}
 _OPTIM_BEFORE = {
     "schedule": "cosine",
@@ -371,6 +370,7 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         media=config.media,
         columns=method.columns,
     )
+    config.clip.check(manifest)
     check_pair(config, manifest)
 
 

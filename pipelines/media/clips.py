@@ -12,6 +12,8 @@ from augment import rng
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.media.contract import Clip
+from pipelines.motion.curve_files import Curves
+from pipelines.motion.windows import ANY_WINDOW, Rule, placed
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Sampling:
         per_sample: Clips of a sample, each at an instant of its own; of single frames, so many.
         max_gap_s: How far from the first in its stretch the others begin at most, seconds; None:
             anywhere in the video.
+        rule: Which windows of a video are taken.
+        curves: How the videos change, where the rule asks for it.
     """
 
     num_frames: int = 1
@@ -38,6 +42,8 @@ class Sampling:
     seed: int | None = None
     per_sample: int = 1
     max_gap_s: float | None = None
+    rule: Rule = ANY_WINDOW
+    curves: Curves | None = None
 
     @classmethod
     def seen_by(cls, artifact: Artifact, per_video: int = 1) -> Self:
@@ -67,7 +73,7 @@ class Sampling:
         draws = self._draw(rows)  # (B, per_sample)
         positions = (index + draws[:, 0]) / self.per_video
         num_frames = 1 if self.as_frames else self.num_frames
-        return [
+        clips = [
             Clip(
                 num_frames,
                 self.frame_stride,
@@ -80,6 +86,19 @@ class Sampling:
             else None
             for position, others, video in zip(positions, draws[:, 1:], is_video, strict=True)
         ]
+        return clips if self.curves is None else self._placed(clips, rows, self.curves)
+
+    def _placed(
+        self, clips: list[Clip | None], rows: pa.Table, curves: Curves
+    ) -> list[Clip | None]:
+        """Place clips by what is known of their videos; what could not be looked at will not be
+        decoded either."""
+        videos = [index for index, clip in enumerate(clips) if clip is not None]
+        for index, changes in zip(videos, curves.of(rows.take(videos)), strict=True):
+            clip = clips[index]
+            if clip is not None and changes is not None:
+                clips[index] = placed(clip, changes, self.rule)
+        return clips
 
     def _draw(self, rows: pa.Table) -> np.ndarray:
         if self.seed is None:

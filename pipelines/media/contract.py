@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 # from an image's height and width to how much smaller it may be decoded
 Reduce = Callable[[int, int], int]
 
@@ -89,6 +91,9 @@ class Clip:
             first; with `max_gap_s` in [0, 1] between the earliest and the latest begin it allows.
         max_gap_s: How much earlier or later than the first the others begin at most, seconds; None:
             anywhere.
+        spans: When each clip begins, and its latest instant, seconds: a frame that were later is
+            that one again. Where there are any, positions say nothing more.
+        bars: What is cut away above, below, left and right: shares of height and width.
     """
 
     num_frames: int
@@ -97,6 +102,49 @@ class Clip:
     position: float
     others: tuple[float, ...] = ()
     max_gap_s: float | None = None
+    spans: tuple[tuple[float, float], ...] = ()
+    bars: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def step_s(self, rate: float) -> float:
+        """Return the time from a frame of the clip to the next, in a video of this rate."""
+        return 1 / self.fps if self.fps else self.frame_stride * (1 / rate)
+
+    def num_places(self, duration_s: float, rate: float) -> int:
+        """Return at how many frames of a video the clip can begin; 1 where it is longer."""
+        num_frames = max(1, round(duration_s * rate))
+        num_spanned = int((self.num_frames - 1) * self.step_s(rate) * rate + 1e-6) + 1
+        return max(1, num_frames - num_spanned + 1)
+
+    def others_from(self, first: int, num_places: int, rate: float) -> tuple[int, int]:
+        """Return the first and the last place of the others, where the first clip begins at one."""
+        if self.max_gap_s is None:
+            return 0, num_places - 1
+        gap = int(self.max_gap_s * rate)
+        return max(first - gap, 0), min(first + gap, num_places - 1)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one pass over a video finds.
+
+    Attributes:
+        start_s: Presentation time of the first frame.
+        end_s: When the last frame has been shown.
+        rate: Nominal frames per second.
+        times: From when on each frame is on display, seconds, (N,) float64, ascending.
+        changes: Mean absolute difference of each frame's values to the one before, RGB in [0, 1],
+            (N,) float64; 0 for the first.
+        cuts: Whether each frame is the first of another scene, (N,) bool.
+        bars: What of the height is dark bar above and below, and of the width left and right.
+    """
+
+    start_s: float
+    end_s: float
+    rate: float
+    times: np.ndarray
+    changes: np.ndarray
+    cuts: np.ndarray
+    bars: tuple[float, float, float, float]
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

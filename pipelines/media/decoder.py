@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from augment.picture import Picture
-from pipelines.media.contract import BadSample, Clip, Limits, Reduce
+from pipelines.media.contract import BadSample, Changes, Clip, Limits, Reduce
 from pipelines.media.decoder_process import Message, body_of, receive, send
 from pipelines.media.jpeg import decode_pixels, read_header
 
@@ -97,21 +97,31 @@ class Decoder:
             BadSample: it cannot be used.
             OSError: the storage failed.
         """
-        if isinstance(source, bytes):
-            if not source:
-                raise BadSample("empty", "zero bytes")
-            return self._clip({"clip": asdict(clip)}, source)
-        request = {"clip": asdict(clip), "bytes": source.size}
-        return self._clip(request, b"", source.read)
-
-    def _clip(
-        self, request: Message, body: bytes, read: Callable[[int, int], bytes] | None = None
-    ) -> Picture:
-        frames = Picture.whole(self._ask(request, body, read))
+        frames = Picture.whole(self._ask_of_video({"clip": asdict(clip)}, source))
         if self._shown is None:
             return frames
         start_s, end_s = self._shown
         return replace(frames, shown=(start_s, end_s))
+
+    def changes(self, source: bytes | File) -> Changes:
+        """Look at all frames of a video.
+
+        Raises:
+            BadSample: it cannot be used.
+            OSError: the storage failed.
+        """
+        times, changes, cuts = self._ask_of_video({"changes": True}, source).view(np.float64)
+        assert self._shown is not None
+        start_s, end_s, rate, top, bottom, left, right = self._shown
+        bars = (top, bottom, left, right)
+        return Changes(start_s, end_s, rate, times, changes, cuts > 0, bars)
+
+    def _ask_of_video(self, request: Message, source: bytes | File) -> np.ndarray:
+        if not isinstance(source, bytes):
+            return self._ask({**request, "bytes": source.size}, b"", source.read)
+        if not source:
+            raise BadSample("empty", "zero bytes")
+        return self._ask(request, source)
 
     def indices(self, data: bytes) -> np.ndarray:
         """Decode a mask to class indices, (H, W) uint8.

@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -117,7 +118,7 @@ def _answer(
         return decode_depth(body.tobytes(), limits).view(np.uint8)
     if "mask" in request:
         return decode_indices(body.tobytes(), limits)
-    if "clip" not in request:
+    if "clip" not in request and "changes" not in request:
         data = body.tobytes()
         return decode_image(
             data,
@@ -128,12 +129,22 @@ def _answer(
             bands=limits.bands,
         )
     # here, as FFmpeg is of no use to a corpus of images
+    from pipelines.media.frame_changes import frame_changes
     from pipelines.media.video import decode_clip
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
+    if "changes" in request:
+        found = frame_changes(file, limits, partial(_more_time, limits.timeout_s))
+        request["shown"] = [found.start_s, found.end_s, found.rate, *found.bars]
+        return np.stack([found.times, found.changes, found.cuts]).view(np.uint8)
     decoded = decode_clip(file, Clip(**request["clip"]), limits)
     request["shown"] = [decoded.times[0], decoded.end_s]  # goes back with the frames
     return decoded.frames
+
+
+def _more_time(timeout_s: float) -> None:
+    """Begin the time limit anew: of work that can be as long as a film, its parts are limited."""
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which stream of a video a player would show, and when that stream begins and ends."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -125,19 +126,22 @@ class Timeline:
 
         There, rounded time stamps do not matter.
         """
-        step_s = 1 / clip.fps if clip.fps else clip.frame_stride * self.period_s
-        num_frames = max(1, round((self.end_s - self.start_s) * self.rate))
-        num_spanned = int((clip.num_frames - 1) * step_s * self.rate + 1e-6) + 1
-        num_places = max(1, num_frames - num_spanned + 1)
+        step_s = clip.step_s(self.rate)
+        spans = clip.spans or [
+            (self.start_s + (place + 0.5) * self.period_s, math.inf) for place in self._places(clip)
+        ]
+        return [
+            min(begin_s + i * step_s, latest_s)
+            for begin_s, latest_s in spans
+            for i in range(clip.num_frames)
+        ]
+
+    def _places(self, clip: Clip) -> list[int]:
+        num_places = clip.num_places(self.end_s - self.start_s, self.rate)
         first = min(int(clip.position * num_places), num_places - 1)
-        places = [first]
-        low, high = 0, num_places - 1
-        if clip.max_gap_s is not None:
-            gap = int(clip.max_gap_s * self.rate)
-            low, high = max(first - gap, low), min(first + gap, high)
-        places += [min(low + int(other * (high - low + 1)), high) for other in clip.others]
-        begins = [self.start_s + (place + 0.5) * self.period_s for place in places]
-        return [begin_s + i * step_s for begin_s in begins for i in range(clip.num_frames)]
+        low, high = clip.others_from(first, num_places, self.rate)
+        others = (min(low + int(other * (high - low + 1)), high) for other in clip.others)
+        return [first, *others]
 
 
 def _rate(stream: VideoStream) -> float:

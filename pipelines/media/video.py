@@ -6,8 +6,9 @@ nothing special. Rotation from the metadata is applied; tone curves of HDR and p
 square are left as they are.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, islice, pairwise
 
@@ -95,17 +96,26 @@ def decode_clip(file: Seekable, clip: Clip, limits: Limits) -> Decoded:
     raise BadSample("corrupt", "the index does not lead to the frames")
 
 
-def _attempt(
-    file: Seekable, clip: Clip, limits: Limits, *, lead_s: float, end_s: float | None
-) -> Decoded:
-    """Decode from the last key frame at least `lead_s` before the clip."""
-    with av.open(
+def opened(file: Seekable) -> InputContainer:
+    """Open a video, which can refer to nothing outside itself.
+
+    Raises:
+        FFmpegError: it is none.
+    """
+    return av.open(
         file,
         "r",
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
         container_options={"format_whitelist": _CONTAINERS},
-    ) as container:
+    )
+
+
+def _attempt(
+    file: Seekable, clip: Clip, limits: Limits, *, lead_s: float, end_s: float | None
+) -> Decoded:
+    """Decode from the last key frame at least `lead_s` before the clip."""
+    with opened(file) as container:
         stream = video_stream(container)
         check_pixels(stream.codec_context.height, stream.codec_context.width, limits.max_pixels)
         timeline = Timeline.of(container, stream, end_s)
@@ -121,13 +131,13 @@ def _attempt(
                     container.seek(int(target / (stream.time_base or 1)), stream=stream)
                 except av.FFmpegError:
                     raise _Late from None
-            frames = _frames(container, stream, limits, sought=sought)
-            timed = _timed(container, frames, timeline)
-            count, shown_s = _pick(taken, timed, run, limits, sought=sought)
+            frames = decoded_frames(container, stream, limits, sought=sought)
+            shown = timed(container, frames, timeline)
+            count, shown_s = _pick(taken, shown, run, limits, sought=sought)
             num_decoded += count
             if min(run[-1], timeline.end_s) - shown_s > _SHORTFALL_S:
                 _check_end(file, shown_s, timeline, limits)
-        return Decoded(taken.clip(instants), taken.times(instants), num_decoded, shown_s)
+        return Decoded(taken.clip(instants, clip.bars), taken.times(instants), num_decoded, shown_s)
 
 
 def _runs(
@@ -153,10 +163,17 @@ def _runs(
     return runs
 
 
-def _frames(
+def decoded_frames(
     container: InputContainer, stream: VideoStream, limits: Limits, *, sought: bool
 ) -> Iterator[VideoFrame]:
-    """Decode from where the container stands; with `allow_truncated` up to the first damage."""
+    """Decode from where the container stands; with `allow_truncated` up to the first damage.
+
+    Args:
+        container: Where it stands.
+        stream: What of it.
+        limits: Whether damage is an end.
+        sought: Whether the container was sent there, so that it may not stand at a key frame.
+    """
     packets: Iterator[Packet] = container.demux(stream)
     # MPEG-TS is left anywhere; what follows up to a key frame would come out grey, and not marked
     # so
@@ -191,7 +208,7 @@ def _behind_join(packet: Packet, packets: Iterator[Packet]) -> Packet:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A frame, from when on it is on display, and the end of all frames up to it."""
 
     frame: VideoFrame
@@ -199,9 +216,9 @@ class _Shown:
     end_s: float
 
 
-def _timed(
+def timed(
     container: InputContainer, frames: Iterator[VideoFrame], timeline: Timeline
-) -> Iterator[_Shown]:
+) -> Iterator[Shown]:
     """Say of every frame when it is on display; appended streams follow one another."""
     # AVI stores no presentation times; FFmpeg's guess goes back and forth where there are B-frames.
     by_dts = container.format.name == "avi"
@@ -218,12 +235,12 @@ def _timed(
         # The last frame in the file, not always the last one shown, may stay for long.
         end_s = max(end_s, from_s + max(timeline.period_s, float((frame.duration or 0) * base)))
         last_s = from_s
-        yield _Shown(frame, from_s, end_s)
+        yield Shown(frame, from_s, end_s)
 
 
 def _pick(
     taken: "_Taken",
-    frames: Iterator[_Shown],
+    frames: Iterator[Shown],
     instants: list[float],
     limits: Limits,
     *,
@@ -234,7 +251,7 @@ def _pick(
     Returns:
         How many frames were decoded, and when the last of those that were looked at has been shown.
     """
-    shown: _Shown | None = None
+    shown: Shown | None = None
     num_decoded = 0
     left = deque(instants)
     for following in frames:
@@ -300,9 +317,12 @@ class _Taken:
         """Return the presentation time of the frame at each instant."""
         return [self._time_at[instant] for instant in instants]
 
-    def clip(self, instants: list[float]) -> np.ndarray:
-        """Stack the frames at these instants upright, (T, H, W, 3)."""
+    def clip(self, instants: list[float], bars: Sequence[float]) -> np.ndarray:
+        """Stack the frames at these instants upright and without the bars, (T, H, W, 3)."""
         frames = np.stack([self._pixels[time_s] for time_s in self.times(instants)])
-        if self._rotation % 90:  # some other display matrix, or none that makes sense
-            return frames
-        return np.ascontiguousarray(np.rot90(frames, self._rotation // 90, axes=(1, 2)))
+        if self._rotation % 90 == 0:  # else some other display matrix, or none that makes sense
+            frames = np.rot90(frames, self._rotation // 90, axes=(1, 2))
+        height, width = frames.shape[1:3]
+        top, bottom = (math.ceil(bar * height) for bar in bars[:2])
+        left, right = (math.ceil(bar * width) for bar in bars[2:])
+        return np.ascontiguousarray(frames[:, top : height - bottom, left : width - right])

@@ -105,6 +105,25 @@ def test_frames_per_second_are_those_asked_for_whatever_the_video_has() -> None:
     assert np.diff(numbers(clip_of(data, fps=100.0))).tolist() in ([0, 1, 0], [1, 0, 1])
 
 
+def test_a_clip_begins_where_it_is_told_and_stays_at_its_latest_instant() -> None:
+    data = video(60)
+    spans = ((10.5 / 25, float("inf")), (40.5 / 25, 42.5 / 25))
+    assert numbers(clip_of(data, frame_stride=2, spans=spans)) == [
+        *(10, 12, 14, 16),
+        *(40, 42, 42, 42),
+    ]
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_bars_are_cut_off_the_upright_picture(rotation: int) -> None:
+    data = video(20, rotation=rotation)
+    whole = clip_of(data).frames
+    height, width = whole.shape[1:3]
+    cut = clip_of(data, bars=(0.25, 0.0, 0.1, 0.5)).frames
+    left = -(-width // 10)
+    assert np.array_equal(cut, whole[:, height // 4 :, left : width - width // 2])
+
+
 def test_variable_frame_rate_goes_by_time_stamps() -> None:
     # 25, then 5, then 25 a second
     stamps = [

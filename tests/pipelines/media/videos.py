@@ -38,8 +38,9 @@ def video(
     stamps: Sequence[int] | None = None,
     rotation: int = 0,
     title: str = "",
+    pictures: Sequence[np.ndarray] | None = None,
 ) -> bytes:
-    """Encode frames 0, 1, ...
+    """Encode frames 0, 1, ..., or pictures.
 
     Args:
         num_frames: How many.
@@ -50,12 +51,16 @@ def video(
         stamps: Presentation times in milliseconds; by `rate` where there are none.
         rotation: Counter-clockwise turn that a player is told to make, degrees.
         title: In the metadata.
+        pictures: RGB of each frame, (H, W, 3) uint8 of even sides; those of `frame` where there are
+            none.
     """
+    pictures = [frame(number) for number in range(num_frames)] if pictures is None else pictures
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind) as container:
         container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = gop
         unit = Fraction(1, rate) if codec == "mpeg2video" else Fraction(1, 1000)
         stream.codec_context.time_base = unit
@@ -64,7 +69,7 @@ def video(
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(num_frames):
-            picture = av.VideoFrame.from_ndarray(frame(number), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(pictures[number], format="rgb24")
             picture.pts = stamps[number] if stamps else number * 1000 // rate
             picture.time_base = Fraction(1, 1000)
             container.mux(stream.encode(picture))
