@@ -98,7 +98,8 @@ def _steady(changes: Changes) -> np.ndarray:
     padded = np.pad(moved, _NEAR)
     shifts = (shift for shift in range(2 * _NEAR + 1) if shift != _NEAR)
     around = np.max([padded[shift : shift + len(moved)] for shift in shifts], axis=0)
-    return np.minimum(moved, around)
+    steady: np.ndarray = np.minimum(moved, around)
+    return steady
 
 
 @dataclass(frozen=True, eq=False)
