@@ -42,6 +42,7 @@ from models.masked.ijepa import IJEPA
 from models.masked.mae import MAE
 from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
+from models.multimodal.cmc import CMC
 from models.spatial.counting import Counting
 from models.spatial.jigsaw import Jigsaw
 from models.spatial.relative_position import RelativePosition
@@ -103,6 +104,7 @@ METHODS: dict[str, type[Method]] = {
     "cpc_temporal": CPCTemporal,
     "arrow_of_time": ArrowOfTime,
     "frame_order": FrameOrder,
+    "cmc": CMC,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

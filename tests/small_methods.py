@@ -88,6 +88,8 @@ def _accepted_by(name: str) -> EncoderConfig:
     kind = METHODS[name]
     views, refusals = kind.default_views(kind.small_px), []
     for encoder_config in ENCODERS:
+        if kind.pairs and encoder_config.split is None:
+            continue  # it would see second images, which these batches have not
         try:
             build_method(kind.small, encoder_config, views, 0)
             return encoder_config

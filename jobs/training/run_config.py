@@ -382,13 +382,17 @@ def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
     """
     kinds = method_class(config.method.name).pairs
     name = f"method.name={config.method.name}"
+    if kinds and config.encoder.split is not None:
+        kinds = ()
+        name = f"encoder.split={config.encoder.split}"
     given = config.source.pair
     if given is None and not kinds:
         return
     if given is None:
         raise InputError(
             f"{name} needs a second image of each sample: name it by source.pair, as"
-            " ../depth/{stem}.png, with source.pair_kind=" + " or ".join(kinds)
+            " ../depth/{stem}.png, with source.pair_kind=" + " or ".join(kinds) + "; or set"
+            " encoder.split=lab, which takes lightness and colours for two"
         )
     if not kinds:
         raise InputError(f"source.pair {given}: {name} takes no second image, leave it out")
