@@ -53,8 +53,10 @@ from models.supervised.segment import Segment
 from models.supervised.several_heads import SeveralHeads
 from models.temporal.arrow_of_time import ArrowOfTime
 from models.temporal.cpc_temporal import CPCTemporal
+from models.temporal.crw import ContrastiveRandomWalk
 from models.temporal.frame_order import FrameOrder
 from models.temporal.levjepa import LeVJEPA
+from models.temporal.video_colorization import VideoColorization
 from models.temporal.videomae import VideoMAE
 from models.temporal.vjepa import VJEPA
 
@@ -104,6 +106,8 @@ METHODS: dict[str, type[Method]] = {
     "cpc_temporal": CPCTemporal,
     "arrow_of_time": ArrowOfTime,
     "frame_order": FrameOrder,
+    "video_colorization": VideoColorization,
+    "crw": ContrastiveRandomWalk,
     "cmc": CMC,
 }
 

@@ -22,6 +22,7 @@ from jobs.index import IndexConfig
 from jobs.mapping.atlas_sections import AtlasConfig
 from jobs.pack import PackConfig
 from jobs.predict import PredictConfig
+from jobs.probing.propagate_sections import PropagateConfig
 from jobs.publish import PublishConfig
 from jobs.registering.registry_config import RegistryConfig
 from jobs.report import ReportConfig
@@ -54,6 +55,7 @@ JOB_CONFIGS = (
     RegistryConfig,
     ReportConfig,
     SearchConfig,
+    PropagateConfig,
     TrainedAdaptConfig,
 )
 

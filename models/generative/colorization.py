@@ -115,7 +115,8 @@ class Colorization(Method):
         """
         lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))  # (B, 3, S, S)
         ab = functional.interpolate(lab[:, 1:], size=self.size, mode="area")
-        maps = self.encoder.maps(self._grey(lab).to(batch["views"][PLAIN_VIEW].dtype))
+        grey = grey_images(lab, self.views).to(batch["views"][PLAIN_VIEW].dtype)
+        maps = self.encoder.maps(grey)
         told = self.decoder(maps).float()  # (B, Q or 2, s, s)
         valid = batch["valid"]
         with torch.autocast(told.device.type, enabled=False):
@@ -143,15 +144,10 @@ class Colorization(Method):
         lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))
         shown = {"grey input": (lab[:, :1] / 100).expand_as(lab).clamp(0, 1)}
         if self.progress > 0:
-            ab = self._colours(self.decoder(self.encoder.maps(self._grey(lab))).float())
+            maps = self.encoder.maps(grey_images(lab, self.views))
+            ab = self._colours(self.decoder(maps).float())
             shown["colourised"] = painted(lab[:, :1], ab)
         return shown
-
-    def _grey(self, lab: Tensor) -> Tensor:
-        """Make lightness an image of three equal channels, normalised about as the views are."""
-        mean = sum(self.views.mean) / 3
-        deviation = sum(self.views.std) / 3
-        return ((lab[:, :1] / 100 - mean) / deviation).expand(-1, 3, -1, -1)
 
     def _loss(self, told: Tensor, ab: Tensor, valid: Tensor) -> Tensor:
         """Return each sample's loss (B,), and keep what the valid ones hold of each bin."""
@@ -167,6 +163,18 @@ class Colorization(Method):
         if self.settings.output == "l2":
             return told * AB_SCALE
         return self.bins.decode(told, self.settings.temperature)
+
+
+def grey_images(lab: Tensor, views: Views) -> Tensor:
+    """Make lightness images of three equal channels, normalised about as the views are.
+
+    Args:
+        lab: (B, 3, S, S).
+        views: Whose mean and deviation count.
+    """
+    mean = sum(views.mean) / 3
+    deviation = sum(views.std) / 3
+    return ((lab[:, :1] / 100 - mean) / deviation).expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()
