@@ -56,6 +56,7 @@ from models.temporal.cpc_temporal import CPCTemporal
 from models.temporal.crw import ContrastiveRandomWalk
 from models.temporal.frame_order import FrameOrder
 from models.temporal.levjepa import LeVJEPA
+from models.temporal.tracking import Tracking
 from models.temporal.video_colorization import VideoColorization
 from models.temporal.videomae import VideoMAE
 from models.temporal.vjepa import VJEPA
@@ -106,6 +107,7 @@ METHODS: dict[str, type[Method]] = {
     "cpc_temporal": CPCTemporal,
     "arrow_of_time": ArrowOfTime,
     "frame_order": FrameOrder,
+    "tracking": Tracking,
     "video_colorization": VideoColorization,
     "crw": ContrastiveRandomWalk,
     "cmc": CMC,
