@@ -34,11 +34,11 @@ def per_class(result: Result) -> Drawing | None:
     order = sorted(scores, key=lambda name: -scores[name])
     half = MOST_BARS // 2
     shown = order if len(order) <= MOST_BARS else [*order[:half], *order[-half:]]
-    what = "followed" if "per_sequence" in result else "told"
+    what, things = ("followed", "videos") if "per_sequence" in result else ("told", "classes")
     finding = f"{order[0]} is {what} best ({scores[order[0]]:.0%})"
     if len(order) > 1:
         finding += f", {order[-1]} worst ({scores[order[-1]]:.0%})"
-    left_out = f"; {len(order) - len(shown)} classes between are not shown"
+    left_out = f"; {len(order) - len(shown)} {things} between are not shown"
     finding += left_out if len(shown) < len(order) else ""
     size = (WIDE[0], 1.6 + 0.24 * len(shown))
     with open_figure(finding, size=size) as (figure, axes):

@@ -45,16 +45,17 @@ def sheet(films: Sequence[Film], which: str) -> Drawing:
     """
     rows = []
     for film in films:
-        columns = zip(film.frames, film.truth, film.told, strict=True)
-        pairs = [
-            torch.cat([_covered(frame, mask) for mask in (truth, told)], dim=1)
-            for frame, truth, told in columns
-        ]
+        pairs = list(map(pair, film.frames, film.truth, film.told))
         captions = [f"{film.name}\n{film.score}", *[""] * (len(pairs) - 1)]
-        rows.append([Cell(pair, caption) for pair, caption in zip(pairs, captions, strict=True)])
+        rows.append([Cell(one, caption) for one, caption in zip(pairs, captions, strict=True)])
     finding = f"Above the truth, below what is followed from the first frame on: {which}"
     drawn = contact_sheet.grid(rows, title=finding, cell_px=_CELL_PX)
     return Drawing("videos.jpg", finding, contact_sheet.to_jpeg(drawn))
+
+
+def pair(frame: np.ndarray, truth: np.ndarray, told: np.ndarray) -> Tensor:
+    """Put a frame (3, H, W) under what is true of it, above what is told: (3, 2H, W) uint8."""
+    return torch.cat([_covered(frame, mask) for mask in (truth, told)], dim=1)
 
 
 def _covered(frame: np.ndarray, mask: np.ndarray) -> Tensor:

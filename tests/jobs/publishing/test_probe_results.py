@@ -31,3 +31,23 @@ def test_the_interval_of_the_main_measure_and_the_run_from_scratch_reach_the_car
     ]
     assert scores[0].baselines == {"from scratch": 0.2}
     assert scores[1].baselines == {"untrained": 0.1}
+
+
+def test_what_is_followed_through_videos_reaches_the_card(tmp_path: Path) -> None:
+    followed = {
+        "j_and_f": 0.5,
+        "ci95": [0.4, 0.6],
+        "j": 0.6,
+        "j_ci95": [0.5, 0.7],
+        "f": 0.4,
+        "untrained_j_and_f": 0.2,
+        "num_sequences": 12,
+    }
+    scores = read_given((_write(tmp_path, "propagate", **followed),), DIGEST)
+    assert [(score.metric, score.value, score.interval) for score in scores] == [
+        ("j_and_f", 0.5, (0.4, 0.6)),
+        ("j", 0.6, (0.5, 0.7)),
+        ("f", 0.4, None),
+    ]
+    assert scores[0].baselines == {"untrained": 0.2}
+    assert scores[0].counts == {"num_sequences": 12}

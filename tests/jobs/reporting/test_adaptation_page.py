@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.adaptation.sample_pictures import spread
 from jobs.reporting import adaptation_figures as figures
-from jobs.reporting import adaptation_page, box_sheet, mask_sheet
+from jobs.reporting import adaptation_page, box_sheet, film_strip, mask_sheet
 
 RESULT: dict[str, Any] = {
     "probe": "few_label",
@@ -58,6 +58,34 @@ def test_titles_state_what_is_drawn() -> None:
     assert fits and fits.finding.startswith("Confidence fits on average alone: 60%, and 60% right")
     large = {**RESULT, "confusion": np.zeros((99, 99)).tolist()}
     assert figures.confusion(large) is None
+
+
+def test_videos_are_drawn_one_by_one_beside_a_baseline() -> None:
+    videos = {name: {"j_and_f": score, "j": 0.1} for name, score in (("dog", 0.7), ("cow", 0.2))}
+    result = {
+        "j_and_f": 0.45,
+        "per_sequence": videos,
+        "copy_per_sequence": {name: {"j_and_f": 0.3} for name in videos},
+    }
+    drawn = figures.per_class(result)
+    assert drawn and drawn.finding == "dog is followed best (70%), cow worst (20%)"
+    assert figures.by_name(result, "copy_") == {"dog": 0.3, "cow": 0.3}
+
+
+def test_objects_lie_in_colour_over_their_frames_the_truth_above() -> None:
+    frames = np.full((2, 3, 8, 16), 100, np.uint8)
+    truth, told = np.zeros((2, 2, 8, 16), np.uint8)
+    truth[:, :, :8] = 1
+    told[:, :, 8:] = 2
+    pair = film_strip.pair(frames[0], truth[0], told[0])
+    assert pair.shape == (3, 16, 16)
+    red, green = pair[:, 0, 0].tolist(), pair[:, 8, 15].tolist()
+    assert red[0] > red[1] == red[2] and green[1] > green[0] == green[2]
+    assert pair[:, 0, 15].tolist() == pair[:, 8, 0].tolist() == [100, 100, 100]
+    film = film_strip.Film("dog", "told, J&F 70%", frames, told, truth)
+    drawing = film_strip.sheet([film, film], "2 of 2 videos")
+    assert Image.open(io.BytesIO(drawing.data)).format == "JPEG"
+    assert drawing.finding.endswith("2 of 2 videos")
 
 
 def test_page_and_result_are_left_and_the_run_is_told(tmp_path: Path) -> None:

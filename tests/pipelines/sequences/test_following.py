@@ -118,6 +118,20 @@ def test_values_that_come_later_are_no_objects_and_255_is_not_judged(
     assert told["scores"]["copy"] == {"j": 1.0, "f": 1.0}  # both empty where it is judged
 
 
+def test_masks_of_palettes_are_read_by_their_indices(follow: Follow, tmp_path: Path) -> None:
+    sequence = video(tmp_path, [block(0, 1) + block(6, 2)] * 3)
+    for one in sequence.frames:
+        assert one.mask is not None
+        with Image.open(one.mask.uri) as grey:
+            palette = grey.convert("L").copy()
+        palette.putpalette([0, 0, 0, 0, 128, 0, 128, 0, 0])
+        palette.save(one.mask.uri)
+        assert Image.open(one.mask.uri).mode == "P"
+    frames = [Frame(one.image, one.mask and place(Path(one.mask.uri))) for one in sequence.frames]
+    answer, _ = follow.follow(Sequence("video", tuple(frames)))
+    assert answer["scores"]["copy"] == {"j": 1.0, "f": 1.0}
+
+
 def test_following_begins_with_the_first_object(follow: Follow, tmp_path: Path) -> None:
     empty = np.zeros(SIZE, np.uint8)
     masks = [None, empty, block(2), None, block(2), empty, block(2)]
