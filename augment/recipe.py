@@ -75,6 +75,12 @@ class CropGroup(Frozen):
         """Return the fields of the changes present, in the order of their application."""
         return [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
 
+    def turning(self) -> str | None:
+        """Return the first change that moves pixels, for what must lie where they do; None where
+        none does."""
+        turns = ("quarter_turns", "rotate", "affine")
+        return next((name for name in turns if getattr(self, name) is not None), None)
+
 
 class Views(Frozen):
     """All views of one image: group after group in the order given, which also numbers the

@@ -185,6 +185,7 @@ def draw(
     pair = config.source.second_images(manifest)
     crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
     shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
+    shape = config.clip.with_flow(shape, crops_shape)
     work = ingest.Ingest(
         head,
         shape,
@@ -213,8 +214,9 @@ def draw(
         "row": tensors[schema.ROW],
         "valid": torch.ones(len(keys[0]), dtype=torch.bool),
     }
-    if pair:
-        batch["targets"] = {schema.PAIR: tensors[schema.PAIR]}
+    beside = [name for name in (schema.PAIR, schema.FLOW) if name in tensors]
+    if beside:
+        batch["targets"] = {name: tensors[name] for name in beside}
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
     captions = {name: generator.describe(name, *keys, *sizes) for name in views}

@@ -44,7 +44,8 @@ class Batch(TypedDict):
     (B, C) uint8, "mask" (B, S, S) uint8, "boxes" (B, M, 5) float32: left, top, right and bottom in
     px of the view, and the class, below 0 where there is no box; "pair", the second image of each
     view of the first group, cut and mirrored as the view is, colours unchanged: (B, V, 3, S, S)
-    uint8, of depths (B, V, 1, S, S) int32."""
+    uint8, of depths (B, V, 1, S, S) int32; and, for `Method.flow`, "flow", (B, V, T - 1, 2, S, S)
+    float16: how far each place of a view moves to the right and down until the next frame, px."""
 
 
 class MethodConfig(Frozen):
@@ -88,6 +89,7 @@ class Method(nn.Module):
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
             to where it comes from, for who lacks it ("a .txt file beside each image").
         pairs: Kinds of second images that it takes; none: its batch has no second images.
+        flow: Whether it takes clips with the flow between their frames.
         adversarial: Whether it trains a part called `discriminator`: `forward` then returns a
             second loss, and a second optimiser moves that part's parameters.
         trains_patches: Whether it trains patch tokens by themselves: health then watches them
@@ -110,6 +112,7 @@ class Method(nn.Module):
     takes_clips: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
     pairs: ClassVar[tuple[PairKind, ...]] = ()
+    flow: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
     trains_patches: ClassVar[bool] = False
     projection_std: float | None = None

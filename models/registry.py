@@ -52,9 +52,12 @@ from models.supervised.finetune import Finetune
 from models.supervised.segment import Segment
 from models.supervised.several_heads import SeveralHeads
 from models.temporal.arrow_of_time import ArrowOfTime
+from models.temporal.common_fate import CommonFate
 from models.temporal.cpc_temporal import CPCTemporal
 from models.temporal.crw import ContrastiveRandomWalk
 from models.temporal.frame_order import FrameOrder
+from models.temporal.frame_prediction import FramePrediction
+from models.temporal.frame_prediction_adversarial import FramePredictionAdversarial
 from models.temporal.levjepa import LeVJEPA
 from models.temporal.tracking import Tracking
 from models.temporal.video_colorization import VideoColorization
@@ -111,6 +114,9 @@ METHODS: dict[str, type[Method]] = {
     "video_colorization": VideoColorization,
     "crw": ContrastiveRandomWalk,
     "cmc": CMC,
+    "common_fate": CommonFate,
+    "frame_prediction": FramePrediction,
+    "frame_prediction_adversarial": FramePredictionAdversarial,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

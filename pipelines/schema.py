@@ -53,6 +53,9 @@ MASK_LENGTH = "mask_length"
 # of each view of the first group, cut as the view is: (B, V, 3, S, S) uint8, or (B, V, 1, S, S)
 # int32 depths as in the files
 PAIR = "pair"
+# (B, V, T - 1, 2, S, S) float16 in a batch: of each view of the first group, how far each place
+# moves to the right and down until the next frame, px
+FLOW = "flow"
 BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"

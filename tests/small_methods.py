@@ -117,4 +117,29 @@ def _make_batch(name: str, epoch: int, media: str) -> Batch:
     views = generator(crops, epochs, sample_id)
     row = torch.arange(len(images)) * 7 % NUM_ROWS
     valid = torch.ones(len(images), dtype=torch.bool)
-    return Batch(views=views, sample_id=sample_id, row=row, epoch=epochs, valid=valid)
+    batch = Batch(views=views, sample_id=sample_id, row=row, epoch=epochs, valid=valid)
+    if kind.flow:
+        batch["targets"] = {"flow": _flow_of_bright_places(next(iter(crops.values())))}
+    return batch
+
+
+def _flow_of_bright_places(crops: torch.Tensor) -> torch.Tensor:
+    """Let what is brighter than the rest of a view (B, V, T, 3, S, S) move to the right, and the
+    rest down: (B, V, T - 1, 2, S, S)."""
+    grey = crops[:, :, :-1].float().mean(dim=3)  # (B, V, T - 1, S, S)
+    bright = grey > grey.flatten(3).median(dim=3).values[..., None, None]
+    return torch.stack([bright, ~bright], dim=3).to(torch.float16)
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Take some samples of a batch."""
+    taken = Batch(
+        views={group: views[:, rows] for group, views in batch["views"].items()},
+        sample_id=batch["sample_id"][rows],
+        row=batch["row"][rows],
+        epoch=batch["epoch"][rows],
+        valid=batch["valid"][rows],
+    )
+    if "targets" in batch:
+        taken["targets"] = {name: values[rows] for name, values in batch["targets"].items()}
+    return taken

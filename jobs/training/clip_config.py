@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from augment.frozen import Frozen, other_of
+from augment.recipe import Views
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import index_command
 from jobs.setup.sections import PER_VIDEO
@@ -13,7 +14,9 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.motion.curve_files import Curves
+from pipelines.motion.flow import FlowKind, WithFlow, lacking
 from pipelines.motion.windows import Motion, Rule
+from pipelines.stream.shapes import Crops, Shape
 
 # what was so before it was a setting
 CLIP_BEFORE = {
@@ -22,6 +25,7 @@ CLIP_BEFORE = {
     "motion": "any",
     "cross_cuts": True,
     "crop_bars": False,
+    "flow": None,
 }
 # what asks how videos change
 _LOOKED_AT = ("motion", "cross_cuts", "crop_bars")
@@ -73,6 +77,13 @@ class ClipConfig(Frozen):
     crop_bars: bool = Field(
         False, description="cut away what is dark at a side of the video all the time"
     )
+    flow: FlowKind | None = Field(
+        None,
+        description=(
+            "optical flow between the frames of each view, for methods that take it: dis, or"
+            " farneback; null: none"
+        ),
+    )
     as_frames: bool = Field(
         False, description="single frames instead of clips, for methods that take images"
     )
@@ -87,7 +98,7 @@ class ClipConfig(Frozen):
         gap = {"max_gap_s": "per_sample"} if self.per_sample == 1 else {}
         clip = (
             *("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s"),
-            *("motion", "cross_cuts"),
+            *("motion", "cross_cuts", "flow"),
         )
         return gap | (dict.fromkeys(clip, "as_frames") if self.as_frames else {})
 
@@ -121,6 +132,39 @@ class ClipConfig(Frozen):
                 f"{asked[0]} needs to know how the videos of {manifest.uri} version"
                 f" {manifest.version} change: have them looked at, once, with {command}"
             )
+
+    def check_flow(self, method: str, views: Views, *, takes_flow: bool) -> None:
+        """Refuse flow where a method takes none, or where it would not be that of the views.
+
+        Args:
+            method: Its name.
+            views: Which views it is fed.
+            takes_flow: Whether it takes flow.
+
+        Raises:
+            InputError: with what helps.
+        """
+        if self.flow is None and takes_flow:
+            raise InputError(f"method.name={method} takes optical flow: set clip.flow=dis")
+        if self.flow is None:
+            return
+        if not takes_flow:
+            raise InputError(
+                f"clip.flow {self.flow}: method.name={method} takes none, leave it out"
+            )
+        if self.num_frames < 2:
+            raise InputError(f"clip.flow {self.flow} needs clip.num_frames of 2 or more")
+        if problem := lacking():
+            raise InputError(f"clip.flow {self.flow} needs {problem}")
+        group, crops = next(iter(views.groups.items()))
+        if turn := crops.turning():
+            raise InputError(
+                f"views.groups.{group}.{turn} would turn the views and not their flow: leave it out"
+            )
+
+    def with_flow(self, clips: Shape, crops: Crops) -> Shape:
+        """Add the flow that is asked for to a shape of clips of crops."""
+        return clips if self.flow is None else WithFlow(clips, crops, self.num_frames, self.flow)
 
     def _is_default(self, name: str) -> bool:
         return bool(getattr(self, name) == type(self).model_fields[name].default)

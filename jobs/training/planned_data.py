@@ -43,6 +43,7 @@ class Samples:
         boxes: Boxes that each of the order's rows holds; 0: none.
         ignore: Of masks: the value of pixels that teach nothing.
         pair: Where the rows' second images are; None: nowhere.
+        flow: Whether a batch has the flow of its clips.
     """
 
     order: Order
@@ -56,6 +57,7 @@ class Samples:
     boxes: int = 0
     ignore: int = IGNORE
     pair: SecondImages | None = None
+    flow: bool = False
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -64,6 +66,7 @@ class Samples:
         names += [schema.MASK] if self.masks else []
         names += [schema.BOXES] if self.boxes else []
         names += [schema.PAIR] if self.pair else []
+        names += [schema.FLOW] if self.flow else []
         return tuple(names)
 
     @classmethod
@@ -77,6 +80,7 @@ class Samples:
             sampling=config.clip.sampling_of(plan.manifest, config.seed),
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest),
+            flow=config.clip.flow is not None,
         )
 
     @classmethod
@@ -192,7 +196,8 @@ def shape_of(
             rest=neutral(config.views.mean),
             pair=samples.pair.kind if samples.pair else None,
         )
-    return shapes.of_media(crops, config.num_frames)
+    clips = shapes.of_media(crops, config.num_frames)
+    return config.clip.with_flow(clips, crops) if samples is not None and samples.flow else clips
 
 
 def resolve(placement: Placement, session: Session) -> Placement:

@@ -371,6 +371,7 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         columns=method.columns,
     )
     config.clip.check(manifest)
+    config.clip.check_flow(config.method.name, config.views, takes_flow=method.flow)
     check_pair(config, manifest)
 
 
@@ -406,11 +407,10 @@ def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
             " out with clip.per_video=0"
         )
     group, views = next(iter(config.views.groups.items()))
-    for turn in ("quarter_turns", "rotate", "affine"):
-        if getattr(views, turn) is not None:
-            raise InputError(
-                f"views.groups.{group}.{turn} would turn the first image alone: leave it out"
-            )
+    if turn := views.turning():
+        raise InputError(
+            f"views.groups.{group}.{turn} would turn the first image alone: leave it out"
+        )
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from augment.recipe import CropGroup, Views
 from models.encoders.factory import build_encoder
 from models.method import Batch, Method, total_loss
 from models.registry import METHODS, build_method
-from tests.small_methods import ENCODERS, NUM_SAMPLES, build, fill_free_memory, make_batch
+from tests.small_methods import (
+    ENCODERS,
+    NUM_SAMPLES,
+    build,
+    fill_free_memory,
+    make_batch,
+    rows_of,
+)
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
@@ -25,13 +32,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def first_rows(batch: Batch, count: int) -> Batch:
-    return Batch(
-        views={group: views[:, :count] for group, views in batch["views"].items()},
-        sample_id=batch["sample_id"][:count],
-        row=batch["row"][:count],
-        epoch=batch["epoch"][:count],
-        valid=batch["valid"][:count],
-    )
+    return rows_of(batch, slice(count))
 
 
 def gradients(method: Method, batch: Batch) -> dict[str, Tensor | None]:
@@ -327,7 +328,11 @@ WAITING = ("deepcluster", "nat")
 
 def on_cuda(batch: Batch) -> Batch:
     moved = {key: batch[key].cuda() for key in ("sample_id", "row", "epoch", "valid")}
-    return Batch(views={group: views.cuda() for group, views in batch["views"].items()}, **moved)
+    views = {group: views.cuda() for group, views in batch["views"].items()}
+    there = Batch(views=views, **moved)
+    if "targets" in batch:
+        there["targets"] = {name: values.cuda() for name, values in batch["targets"].items()}
+    return there
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from models.collectives import rank, world_size
 from models.method import Batch, total_loss
 from models.registry import METHODS
 from tests.distributed.two_processes import TwoProcesses
-from tests.small_methods import NUM_SAMPLES, build, make_batch
+from tests.small_methods import NUM_SAMPLES, build, make_batch, rows_of
 
 _INVALID = [0, 1, 2, 8]  # three samples of rank 0, one of rank 1
 
@@ -52,13 +52,7 @@ def my_batch(name: str, epoch: int, dtype: torch.dtype) -> Batch:
     if world_size() == 1:
         return batch
     mine = slice(rank() * NUM_SAMPLES // 2, (rank() + 1) * NUM_SAMPLES // 2)
-    return Batch(
-        views={group: views[:, mine] for group, views in batch["views"].items()},
-        sample_id=batch["sample_id"][mine],
-        row=batch["row"][mine],
-        epoch=batch["epoch"][mine],
-        valid=batch["valid"][mine],
-    )
+    return rows_of(batch, mine)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
