@@ -6,8 +6,8 @@ are possible the squared error asks for their mean, which is blurred; the differ
 pixels, compared as well, and the absolute error in place of the squared one ask for edges.
 `frame_prediction_adversarial` adds a discriminator.
 
-It cheats by copying: most of a frame is as it was before. `beside_copying` tells how much better it
-is than that.
+It cheats by copying: most of a frame is as it was before. So the decoder paints what changes
+(`from_last`), and `beside_copying` tells how much better it is than a copy.
 """
 
 from typing import ClassVar, Literal
@@ -38,6 +38,10 @@ class FramePredictionConfig(MethodConfig):
         description=(
             "weight of the error of differences of neighbouring pixels (the paper's GDL, alpha 1)"
         ),
+    )
+    from_last: bool = Field(
+        default=True,
+        description="paint what changes since the frame before, and not the whole frame",
     )
     num_past: int = Field(default=4, ge=1, description="frames that the last is told from")
     decoder_width: int = Field(
@@ -71,6 +75,7 @@ class FramePrediction(Method):
         self.norm = config.norm
         self.gradient_weight = config.gradient_weight
         self.num_past = config.num_past
+        self.from_last = config.from_last
         self.apart = self.encoder.supports("frames")
         with torch.no_grad():
             self.encoder.eval()
@@ -113,6 +118,8 @@ class FramePrediction(Method):
         frames = clips[:, : self.num_past + 1]
         maps, embedding = self._past(frames[:, :-1])
         painted = self.decoder(self.join(maps)).float()
+        if self.from_last:
+            painted = painted + frames[:, -2].float()
         return frames.float(), painted, embedding
 
     def _past(self, clips: Tensor) -> tuple[Tensor, Tensor]:
