@@ -114,6 +114,9 @@ def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     source = config.source.model_copy(
         update={"uri": launch.user_uri("source.uri", config.source.uri)}
     )
+    if source.poses is not None:
+        poses = launch.user_uri("source.poses", source.poses)
+        source = source.model_copy(update={"poses": poses})
     out = launch.absolute_out(config.out)
     encoder = config.encoder
     if encoder.weights is not None:

@@ -182,7 +182,7 @@ def draw(
     num_images = head.table.num_rows
     generator = ViewGenerator(config.views, config.seed)
     in_task = config.views.placement == "decode"
-    pair = config.source.second_images(manifest)
+    pair = config.source.second_images(manifest, config.seed)
     crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
     shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
     shape = config.clip.with_flow(shape, crops_shape)
@@ -214,7 +214,7 @@ def draw(
         "row": tensors[schema.ROW],
         "valid": torch.ones(len(keys[0]), dtype=torch.bool),
     }
-    beside = [name for name in (schema.PAIR, schema.FLOW) if name in tensors]
+    beside = [name for name in (schema.PAIR, schema.MOTION, schema.FLOW) if name in tensors]
     if beside:
         batch["targets"] = {name: tensors[name] for name in beside}
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]

@@ -45,7 +45,9 @@ class Batch(TypedDict):
     px of the view, and the class, below 0 where there is no box; "pair", the second image of each
     view of the first group, cut and mirrored as the view is, colours unchanged: (B, V, 3, S, S)
     uint8, of depths (B, V, 1, S, S) int32; and, for `Method.flow`, "flow", (B, V, T - 1, 2, S, S)
-    float16: how far each place of a view moves to the right and down until the next frame, px."""
+    float16: how far each place of a view moves to the right and down until the next frame, px;
+    and, for `Method.posed`, "motion" (B, 6) float32, how the camera moved from a sample's image to
+    its second one: right, down, ahead, and turns about these axes, each as its rank in [0, 1]."""
 
 
 class MethodConfig(Frozen):
@@ -90,6 +92,7 @@ class Method(nn.Module):
             to where it comes from, for who lacks it ("a .txt file beside each image").
         pairs: Kinds of second images that it takes; none: its batch has no second images.
         flow: Whether it takes clips with the flow between their frames.
+        posed: Whether its second images are frames from near by, with the camera's motion.
         adversarial: Whether it trains a part called `discriminator`: `forward` then returns a
             second loss, and a second optimiser moves that part's parameters.
         trains_patches: Whether it trains patch tokens by themselves: health then watches them
@@ -113,6 +116,7 @@ class Method(nn.Module):
     columns: ClassVar[Mapping[str, str]] = {}
     pairs: ClassVar[tuple[PairKind, ...]] = ()
     flow: ClassVar[bool] = False
+    posed: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
     trains_patches: ClassVar[bool] = False
     projection_std: float | None = None

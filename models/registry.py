@@ -55,6 +55,7 @@ from models.temporal.arrow_of_time import ArrowOfTime
 from models.temporal.common_fate import CommonFate
 from models.temporal.cpc_temporal import CPCTemporal
 from models.temporal.crw import ContrastiveRandomWalk
+from models.temporal.egomotion import Egomotion
 from models.temporal.frame_order import FrameOrder
 from models.temporal.frame_prediction import FramePrediction
 from models.temporal.frame_prediction_adversarial import FramePredictionAdversarial
@@ -115,6 +116,7 @@ METHODS: dict[str, type[Method]] = {
     "crw": ContrastiveRandomWalk,
     "cmc": CMC,
     "common_fate": CommonFate,
+    "egomotion": Egomotion,
     "frame_prediction": FramePrediction,
     "frame_prediction_adversarial": FramePredictionAdversarial,
 }

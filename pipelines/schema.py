@@ -56,6 +56,8 @@ PAIR = "pair"
 # (B, V, T - 1, 2, S, S) float16 in a batch: of each view of the first group, how far each place
 # moves to the right and down until the next frame, px
 FLOW = "flow"
+# (B, 6) float32 in a batch: the camera's motion to the second image, each component as its rank
+MOTION = "motion"
 BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"

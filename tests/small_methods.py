@@ -118,9 +118,19 @@ def _make_batch(name: str, epoch: int, media: str) -> Batch:
     row = torch.arange(len(images)) * 7 % NUM_ROWS
     valid = torch.ones(len(images), dtype=torch.bool)
     batch = Batch(views=views, sample_id=sample_id, row=row, epoch=epochs, valid=valid)
+    if kind.posed:
+        batch["targets"] = _frames_further_right(next(iter(crops.values())), epoch)
     if kind.flow:
         batch["targets"] = {"flow": _flow_of_bright_places(next(iter(crops.values())))}
     return batch
+
+
+def _frames_further_right(crops: torch.Tensor, epoch: int) -> dict[str, torch.Tensor]:
+    """Let a camera turn to the right by 0 to 3 px of views (B, V, 3, S, S), so far as its rank
+    says."""
+    steps = (torch.arange(len(crops)) + epoch) % 4
+    moved = [crop.roll(-int(step), dims=-1) for crop, step in zip(crops, steps, strict=True)]
+    return {"pair": torch.stack(moved), "motion": ((steps + 0.5) / 4).unsqueeze(1).expand(-1, 6)}
 
 
 def _flow_of_bright_places(crops: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,11 @@ from pydantic import (
 
 from augment.frozen import Frozen
 from augment.recipe import PairKind
+from jobs.setup.failures import InputError
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import Limits
 from pipelines.pairs.name_rule import check_rule
+from pipelines.pairs.posed_frames import PosedFrames, check_poses
 from pipelines.pairs.second_images import SecondImages
 from pipelines.storage import uris
 
@@ -250,6 +252,26 @@ class PairedSource(SourceConfig):
         0.001, gt=0, description="of hha: metres that a step of the depth files' values is"
     )
 
+    poses: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "CSV file of the camera's pose at each sample, a row a frame: file, r00 to r22 and t0"
+            " to t2 (camera to world, m), sequence where there are several; the second image is"
+            " then a frame from near by"
+        ),
+        examples=["URI"],
+    )
+    pose_gap: int = Field(
+        7, ge=1, description="of poses: frames to the second image at most, before or after"
+    )
+
+    @model_validator(mode="after")
+    def _one_pair(self) -> Self:
+        if self.poses and self.pair:
+            raise ValueError("pair has no effect beside poses, which name second images themselves")
+        return self
+
     @model_validator(mode="after")
     def _camera_where_needed(self) -> Self:
         if self.pair and self.pair_kind == "hha" and self.pair_camera is None:
@@ -259,12 +281,15 @@ class PairedSource(SourceConfig):
     def idle(self) -> dict[str, str]:
         """Return what no second image, or one that is no HHA, has no use for."""
         of_hha = ("pair_camera", "pair_unit_m")
+        gap = {} if self.poses else {"pose_gap": "poses"}
         if self.pair is None:
-            return dict.fromkeys(("pair_kind", *of_hha), "pair")
-        return {} if self.pair_kind == "hha" else dict.fromkeys(of_hha, "pair_kind")
+            return gap | dict.fromkeys(("pair_kind", *of_hha), "pair")
+        return gap if self.pair_kind == "hha" else gap | dict.fromkeys(of_hha, "pair_kind")
 
     def pairing(self) -> dict[str, Any]:
         """Return the settings that change which second images are seen; none without them."""
+        if self.poses is not None:
+            return {"poses": self.poses, "pose_gap": self.pose_gap}
         if self.pair is None:
             return {}
         idle = self.idle()
@@ -275,8 +300,15 @@ class PairedSource(SourceConfig):
             if name not in idle
         }
 
-    def second_images(self, manifest: Manifest) -> SecondImages | None:
-        """Say where the second images of a corpus are; None where none are asked for."""
+    def second_images(self, manifest: Manifest, seed: int) -> SecondImages | None:
+        """Say where the second images of a corpus are; None where none are asked for.
+
+        Args:
+            manifest: The corpus.
+            seed: Of the draws, where second images are drawn.
+        """
+        if self.poses is not None:
+            return PosedFrames(self.poses, max_gap=self.pose_gap, seed=seed)
         if self.pair is None:
             return None
         table = manifest.left_out_table
@@ -287,6 +319,31 @@ class PairedSource(SourceConfig):
             self.pair_unit_m,
             uris.join(manifest.uri, table) if table else None,
         )
+
+
+def check_poses_given(source: PairedSource, method: str, *, posed: bool) -> None:
+    """Refuse poses where a method takes none, or their lack where it does.
+
+    Args:
+        source: Where samples come from.
+        method: Key and value that name the method.
+        posed: Whether it takes them.
+
+    Raises:
+        InputError: with what helps.
+    """
+    if posed and source.poses is None:
+        raise InputError(
+            f"{method} needs the camera's pose at each frame: name a CSV file by source.poses"
+        )
+    if source.poses is None:
+        return
+    if not posed:
+        raise InputError(f"source.poses {source.poses}: {method} takes no poses, leave it out")
+    try:
+        check_poses(source.poses, source.pose_gap)
+    except (ValueError, OSError) as error:
+        raise InputError(f"source.poses {error}") from None
 
 
 PER_VIDEO = Field(

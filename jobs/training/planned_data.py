@@ -65,7 +65,7 @@ class Samples:
         names = [name for name, _ in self.carried]
         names += [schema.MASK] if self.masks else []
         names += [schema.BOXES] if self.boxes else []
-        names += [schema.PAIR] if self.pair else []
+        names += [schema.PAIR, *self.pair.named] if self.pair else []
         names += [schema.FLOW] if self.flow else []
         return tuple(names)
 
@@ -79,7 +79,7 @@ class Samples:
             num_samples=plan.manifest.num_rows,
             sampling=config.clip.sampling_of(plan.manifest, config.seed),
             manifest=plan.manifest.uri,
-            pair=config.source.second_images(plan.manifest),
+            pair=config.source.second_images(plan.manifest, config.seed),
             flow=config.clip.flow is not None,
         )
 

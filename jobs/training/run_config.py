@@ -14,7 +14,7 @@ from augment.recipe import Views
 from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
-from jobs.setup.sections import ClusterConfig, JobConfig, PairedSource
+from jobs.setup.sections import ClusterConfig, JobConfig, PairedSource, check_poses_given
 from jobs.tracking.log_config import LogConfig
 from jobs.training.clip_config import CLIP_BEFORE, ClipConfig
 from jobs.training.run_sections import CheckpointConfig, DebugConfig, HealthConfig, TrainConfig
@@ -383,10 +383,12 @@ def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
     """
     kinds = method_class(config.method.name).pairs
     name = f"method.name={config.method.name}"
+    posed = method_class(config.method.name).posed
+    check_poses_given(config.source, name, posed=posed)
     if kinds and config.encoder.split is not None:
         kinds = ()
         name = f"encoder.split={config.encoder.split}"
-    given = config.source.pair
+    given = config.source.pair or config.source.poses
     if given is None and not kinds:
         return
     if given is None:

@@ -50,6 +50,20 @@ class SecondImages:
     unit_m: float = 0.001
     left_out: str | None = None
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Return the columns that `columns` gives."""
+        return ()
+
+    def columns(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Return what else is known of each row and its second image, a column a name."""
+        return {}
+
+    def sought(self, rows: pa.Table) -> list[str]:
+        """Name the second image of each row."""
+        places = zip(rows[schema.MEMBER].to_pylist(), rows[schema.URI].to_pylist(), strict=True)
+        return [second_name(member or address, self.rule) for member, address in places]
+
     def payloads(
         self, blocks: Iterator[pa.Table], limits: Limits, clock: Stopwatch
     ) -> Iterator[Payload]:
@@ -108,10 +122,7 @@ class SecondImages:
         bytes."""
         members = rows[schema.MEMBER].to_pylist()
         addresses = rows[schema.URI].to_pylist()
-        sought = [
-            second_name(member or address, self.rule)
-            for member, address in zip(members, addresses, strict=True)
-        ]
+        sought = self.sought(rows)
         with clock.time("fetch"):
             places = self._places(addresses, members, sought)
         columns: dict[str, Any] = {
@@ -141,6 +152,10 @@ class SecondImages:
 
 
 def _missing(sought: str) -> BadSample:
+    if not sought:
+        return BadSample(
+            "pair", "no pose of its frame, or none of another near by: check source.poses"
+        )
     return BadSample(
         "pair",
         f"no second image {sought}, or an empty one: check source.pair, and leave second images in"
@@ -170,6 +185,8 @@ def _of_size(pixels: np.ndarray, first: Picture) -> np.ndarray:
 
 def _size(uri: str) -> int:
     """Return the bytes of a file, 0 where there is none."""
+    if not uri:
+        return 0
     try:
         return uris.size(uri)
     except (FileNotFoundError, NotADirectoryError):

@@ -39,6 +39,8 @@ FEW_ITEMS = 64
 PLANNER_CPUS = 0.01
 DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 
+_MOTION_BYTES = 6 * 4  # of a row of `schema.MOTION`
+
 MIDDLE_FRAME = Sampling()
 
 
@@ -85,6 +87,7 @@ class Ingest:
         yield."""
         keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
         keys += sum(nbytes for _, nbytes in self.carried)
+        keys += _MOTION_BYTES * len(self.pair.named) if self.pair else 0
         return self.block_rows * (
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
         )
@@ -282,6 +285,8 @@ def _block(
     if ingest.content:
         keys[schema.CONTENT] = content
     keys |= {name: _carried(rows[name]) for name, _ in ingest.carried}
+    if ingest.pair:
+        keys |= ingest.pair.columns(rows)
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
 
 
