@@ -42,6 +42,10 @@ from models.masked.ijepa import IJEPA
 from models.masked.mae import MAE
 from models.masked.simmim import SimMIM
 from models.method import Method, MethodConfig
+from models.motion.common_fate import CommonFate
+from models.motion.egomotion import Egomotion
+from models.motion.frame_prediction import FramePrediction
+from models.motion.frame_prediction_adversarial import FramePredictionAdversarial
 from models.multimodal.cmc import CMC
 from models.spatial.counting import Counting
 from models.spatial.jigsaw import Jigsaw
@@ -52,13 +56,9 @@ from models.supervised.finetune import Finetune
 from models.supervised.segment import Segment
 from models.supervised.several_heads import SeveralHeads
 from models.temporal.arrow_of_time import ArrowOfTime
-from models.temporal.common_fate import CommonFate
 from models.temporal.cpc_temporal import CPCTemporal
 from models.temporal.crw import ContrastiveRandomWalk
-from models.temporal.egomotion import Egomotion
 from models.temporal.frame_order import FrameOrder
-from models.temporal.frame_prediction import FramePrediction
-from models.temporal.frame_prediction_adversarial import FramePredictionAdversarial
 from models.temporal.levjepa import LeVJEPA
 from models.temporal.tracking import Tracking
 from models.temporal.video_colorization import VideoColorization

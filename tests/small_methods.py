@@ -88,7 +88,7 @@ def _accepted_by(name: str) -> EncoderConfig:
     kind = METHODS[name]
     views, refusals = kind.default_views(kind.small_px), []
     for encoder_config in ENCODERS:
-        if kind.pairs and encoder_config.split is None:
+        if kind.pairs and not kind.posed and encoder_config.split is None:
             continue  # it would see second images, which these batches have not
         try:
             build_method(kind.small, encoder_config, views, 0)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from scipy.spatial.transform import Rotation
 
 from augment import rng
 from pipelines import schema
@@ -123,6 +122,8 @@ def _motion(
 ) -> np.ndarray:
     """Return the motions from first to second frames, (n, 6): right, down and ahead, m, and about
     the same axes, radians."""
+    from scipy.spatial.transform import Rotation  # here, as it is slow to import
+
     back = rotations[first].transpose(0, 2, 1)
     moved = np.einsum("nij,nj->ni", back, places[second] - places[first])
     turned = Rotation.from_matrix(back @ rotations[second]).as_rotvec()

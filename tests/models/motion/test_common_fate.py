@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from models.encoders.factory import EncoderConfig
 from models.method import Batch
+from models.motion.common_fate import CommonFate, CommonFateConfig, flow_colours
 from models.registry import build_method
-from models.temporal.common_fate import CommonFate, CommonFateConfig, flow_colours
 from tests.small_methods import NUM_SAMPLES, make_batch
 
 FRAMES = EncoderConfig(name="resnet18_small", width=8, time="frames")

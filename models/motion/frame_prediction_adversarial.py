@@ -22,7 +22,7 @@ from models.blocks.discriminator import (
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
-from models.temporal.frame_prediction import FramePrediction, FramePredictionConfig
+from models.motion.frame_prediction import FramePrediction, FramePredictionConfig
 
 
 class FramePredictionAdversarialConfig(FramePredictionConfig):

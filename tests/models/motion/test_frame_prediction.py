@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from models.encoders.factory import EncoderConfig
-from models.registry import build_method
-from models.temporal.frame_prediction import (
+from models.motion.frame_prediction import (
     FramePrediction,
     FramePredictionConfig,
     gradient_difference,
 )
+from models.registry import build_method
 from tests.small_methods import make_batch
 
 FRAMES = EncoderConfig(name="resnet18_small", width=8, time="frames")

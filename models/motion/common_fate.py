@@ -15,7 +15,6 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from kornia.color import hsv_to_rgb
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -197,6 +196,8 @@ def _taken(maps: Tensor, places: Tensor) -> Tensor:
 def flow_colours(flow: Tensor) -> Tensor:
     """Draw flow (B, 2, S, S) on the colour wheel: hue by direction, right is red; paler where less
     moves, white where nothing does. (B, 3, S, S) RGB in [0, 1]."""
+    from kornia.color import hsv_to_rgb  # here, as it is slow to import and only drawings need it
+
     length = flow.square().sum(dim=1).sqrt()
     most = length.amax(dim=(1, 2), keepdim=True).clamp(min=1)  # px: less is next to nothing
     hue = torch.atan2(flow[:, 1], flow[:, 0]).remainder(2 * torch.pi)

@@ -7,8 +7,8 @@ import torch
 
 from augment.presets import plain_views
 from models.encoders.factory import EncoderConfig
+from models.motion.egomotion import Egomotion, EgomotionConfig
 from models.registry import build_method
-from models.temporal.egomotion import Egomotion, EgomotionConfig
 from tests.small_methods import NUM_SAMPLES, make_batch
 
 ENCODER = EncoderConfig(name="resnet18_small", width=8)
