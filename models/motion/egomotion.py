@@ -98,8 +98,9 @@ class Egomotion(Method):
         motion = batch["targets"]["motion"][:, self.told]  # ranks, (B, C)
         label = (motion * self.num_classes).long().clamp(0, self.num_classes - 1)
         loss, top1 = classification(logits, label, batch["valid"])
-        middles = (torch.arange(self.num_classes, device=motion.device) + 0.5) / self.num_classes
-        expected = logits.detach().float().softmax(dim=2) @ middles
+        shares = logits.detach().float().softmax(dim=2)
+        middles = torch.arange(self.num_classes, device=motion.device, dtype=shares.dtype) + 0.5
+        expected = shares @ (middles / self.num_classes)
         error, of_mean = (
             global_mean((guess - motion).abs().mean(dim=1).float(), batch["valid"])
             for guess in (expected, torch.full_like(motion, 0.5))
