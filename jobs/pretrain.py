@@ -10,7 +10,7 @@ from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, held
 from jobs.setup.command_line import main
-from jobs.setup.failures import InputError
+from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled, warn_of_flat
 from jobs.tracking.tracker import check_trackers
@@ -19,11 +19,15 @@ from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
 from jobs.training.run_config import PretrainConfig, build, check_corpus, complete_pretrain
-from jobs.training.run_dir import MANIFEST, OWN_FOLDERS, RunDir
+from jobs.training.run_dir import MANIFEST, OWN_FOLDERS, TOKENIZER, RunDir
 from models import artifact
+from models.multimodal.two_towers import TwoTowersConfig
 from models.optim import peak_lr
 from models.registry import METHODS
 from models.starting.continuation import gentle_groups
+from pipelines.captions.caption_table import CaptionTable
+from pipelines.captions.drawn_captions import Captions
+from pipelines.captions.learning import kept_tokenizer
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import REASONS
 from pipelines.storage.lease import Held
@@ -111,12 +115,13 @@ def _tell_left_out(config: PretrainConfig, run: RunDir, lines: list[dict[str, An
 
 def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     """Make the configuration's URIs absolute."""
-    source = config.source.model_copy(
-        update={"uri": launch.user_uri("source.uri", config.source.uri)}
-    )
-    if source.poses is not None:
-        poses = launch.user_uri("source.poses", source.poses)
-        source = source.model_copy(update={"poses": poses})
+    places = {"uri": launch.user_uri("source.uri", config.source.uri)}
+    captions = config.source.captions
+    if captions is not None and CaptionTable.is_named_by(captions):
+        places["captions"] = launch.user_uri("source.captions", captions)
+    if config.source.poses is not None:
+        places["poses"] = launch.user_uri("source.poses", config.source.poses)
+    source = config.source.model_copy(update=places)
     out = launch.absolute_out(config.out)
     encoder = config.encoder
     if encoder.weights is not None:
@@ -197,7 +202,7 @@ def _train(
     """Train as `fit` does, from the last checkpoint once more where a collapse sends the run
     back."""
     before = run.rollback()
-    samples = Samples.of_plan(plan, config)
+    samples = Samples.of_plan(plan, config, _captions(config, run, plan))
     finished = fit(config, run, samples, num_steps, session, mine)
     back = run.rollback()
     if back is None or back == before:
@@ -207,6 +212,22 @@ def _train(
         file=sys.stderr,
     )
     return fit(config, run, samples, num_steps, session, mine)
+
+
+def _captions(config: PretrainConfig, run: RunDir, plan: Plan) -> Captions | None:
+    """Learn the tokens of the captions where the method takes them, or read those that were.
+
+    Raises:
+        InputError: there are no captions to learn from.
+    """
+    place = config.source.captions_of(plan.manifest)
+    if place is None or not isinstance(config.method, TwoTowersConfig):
+        return None
+    with as_one_line(source_key="source.captions"):
+        tokenizer = kept_tokenizer(
+            run.path(TOKENIZER), plan, place, config.source.limits(), config.method.vocab_size
+        )
+    return Captions(place, tokenizer, config.method.context_length, config.seed)
 
 
 if __name__ == "__main__":

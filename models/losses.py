@@ -54,7 +54,7 @@ def nt_xent(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Te
 
 
 def info_nce(
-    queries: Tensor, keys: Tensor, *, temperature: float, valid: Tensor | None = None
+    queries: Tensor, keys: Tensor, *, temperature: float | Tensor, valid: Tensor | None = None
 ) -> Tensor:
     """Find each query's key among the keys of the global batch.
 
@@ -66,7 +66,7 @@ def info_nce(
     Args:
         queries: (B, D), any float dtype; need not be normalised.
         keys: (B, D), row i belongs to query i.
-        temperature: Divides the cosine similarities, > 0.
+        temperature: Divides the cosine similarities, > 0; a scalar tensor where it is learnt.
         valid: (B,) bool, as above.
 
     Returns:
@@ -80,7 +80,8 @@ def info_nce(
             f"queries and keys must both be (B, D), got {tuple(queries.shape)} and"
             f" {tuple(keys.shape)}"
         )
-    _check_positive("temperature", temperature)
+    if not isinstance(temperature, Tensor):  # of which nobody waits for the value
+        _check_positive("temperature", temperature)
     with _float32(queries):
         queries, keys = (functional.normalize(x.float(), dim=-1) for x in (queries, keys))
         return _cross_entropy(queries / temperature, keys, valid)

@@ -46,7 +46,9 @@ from models.motion.common_fate import CommonFate
 from models.motion.egomotion import Egomotion
 from models.motion.frame_prediction import FramePrediction
 from models.motion.frame_prediction_adversarial import FramePredictionAdversarial
+from models.multimodal.clip import CLIP
 from models.multimodal.cmc import CMC
+from models.multimodal.siglip import SigLIP
 from models.spatial.counting import Counting
 from models.spatial.jigsaw import Jigsaw
 from models.spatial.relative_position import RelativePosition
@@ -119,6 +121,8 @@ METHODS: dict[str, type[Method]] = {
     "egomotion": Egomotion,
     "frame_prediction": FramePrediction,
     "frame_prediction_adversarial": FramePredictionAdversarial,
+    "clip": CLIP,
+    "siglip": SigLIP,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

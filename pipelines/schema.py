@@ -58,6 +58,7 @@ PAIR = "pair"
 FLOW = "flow"
 # (B, 6) float32 in a batch: the camera's motion to the second image, each component as its rank
 MOTION = "motion"
+CAPTION = "caption"  # (B, L) int32 tokens in a batch
 BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"

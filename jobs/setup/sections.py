@@ -16,12 +16,13 @@ from pydantic import (
 from augment.frozen import Frozen
 from augment.recipe import PairKind
 from jobs.setup.failures import InputError
+from pipelines.captions.caption_table import CaptionTable
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import Limits
+from pipelines.pairs.files_beside import FilesBeside
 from pipelines.pairs.name_rule import check_rule
 from pipelines.pairs.posed_frames import PosedFrames, check_poses
 from pipelines.pairs.second_images import SecondImages
-from pipelines.storage import uris
 
 
 def _globs(value: object) -> object:
@@ -224,8 +225,17 @@ class SourceConfig(Frozen):
         )
 
 
+def _captions(value: str) -> str:
+    """Return a table's address or a rule of names as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return value if CaptionTable.is_named_by(value) else check_rule(value)
+
+
 class PairedSource(SourceConfig):
-    """Where samples come from, each with a second image where that is asked for."""
+    """Where samples come from, each with a second image or captions where they are asked for."""
 
     pair: Annotated[str, AfterValidator(check_rule)] | None = Field(
         None,
@@ -250,6 +260,20 @@ class PairedSource(SourceConfig):
     )
     pair_unit_m: float = Field(
         0.001, gt=0, description="of hha: metres that a step of the depth files' values is"
+    )
+    captions: Annotated[str, AfterValidator(_captions)] | None = Field(
+        None,
+        description=(
+            "captions of each sample: in a file of its own, named as source.pair is, ./{stem}.txt"
+            " (one a line) or ./{stem}.json; or in one table (.csv, .tsv, .jsonl, .parquet) of"
+            " file names and captions, a row or several a sample. null: none"
+        ),
+        examples=["RULE", "TABLE"],
+    )
+    caption_column: str | None = Field(
+        None,
+        min_length=1,
+        description="the table's column of captions; null: caption, captions, text or texts",
     )
 
     poses: str | None = Field(
@@ -281,24 +305,33 @@ class PairedSource(SourceConfig):
     def idle(self) -> dict[str, str]:
         """Return what no second image, or one that is no HHA, has no use for."""
         of_hha = ("pair_camera", "pair_unit_m")
-        gap = {} if self.poses else {"pose_gap": "poses"}
+        in_table = self.captions is not None and CaptionTable.is_named_by(self.captions)
+        idle = {} if in_table else {"caption_column": "captions"}
+        idle |= {} if self.poses else {"pose_gap": "poses"}
         if self.pair is None:
-            return gap | dict.fromkeys(("pair_kind", *of_hha), "pair")
-        return gap if self.pair_kind == "hha" else gap | dict.fromkeys(of_hha, "pair_kind")
+            return idle | dict.fromkeys(("pair_kind", *of_hha), "pair")
+        return idle if self.pair_kind == "hha" else idle | dict.fromkeys(of_hha, "pair_kind")
 
     def pairing(self) -> dict[str, Any]:
-        """Return the settings that change which second images are seen; none without them."""
-        if self.poses is not None:
-            return {"poses": self.poses, "pose_gap": self.pose_gap}
-        if self.pair is None:
-            return {}
+        """Return the settings that change which second images and captions are seen; none without
+        them."""
         idle = self.idle()
-        names = ("pair", "pair_kind", "pair_camera", "pair_unit_m")
+        names = ["pair", "pair_kind", "pair_camera", "pair_unit_m"] if self.pair else []
+        names += ["poses", "pose_gap"] if self.poses else []
+        names += ["captions", "caption_column"] if self.captions else []
         return {
             name: value
             for name, value in self.model_dump(mode="json", include=set(names)).items()
             if name not in idle
         }
+
+    def captions_of(self, manifest: Manifest) -> FilesBeside | CaptionTable | None:
+        """Say where the captions of a corpus are; None where none are asked for."""
+        if self.captions is None:
+            return None
+        if CaptionTable.is_named_by(self.captions):
+            return CaptionTable(self.captions, self.caption_column, manifest.source)
+        return FilesBeside(self.captions, manifest.left_out_uri)
 
     def second_images(self, manifest: Manifest, seed: int) -> SecondImages | None:
         """Say where the second images of a corpus are; None where none are asked for.
@@ -308,17 +341,11 @@ class PairedSource(SourceConfig):
             seed: Of the draws, where second images are drawn.
         """
         if self.poses is not None:
-            return PosedFrames(self.poses, max_gap=self.pose_gap, seed=seed)
+            return SecondImages(PosedFrames(self.poses, max_gap=self.pose_gap, seed=seed))
         if self.pair is None:
             return None
-        table = manifest.left_out_table
-        return SecondImages(
-            self.pair,
-            self.pair_kind,
-            self.pair_camera,
-            self.pair_unit_m,
-            uris.join(manifest.uri, table) if table else None,
-        )
+        files = FilesBeside(self.pair, manifest.left_out_uri)
+        return SecondImages(files, self.pair_kind, self.pair_camera, self.pair_unit_m)
 
 
 def check_poses_given(source: PairedSource, method: str, *, posed: bool) -> None:

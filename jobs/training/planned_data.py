@@ -14,6 +14,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from models.preprocess import neutral
 from pipelines import schema
+from pipelines.captions.drawn_captions import Captions
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import IGNORE, LabelledData
 from pipelines.media.clips import Sampling
@@ -44,6 +45,7 @@ class Samples:
         ignore: Of masks: the value of pixels that teach nothing.
         pair: Where the rows' second images are; None: nowhere.
         flow: Whether a batch has the flow of its clips.
+        captions: Where the rows' captions are; None: nowhere.
     """
 
     order: Order
@@ -58,6 +60,7 @@ class Samples:
     ignore: int = IGNORE
     pair: SecondImages | None = None
     flow: bool = False
+    captions: Captions | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -67,10 +70,11 @@ class Samples:
         names += [schema.BOXES] if self.boxes else []
         names += [schema.PAIR, *self.pair.named] if self.pair else []
         names += [schema.FLOW] if self.flow else []
+        names += [schema.CAPTION] if self.captions else []
         return tuple(names)
 
     @classmethod
-    def of_plan(cls, plan: Plan, config: PretrainConfig) -> Self:
+    def of_plan(cls, plan: Plan, config: PretrainConfig, captions: Captions | None = None) -> Self:
         """Read a corpus."""
         return cls(
             order=plan,
@@ -81,6 +85,7 @@ class Samples:
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest, config.seed),
             flow=config.clip.flow is not None,
+            captions=captions,
         )
 
     @classmethod
@@ -174,6 +179,7 @@ class PlannedData(DataConfig):
             masks=self._samples.masks,
             boxes=self._samples.boxes > 0,
             pair=self._samples.pair,
+            captions=self._samples.captions,
         )
 
 

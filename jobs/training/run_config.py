@@ -368,11 +368,29 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         as_frames=config.clip.as_frames,
         name=config.method.name,
         media=config.media,
-        columns=method.columns,
+        columns={name: of for name, of in method.columns.items() if name != schema.CAPTION},
     )
+    check_captions(config, takes=schema.CAPTION in method.columns)
     config.clip.check(manifest)
     config.clip.check_flow(config.method.name, config.views, takes_flow=method.flow)
     check_pair(config, manifest)
+
+
+def check_captions(config: PretrainConfig, *, takes: bool) -> None:
+    """Refuse captions where the method takes none, and a method of captions without.
+
+    Raises:
+        InputError: with what helps.
+    """
+    name = f"method.name={config.method.name}"
+    given = config.source.captions
+    if takes and given is None:
+        raise InputError(
+            f"{name} needs a caption of each sample: name the files by source.captions, as"
+            " ./{stem}.txt, or a table of them, as captions.csv"
+        )
+    if given is not None and not takes:
+        raise InputError(f"source.captions {given}: {name} takes no captions, leave it out")
 
 
 def check_pair(config: PretrainConfig, manifest: Manifest) -> None:

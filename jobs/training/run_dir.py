@@ -1,7 +1,7 @@
 """The run directory: the interface between jobs, local or in object storage.
 
-config.yaml env.json start/ metrics/ metrics.jsonl checkpoints/ series/ rollback.json artifact/
-heads/ quarantine/ samples/ manifest/ tensorboard/ wandb/ report/
+config.yaml env.json start/ tokenizer.json metrics/ metrics.jsonl checkpoints/ series/ rollback.json
+artifact/ heads/ quarantine/ samples/ manifest/ tensorboard/ wandb/ report/
 """
 
 import json
@@ -31,9 +31,11 @@ from pipelines.stream.ledger import Ledger
 _ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = "manifest"
 START = "start"
+TOKENIZER = "tokenizer.json"
 STEPLESS = (  # what a run writes before its first step
     *("config.yaml", "env.json", "metrics", "metrics.jsonl", "quarantine", "samples"),
-    *("tensorboard", "wandb", checkpoints.FOLDER, "rollback.json", START, checkpoints.SERIES),
+    *("tensorboard", "wandb", checkpoints.FOLDER, "rollback.json", START, TOKENIZER),
+    checkpoints.SERIES,
 )
 # What only training writes, and the first artifact.
 OWN_FOLDERS = ("metrics", "quarantine", "samples", "tensorboard", "artifact", "heads")

@@ -211,10 +211,15 @@ class Manifest:
             for row_group in range(file.num_row_groups):
                 yield file.read_row_group(row_group).cast(TAKEN_OUT)
 
+    @property
+    def left_out_uri(self) -> str | None:
+        """Return where the table of files that are no samples is; None where there are none."""
+        return uris.join(self.uri, self.left_out_table) if self.left_out_table else None
+
     def read_left_out(self) -> Iterator[pa.Table]:
         """Yield the files that are no samples, schema `schema.QUARANTINE`, a table at a time."""
-        if self.left_out_table:
-            file = open_parquet(uris.join(self.uri, self.left_out_table))
+        if self.left_out_uri:
+            file = open_parquet(self.left_out_uri)
             for row_group in range(file.num_row_groups):
                 yield quarantined(file.read_row_group(row_group))
 

@@ -21,7 +21,7 @@ from pipelines.labels.labelled_rows import LeftOutNames, nfc
 from pipelines.storage import uris
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_URI_NAMES = ("uri", "file", "path", "filename", "file_name", "image")
+URI_NAMES = ("uri", "file", "path", "filename", "file_name", "image")
 _LABEL_NAMES = ("label", "labels")
 _MASK = "mask"
 _DELIMITERS = ",;\t"
@@ -125,17 +125,31 @@ def read_label_table(uri: str, columns: Columns, *, wants_labels: bool = True) -
         ValueError: it cannot be read, or has not the columns; with the remedy.
     """
     left_out = LeftOutNames()
-    suffix = suffix_of(uri)
-    rows: Iterable[dict[str, Any]]
-    if suffix == ".parquet":
-        names, rows = _parquet(uri)
-    elif suffix in (".jsonl", ".ndjson"):
-        names, rows = _json_lines(_text(uri, columns.encoding), left_out)
-    else:
-        names, rows = _csv(uri, _text(uri, columns.encoding), columns, left_out)
+    names, rows = read_rows(uri, columns, left_out)
     chosen = _chosen(uri, names, columns, wants_labels=wants_labels)
     found = list(_records(rows, chosen, columns, left_out, wants_labels=wants_labels))
     return LabelTable(_once(found, left_out), left_out)
+
+
+def read_rows(
+    uri: str, columns: Columns, left_out: LeftOutNames
+) -> tuple[list[str], Iterable[dict[str, Any]]]:
+    """Read the columns' names and the rows of a table, by what its suffix says.
+
+    Args:
+        uri: A file with a suffix of `SUFFIXES`.
+        columns: Its encoding, and the column by which a CSV file's delimiter is found.
+        left_out: Takes the lines that are no rows.
+
+    Raises:
+        ValueError: it cannot be read; with the remedy.
+    """
+    suffix = suffix_of(uri)
+    if suffix == ".parquet":
+        return _parquet(uri)
+    if suffix in (".jsonl", ".ndjson"):
+        return _json_lines(_text(uri, columns.encoding), left_out)
+    return _csv(uri, _text(uri, columns.encoding), columns, left_out)
 
 
 def labels_of(value: object, separator: str | None) -> tuple[str, ...] | None:
@@ -184,7 +198,7 @@ def _csv(
 ) -> tuple[list[str], Iterator[dict[str, Any]]]:
     """Read a header and rows; the delimiter is the one under which the header has a column that is
     looked for."""
-    wanted = {columns.uri} if columns.uri else set(_URI_NAMES)
+    wanted = {columns.uri} if columns.uri else set(URI_NAMES)
     head = next((line for line in text.splitlines() if line.strip()), "")
     fields = {
         mark: [name.strip() for name in next(csv.reader([head], delimiter=mark), [])]
@@ -253,7 +267,7 @@ def _chosen(uri: str, names: list[str], columns: Columns, *, wants_labels: bool)
     Raises:
         ValueError: one that is asked for, or needed, is not there.
     """
-    defaults = {"uri": _URI_NAMES, "label": _LABEL_NAMES}
+    defaults = {"uri": URI_NAMES, "label": _LABEL_NAMES}
     chosen = {}
     for what in ("uri", "label", "split", "group", "mask"):
         given = getattr(columns, what)

@@ -29,6 +29,7 @@ Reason = Literal[
     "mask",  # that belongs to it: cannot be used, or is of another size
     "boxes",  # that belong to it are of an image of another size
     "pair",  # its second image: is missing, cannot be used, or is of another size
+    "caption",  # is missing, empty or no text
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

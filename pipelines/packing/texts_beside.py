@@ -17,7 +17,6 @@ from pipelines.corpus.file_kinds import suffix_of
 from pipelines.corpus.left_out import rows_of_shard
 from pipelines.corpus.manifest import Manifest
 from pipelines.labels.sidecars import key_of
-from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
 
 SUFFIXES = (".cls", ".json", ".txt")
@@ -42,8 +41,7 @@ class TextsBeside:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        path = manifest.left_out_table
-        self._file = open_parquet(uris.join(manifest.uri, path)) if path else None
+        self._file = open_parquet(manifest.left_out_uri) if manifest.left_out_uri else None
         self._of_shard = lru_cache(maxsize=2)(self._read_shard)
 
     def of(self, shards: list[str], members: list[str | None]) -> pa.Array:

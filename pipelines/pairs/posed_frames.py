@@ -13,7 +13,7 @@ import torch
 
 from augment import rng
 from pipelines import schema
-from pipelines.pairs.second_images import SecondImages
+from pipelines.pairs.files_beside import FilesBeside
 from pipelines.storage import uris
 
 MOTIONS = ("x", "y", "z", "pitch", "yaw", "roll")
@@ -25,7 +25,7 @@ _NOT_POSED = ""
 
 
 @dataclass(frozen=True)
-class PosedFrames(SecondImages):
+class PosedFrames(FilesBeside):
     """Second images that are frames from just before or after, as a table of poses tells.
 
     The table is a CSV file with a row a frame, in their order: `file`, beside the table; `r00` to
@@ -33,6 +33,7 @@ class PosedFrames(SecondImages):
     several drives, `sequence`; else each folder is one.
 
     Attributes:
+        rule: URI of the table.
         max_gap: Frames from a sample to its second image, at most, before or after it.
         seed: The run's.
     """
@@ -152,8 +153,9 @@ def _read(uri: str, max_gap: int) -> _Poses:
         )
     folder = uri.rpartition("/")[0]
     names = [str(name) for name in table[named]]
-    files = [name if "://" in name or name.startswith("/") else uris.join(folder, name)
-             for name in names]  # fmt: skip
+    files = [
+        name if "://" in name or name.startswith("/") else uris.join(folder, name) for name in names
+    ]
     rotations = table[_ROTATION].to_numpy(np.float64).reshape(-1, 3, 3)
     places = table[_PLACE].to_numpy(np.float64)
     sequences = defaultdict[str, list[int]](list)
@@ -167,8 +169,9 @@ def _read(uri: str, max_gap: int) -> _Poses:
     first = np.repeat(np.arange(len(files)), [len(others) for others in near])
     second = np.array([other for others in near for other in others], np.int64)
     if not len(second):
-        raise ValueError(f"{uri} has no two frames of one sequence: poses tell motion from frame to"
-                         " frame")  # fmt: skip
+        raise ValueError(
+            f"{uri} has no two frames of one sequence: poses tell motion from frame to frame"
+        )
     ordered = np.sort(_motion(rotations, places, first, second), axis=0).T
     index = {file: frame for frame, file in enumerate(files)}
     return _Poses(files, index, rotations, places, near, ordered)

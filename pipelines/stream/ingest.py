@@ -18,6 +18,7 @@ import torch
 
 from augment.picture import Picture
 from pipelines import ray_internals, schema
+from pipelines.captions.drawn_captions import Captions, Told
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder import PROCESS, Decoder, kept_decoder
@@ -65,6 +66,7 @@ class Ingest:
             column for them.
         pair: Where the rows' second images are, which the shape crops with their images; None:
             nowhere.
+        captions: Where the rows' captions are; None: nowhere.
     """
 
     order: Order
@@ -81,6 +83,7 @@ class Ingest:
     masks: bool = False
     boxes: bool = False
     pair: SecondImages | None = None
+    captions: Captions | None = None
 
     def block_bytes(self) -> int:
         """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
@@ -88,6 +91,7 @@ class Ingest:
         keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
         keys += sum(nbytes for _, nbytes in self.carried)
         keys += _MOTION_BYTES * len(self.pair.named) if self.pair else 0
+        keys += 4 * self.captions.length if self.captions else 0
         return self.block_rows * (
             keys + sum(column.nbytes for column in self.shape.empty(1).values())
         )
@@ -181,7 +185,7 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
         bad: list[dict[str, Any]] = []
         blocks = item_blocks(ingest, item["start"], item["stop"])
         clock = stage_times.Stopwatch()
-        ours, theirs, of_masks, of_pairs = tee(blocks, 4)
+        ours, theirs, of_masks, of_pairs, of_captions = tee(blocks, 5)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
         masks: Iterator[Payload] | None = None
         if ingest.masks:
@@ -193,6 +197,11 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
             seconds = ingest.pair.payloads(of_pairs, ingest.limits, clock)
         else:
             del of_pairs
+        texts: Iterator[Told] | None = None
+        if ingest.captions:
+            texts = ingest.captions.told(of_captions, ingest.limits, clock)
+        else:
+            del of_captions
         for rows in ours:
             known = len(bad)
             found = zip(
@@ -201,7 +210,8 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
                 islice(seconds, rows.num_rows) if seconds else repeat(None, rows.num_rows),
                 strict=True,
             )
-            columns = _block(rows, found, ingest, bad, clock)
+            told = list(islice(texts, rows.num_rows)) if texts else []
+            columns = _block(rows, found, told, ingest, bad, clock)
             if len(bad) > known and ingest.quarantine is not None:
                 # Before the block is handed on: once its step is committed, nobody looks at these
                 # samples again.
@@ -231,6 +241,7 @@ def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
 def _block(
     rows: pa.Table,
     found: Iterable[tuple[Payload, Payload | None, Payload | None]],
+    told: Sequence[Told],
     ingest: Ingest,
     bad: list[dict[str, Any]],
     clock: stage_times.Stopwatch,
@@ -244,6 +255,8 @@ def _block(
     content = np.zeros(rows.num_rows, np.int64)
     decoder = kept_decoder(ingest.limits, ingest.decoder)
     boxes = _Boxes.of(rows) if ingest.boxes else None
+    if ingest.captions:
+        columns[schema.CAPTION] = ingest.captions.tokens(told, epoch, sample_id)
 
     clips = ingest.sampling.clips(rows)
     for index, ((payload, mask, other), clip) in enumerate(zip(found, clips, strict=True)):
@@ -270,6 +283,8 @@ def _block(
                     boxes.check(index, picture)
                     if schema.BOXES in columns:
                         boxes.fill(cast(BoxFiller, filler), index, picture)
+            if told and isinstance(problem := told[index], BadSample):
+                raise problem
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]

@@ -49,12 +49,39 @@ def test_a_method_of_sound_takes_neither(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_column_that_the_corpus_lacks_is_refused_by_its_name_and_origin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Manifest, "columns", ["uri", "caption"])
-    monkeypatch.setattr(SimCLR, "columns", {"caption": "a .txt file beside each image"})
+    monkeypatch.setattr(Manifest, "columns", ["uri", "sound"])
+    monkeypatch.setattr(SimCLR, "columns", {"sound": "a .txt file beside each image"})
     check_corpus(config(), corpus(image=3))
     monkeypatch.setattr(Manifest, "columns", ["uri"])
-    with pytest.raises(InputError, match=r"no column caption, which .*simclr needs \(a \.txt"):
+    with pytest.raises(InputError, match=r"no column sound, which .*simclr needs \(a \.txt"):
         check_corpus(config(), corpus(image=3))
+
+
+def test_captions_are_taken_where_the_method_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = "source.captions=./{stem}.txt"
+    with pytest.raises(InputError, match=r"source.captions .*simclr takes no captions, leave it"):
+        check_corpus(config(given), corpus(image=3))
+    monkeypatch.setattr(SimCLR, "columns", {"caption": "of each image"})
+    check_corpus(config(given), corpus(image=3))
+    with pytest.raises(InputError, match=r"simclr needs a caption of each sample: name .*captions"):
+        check_corpus(config(), corpus(image=3))
+    with pytest.raises(InputError, match=r"source.captions: .*names one file for all samples"):
+        config("source.captions=caption.txt")
+    with pytest.raises(InputError, match=r"source.caption_column .*source.captions"):
+        config(given, "source.caption_column=text")
+
+
+def test_captions_make_another_experiment() -> None:
+    plain = config().experiment()
+    assert not [key for key in plain if "caption" in key]
+    table = config("source.captions=s3://b/captions.csv", "source.caption_column=text")
+    added = {key: table.experiment()[key] for key in table.experiment().keys() - plain.keys()}
+    assert added == {
+        "source.captions": "s3://b/captions.csv",
+        "source.caption_column": "text",
+    }
 
 
 PAIR = "source.pair=../depth/{stem}.png"
@@ -106,9 +133,9 @@ def test_second_images_make_another_experiment_and_none_the_same_as_ever() -> No
     }
     colours = config(PAIR).experiment()
     assert colours.keys() - plain.keys() == {"source.pair", "source.pair_kind"}
-    images = config(PAIR).source.second_images(corpus(image=3))
-    assert images is not None and images.left_out is None
-    assert config().source.second_images(corpus(image=3)) is None
+    images = config(PAIR).source.second_images(corpus(image=3), 0)
+    assert images is not None and images.files.left_out is None
+    assert config().source.second_images(corpus(image=3), 0) is None
 
 
 def test_an_encoder_of_clips_is_fed_clips() -> None:

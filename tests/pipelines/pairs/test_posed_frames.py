@@ -17,6 +17,7 @@ from pipelines import schema
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.contract import Limits
 from pipelines.pairs.posed_frames import MOTIONS, PosedFrames, _read
+from pipelines.pairs.second_images import SecondImages
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.orders import Listed
 
@@ -111,7 +112,7 @@ def test_blocks_have_the_second_frame_and_the_motion_to_it(tmp_path: Path) -> No
     crops = shapes.Crops(
         ViewGenerator(plain_views(16, (0.7, 1.0), flip=0.0), 0), photometric=False, pair="colours"
     )
-    frames = PosedFrames(table, max_gap=2, seed=3)
+    frames = SecondImages(PosedFrames(table, max_gap=2, seed=3))
     work = ingest.Ingest(
         Listed(rows), crops, 13, Limits(), quarantine=f"{tmp_path}/q", run="test", pair=frames
     )

@@ -24,8 +24,8 @@ from pipelines.corpus.listing import look_up
 from pipelines.corpus.manifest import Manifest
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.media.contract import REASONS, Limits
+from pipelines.pairs.files_beside import FilesBeside
 from pipelines.pairs.second_images import SecondImages
-from pipelines.storage import uris
 from pipelines.stream import quarantine
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import ManifestOrder
@@ -92,13 +92,8 @@ def work(
     photometric: bool = True,
     folder: Path | None = None,
 ) -> Ingest:
-    table = manifest.left_out_table
-    pair = SecondImages(
-        rule,
-        kind,
-        camera=(90.0, 85.0, 40.0, 20.0),
-        left_out=uris.join(manifest.uri, table) if table else None,
-    )
+    files = FilesBeside(rule, manifest.left_out_uri)
+    pair = SecondImages(files, kind, camera=(90.0, 85.0, 40.0, 20.0))
     shape = Crops(ViewGenerator(VIEWS, seed=3), photometric=photometric, pair=kind)
     return Ingest(
         order=ManifestOrder(manifest),

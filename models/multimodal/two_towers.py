@@ -1,0 +1,76 @@
+"""An encoder of images and one of their captions, whose projections are compared."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from augment.presets import PLAIN_VIEW, plain_views
+from augment.recipe import Views
+from models.encoders.factory import EncoderConfig
+from models.method import Batch, Method, MethodConfig, ViewGroups
+from models.multimodal.text_encoder import TextEncoder, TextEncoderConfig
+
+CAPTION = "caption"
+
+
+class TwoTowersConfig(MethodConfig):
+    """Settings that methods of images and captions share."""
+
+    vocab_size: int = Field(
+        default=32_768,
+        ge=512,
+        description="tokens at most, learnt from the run's own captions before its first step",
+    )
+    context_length: int = Field(
+        default=77, ge=4, description="tokens of a caption; what is longer is cut off"
+    )
+    text: TextEncoderConfig = TextEncoderConfig()
+    projection_dim: int = Field(
+        default=512, ge=2, description="features in which images and captions are compared"
+    )
+
+
+class TwoTowers(Method):
+    """Encoders of images and of captions, and a linear projection of each."""
+
+    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
+    columns: ClassVar[Mapping[str, str]] = {CAPTION: "of each image, by source.captions"}
+    accumulates: ClassVar[bool] = False
+
+    @staticmethod
+    def default_views(size: int) -> Views:
+        """Make a crop of nearly all of the image; no mirror, as captions tell left from right."""
+        return plain_views(size, (0.9, 1.0), flip=0.0)
+
+    def __init__(
+        self, config: TwoTowersConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        self.text_encoder = TextEncoder(config.text, config.vocab_size, config.context_length)
+        dim = config.projection_dim
+        self.image_projection = nn.Linear(self.encoder.embed_dim, dim, bias=False)
+        self.text_projection = nn.Linear(self.text_encoder.embed_dim, dim, bias=False)
+
+    def compared(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode images and captions.
+
+        Returns:
+            The encoder's embedding of the images (B, D), and the projections of images and captions
+            (B, projection_dim) each.
+        """
+        embedding = self.encoder(batch["views"][PLAIN_VIEW][0])
+        texts = self.text_encoder(batch["targets"][CAPTION].long())
+        return embedding, self.image_projection(embedding), self.text_projection(texts)
+
+
+def caption_top1(images: Tensor, texts: Tensor, valid: Tensor) -> Tensor:
+    """Return the share of this worker's images (B, P) whose nearest caption (B, P), of this
+    worker's only, is their own; 1 / B at chance."""
+    images, texts = (functional.normalize(x.detach().float(), dim=1) for x in (images, texts))
+    alike = (images @ texts.T).masked_fill(~valid, float("-inf"))
+    right = (alike.argmax(dim=1) == torch.arange(len(valid), device=valid.device)) & valid
+    return right.sum() / valid.sum().clamp(min=1)
