@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         grid: With tokens, places or patches: their rows and columns in an image of the size that
             the encoder was built for. With tokens, an image of H x W px has H // patch_size rows
             and W // patch_size columns.
-        patch_size: With tokens, places or patches: side of one, pixels.
+        patch_size: With tokens, places or patches: side of one, pixels; else 1.
         tubelet: Frames of a clip that a token stands for; 1 of images.
         keep_tokens: With tokens: share of an image's patches that `forward` encodes in training,
             where `token_key` says which.
@@ -127,7 +127,7 @@ class Encoder(nn.Module):
     embed_dim: int
     pooling: Pooling = "auto"
     grid: tuple[int, int]
-    patch_size: int
+    patch_size: int = 1
     tubelet: int = 1
     keep_tokens: float = 1.0
     token_key: tuple[int, Tensor, Tensor] | None = None

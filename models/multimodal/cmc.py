@@ -26,7 +26,6 @@ from augment.recipe import PairKind, Views
 from models import health
 from models.collectives import world_size
 from models.encoders.factory import EncoderConfig, build_encoder
-from models.encoders.split import SplitEncoder
 from models.losses import info_nce
 from models.method import Batch, Method, MethodConfig, ViewGroups
 
@@ -60,13 +59,14 @@ class CMC(Method):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.temperature = config.temperature
-        if isinstance(self.encoder, SplitEncoder):
-            self.dims = [self.encoder.lightness.embed_dim, self.encoder.colour.embed_dim]
+        dim = self.encoder.embed_dim
+        self.has_halves = self.encoder.supports("halves")
+        if self.has_halves:
+            dim //= 2
         else:
             second = encoder_config.model_copy(update={"weights": None})
             self.second_encoder = build_encoder(second, views.size)
-            self.dims = [self.encoder.embed_dim, self.second_encoder.embed_dim]
-        self.projections = nn.ModuleList(nn.Linear(dim, config.projection_dim) for dim in self.dims)
+        self.projections = nn.ModuleList(nn.Linear(dim, config.projection_dim) for _ in range(2))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell each sensor's embedding by the other's.
@@ -82,8 +82,8 @@ class CMC(Method):
         images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         valid = batch["valid"]
         embedding = self.encoder(images)
-        if isinstance(self.encoder, SplitEncoder):
-            sensed = embedding.split(self.dims, dim=1)
+        if self.has_halves:
+            sensed = embedding.chunk(2, dim=1)
         else:
             sensed = embedding, self.second_encoder(self._second(batch, images))
         first, second = (

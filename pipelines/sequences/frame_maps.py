@@ -35,8 +35,7 @@ class FrameMaps:
     @property
     def side(self) -> int:
         """Return what the sides of frames must be multiples of, px."""
-        side: int = getattr(self._encoder, "patch_size", 1)
-        return side
+        return self._encoder.patch_size
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> Tensor:

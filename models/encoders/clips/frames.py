@@ -24,9 +24,9 @@ class FramesEncoder(Encoder):
         self.pooling = each.pooling
         self.core = ".".join(filter(None, ("each", each.core)))
         self.embed_dim = each.embed_dim
-        for size in ("grid", "patch_size"):
-            if hasattr(each, size):
-                setattr(self, size, getattr(each, size))
+        self.patch_size = each.patch_size
+        if hasattr(each, "grid"):
+            self.grid = each.grid
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:

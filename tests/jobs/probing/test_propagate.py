@@ -159,9 +159,9 @@ def test_an_encoder_without_maps_is_refused(videos: Path, tmp_path: Path) -> Non
 
 def test_words_of_the_command_line_choose_the_probe() -> None:
     words = ["artifact=a", "test.uri=frames", "masks.uri=masks", "probe.name=propagate"]
-    made = parse([*words, "probe.radius=3"], complete)
+    made = parse(complete, [*words, "probe.radius=3"])
     assert isinstance(made, PropagateConfig) and made.probe.radius == 3
-    with pytest.raises(InputError, match=r"unknown key train.uri"):
-        parse([*words, "train.uri=x"], complete)
+    with pytest.raises(InputError, match=r"unknown key train: the nearest"):
+        parse(complete, [*words, "train.uri=x"])
     with pytest.raises(InputError, match=r"masks.ignore.*points.uri"):
-        parse([*words[:2], "points.uri=p.csv", words[3], "masks.ignore=9"], complete)
+        parse(complete, [*words[:2], "points.uri=p.csv", words[3], "masks.ignore=9"])

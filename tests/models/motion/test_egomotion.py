@@ -82,7 +82,7 @@ def test_the_turn_of_a_camera_is_learnt_on_frames_not_seen_before() -> None:
     torch.manual_seed(0)
     method = build(components=("yaw",))
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    for step in range(60):
+    for step in range(100):
         optimizer.zero_grad()
         method(make_batch("egomotion", epoch=step % 20))["loss"].backward()
         optimizer.step()

@@ -55,7 +55,7 @@ def test_the_loss_is_that_of_a_loop_over_samples(encoder: EncoderConfig) -> None
     batch["valid"][[1, 4]] = False
     images = batch["views"]["global_crops"][0]
     if encoder is SPLIT:
-        sensed = method.encoder(images).split(method.dims, dim=1)
+        sensed = method.encoder(images).chunk(2, dim=1)
     else:
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (method.views.mean, method.views.std))
         second = (batch["targets"]["pair"][:, 0] / 255 - mean) / std
@@ -81,7 +81,7 @@ def test_halves_change_places_and_the_loss_stays() -> None:
     first, second = method.projections
     halves = method.encoder
     images = batch["views"]["global_crops"][0]
-    before = halves(images).split(method.dims, dim=1)
+    before = halves(images).chunk(2, dim=1)
 
     class Exchanged(torch.nn.Module):
         def forward(self, seen: Tensor) -> Tensor:
