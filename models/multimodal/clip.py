@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from augment.recipe import Views
 from models import health
+from models.blocks.pretext import pair_top1
 from models.collectives import world_size
 from models.encoders.factory import EncoderConfig
 from models.losses import info_nce
 from models.method import Batch, MethodConfig
 from models.multimodal.text_encoder import TextEncoderConfig
-from models.multimodal.two_towers import TwoTowers, TwoTowersConfig, caption_top1
+from models.multimodal.two_towers import TwoTowers, TwoTowersConfig
 
 _MOST_SCALE = 100.0
 
@@ -75,7 +76,7 @@ class CLIP(TwoTowers):
         return {
             "loss": loss,
             "info_nce_bound": health.info_nce_bound(loss.detach(), world_size() * valid.sum()),
-            "caption_top1": caption_top1(images, texts, valid),
+            "caption_top1": pair_top1(images, texts, valid),
             "temperature": temperature.detach(),
             "embedding": embedding.detach(),
         }

@@ -17,13 +17,13 @@ one that sees the first.
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import PairKind, Views
 from models import health
+from models.blocks.pretext import pair_top1
 from models.collectives import world_size
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.losses import info_nce
@@ -95,7 +95,7 @@ class CMC(Method):
         return {
             "loss": loss,
             "info_nce_bound": health.info_nce_bound(loss.detach(), world_size() * valid.sum()),
-            "contrast_top1": _top1(first.detach(), second.detach(), valid),
+            "contrast_top1": pair_top1(first, second, valid),
             "embedding": embedding.detach(),
         }
 
@@ -106,10 +106,3 @@ class CMC(Method):
             images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
         )
         return (pixels - mean) / std
-
-
-def _top1(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
-    first, second = (nn.functional.normalize(each.float(), dim=1) for each in (first, second))
-    alike = (first @ second.T).masked_fill(~valid, float("-inf"))  # (B, B)
-    right = (alike.argmax(dim=1) == torch.arange(len(valid), device=valid.device)) & valid
-    return right.sum() / valid.sum().clamp(min=1)

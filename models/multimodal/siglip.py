@@ -18,11 +18,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from augment.recipe import Views
+from models.blocks.pretext import pair_top1
 from models.collectives import all_reduce_sum, gather, rank, world_size
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
 from models.multimodal.text_encoder import TextEncoderConfig
-from models.multimodal.two_towers import TwoTowers, TwoTowersConfig, caption_top1
+from models.multimodal.two_towers import TwoTowers, TwoTowersConfig
 
 
 class SigLIPConfig(TwoTowersConfig):
@@ -70,7 +71,7 @@ class SigLIP(TwoTowers):
         valid = batch["valid"]
         return {
             "loss": pairwise_logistic(images, texts, self.log_scale.exp(), self.bias, valid),
-            "caption_top1": caption_top1(images, texts, valid),
+            "caption_top1": pair_top1(images, texts, valid),
             "temperature": (-self.log_scale.detach()).exp(),
             "embedding": embedding.detach(),
         }

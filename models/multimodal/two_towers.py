@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
@@ -65,12 +63,3 @@ class TwoTowers(Method):
         embedding = self.encoder(batch["views"][PLAIN_VIEW][0])
         texts = self.text_encoder(batch["targets"][CAPTION].long())
         return embedding, self.image_projection(embedding), self.text_projection(texts)
-
-
-def caption_top1(images: Tensor, texts: Tensor, valid: Tensor) -> Tensor:
-    """Return the share of this worker's images (B, P) whose nearest caption (B, P), of this
-    worker's only, is their own; 1 / B at chance."""
-    images, texts = (functional.normalize(x.detach().float(), dim=1) for x in (images, texts))
-    alike = (images @ texts.T).masked_fill(~valid, float("-inf"))
-    right = (alike.argmax(dim=1) == torch.arange(len(valid), device=valid.device)) & valid
-    return right.sum() / valid.sum().clamp(min=1)
