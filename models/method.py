@@ -223,6 +223,13 @@ class Method(nn.Module):
         )
         return (images * std + mean).clamp(0, 1)
 
+    def from_rgb(self, rgb: Tensor) -> Tensor:
+        """Normalise RGB in [0, 1], (..., 3, H, W), as the views are."""
+        mean, std = (
+            rgb.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+        )
+        return (rgb - mean) / std
+
     def before_step(self, step: int, num_steps: int) -> None:
         """Drop the gradients of what has to wait, before the optimiser makes step `step`, from 0
         on, of `num_steps`.

@@ -119,12 +119,7 @@ class BiGAN(Method):
 
     def made(self, code: Tensor) -> Tensor:
         """Make normalised images (B, 3, S, S) of codes (B, latent_dim)."""
-        rgb = self.generator(code)
-        mean, std = (
-            rgb.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
-        )
-        images: Tensor = (rgb - mean) / std
-        return images
+        return self.from_rgb(self.generator(code))
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ class Synthetic(Method):
         images = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
         valid = batch["valid"]
         scenes = self._scenes(batch)
-        both = torch.cat([self._normalised(scenes.images).to(images.dtype), images])
+        both = torch.cat([self.from_rgb(scenes.images).to(images.dtype), images])
         of_scenes, of_images = self.encoder.maps(both).chunk(2)
         contour, depth, normal = self._errors(self.decoder(of_scenes).float(), scenes)
         fooled = taken_for_real(judged_by(self.discriminator, of_scenes))
@@ -142,12 +142,6 @@ class Synthetic(Method):
             op="scene number",
         )
         return render(seed=self.seed, scene=number, size=self.views.size)
-
-    def _normalised(self, rgb: Tensor) -> Tensor:
-        mean, std = (
-            rgb.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
-        )
-        return (rgb - mean) / std
 
     def _errors(self, told: Tensor, scenes: Rendered) -> tuple[Tensor, Tensor, Tensor]:
         """Return each scene's error of contours, depth and normals, (B,) each."""

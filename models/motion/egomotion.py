@@ -115,23 +115,16 @@ class Egomotion(Method):
     def _told(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the maps of first frames, and scores of the classes (B, C, K)."""
         first = batch["views"][PLAIN_VIEW][0]  # (B, 3, S, S)
-        second = self._normalised(batch["targets"]["pair"][:, 0], first)
+        second = self.from_rgb(batch["targets"]["pair"][:, 0].to(first.dtype) / 255)
         both = self.encoder.maps(torch.cat([first, second]))
         of_first, of_second = both.chunk(2)
         scores = self.compare(torch.cat([of_first, of_second], dim=1))
         return of_first, scores.unflatten(1, (len(self.told), self.num_classes))
 
-    def _normalised(self, images: Tensor, like: Tensor) -> Tensor:
-        """Normalise images (B, 3, S, S) uint8 as views are."""
-        mean, std = (
-            like.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
-        )
-        return (images.to(like.dtype) / 255 - mean) / std
-
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """Draw both frames, and what differs between them."""
         first = batch["views"][PLAIN_VIEW][0]
-        second = self._normalised(batch["targets"]["pair"][:, 0], first)
+        second = self.from_rgb(batch["targets"]["pair"][:, 0].to(first.dtype) / 255)
         shown = {"first": self.to_rgb(first), "second": self.to_rgb(second)}
         return shown | {"difference": (shown["first"] - shown["second"]).abs()}

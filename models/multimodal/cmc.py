@@ -85,7 +85,8 @@ class CMC(Method):
         if self.has_halves:
             sensed = embedding.chunk(2, dim=1)
         else:
-            sensed = embedding, self.second_encoder(self._second(batch, images))
+            second = self.from_rgb(batch["targets"]["pair"][:, 0].to(images.dtype) / 255)
+            sensed = embedding, self.second_encoder(second)
         first, second = (
             projection(each) for projection, each in zip(self.projections, sensed, strict=True)
         )
@@ -98,11 +99,3 @@ class CMC(Method):
             "contrast_top1": pair_top1(first, second, valid),
             "embedding": embedding.detach(),
         }
-
-    def _second(self, batch: Batch, images: Tensor) -> Tensor:
-        """Return the second images (B, 3, S, S), normalised as the first."""
-        pixels = batch["targets"]["pair"][:, 0].to(images.dtype) / 255
-        mean, std = (
-            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
-        )
-        return (pixels - mean) / std

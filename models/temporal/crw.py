@@ -31,7 +31,7 @@ from augment.recipe import Views
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Media, Method, MethodConfig, ViewGroups
-from models.temporal.patch_cuts import cut_patches, grid_boxes
+from models.temporal.patch_cuts import cut_patches, grid_boxes, patch_side
 
 _FLOOR = 1e-12  # of a probability, below which its logarithm is cut off
 
@@ -90,12 +90,7 @@ class ContrastiveRandomWalk(Method):
         super().__init__(config, encoder_config, views, seed)
         self.encoder.require("frames", by="method.name=crw")
         self.settings = config
-        self.side = round(config.patch_share * views.size)
-        if self.side < 8:
-            raise ValueError(
-                f"method.patch_share={config.patch_share:g} of views.size={views.size} makes"
-                " patches of less than 8 px: raise one of them"
-            )
+        self.side = patch_side(config.patch_share, views.size)
         self.projection_head = nn.Linear(self.encoder.embed_dim, config.projection_dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -5,6 +5,25 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def patch_side(share: float, size: int) -> int:
+    """Return the side of patches, px.
+
+    Args:
+        share: Of the views' side, `method.patch_share`.
+        size: The views' side, px.
+
+    Raises:
+        ValueError: patches would be too small to tell anything.
+    """
+    side = round(share * size)
+    if side < 8:
+        raise ValueError(
+            f"method.patch_share={share:g} of views.size={size} makes patches of less than 8 px:"
+            " raise one of them"
+        )
+    return side
+
+
 def grid_boxes(grid: int, side: int, size: int) -> Tensor:
     """List the patches of a regular grid that reaches from border to border.
 

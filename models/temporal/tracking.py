@@ -28,7 +28,7 @@ from augment.recipe import Views
 from models.collectives import gather, global_mean
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Media, Method, MethodConfig, ViewGroups
-from models.temporal.patch_cuts import cut_patches
+from models.temporal.patch_cuts import cut_patches, patch_side
 from models.temporal.patch_tracks import follow_patches, liveliest_patches
 
 
@@ -94,12 +94,7 @@ class Tracking(Method):
         super().__init__(config, encoder_config, views, seed)
         self.encoder.require("frames", by="method.name=tracking")
         self.settings = config
-        self.side = round(config.patch_share * views.size)
-        if self.side < 8:
-            raise ValueError(
-                f"method.patch_share={config.patch_share:g} of views.size={views.size} makes"
-                " patches of less than 8 px: raise one of them"
-            )
+        self.side = patch_side(config.patch_share, views.size)
         self.reach = max(1, round(config.reach * views.size))
         self.projection_head = nn.Linear(self.encoder.embed_dim, config.projection_dim)
 

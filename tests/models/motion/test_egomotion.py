@@ -63,7 +63,7 @@ def test_motion_is_told_from_both_frames_in_their_order() -> None:
     method.eval()
     _, there = method._told(batch)
     first = batch["views"]["global_crops"][0]
-    second = method._normalised(batch["targets"]["pair"][:, 0], first)
+    second = method.from_rgb(batch["targets"]["pair"][:, 0].to(first.dtype) / 255)
     batch["views"]["global_crops"] = second.unsqueeze(0)
     batch["targets"]["pair"] = (method.to_rgb(first) * 255).round().to(torch.uint8).unsqueeze(1)
     _, back = method._told(batch)
