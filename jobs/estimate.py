@@ -15,6 +15,7 @@ from typing import Any
 from jobs.cluster import available, launch
 from jobs.cluster.cores import own_cores
 from jobs.cluster.share import Session
+from jobs.corpora.corpus_checks import check_corpus
 from jobs.estimating import measuring
 from jobs.estimating.cluster_shapes import Sizes, priced, ranked, store_of
 from jobs.estimating.estimate_config import EstimateConfig, complete
@@ -29,7 +30,7 @@ from jobs.setup.command_line import main
 from jobs.setup.inputs import listed_already, manifest_of
 from jobs.setup.value_range import settled
 from jobs.training.planned_data import PlannedData, Samples, resolve
-from jobs.training.run_config import build, check_corpus
+from jobs.training.run_config import build
 from jobs.training.run_dir import MANIFEST, RunDir
 from models.registry import METHODS
 from pipelines.corpus.manifest import Manifest

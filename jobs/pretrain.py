@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.cluster import launch
+from jobs.corpora.corpus_checks import check_corpus
 from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, held
@@ -18,7 +19,7 @@ from jobs.training import checkpoints
 from jobs.training.bottleneck import bottleneck
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
-from jobs.training.run_config import PretrainConfig, build, check_corpus, complete_pretrain
+from jobs.training.run_config import PretrainConfig, build, complete_pretrain
 from jobs.training.run_dir import MANIFEST, OWN_FOLDERS, TOKENIZER, RunDir
 from models import artifact
 from models.multimodal.two_towers import TwoTowersConfig

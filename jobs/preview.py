@@ -15,6 +15,7 @@ from torch import Tensor
 
 from augment.generator import ViewGenerator
 from jobs.cluster import launch
+from jobs.corpora.corpus_checks import check_corpus
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable
@@ -26,7 +27,6 @@ from jobs.setup.value_range import settled, warn_of_flat
 from jobs.training.run_config import (
     PretrainConfig,
     build,
-    check_corpus,
     complete_pretrain,
     for_method,
 )

@@ -11,10 +11,10 @@ from pydantic import Field, SerializeAsAny, ValidationError, create_model, model
 
 from augment.frozen import other_of
 from augment.recipe import Views
+from jobs.corpora.paired_source import PairedSource
 from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
-from jobs.setup.inputs import check_media
-from jobs.setup.sections import ClusterConfig, JobConfig, PairedSource, check_poses_given
+from jobs.setup.sections import ClusterConfig, JobConfig
 from jobs.tracking.log_config import LogConfig
 from jobs.training.clip_config import CLIP_BEFORE, ClipConfig
 from jobs.training.run_sections import CheckpointConfig, DebugConfig, HealthConfig, TrainConfig
@@ -25,8 +25,6 @@ from models.method import Media, Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
 from models.starting.continuation import StartConfig
-from pipelines import schema
-from pipelines.corpus.manifest import Manifest
 from pipelines.storage import uris
 from pipelines.stream.plan import Plan
 
@@ -354,83 +352,6 @@ def build(config: PretrainConfig, *, start: bool = True) -> Method:
         return build_method(config.method, encoder, config.views, config.seed)
     except ValueError as error:
         raise InputError(str(error)) from None
-
-
-def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
-    """Refuse a corpus whose samples the method cannot eat.
-
-    Raises:
-        InputError: with what helps.
-    """
-    method = method_class(config.method.name)
-    check_media(
-        manifest,
-        as_frames=config.clip.as_frames,
-        name=config.method.name,
-        media=config.media,
-        columns={name: of for name, of in method.columns.items() if name != schema.CAPTION},
-    )
-    check_captions(config, takes=schema.CAPTION in method.columns)
-    config.clip.check(manifest)
-    config.clip.check_flow(config.method.name, config.views, takes_flow=method.flow)
-    check_pair(config, manifest)
-
-
-def check_captions(config: PretrainConfig, *, takes: bool) -> None:
-    """Refuse captions where the method takes none, and a method of captions without.
-
-    Raises:
-        InputError: with what helps.
-    """
-    name = f"method.name={config.method.name}"
-    given = config.source.captions
-    if takes and given is None:
-        raise InputError(
-            f"{name} needs a caption of each sample: name the files by source.captions, as"
-            " ./{stem}.txt, or a table of them, as captions.csv"
-        )
-    if given is not None and not takes:
-        raise InputError(f"source.captions {given}: {name} takes no captions, leave it out")
-
-
-def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
-    """Refuse second images where they are not what the method takes, or could not be cut alike.
-
-    Raises:
-        InputError: with what helps.
-    """
-    kinds = method_class(config.method.name).pairs
-    name = f"method.name={config.method.name}"
-    posed = method_class(config.method.name).posed
-    check_poses_given(config.source, name, posed=posed)
-    if kinds and config.encoder.split is not None:
-        kinds = ()
-        name = f"encoder.split={config.encoder.split}"
-    given = config.source.pair or config.source.poses
-    if given is None and not kinds:
-        return
-    if given is None:
-        raise InputError(
-            f"{name} needs a second image of each sample: name it by source.pair, as"
-            " ../depth/{stem}.png, with source.pair_kind=" + " or ".join(kinds) + "; or set"
-            " encoder.split=lab, which takes lightness and colours for two"
-        )
-    if not kinds:
-        raise InputError(f"source.pair {given}: {name} takes no second image, leave it out")
-    if config.source.pair_kind not in kinds:
-        raise InputError(
-            f"source.pair_kind {config.source.pair_kind}: {name} takes {' or '.join(kinds)}"
-        )
-    if manifest.media.get(schema.VIDEO):
-        raise InputError(
-            f"source.uri {manifest.source} holds videos, which have no second image: leave them"
-            " out with clip.per_video=0"
-        )
-    group, views = next(iter(config.views.groups.items()))
-    if turn := views.turning():
-        raise InputError(
-            f"views.groups.{group}.{turn} would turn the first image alone: leave it out"
-        )
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

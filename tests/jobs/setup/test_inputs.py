@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from augment.generator import ViewGenerator
+from jobs.corpora.corpus_checks import check_corpus
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.training.planned_data import shape_of
-from jobs.training.run_config import PretrainConfig, check_corpus, complete_pretrain
+from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models.contrastive.simclr import SimCLR
 from pipelines.corpus.manifest import Manifest
 

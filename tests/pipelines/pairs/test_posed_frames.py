@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from augment.generator import ViewGenerator
 from augment.presets import plain_views
+from jobs.corpora.paired_source import PairedSource, check_poses_given
 from jobs.setup.failures import InputError
-from jobs.setup.sections import PairedSource, check_poses_given
 from pipelines import schema
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.contract import Limits
