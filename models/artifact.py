@@ -2,34 +2,38 @@
 come from.
 
 Two files, so that neither Ray nor the training code is needed to use it and nothing is ever
-unpickled: `encoder.safetensors` and `artifact.json`; and `head.safetensors` where labels taught a
-head. Where training started from other weights than random ones, these lie beside them as
-`start.safetensors`.
+unpickled: `encoder.safetensors` and `artifact.json`; `head.safetensors` where labels taught a head;
+and where captions were learnt from, `text.safetensors`, which embeds texts, and its tokens as
+`tokenizer.json`. Where training started from other weights than random ones, these lie beside them
+as `start.safetensors`.
 """
 
 import hashlib
 import json
-import os
-import uuid
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import fsspec
 import safetensors.torch
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.json_values import finite
+from models.multimodal.text_tower import TextTower, TextTowerConfig
 from models.preprocess import Preprocess, central_square, fitted_whole
+from models.shipping import artifact_files as files
 from models.supervised.head import Boxes, Head, HeadConfig, build_head
 
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "artifact.json"
 _HEAD = "head.safetensors"
 _START = "start.safetensors"
+_TEXT = "text.safetensors"
+_TOKENIZER = "tokenizer.json"
+FILES = (WEIGHTS, _HEAD, _START, _TEXT, _TOKENIZER, DESCRIPTION)
+"""All that an artifact may hold, the description last."""
 _FORMAT = 1
 
 
@@ -62,6 +66,8 @@ class Artifact(nn.Module):
         baseline: What `untrained` gives for this artifact, for people: "untrained", or "starting
             weights" where training started from some.
         head: What labels taught; None after pretraining.
+        text: What embeds texts, and compares images with them; None where no captions were learnt
+            from.
     """
 
     mean: Tensor
@@ -77,10 +83,12 @@ class Artifact(nn.Module):
         provenance: dict[str, Any],
         baseline: Baseline = "untrained",
         head: Head | None = None,
+        text: TextTower | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.text = text
         self.digest = digest
         self.config = config
         self.provenance = provenance
@@ -104,6 +112,36 @@ class Artifact(nn.Module):
         S, S)."""
         embedding: Tensor = self.encoder(images)
         return embedding
+
+    def joint(self, images: Tensor) -> Tensor:
+        """Embed prepared images as `forward` takes them where texts are: (B, P) float32 of length
+        1, whose products with what `embed_texts` gives are cosines.
+
+        Raises:
+            ValueError: the artifact has no text tower.
+        """
+        return self.require_text().of_images(self.encoder(images))
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as (N, P) float32 of length 1.
+
+        Raises:
+            ValueError: the artifact has no text tower, or the package `tokenizers` is missing.
+        """
+        return self.require_text().of_texts(texts)
+
+    def require_text(self) -> TextTower:
+        """Return the text tower.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.text is None:
+            raise ValueError(
+                "the artifact has no text tower: pretrain with captions, with a method that takes"
+                " source.captions"
+            )
+        return self.text
 
     def predict(self, images: Tensor) -> Any:
         """Tell what labels taught of prepared images (B, 3, S, S) float; boxes of whole ones, uint8
@@ -170,6 +208,7 @@ def save(
     provenance: dict[str, Any],
     start: Start | None = None,
     head: nn.Module | None = None,
+    text: TextTower | None = None,
 ) -> str:
     """Write an encoder as an artifact; weights first, so that a description never stands without
     them.
@@ -184,6 +223,7 @@ def save(
         provenance: Whatever says where the weights come from; plain JSON, as are the other two.
         start: What training started from; None: random weights of the seed.
         head: What labels taught on it.
+        text: What embeds texts beside it, with its tokenizer.
 
     Returns:
         The digest.
@@ -193,28 +233,28 @@ def save(
     """
     _encoder_config(config, uri)
     prepared = _preprocess(preprocess, uri).model_dump(mode="json", exclude_defaults=True)
-    weights = _serialised(encoder)
-    told = _description_of(head)
-    head_weights = None if head is None else _serialised(head)
-    digest = _digest(weights, config, prepared, told, head_weights)
+    weights = files.serialised(encoder)
+    parts = [*_head_parts(head), *_text_parts(text)]
+    digest = _digest(weights, config, prepared, parts)
     description = {
         "format": _FORMAT,
         "digest": digest,
         "config": config,
         "preprocess": prepared,
-        **({} if told is None else {"head": told}),
+        **{part.name: part.told for part in parts},
         "provenance": finite(provenance),  # figures of a run
     }
     if start is not None:
         sha256 = hashlib.sha256(start.data).hexdigest()
         description["start"] = {"weights": start.weights, "sha256": sha256}
-    text = _json(description, indent=2)
+    written = files.as_json(description, indent=2)
     if start is not None:
-        _write(uri, _START, start.data)
-    _write(uri, WEIGHTS, weights)
-    if head_weights is not None:
-        _write(uri, _HEAD, head_weights)
-    _write(uri, DESCRIPTION, text.encode())
+        files.write(uri, _START, start.data)
+    files.write(uri, WEIGHTS, weights)
+    for part in parts:
+        for name, data in part.files.items():
+            files.write(uri, name, data)
+    files.write(uri, DESCRIPTION, written.encode())
     return digest
 
 
@@ -230,21 +270,27 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         ValueError: weights and description do not belong together, or are of another format.
     """
     description = _read_description(uri)
-    weights = _read(uri, WEIGHTS)
-    told = description.get("head")
-    head_weights = None if told is None else _read(uri, _HEAD)
-    signed = (description["config"], description["preprocess"], told, head_weights)
+    weights = files.read(uri, WEIGHTS)
+    parts = {
+        name: _Part(name, description[name], {file: files.read(uri, file) for file in held})
+        for name, held in _PARTS.items()
+        if name in description
+    }
+    signed = (description["config"], description["preprocess"], list(parts.values()))
     if _digest(weights, *signed) != description["digest"]:
         raise ValueError(
             f"{uri}: {WEIGHTS} and {DESCRIPTION} do not match (half-written or damaged); export"
             " it again"
         )
-    encoder, preprocess = _initialised(description, uri)
+    encoder, text, preprocess = _initialised(description, uri)
     encoder.load_state_dict(safetensors.torch.load(weights))
     head = None
-    if head_weights is not None:
-        head = build_head(_head_config(told, uri), encoder)
-        head.load_state_dict(safetensors.torch.load(head_weights))
+    if "head" in parts:
+        head = build_head(_head_config(description["head"], uri), encoder)
+        head.load_state_dict(safetensors.torch.load(parts["head"].files[_HEAD]))
+    if text is not None:
+        text.load_state_dict(safetensors.torch.load(parts["text"].files[_TEXT]))
+        text.tokenizer = parts["text"].files[_TOKENIZER].decode()
     return Artifact(
         encoder,
         digest=description["digest"],
@@ -253,17 +299,18 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         provenance=description["provenance"],
         baseline="starting weights" if "start" in description else "untrained",
         head=head,
+        text=text,
     ).to(device)
 
 
 def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
-    """Build the artifact's encoder as it was before training: from the seed in its configuration,
-    or with the weights that training started from.
+    """Build the artifact's encoder, and its text tower, as they were before training: from the seed
+    in its configuration, or with the weights that training started from.
 
     The baseline that every probe score is compared with. Its digest is its own.
 
     Args:
-        uri: Folder that `save` wrote; only its description is read.
+        uri: Folder that `save` wrote; of its weights none is read.
         device: Where the encoder goes.
 
     Raises:
@@ -271,20 +318,28 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
         ValueError: the description is of another format, or the starting weights are damaged.
     """
     description = _read_description(uri)
-    encoder, preprocess = _initialised(description, uri)
+    encoder, text, preprocess = _initialised(description, uri)
     if "start" in description:
         encoder.load_state_dict(_starting_weights(description, uri))
+    if text is not None:
+        text.tokenizer = files.read(uri, _TOKENIZER).decode()
     return Artifact(
         encoder,
-        digest=_digest(_serialised(encoder), description["config"], description["preprocess"]),
+        digest=_digest(
+            files.serialised(encoder),
+            description["config"],
+            description["preprocess"],
+            _text_parts(text),
+        ),
         config=description["config"],
         preprocess=preprocess,
         provenance={"untrained": True, "initialised_like": description["digest"]},
+        text=text,
     ).to(device)
 
 
 def _starting_weights(description: dict[str, Any], uri: str) -> dict[str, Tensor]:
-    data = _read(uri, _START)
+    data = files.read(uri, _START)
     if hashlib.sha256(data).hexdigest() != description["start"]["sha256"]:
         raise ValueError(
             f"{uri}: {_START} is not the one that {DESCRIPTION} names; export it again"
@@ -293,28 +348,56 @@ def _starting_weights(description: dict[str, Any], uri: str) -> dict[str, Tensor
     return weights
 
 
-def _initialised(description: dict[str, Any], uri: str) -> tuple[Encoder, Preprocess]:
-    """Rebuild the encoder with the random weights of its seed, and how its input is prepared."""
+def _initialised(
+    description: dict[str, Any], uri: str
+) -> tuple[Encoder, TextTower | None, Preprocess]:
+    """Rebuild the encoder with the random weights of its seed, the text tower with those that
+    follow, and how the input is prepared."""
     config = description["config"]
     preprocess = _preprocess(description["preprocess"], uri)
     encoder_config = _encoder_config(config, uri)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config["seed"])
-        return build_encoder(encoder_config, preprocess.image_size), preprocess
+        encoder = build_encoder(encoder_config, preprocess.image_size)
+        text = None
+        if "text" in description:
+            text = TextTower(_text_config(description["text"], uri), encoder.embed_dim)
+    return encoder, text, preprocess
 
 
-def _serialised(encoder: nn.Module) -> bytes:
-    weights: bytes = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    )
-    return weights
+class _Part(NamedTuple):
+    """What an artifact holds beside its encoder: the description's key, what it says there, and
+    files."""
+
+    name: str
+    told: dict[str, Any]
+    files: dict[str, bytes]
 
 
-def _description_of(head: nn.Module | None) -> dict[str, Any] | None:
+_PARTS = {"head": (_HEAD,), "text": (_TEXT, _TOKENIZER)}
+
+
+def _head_parts(head: nn.Module | None) -> list[_Part]:
     if head is None:
-        return None
+        return []
     assert isinstance(head, Head)
-    return head.config.model_dump(mode="json", exclude_defaults=True)
+    told = head.config.model_dump(mode="json", exclude_defaults=True)
+    return [_Part("head", told, {_HEAD: files.serialised(head)})]
+
+
+def _text_parts(text: TextTower | None) -> list[_Part]:
+    if text is None:
+        return []
+    assert text.tokenizer is not None, "a text tower ships with its tokenizer"
+    data = {_TEXT: files.serialised(text), _TOKENIZER: text.tokenizer.encode()}
+    return [_Part("text", text.config.model_dump(mode="json"), data)]
+
+
+def _text_config(told: Any, uri: str) -> TextTowerConfig:
+    try:
+        return TextTowerConfig.model_validate(told)
+    except ValidationError as error:
+        raise ValueError(f"{uri}: text does not describe a text tower: {error}") from error
 
 
 def _head_config(told: Any, uri: str) -> HeadConfig:
@@ -346,7 +429,7 @@ def _preprocess(preprocess: dict[str, Any], uri: str) -> Preprocess:
 
 
 def _read_description(uri: str) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads(_read(uri, DESCRIPTION))
+    description: dict[str, Any] = json.loads(files.read(uri, DESCRIPTION))
     if description.get("format") != _FORMAT:
         raise ValueError(
             f"{uri}: {DESCRIPTION} has format {description.get('format')}, this code reads"
@@ -359,50 +442,14 @@ def _digest(
     weights: bytes,
     config: dict[str, Any],
     preprocess: dict[str, Any],
-    told: dict[str, Any] | None = None,
-    head_weights: bytes | None = None,
+    parts: Sequence[_Part] = (),
 ) -> str:
     signed: dict[str, Any] = {
         "config": config,
         "preprocess": preprocess,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
-    if head_weights is not None:
-        signed["head"] = [told, hashlib.sha256(head_weights).hexdigest()]
-    return hashlib.sha256(_json(signed).encode()).hexdigest()
-
-
-def _json(value: dict[str, Any], indent: int | None = None) -> str:
-    try:
-        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"an artifact's config, preprocess and provenance must be plain JSON: {error}"
-        ) from error
-
-
-def _write(uri: str, name: str, data: bytes) -> None:
-    """Make the file appear whole or not at all: by a rename locally; an object store's put is that
-    already."""
-    filesystem, folder = fsspec.url_to_fs(uri)
-    path = f"{folder.rstrip('/')}/{name}"
-    if not isinstance(filesystem, LocalFileSystem):
-        filesystem.pipe_file(path, data)
-        return
-    os.makedirs(folder, exist_ok=True)
-    # Hidden: a process that is killed before the rename leaves it behind.
-    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
-
-
-def _read(uri: str, name: str) -> bytes:
-    filesystem, folder = fsspec.url_to_fs(uri)
-    data: bytes = filesystem.cat_file(f"{folder.rstrip('/')}/{name}")
-    return data
+    for part in parts:
+        sums = [hashlib.sha256(data).hexdigest() for data in part.files.values()]
+        signed[part.name] = [part.told, *sums]
+    return hashlib.sha256(files.as_json(signed).encode()).hexdigest()

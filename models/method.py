@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, Literal, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, PairKind, Views
 from models import optim
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
+from models.multimodal.text_tower import TextTower
 from models.starting.fitting import starting_encoder
 
 UNLIKE_VIEWS = ("global_crops_1", "global_crops_2")
@@ -64,6 +65,20 @@ class MethodConfig(Frozen):
         Raises:
             ValueError: there are too many, or too few.
         """
+
+
+class Shipped(NamedTuple):
+    """What the artifact of a run holds.
+
+    Attributes:
+        encoder: The encoder.
+        head: What labels taught.
+        text: What embeds texts, for a method of captions.
+    """
+
+    encoder: Encoder
+    head: nn.Module | None = None
+    text: TextTower | None = None
 
 
 class Method(nn.Module):
@@ -248,9 +263,10 @@ class Method(nn.Module):
         """
         self.progress.fill_(step / num_steps)
 
-    def ships(self) -> tuple[Encoder, nn.Module | None]:
-        """Return the encoder of the artifact, and the head where labels taught one."""
-        return self.encoder, None
+    def ships(self) -> Shipped:
+        """Return what the artifact holds; the part called `text_tower` is one."""
+        tower = self._modules.get("text_tower")
+        return Shipped(self.encoder, text=tower if isinstance(tower, TextTower) else None)
 
     def param_groups(self) -> list[optim.ParamGroup]:
         """Split the trainable parameters into named optimiser groups, with and without weight

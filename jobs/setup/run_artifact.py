@@ -13,9 +13,10 @@ from jobs.setup import registered, run_start
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
-from jobs.training.run_dir import RunDir, environment
+from jobs.training.run_dir import TOKENIZER, RunDir, environment
 from models import artifact
 from models.encoders.encoder import Encoder
+from models.multimodal.text_tower import TextTower
 from models.starting.continuation import StartConfig
 from models.supervised.head import HeadCopies
 from pipelines.storage import uris
@@ -33,6 +34,7 @@ def write(
     encoder: Encoder,
     *,
     head: nn.Module | None = None,
+    text: TextTower | None = None,
     step: int,
     ledger: Ledger,
     commit: str | None,
@@ -46,6 +48,7 @@ def write(
         config: Of the run.
         encoder: With the weights of the step.
         head: What labels taught on it.
+        text: What embeds texts beside it, with the run's tokenizer from here on.
         step: Optimiser steps they have seen.
         ledger: Which versions of the manifest they have seen.
         commit: Of the code that trained them; None: not known.
@@ -55,10 +58,13 @@ def write(
     kept = ["method", "encoder", "views", "optim", "seed", "global_batch_size"]
     if config.start != StartConfig():
         kept.append("start")
+    if text is not None:
+        text.tokenizer = uris.read_bytes(uris.join(run, TOKENIZER)).decode()
     return artifact.save(
         uri,
         encoder,
         head=head,
+        text=text,
         config={name: dump[name] for name in kept},
         preprocess=config.preprocess(),
         provenance={
@@ -145,7 +151,7 @@ def write_from_checkpoint(
     saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     method = build(config, start=False)
     method.load_state_dict(saved["method"])
-    encoder, head = method.ships()
+    encoder, head, text = method.ships()
     if isinstance(head, HeadCopies):
         head = _kept_head(head, run)
     digest = write(
@@ -154,6 +160,7 @@ def write_from_checkpoint(
         config,
         encoder,
         head=head,
+        text=text,
         step=wanted,
         ledger=checkpoints.ledger_of(place),
         commit=run.commit(),

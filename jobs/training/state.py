@@ -15,8 +15,7 @@ from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
 from models import collectives
 from models.batch_norm import convert_sync_batch_norm
-from models.encoders.encoder import Encoder
-from models.method import Batch, Method, total_loss
+from models.method import Batch, Method, Shipped, total_loss
 from models.starting.continuation import Anchor, gentle_groups
 from models.steps import acceleration, memory_layout, sharding
 from models.steps.optimizers import Optimizers
@@ -150,9 +149,8 @@ class TrainState:
         wanted = self.autocast
         return torch.autocast(self.device.type, wanted, enabled=wanted is not None)
 
-    def shipped(self, num_rows: int) -> tuple[Encoder, torch.nn.Module | None] | None:
-        """Return the encoder of the artifact, and its head where it has one, whole; all workers
-        must call.
+    def shipped(self, num_rows: int) -> Shipped | None:
+        """Return what the artifact holds, whole; all workers must call.
 
         Args:
             num_rows: Rows ever stored in the manifest.

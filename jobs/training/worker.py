@@ -27,8 +27,7 @@ from jobs.training.steering.control import Control
 from jobs.training.steering.monitor import answer
 from jobs.training.training_job import TrainingJob
 from models import collectives
-from models.encoders.encoder import Encoder
-from models.method import Batch
+from models.method import Batch, Shipped
 from models.steps import acceleration
 from pipelines import schema
 
@@ -249,21 +248,21 @@ def save_checkpoint(state: TrainState, *, wait: bool) -> None:
 
 
 def write_artifact(
-    ships: tuple[Encoder, torch.nn.Module | None],
+    ships: Shipped,
     step: int,
     job: TrainingJob,
     metrics: dict[str, Any],
 ) -> str:
     """Write the encoder that ships with what made it; returns the digest."""
-    encoder, head = ships
     config = job.config
     job.run.check_held()
     return run_artifact.write(
-        job.run.path(run_artifact.folder_of(head)),
+        job.run.path(run_artifact.folder_of(ships.head)),
         job.run.uri,
         config,
-        encoder,
-        head=head,
+        ships.encoder,
+        head=ships.head,
+        text=ships.text,
         step=step,
         ledger=job.ledger,
         commit=job.commit,

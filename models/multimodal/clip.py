@@ -14,13 +14,11 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from augment.recipe import Views
 from models import health
 from models.blocks.pretext import pair_top1
 from models.collectives import world_size
-from models.encoders.factory import EncoderConfig
 from models.losses import info_nce
 from models.method import Batch, MethodConfig
 from models.multimodal.text_encoder import TextEncoderConfig
@@ -48,12 +46,6 @@ class CLIP(TwoTowers):
         text=TextEncoderConfig(width=16, depth=1, num_heads=2),
         projection_dim=16,
     )
-
-    def __init__(
-        self, config: CLIPConfig, encoder_config: EncoderConfig, views: Views, seed: int
-    ) -> None:
-        super().__init__(config, encoder_config, views, seed)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell each image's caption, and each caption's image.

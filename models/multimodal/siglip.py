@@ -8,21 +8,19 @@ a batch of answers are no, a learnt bias begins at -10, where that is told alrea
 It fails as CLIP does, where captions say the same of many images.
 """
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from augment.recipe import Views
 from models.blocks.pretext import pair_top1
 from models.collectives import all_reduce_sum, gather, rank, world_size
-from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
 from models.multimodal.text_encoder import TextEncoderConfig
+from models.multimodal.text_tower import TextTowerConfig
 from models.multimodal.two_towers import TwoTowers, TwoTowersConfig
 
 
@@ -37,6 +35,10 @@ class SigLIPConfig(TwoTowersConfig):
         default=-10.0, description="of the similarities, that training begins with; it is learnt"
     )
 
+    def tower(self) -> TextTowerConfig:
+        """Return what the text tower is built of."""
+        return super().tower().model_copy(update={"bias": self.bias})
+
 
 class SigLIP(TwoTowers):
     """Two towers and a logistic loss of every pair."""
@@ -48,13 +50,6 @@ class SigLIP(TwoTowers):
         text=TextEncoderConfig(width=16, depth=1, num_heads=2),
         projection_dim=16,
     )
-
-    def __init__(
-        self, config: SigLIPConfig, encoder_config: EncoderConfig, views: Views, seed: int
-    ) -> None:
-        super().__init__(config, encoder_config, views, seed)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        self.bias = nn.Parameter(torch.tensor(config.bias))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell of each image and caption of the global batch whether they belong together.
@@ -69,8 +64,10 @@ class SigLIP(TwoTowers):
         """
         embedding, images, texts = self.compared(batch)
         valid = batch["valid"]
+        bias = self.text_tower.bias
+        assert bias is not None, "the tower of such a method has one"
         return {
-            "loss": pairwise_logistic(images, texts, self.log_scale.exp(), self.bias, valid),
+            "loss": pairwise_logistic(images, texts, self.log_scale.exp(), bias, valid),
             "caption_top1": pair_top1(images, texts, valid),
             "temperature": (-self.log_scale.detach()).exp(),
             "embedding": embedding.detach(),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from augment.frozen import Frozen
 
 PAD, START, END = range(3)
-"""Tokens of `pipelines.captions.tokenizer`."""
+"""Tokens of `models.texts.tokenizer`."""
 
 
 class TextEncoderConfig(Frozen):

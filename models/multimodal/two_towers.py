@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method, MethodConfig, ViewGroups
-from models.multimodal.text_encoder import TextEncoder, TextEncoderConfig
+from models.multimodal.text_encoder import TextEncoderConfig
+from models.multimodal.text_tower import TextTower, TextTowerConfig
 
 CAPTION = "caption"
 
@@ -30,10 +31,23 @@ class TwoTowersConfig(MethodConfig):
     projection_dim: int = Field(
         default=512, ge=2, description="features in which images and captions are compared"
     )
+    temperature: float = Field(
+        default=0.07, gt=0, description="that training begins with; it is learnt"
+    )
+
+    def tower(self) -> TextTowerConfig:
+        """Return what the text tower is built of."""
+        return TextTowerConfig(
+            text=self.text,
+            vocab_size=self.vocab_size,
+            context_length=self.context_length,
+            projection_dim=self.projection_dim,
+            temperature=self.temperature,
+        )
 
 
 class TwoTowers(Method):
-    """Encoders of images and of captions, and a linear projection of each."""
+    """Encoders of images and of captions, and a linear projection of each; the text tower ships."""
 
     view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     columns: ClassVar[Mapping[str, str]] = {CAPTION: "of each image, by source.captions"}
@@ -48,10 +62,18 @@ class TwoTowers(Method):
         self, config: TwoTowersConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
-        self.text_encoder = TextEncoder(config.text, config.vocab_size, config.context_length)
-        dim = config.projection_dim
-        self.image_projection = nn.Linear(self.encoder.embed_dim, dim, bias=False)
-        self.text_projection = nn.Linear(self.text_encoder.embed_dim, dim, bias=False)
+        # right after the encoder: an untrained one is built again from the seed
+        self.text_tower = TextTower(config.tower(), self.encoder.embed_dim)
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Return the logarithm of what multiplies cosine similarities, a learnt scalar."""
+        return self.text_tower.log_scale
+
+    def project(self, embedding: Tensor) -> Tensor:
+        """Return what captions are compared with, of embeddings (B, D): (B, projection_dim)."""
+        projected: Tensor = self.text_tower.image_projection(embedding)
+        return projected
 
     def compared(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Encode images and captions.
@@ -61,5 +83,4 @@ class TwoTowers(Method):
             (B, projection_dim) each.
         """
         embedding = self.encoder(batch["views"][PLAIN_VIEW][0])
-        texts = self.text_encoder(batch["targets"][CAPTION].long())
-        return embedding, self.image_projection(embedding), self.text_projection(texts)
+        return embedding, self.project(embedding), self.text_tower(batch["targets"][CAPTION])

@@ -20,8 +20,10 @@ class SafetensorsForm(Form):
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact)
-        if artifact.head is not None:
-            self.files = ("encoder.safetensors", "head.safetensors", "artifact.json")
+        held = {"head.safetensors": artifact.head, "text.safetensors": artifact.text}
+        held["tokenizer.json"] = artifact.text
+        beside = [name for name, part in held.items() if part is not None]
+        self.files = ("encoder.safetensors", *beside, "artifact.json")
 
     def check_head(self, head: Head) -> None:
         """Take every head."""
@@ -40,6 +42,7 @@ class SafetensorsForm(Form):
             preprocess=made.prepared.model_dump(mode="json"),
             provenance=provenance,
             head=made.head,
+            text=made.text,
         )
 
     @property
@@ -60,8 +63,10 @@ class SafetensorsForm(Form):
     def usage(self) -> str:
         """Return the lines that load the artifact, embed and tell."""
         lines = 'import afield\n\nmodel = afield.load(".")\nembedding = model(images)'
-        told = "\nprobabilities = model.predict(images)"
-        return lines + (told if self.scores in self.outputs else "")
+        told = "\nprobabilities = model.predict(images)" if self.scores in self.outputs else ""
+        text = self.artifact.text is not None
+        compared = "\nalike = model.joint(images) @ model.embed_texts(texts).T" if text else ""
+        return lines + told + compared
 
 
 def _told(made: Artifact, images: Tensor, outputs: tuple[str, ...]) -> Outputs:

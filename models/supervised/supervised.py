@@ -17,7 +17,7 @@ from models.blocks import ema
 from models.encoders.depth import layers_of
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
-from models.method import Method, MethodConfig, ViewGroups
+from models.method import Method, MethodConfig, Shipped, ViewGroups
 from models.supervised import lora
 from models.supervised.head import Head, HeadConfig, build_head
 
@@ -129,7 +129,7 @@ class Supervised(Method):
         ema.follow(self.average, self._learning(), decay)
         _copy_buffers(self.average, self._learning())
 
-    def ships(self) -> tuple[Encoder, Head]:
+    def ships(self) -> Shipped:
         """Return the encoder and the head of the artifact, low-rank updates merged."""
         parts = self._learning() if self.average is None else self.average
         encoder, head = cast(tuple[Encoder, Head], tuple(parts))
@@ -137,7 +137,7 @@ class Supervised(Method):
             merged = build_encoder(self._encoder_config, self.views.size)
             merged.load_state_dict(lora.merged_state(encoder))
             encoder = merged.eval()
-        return encoder, head
+        return Shipped(encoder, head)
 
 
 def check_upright(views: Views, targets: str) -> None:

@@ -9,10 +9,10 @@ import pyarrow as pa
 import torch
 
 from augment.rng import uniform
+from models.texts.tokenizer import encode
 from pipelines import schema
 from pipelines.captions.caption_table import CaptionTable
 from pipelines.captions.caption_text import read_captions
-from pipelines.captions.tokenizer import encode
 from pipelines.media.contract import BadSample, Limits
 from pipelines.pairs.files_beside import FilesBeside
 from pipelines.stream.payload import Payload
@@ -52,7 +52,7 @@ class Captions:
 
     Attributes:
         place: Where they are.
-        tokenizer: As `pipelines.captions.tokenizer.learn` returned it.
+        tokenizer: As `models.texts.tokenizer.learn` returned it.
         length: L, tokens of a caption.
         seed: Of the draw among several captions of a sample.
     """

@@ -5,9 +5,9 @@ from itertools import chain, islice
 
 import pyarrow as pa
 
+from models.texts.tokenizer import learn
 from pipelines.captions.caption_table import CaptionTable
 from pipelines.captions.drawn_captions import read_told
-from pipelines.captions.tokenizer import learn
 from pipelines.media.contract import BadSample, Limits
 from pipelines.pairs.files_beside import FilesBeside
 from pipelines.storage import uris

@@ -27,7 +27,6 @@ from pipelines.storage.small_files import side_by_side
 _RECORD = "version.json"
 _CLAIM = "claim.json"
 _FOLDER = "artifact"
-_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,8 @@ def _copy(source: str, version: Version) -> None:
     Raises:
         ValueError: the artifact changed meanwhile.
     """
-    names = [name for name in uris.list_names(source) if name.endswith(_WEIGHTS)]
-    for name in (*names, artifact.DESCRIPTION):
+    there = uris.list_names(source)
+    for name in (name for name in artifact.FILES if name in there):
         copy_file(uris.join(source, name), uris.join(version.artifact, name))
     if artifact.load(version.artifact).digest != version.digest:
         raise ValueError(f"artifact {source} changed while it was copied: register it again")

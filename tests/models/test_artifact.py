@@ -117,7 +117,7 @@ def test_a_description_never_stands_without_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(artifact, "_write", lambda uri, name, data: written.append(name))
+    monkeypatch.setattr(artifact.files, "write", lambda uri, name, data: written.append(name))
     save(str(tmp_path))
     assert written == ["encoder.safetensors", "artifact.json"]
 

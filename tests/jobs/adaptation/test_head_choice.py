@@ -66,7 +66,7 @@ def test_the_head_of_the_best_validation_score_ships_once(
     run = RunDir(str(tmp_path))
     wanted = run_of(config, small_artifact, run.uri)
     method = build(wanted)
-    encoder, heads = method.ships()
+    encoder, heads, _ = method.ships()
     assert isinstance(heads, HeadCopies) and run_artifact.folder_of(heads) == "heads"
     for number, head in enumerate(heads.heads):
         head.linear.bias.data.fill_(number)

@@ -120,7 +120,7 @@ def test_squared_error_is_that_of_channels_in_their_units() -> None:
 
 def test_what_ships_is_one_encoder_that_loads_from_its_artifact(tmp_path: Path) -> None:
     method = build()
-    encoder, head = method.ships()
+    encoder, head, _ = method.ships()
     assert head is None
     artifact.save(
         str(tmp_path),

@@ -95,7 +95,7 @@ def test_halves_change_places_and_the_loss_stays() -> None:
 
 def test_with_second_images_each_network_sees_its_own_and_the_first_ships() -> None:
     method, batch = build(PLAIN), paired()
-    encoder, head = method.ships()
+    encoder, head, _ = method.ships()
     assert encoder is method.encoder and head is None
     before = method(batch)
     torch.testing.assert_close(before["embedding"], encoder(batch["views"]["global_crops"][0]))

@@ -1,17 +1,21 @@
 """CLIP and SigLIP: images find their captions; losses as written out by a loop."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models import artifact
 from models.encoders.factory import EncoderConfig
 from models.multimodal.clip import CLIP
 from models.multimodal.siglip import SigLIP, pairwise_logistic
 from models.multimodal.text_encoder import END, PAD, START, TextEncoder, TextEncoderConfig
+from models.preprocess import Preprocess
 from models.registry import METHODS, build_method
+from models.texts.tokenizer import encode, learn
 from tests.small_methods import SIZE, make_batch
 
 ENCODER = EncoderConfig(name="resnet18_small", width=8)
@@ -46,7 +50,7 @@ def test_clips_loss_is_that_of_a_loop_over_pairs() -> None:
 
 def test_clip_at_chance_is_the_log_of_the_number_of_samples() -> None:
     method, batch = clip(), make_batch("clip")
-    torch.nn.init.zeros_(method.text_projection.weight)
+    torch.nn.init.zeros_(method.text_tower.text_projection.weight)
     out = method(batch)
     assert out["loss"].item() == pytest.approx(math.log(len(batch["valid"])), abs=1e-5)
     assert out["info_nce_bound"].item() == pytest.approx(0, abs=1e-5)
@@ -119,3 +123,80 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     )
     with pytest.raises(ValueError, match=r"method.text.num_heads 4 does not divide .* 10"):
         build_method(config, ENCODER, CLIP.default_views(SIZE), 0)
+
+
+def test_the_text_tower_ships_and_is_the_one_that_was_trained(tmp_path: Path) -> None:
+    method = build_method(SigLIP.small, ENCODER, SigLIP.default_views(SIZE), 3)
+    assert isinstance(method, SigLIP)
+    batch = make_batch("siglip")
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+    method(batch)["loss"].backward()
+    optimizer.step()
+    method.eval()
+    shipped = method.ships()
+    assert shipped.text is not None
+    texts = ["a dog runs", "two cats sleep", ""]
+    shipped.text.tokenizer = learn(texts * 3, 300)
+    place = str(tmp_path)
+    views = method.views
+    artifact.save(
+        place,
+        shipped.encoder,
+        config={"encoder": ENCODER.model_dump(), "seed": 3},
+        preprocess={"image_size": SIZE, "mean": views.mean, "std": views.std},
+        provenance={},
+        text=shipped.text,
+    )
+    assert {path.name for path in tmp_path.iterdir()} < set(artifact.FILES)
+    loaded = artifact.load(place)
+    images = batch["views"]["global_crops"][0]
+    alike = loaded.joint(images) @ loaded.embed_texts(texts).T
+    tokens = torch.from_numpy(encode(shipped.text.tokenizer, texts, 8))
+    with torch.no_grad():
+        expected = torch.cosine_similarity(
+            method.project(method.encoder(images))[:, None], method.text_tower(tokens)[None], dim=2
+        )
+    torch.testing.assert_close(alike, expected)
+    logits = loaded.require_text().logits(loaded.joint(images), loaded.embed_texts(texts))
+    bias = method.text_tower.bias
+    torch.testing.assert_close(logits, expected * method.log_scale.exp() + bias)
+    # before training
+    fresh = build_method(SigLIP.small, ENCODER, SigLIP.default_views(SIZE), 3)
+    untrained = artifact.untrained(place).require_text().state_dict()
+    assert isinstance(fresh, SigLIP)
+    for key, value in fresh.text_tower.state_dict().items():
+        assert torch.equal(untrained[key], value), key
+    assert artifact.untrained(place).embed_texts(texts).shape == (3, 16)
+
+
+def test_an_artifact_without_a_text_tower_says_how_to_get_one() -> None:
+    method = build_method(CLIP.small, ENCODER, CLIP.default_views(SIZE), 0)
+    plain = artifact.Artifact(
+        method.encoder,
+        digest="",
+        config={},
+        preprocess=Preprocess(image_size=SIZE, mean=(0, 0, 0), std=(1, 1, 1)),
+        provenance={},
+    )
+    with pytest.raises(ValueError, match=r"no text tower: .* source.captions"):
+        plain.embed_texts(["a dog"])
+
+
+@pytest.mark.parametrize("name", ["text.safetensors", "tokenizer.json"])
+def test_a_text_tower_of_another_artifact_is_refused(tmp_path: Path, name: str) -> None:
+    method = build_method(CLIP.small, ENCODER, CLIP.default_views(SIZE), 0)
+    tower = method.ships().text
+    assert tower is not None
+    tower.tokenizer = learn(["a dog"], 300)
+    artifact.save(
+        str(tmp_path),
+        method.encoder,
+        config={"encoder": ENCODER.model_dump(), "seed": 0},
+        preprocess={"image_size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)},
+        provenance={},
+        text=tower,
+    )
+    damaged = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(damaged[:-1] + b" ")
+    with pytest.raises(ValueError, match="do not match"):
+        artifact.load(str(tmp_path))

@@ -56,7 +56,7 @@ def test_squares_are_found_and_the_artifact_tells_them_in_the_images_own_pixels(
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
-    encoder, head = method.eval().ships()
+    encoder, head, _ = method.eval().ships()
     described = {"encoder": VIT.model_dump(mode="json"), "seed": 0}
     preprocess = {"image_size": SIZE, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     artifact.save(

@@ -89,7 +89,7 @@ def test_low_rank_updates_learn_and_merge_into_the_weights() -> None:
     images, label = brightness()
     for _ in range(10):
         step(method, batch_of(images, label=label))
-    encoder, _ = method.ships()
+    encoder, _, _ = method.ships()
     # names as of an encoder never adapted
     plain = build_method(method.config, VIT, method.views, 0)
     assert isinstance(plain, Finetune)
@@ -130,7 +130,7 @@ def test_the_running_average_ships_and_lags_behind() -> None:
     for number in range(1, 6):
         step(method, batch_of(images, label=label))
         method.after_step(number, 5)
-    encoder, head = method.ships()
+    encoder, head, _ = method.ships()
     weight = head.state_dict()["linear.weight"]
     assert (weight != method.head.state_dict()["linear.weight"]).any()
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
@@ -196,7 +196,7 @@ def test_an_artifact_with_a_head_predicts_after_loading(task: str, tmp_path: Pat
     head = HeadConfig(name=name, task=task, classes=("a", "b", "c"))
     config = SegmentConfig(head=head) if task == "mask" else FinetuneConfig(head=head)
     method = build_method(config, VIT, Segment.default_views(SIZE), 0).eval()
-    encoder, shipped = method.ships()
+    encoder, shipped, _ = method.ships()
     described = {"encoder": VIT.model_dump(mode="json"), "seed": 0}
     preprocess = {"image_size": SIZE, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     parts: dict[str, Any] = {"config": described, "preprocess": preprocess, "provenance": {}}

@@ -14,11 +14,11 @@ from PIL import Image
 
 from augment.generator import ViewGenerator
 from augment.presets import plain_views
+from models.texts.tokenizer import decode, learn
 from pipelines import schema
 from pipelines.captions.caption_table import CaptionTable
 from pipelines.captions.drawn_captions import Captions
 from pipelines.captions.learning import kept_tokenizer
-from pipelines.captions.tokenizer import decode, learn
 from pipelines.corpus.entry import EVERYTHING
 from pipelines.corpus.listed_rows import LISTED, per_clip, rows_of
 from pipelines.corpus.listing import look_up

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines.captions.tokenizer import END, PAD, START, decode, encode, learn
+from models.texts.tokenizer import END, PAD, START, decode, encode, learn
 
 TEXTS = ["A dog runs on the grass .", "Two dogs run on green grass ."] * 20
 
