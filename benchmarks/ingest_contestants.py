@@ -172,7 +172,7 @@ def ours(setup: Setup) -> None:
             ),
             run_config=RunConfig(name="ingest", storage_path=out),
             datasets={"train": lambda: ray.data.range(1)},
-            dataset_config=data,
+            dataset_config=data.streams(),
         )
         thread = threading.Thread(target=trainer.fit)  # as in jobs.pretrain
         thread.start()

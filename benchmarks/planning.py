@@ -28,6 +28,7 @@ from jobs.cluster import launch, ray_cluster
 from jobs.training.planned_data import PlannedData, Samples
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from jobs.training.run_dir import RunDir
+from jobs.training.steering.controller import OrderedStreams
 from pipelines import schema
 from pipelines.corpus.manifest import open_manifest
 from pipelines.stream.plan import Plan
@@ -46,13 +47,13 @@ class Controller:
     """Makes the dataset, as Ray Train's controller has it made; and like it first says what
     training takes."""
 
-    def __init__(self, data: PlannedData) -> None:
-        self._data = data
+    def __init__(self, streams: OrderedStreams) -> None:
+        self._streams = streams
         ray_cluster.start_autoscaling_coordinator()
 
     def shards(self) -> list[dict[str, Any]]:
         """The iterators of one training worker."""
-        return self._data.configure({}, 1)
+        return self._streams.configure({}, 1)
 
 
 class Worker:
@@ -106,7 +107,7 @@ def measure(manifest: str, watch_s: float) -> Row:
                 placement="worker",
                 view_actors=None,
             )
-            controller: Any = ray.remote(num_cpus=0)(Controller).remote(data)
+            controller: Any = ray.remote(num_cpus=0)(Controller).remote(data.streams())
             worker: Any = ray.remote(num_cpus=1)(Worker).remote()
             shards = controller.shards.remote()
             times, rows = ray.get(worker.take.remote(shards, config.global_batch_size, watch_s))

@@ -226,7 +226,7 @@ def _estimated(
         bytes_per_sample=size if given is None else given,
     )
     sizes = Sizes(
-        row_bytes=stream.block_bytes() // stream.block_rows,
+        row_bytes=stream.row_bytes(),
         item_rows=stream.item_rows(),
         accumulate=config.accumulate,
         fewest=METHODS[config.method.name].min_samples(),

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray import cloudpickle
 from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state
@@ -87,8 +88,8 @@ class ControllerTeller(ControllerCallback):
         self._meet = meet
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Hand it over, in its own process."""
-        self._meet.remote(ray.get_runtime_context().current_actor)
+        """Hand it over pickled, in its own process."""
+        self._meet.remote(cloudpickle.dumps(ray.get_runtime_context().current_actor))
 
 
 @dataclass(frozen=True)

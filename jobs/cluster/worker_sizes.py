@@ -8,7 +8,7 @@ from jobs.cluster.available import Capacity
 from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig
 from pipelines.stream.colour_actors import ACTOR_CPUS, ActorPool
-from pipelines.stream.ingest import DECODE_CPUS, PLANNER_CPUS
+from pipelines.stream.sealed import DECODE_CPUS, PLANNER_CPUS
 
 
 def view_actors_beside(

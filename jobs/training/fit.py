@@ -11,11 +11,13 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jobs.cluster.process_group import ProcessGroup
 from jobs.cluster.ray_cluster import ControllerTeller
 from jobs.cluster.share import Session
 from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
@@ -25,7 +27,7 @@ from jobs.training import checkpoints
 from jobs.training.planned_data import PlannedData, Samples, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
-from jobs.training.steering.controller import DataByReference, FailureRule, TooManyFailures
+from jobs.training.steering.controller import FailureRule, OrderedStreams, TooManyFailures
 from jobs.training.steering.monitor import Question, answer, start_monitor
 from jobs.training.training_job import TrainingJob
 from jobs.training.worker import train_worker
@@ -80,22 +82,23 @@ def fit(
         quarantine.compacting(run.path("quarantine")),
         Trackers(config, wanted(config.log)) as trackers,
     ):
-        _watch(_trainer(job, data, session), job.monitor, mine, progress, trackers.log)
+        _watch(_trainer(job, data.streams(), session), job.monitor, mine, progress, trackers.log)
         finished = run.committed_step() >= num_steps
         trackers.ended(finished=finished)
     return finished
 
 
-def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrainer:
+def _trainer(job: TrainingJob, streams: OrderedStreams, session: Session) -> DataParallelTrainer:
     filesystem, path = uris.arrow_filesystem(job.run.uri)
     resources = {"CPU": session.cpus_per_worker}
     if session.use_gpu:
         resources["GPU"] = session.gpus_per_worker
     rule = FailureRule(job.monitor, job.run.uri, job.config.cluster.max_failures)
     teller = ControllerTeller(job.monitor.meet)
-    return TorchTrainer(
+    return DataParallelTrainer(
         train_worker,
         train_loop_config={"job": ray.put(job)},
+        backend_config=ProcessGroup("nccl" if session.use_gpu else "gloo"),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # the annotation is of Train V1
             num_workers=session.scaling,
             use_gpu=session.use_gpu,
@@ -112,12 +115,12 @@ def _trainer(job: TrainingJob, data: PlannedData, session: Session) -> TorchTrai
             failure_config=FailureConfig(max_failures=-1),  # `rule` counts
         ),
         datasets={"train": lambda: ray.data.range(1)},
-        dataset_config=DataByReference(data),
+        dataset_config=streams,
     )
 
 
 def _watch(
-    trainer: TorchTrainer,
+    trainer: DataParallelTrainer,
     monitor: Any,
     mine: Held,
     progress: "StepProgress",
@@ -175,9 +178,10 @@ def _ending(thread: threading.Thread, monitor: Any) -> Iterator[None]:
         yield
     finally:
         deadline = time.monotonic() + ENDS_S
-        controller = None
+        controller: Any = None
         while thread.is_alive() and time.monotonic() < deadline:
-            if controller is None and (controller := answer(monitor.controller.remote(), None)):
+            if controller is None and (told := answer(monitor.controller.remote(), None)):
+                controller = cloudpickle.loads(told)
                 controller.abort.remote()  # it gives back what its workers hold, and ends
             thread.join(POLL_S)
         if thread.is_alive() and controller is not None:

@@ -1,17 +1,15 @@
-"""What a run reads, and what Ray Train asks for: one ordered stream for each worker group, from the
-committed step to the last."""
+"""What a run reads: samples in order, and what becomes of them on the way."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
-
-from ray.data import DataIterator, Dataset
-from ray.train import DataConfig
+from functools import partial
+from typing import Self
 
 from augment.generator import ViewGenerator
 from augment.recipe import Placement
 from jobs.cluster.share import Session
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
+from jobs.training.steering.controller import OrderedStreams
 from models.preprocess import neutral
 from pipelines import schema
 from pipelines.captions.drawn_captions import Captions
@@ -19,11 +17,12 @@ from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import IGNORE, LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.pairs.second_images import SecondImages
-from pipelines.stream import colour_actors, ingest, shapes
-from pipelines.stream.colour_actors import ActorPool
+from pipelines.stream import ingest, shapes
+from pipelines.stream.colour_actors import ActorPool, change_colours
 from pipelines.stream.ledger import Ledger
 from pipelines.stream.orders import Order
 from pipelines.stream.plan import Plan
+from pipelines.stream.sealed import seal
 
 _ONLY_VERSION = 1  # of samples held in memory: others would be another run
 
@@ -116,70 +115,64 @@ class Samples:
         )
 
 
-class PlannedData(DataConfig):
-    """Builds the stream of each worker group: what the committed weights have not seen, for its
-    number of workers.
+@dataclass(frozen=True)
+class PlannedData:
+    """What the training processes of a run read.
 
-    Ray Train calls it once a worker group is up, when the committed checkpoint can no longer
-    change.
+    Attributes:
+        config: Of the run.
+        samples: Whose order is read.
+        run: Where the committed weights lie.
+        num_steps: Last optimiser step.
+        placement: Where colours change.
+        view_actors: What changes them where that is `actor`.
     """
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        samples: Samples,
-        run: RunDir,
-        num_steps: int,
-        *,
-        placement: Placement,
-        view_actors: ActorPool | None,
-    ) -> None:
-        super().__init__()
-        self._config = config
-        self._samples = samples
-        self._run = run
-        self._num_steps = num_steps
-        self._placement = placement
-        self._view_actors = view_actors
+    config: PretrainConfig
+    samples: Samples
+    run: RunDir
+    num_steps: int
+    placement: Placement
+    view_actors: ActorPool | None
 
-    def configure(
-        self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
-    ) -> list[dict[str, DataIterator]]:
-        """Split one ordered stream: block i goes to rank i mod `world_size`."""
-        config = self._config
-        work = self.work(world_size)
-        stop = self._num_steps * config.global_batch_size
-        stream = ingest.dataset(work, [(self._run.ledger().position, stop)])
-        if self._placement == "actor":
-            assert self._view_actors is not None
+    def streams(self) -> OrderedStreams:
+        """Return what Ray Train builds the streams of its worker groups with."""
+        config = self.config
+        recolour = None
+        if self.placement == "actor":
+            assert self.view_actors is not None
             generator = ViewGenerator(config.views, config.seed)
-            stream = colour_actors.change_colours(
-                stream, generator, self._view_actors, work.block_rows
-            )
-        return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]
+            recolour = seal(partial(change_colours, generator=generator, pool=self.view_actors))
+        return OrderedStreams(
+            self.work(1).stream(),
+            self.run.uri,
+            stop=self.num_steps * config.global_batch_size,
+            rows=config.global_batch_size // config.accumulate,
+            recolour=recolour,
+        )
 
     def work(self, world_size: int) -> ingest.Ingest:
         """Return what the data tasks of so many training processes do."""
-        config = self._config
+        config = self.config
         return ingest.Ingest(
-            order=self._samples.order,
+            order=self.samples.order,
             shape=shape_of(
                 config,
                 ViewGenerator(config.views, config.seed),
-                photometric=self._placement == "decode",
-                samples=self._samples,
+                photometric=self.placement == "decode",
+                samples=self.samples,
             ),
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
-            quarantine=self._run.path("quarantine"),
+            quarantine=self.run.path("quarantine"),
             run=config.fingerprint(),
-            sampling=self._samples.sampling,
+            sampling=self.samples.sampling,
             verify=config.source.verify == "etag",
-            carried=self._samples.carried,
-            masks=self._samples.masks,
-            boxes=self._samples.boxes > 0,
-            pair=self._samples.pair,
-            captions=self._samples.captions,
+            carried=self.samples.carried,
+            masks=self.samples.masks,
+            boxes=self.samples.boxes > 0,
+            pair=self.samples.pair,
+            captions=self.samples.captions,
         )
 
 

@@ -27,7 +27,7 @@ from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
 from pipelines.stream import ingest
 from pipelines.stream.orders import keyed
-from pipelines.stream.sealed import seal
+from pipelines.stream.sealed import DECODE_CPUS, seal
 from pipelines.stream.shapes import Fitted
 
 FILE_ROWS = 64  # pictures of a file: about 200 kB at 64 px
@@ -133,7 +133,7 @@ class Thumbnails:
             blocks,
             seal(partial(_write, work=self)),
             batch_size=None,
-            num_cpus=ingest.DECODE_CPUS,
+            num_cpus=DECODE_CPUS,
         )
         said_to(done, "making thumbnails", sum(stop - start for start, stop in ranges))
         for batch in done.iter_batches(batch_size=None):

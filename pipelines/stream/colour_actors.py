@@ -71,7 +71,7 @@ class ColourActor:
 
 
 def change_colours(
-    blocks: ray.data.Dataset, generator: ViewGenerator, pool: ActorPool, block_rows: int
+    blocks: ray.data.Dataset, block_rows: int, generator: ViewGenerator, pool: ActorPool
 ) -> ray.data.Dataset:
     """Add the colour changes to a stream of `shapes.Crops` blocks without them, in order.
 
@@ -80,9 +80,9 @@ def change_colours(
 
     Args:
         blocks: `pipelines.ingest.dataset`.
+        block_rows: Rows of every block but the last.
         generator: Of the crops' recipe and seed.
         pool: The actors.
-        block_rows: Rows of every block but the last.
     """
     return map_in_actors(
         blocks,

@@ -17,28 +17,17 @@ import ray.data
 import torch
 
 from augment.picture import Picture
-from pipelines import ray_internals, schema
+from pipelines import schema
 from pipelines.captions.drawn_captions import Captions, Told
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
 from pipelines.media.decoder import PROCESS, Decoder, kept_decoder
 from pipelines.pairs.second_images import SecondImages
-from pipelines.ray_tasks import map_in_tasks
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
-from pipelines.stream.sealed import seal
+from pipelines.stream.sealed import SealedStream, item_rows
 from pipelines.stream.shapes import BoxFiller, Columns, MaskFiller, PairFiller, Shape
-
-BLOCKS_PER_TASK = 32  # a task start costs as much as decoding some tens of images
-# blocks come in order: what later tasks have made waits in the object store for earlier ones
-TASK_BYTES = 256 << 20
-CUT_ITEMS = 1 << 14  # plan items cut together
-# so many are planned at once, 3 ms each; more are streamed by an operator that takes a second to
-# start
-FEW_ITEMS = 64
-PLANNER_CPUS = 0.01
-DECODE_CPUS = 0.9  # what training leaves of one CPU is enough for both
 
 _MOTION_BYTES = 6 * 4  # of a row of `schema.MOTION`
 
@@ -85,21 +74,21 @@ class Ingest:
     pair: SecondImages | None = None
     captions: Captions | None = None
 
-    def block_bytes(self) -> int:
-        """Return the bytes of one block; told this size, Ray cuts its blocks at exactly one
-        yield."""
+    def row_bytes(self) -> int:
+        """Return the bytes of one row of a block."""
         keys = 8 + 8 + 8 + 8 + 1 + 1 + 8 * self.content + stage_times.row_bytes()
         keys += sum(nbytes for _, nbytes in self.carried)
         keys += _MOTION_BYTES * len(self.pair.named) if self.pair else 0
         keys += 4 * self.captions.length if self.captions else 0
-        return self.block_rows * (
-            keys + sum(column.nbytes for column in self.shape.empty(1).values())
-        )
+        return keys + sum(column.nbytes for column in self.shape.empty(1).values())
 
     def item_rows(self) -> int:
         """Return the rows of a plan item: whole blocks, as many as one task makes."""
-        blocks = max(1, min(BLOCKS_PER_TASK, TASK_BYTES // self.block_bytes()))
-        return blocks * self.block_rows
+        return item_rows(self.block_rows, self.row_bytes())
+
+    def stream(self) -> SealedStream:
+        """Return the stream without what its tasks work with."""
+        return SealedStream.of(partial(_task, ingest=self), self.row_bytes())
 
 
 def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Dataset:
@@ -114,68 +103,12 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
         A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those
         of `stats`, `block_rows` rows a block.
     """
-    plan = _planned(ranges, ingest.item_rows())
-    context = plan.context
-    context.execution_options.preserve_order = True
-    # the consumer may pause: checkpoints, waiting for nodes
-    context.execution_no_progress_timeout_s = -1
-    context.target_max_block_size = ingest.block_bytes()
-    # Ray's wrapper of a storage failure loses it on the way to the driver
-    context.raise_original_map_exception = True
-    return map_in_tasks(
-        plan,
-        seal(partial(_task, ingest=ingest)),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=DECODE_CPUS,
-    )
+    return ingest.stream().dataset(ranges, ingest.block_rows)
 
 
-def _planned(ranges: Sequence[tuple[int, int]], rows: int) -> ray.data.Dataset:
-    """Stream one block an item, so one task an item, a little ahead of the decode tasks.
-
-    Few large items would not do: as blocks come in order, the stream would advance one task at a
-    time.
-    """
-    plan = pa.table({"start": [start for start, _ in ranges], "stop": [stop for _, stop in ranges]})
-    # Not `from_arrow`: it looks at every block in a task of a whole CPU, for which training may
-    # have left no room.
-    if sum(-(-(stop - start) // rows) for start, stop in ranges) <= FEW_ITEMS:
-        items = pa.Table.from_batches(_cut(plan, rows=rows))
-        few: ray.data.Dataset = ray.data.from_blocks(
-            [items.slice(index, 1) for index in range(len(items))]
-        )
-        return few
-    cut = map_in_tasks(
-        ray.data.from_blocks([plan]),
-        seal(partial(_cut_tables, rows=rows)),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=PLANNER_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=1),
-    )
-    many: ray.data.Dataset = cut.repartition(target_num_rows_per_block=1, strict=True)
-    ray_internals.hold_little(many, PLANNER_CPUS)
-    ray_internals.plan_little_ahead(many)
-    return many
-
-
-def _cut_tables(ranges: pa.Table, *, rows: int) -> Iterator[pa.Table]:
-    return (pa.Table.from_batches([batch]) for batch in _cut(ranges, rows=rows))
-
-
-def _cut(ranges: pa.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
-    """Cut ranges of positions into plan items, `CUT_ITEMS` together at most."""
-    for start, stop in zip(ranges["start"].to_pylist(), ranges["stop"].to_pylist(), strict=True):
-        for first in range(start, stop, CUT_ITEMS * rows):
-            starts = np.arange(first, min(stop, first + CUT_ITEMS * rows), rows)
-            stops = np.minimum(starts + rows, stop)
-            yield pa.RecordBatch.from_arrays([pa.array(starts), pa.array(stops)], ["start", "stop"])
-
-
-def _task(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
+def _task(items: pa.Table, block_rows: int, *, ingest: Ingest) -> Iterator[Columns]:
     torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
-    yield from run_items(items, ingest=ingest)
+    yield from run_items(items, ingest=replace(ingest, block_rows=block_rows))
 
 
 def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:

@@ -191,9 +191,13 @@ _STREAM = [
         "pipelines/stream/ingest.py",
         "pipelines/stream/test_ingest pipelines/stream/test_payload",
         (", verify=ingest.verify)", ")"),
-        ("preserve_order = True", "preserve_order = False"),
         ("quarantine.write(ingest.quarantine,", "str("),
         ("if len(bad) > known and", "if len(bad) > known + 1 and"),
+    ),
+    *of(
+        "pipelines/stream/sealed.py",
+        "pipelines/stream/test_ingest",
+        ("preserve_order = True", "preserve_order = False"),
     ),
     *of(
         "pipelines/stream/fetch.py",

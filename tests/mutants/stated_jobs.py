@@ -76,9 +76,8 @@ TRAINING = [
         "jobs/training/planned_data.py",
         "jobs/training/test_planned_data",
         ('verify=config.source.verify == "etag"', "verify=False"),
-        ("[(self._run.ledger().position, stop)]", "[(0, stop)]"),
         ("// (world_size * config.accumulate)", "// world_size"),
-        ('photometric=self._placement == "decode"', "photometric=False"),
+        ('photometric=self.placement == "decode"', "photometric=False"),
     ),
     *of(
         "jobs/training/steering/control.py",
@@ -112,8 +111,10 @@ TRAINING = [
     ),
     *of(
         "jobs/training/steering/controller.py",
-        "jobs/training/steering/test_controller",
+        "jobs/training/steering/test_controller jobs/training/test_planned_data",
         ("if step > self._step", "if step >= self._step"),
+        ("[(seen.position, self._stop)]", "[(0, self._stop)]"),
+        ("rows = self._rows // world_size", "rows = self._rows"),
     ),
     *of(
         "jobs/training/state.py",

@@ -1,8 +1,9 @@
 """What of a run lives in Ray Train's controller.
 
-Its process takes the run's data and its workers' orders by reference, and imports no networks.
+Its process, and the one that builds the streams, import no networks.
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import ray
@@ -13,6 +14,10 @@ from ray.train import DataConfig, UserCallback
 from jobs.setup.failures import Failure, RunError, failure_of
 from jobs.training import checkpoints
 from pipelines.ray_internals import first_line
+from pipelines.storage import uris
+from pipelines.stream.sealed import SealedStream
+
+Recolour = Callable[[Dataset, int], Dataset]
 
 
 class TooManyFailures(RunError):
@@ -67,24 +72,44 @@ class FailureRule(UserCallback):
         )
 
 
-class DataByReference(DataConfig):
-    """Data that is unpacked where its streams are built, not on the way there.
+class OrderedStreams(DataConfig):
+    """Builds the stream of each worker group: what the committed weights have not seen, for its
+    number of workers.
+
+    Ray Train calls it once a worker group is up, when the committed checkpoint can no longer
+    change.
 
     Args:
-        data: What Ray Train would be given; it is put into the object store.
+        stream: The blocks; put into the object store, as it may hold every label.
+        run: URI of the run directory.
+        stop: Position behind the last sample.
+        rows: Samples that one forward pass takes over all workers.
+        recolour: Changes the colours of a stream of blocks of so many rows; sealed. None: nothing
+            does on the way.
     """
 
-    def __init__(self, data: DataConfig) -> None:
+    def __init__(
+        self, stream: SealedStream, run: str, stop: int, rows: int, recolour: Recolour | None
+    ) -> None:
         super().__init__()
-        self._data = ray.put(data)
+        self._stream = ray.put(stream)
+        self._run = run
+        self._stop = stop
+        self._rows = rows
+        self._recolour = recolour
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: Ray Train copies its configuration, and a reference is no value."""
         return self
 
     def configure(
-        self, datasets: dict[str, Dataset], world_size: int, *others: Any, **settings: Any
+        self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
     ) -> list[dict[str, DataIterator]]:
-        """Do what the data does."""
-        data: DataConfig = ray.get(self._data)
-        return data.configure(datasets, world_size, *others, **settings)
+        """Split one ordered stream: block i goes to rank i mod `world_size`."""
+        seen = checkpoints.ledger(uris.join(self._run, checkpoints.FOLDER))
+        rows = self._rows // world_size
+        sealed: SealedStream = ray.get(self._stream)
+        stream = sealed.dataset([(seen.position, self._stop)], rows)
+        if self._recolour is not None:
+            stream = self._recolour(stream, rows)
+        return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]

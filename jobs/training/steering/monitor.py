@@ -28,14 +28,15 @@ class Monitor:
         self._stop = False
         self._failure: Failure | None = None
         self._tracebacks: dict[int, str] = {}
-        self._controller: Any = None
+        self._controller: bytes | None = None
 
-    def meet(self, controller: Any) -> None:
-        """Take note of Ray Train's controller."""
+    def meet(self, controller: bytes) -> None:
+        """Take note of the handle of Ray Train's controller, pickled: opened here, it would bring
+        Ray Train and Ray Data into this process."""
         self._controller = controller
 
-    def controller(self) -> Any:
-        """Return Ray Train's controller, None before it has started."""
+    def controller(self) -> bytes | None:
+        """Return the pickled handle of Ray Train's controller, None before it has started."""
         return self._controller
 
     def log(self, line: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray import cloudpickle
 
 from jobs.training import fit
 from jobs.training.fit import StepProgress, step_line
@@ -118,7 +119,7 @@ def test_a_stop_ends_a_run_at_once_that_has_not_trained_since_its_workers_starte
 
     def starts_for_ever() -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        monitor.meet.remote(controller)
+        monitor.meet.remote(cloudpickle.dumps(controller))
         ray.get(controller.run.remote())
 
     held = SimpleNamespace(check=lambda: None)

@@ -151,7 +151,7 @@ def test_ranks_share_every_step_from_the_committed_one_to_the_last(
     corpus: Path, tmp_path: Path
 ) -> None:
     data = planned(corpus, tmp_path / "run", "decode", "method.name=mae", "accumulate=2")
-    shards = data.configure({}, 2)
+    shards = data.streams().configure({}, 2)
     ranks = read([shard["train"] for shard in shards])
     found = [rank[schema.POSITION].reshape(-1, 2) for rank in ranks]  # micro-batches
     assert all(len(of_rank) == 8 for of_rank in found)
@@ -167,7 +167,8 @@ def test_samples_are_verified_and_colours_changed_where_that_is_asked_for(
     strict = planned(corpus, tmp_path / "strict", "decode", "source.verify=etag")
     os.utime(corpus / "01.jpg", ns=(0, 1))  # written again, for all that anybody can tell
     ((crops,), (coloured,)) = (
-        read([shard["train"] for shard in data.configure({}, 1)]) for data in (plain, strict)
+        read([shard["train"] for shard in data.streams().configure({}, 1)])
+        for data in (plain, strict)
     )
     assert np.array_equal(crops[schema.SAMPLE_ID], coloured[schema.SAMPLE_ID])
     assert crops[schema.VALID].all()
@@ -187,7 +188,7 @@ def test_each_rank_gets_second_images_as_they_were_cut(corpus: Path, tmp_path: P
         depth.save(tmp_path / f"depth/{path.stem}.png")
     words = ("source.pair=../depth/{stem}.png", "source.pair_kind=depth")
     data = planned(corpus, tmp_path / "run", "worker", *words)
-    for columns in read([shard["train"] for shard in data.configure({}, 2)]):
+    for columns in read([shard["train"] for shard in data.streams().configure({}, 2)]):
         pairs = columns[schema.PAIR]
         assert columns[schema.VALID].all()
         assert pairs.shape == (16, 2, 1, 16, 16)

@@ -107,7 +107,7 @@ def block_of(manifest: Manifest, place: object, seed: int = 0) -> Columns:
         captions=Captions(place, TOKENIZER, 12, seed),
     )
     (block,) = run_items(pa.table({"start": [0], "stop": [NUM]}), ingest=work)
-    assert work.block_bytes() >= sum(
+    assert work.block_rows * work.row_bytes() >= sum(
         column.nbytes for name, column in block.items() if not name.endswith("_s")
     )
     return block

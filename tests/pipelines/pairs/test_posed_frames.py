@@ -124,7 +124,7 @@ def test_blocks_have_the_second_frame_and_the_motion_to_it(tmp_path: Path) -> No
     poses = _read(table, 2)
     expected = poses.ranks(poses.motion(np.arange(NUM), second))
     assert block[schema.MOTION][:NUM] == pytest.approx(expected)
-    assert sum(value.nbytes for value in block.values()) == work.block_bytes()
+    assert sum(value.nbytes for value in block.values()) == work.block_rows * work.row_bytes()
     (bad,) = quarantine.read(f"{tmp_path}/q")
     assert bad["reason"] == "pair" and "no pose of its frame" in bad["message"]
 

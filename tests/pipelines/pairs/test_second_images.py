@@ -223,7 +223,10 @@ def test_blocks_have_the_size_that_ray_is_told(tmp_path: Path) -> None:
         folder = tmp_path / kind
         folder.mkdir()
         ingest = work(loose(folder, WHERE if kind == "colours" else DEPTH), kind)
-        assert sum(column.nbytes for column in block_of(ingest).values()) == ingest.block_bytes()
+        assert (
+            sum(column.nbytes for column in block_of(ingest).values())
+            == ingest.block_rows * ingest.row_bytes()
+        )
         alone = replace(ingest.shape, pair=None)
         assert set(block_of(replace(ingest, shape=alone, pair=None))) == set(block_of(ingest)) - {
             schema.PAIR

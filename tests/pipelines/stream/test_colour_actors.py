@@ -100,7 +100,7 @@ def test_actors_give_the_decode_tasks_blocks_in_its_order_though_one_is_killed(
     deadly = Deadly(generator.views, 3, marker=tmp_path / "killed")
     crops = stream(order, generator, photometric=False)
     changed = blocks(
-        colour_actors.change_colours(crops, deadly, ActorPool(num_actors=2, gpus=0), ROWS)
+        colour_actors.change_colours(crops, ROWS, deadly, ActorPool(num_actors=2, gpus=0))
     )
     assert deadly.marker.exists()
     assert_same(changed, blocks(stream(order, generator, photometric=True)))

@@ -24,7 +24,7 @@ from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.contract import REASONS, Limits
 from pipelines.media.image import decode
 from pipelines.media.jpeg import decode_jpeg
-from pipelines.stream import ingest, quarantine, shapes
+from pipelines.stream import ingest, quarantine, sealed, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
 from pipelines.stream.payload import FileInParts, content_of
@@ -85,7 +85,7 @@ def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
         assert all(len(set(block[name])) == 1 for name in seconds)
         assert block[schema.RETRIES].sum() == 0
     assert before < first[schema.READY_AT][0] < last[schema.READY_AT][0] < time.time()
-    assert sum(column.nbytes for column in first.values()) == order.block_bytes()
+    assert sum(column.nbytes for column in first.values()) == order.block_rows * order.row_bytes()
 
 
 def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> None:
@@ -227,14 +227,14 @@ def test_plan_items_are_whole_blocks_of_bounded_bytes_however_long_the_run(
 ) -> None:
     made = Ingest(Listed(pa.table({})), Centre(size), 1024, Limits(), quarantine=None, run="test")
     assert made.item_rows() == 1024 * blocks
-    cut = ingest._cut(items((96, stop)), rows=made.item_rows())
+    cut = sealed._cut(items((96, stop)), rows=made.item_rows())
     pieces = [batch.to_pydict() for batch in islice(cut, 3)]
-    assert all(len(piece["start"]) <= ingest.CUT_ITEMS for piece in pieces)
+    assert all(len(piece["start"]) <= sealed.CUT_ITEMS for piece in pieces)
     starts = np.concatenate([piece["start"] for piece in pieces])
     stops = np.concatenate([piece["stop"] for piece in pieces])
     assert starts[0] == 96 and np.array_equal(starts[1:], stops[:-1])
     assert set((stops - starts)[:-1].tolist()) == {1024 * blocks}
-    assert stops[-1] == stop or len(starts) == 3 * ingest.CUT_ITEMS
+    assert stops[-1] == stop or len(starts) == 3 * sealed.CUT_ITEMS
 
 
 def test_many_items_are_planned_lazily_and_stay_in_order(
@@ -242,12 +242,12 @@ def test_many_items_are_planned_lazily_and_stay_in_order(
 ) -> None:
     made = work(Cycled(listed(files).table), None, Centre(8), block_rows=4)
     many = [(start, start + 4) for start in range(0, 800, 4)]
-    assert len(many) > ingest.FEW_ITEMS
+    assert len(many) > sealed.FEW_ITEMS
     stream = ingest.dataset(made, many)
     planner = ray_internals.last_operator(stream).input_dependencies[0]
     cutter = planner.input_dependencies[0]
     for operator in (planner, cutter):  # one CPU left is enough for all three operators
-        assert operator.ray_remote_args["num_cpus"] == ingest.PLANNER_CPUS
+        assert operator.ray_remote_args["num_cpus"] == sealed.PLANNER_CPUS
     assert type(cutter.input_dependencies[0]).__name__ == "FromBlocks"  # no task of a whole CPU
     # Ray's coordinator holds the function too: opening it there must not import what only the tasks
     # need.
@@ -282,10 +282,7 @@ def test_files_of_the_same_bytes_have_the_same_content_wherever_they_lie(
     content = block[schema.CONTENT].tolist()
     assert content[4] == content[1] and len(set(content)) == 6 and content[6] == 0
     (whole,) = run_items(items((0, 7)), ingest=replace(asked, block_rows=7))
-    assert (
-        sum(column.nbytes for column in whole.values())
-        == replace(asked, block_rows=7).block_bytes()
-    )
+    assert sum(column.nbytes for column in whole.values()) == 7 * asked.row_bytes()
     assert content_of(FileInParts(order.table.slice(1, 1))) == content_of(
         FileInParts(order.table.slice(4, 1))
     )

@@ -1,18 +1,23 @@
-"""What lives in Ray Train's controller: which failures end a run, and data by reference."""
+"""What lives in Ray Train's controller: which failures end a run, and the streams of its groups."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from ray.data import Dataset
 from ray.exceptions import ActorDiedError
-from ray.train import DataConfig
 
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
-from jobs.training.steering.controller import DataByReference, FailureRule, TooManyFailures
+from jobs.training.steering.controller import FailureRule, OrderedStreams, TooManyFailures
+from pipelines import ray_internals
+from pipelines.stream.ledger import Ledger, Span
+from pipelines.stream.sealed import SealedStream
 
 
 class Local:
@@ -56,14 +61,29 @@ def test_a_node_that_was_announced_to_leave_does_not_count(
     assert [str(failure) for failure in monitor.failures] == ["a.b is 3"]
 
 
-class Told(DataConfig):
-    """Says what it was asked for."""
-
-    def configure(self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any) -> Any:
-        return [{"world_size": world_size}] * world_size
+def rows_of(items: pa.Table, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
+    """Blocks of the positions of plan items."""
+    for item in items.to_pylist():
+        for start in range(item["start"], item["stop"], block_rows):
+            yield {"position": np.arange(start, min(start + block_rows, item["stop"]))}
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_data_by_reference_does_what_the_data_does_in_a_copy_too() -> None:
-    data = copy.deepcopy(DataByReference(Told()))
-    assert data.configure({}, 2, None, None) == [{"world_size": 2}] * 2  # type: ignore[comparison-overlap]
+def test_a_copy_of_streams_begins_behind_what_is_committed_and_recolours(tmp_path: Path) -> None:
+    place = tmp_path / checkpoints.FOLDER / checkpoints.name_of(2)
+    place.mkdir(parents=True)
+    checkpoints.write(str(place), {"step": 2}, Ledger(16, (Span(0, 1, 1),)))
+    ray_internals.write_snapshot(str(place.parent), place.name, {"step": 2})
+    asked: list[int] = []
+
+    def recolour(stream: Dataset, rows: int) -> Dataset:
+        asked.append(rows)
+        return stream
+
+    stream = SealedStream.of(rows_of, row_bytes=8)
+    streams = copy.deepcopy(OrderedStreams(stream, str(tmp_path), 24, 4, recolour))
+    (shard,) = streams.configure({}, 1)
+    batches = list(shard["train"].iter_batches(batch_size=None))
+    assert [len(batch["position"]) for batch in batches] == [4, 4]
+    assert np.concatenate([batch["position"] for batch in batches]).tolist() == list(range(16, 24))
+    assert asked == [4]
