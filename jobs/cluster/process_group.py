@@ -1,7 +1,7 @@
 """How training processes find one another: Ray Train's own steps for torch, asked for by name.
 
-`ray.train.torch.TorchConfig` brings torch into Ray Train's controller, which computes nothing: 1.3 s
-of a CPU before the workers start, and 400 MB on the head of a cluster. Here only the workers
+`ray.train.torch.TorchConfig` brings torch into Ray Train's controller, which computes nothing:
+1.3 s of a CPU before the workers start, and 400 MB on the head of a cluster. Here only the workers
 import it. `tests/jobs/cluster/test_process_group.py` holds it against Ray's.
 """
 

@@ -2,6 +2,7 @@
 manifest rows."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -24,11 +25,12 @@ from pipelines.storage import uris
 ROWS_PER_TABLE = 8192
 BLOCK_BYTES = 4 << 20  # of a listing: small, so that progress shows
 MAX_TASKS = 512
+HERE_S = 1.0
 
 
 def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Table]:
     """List a source in parallel: by folder, by the first characters of keys in a bucket, and by
-    shard.
+    shard. A small local one is listed in this process.
 
     Args:
         uri: A folder or prefix (walked whole), a glob, or `.tar` shards, brace patterns expanded.
@@ -63,6 +65,30 @@ def _patterns(uri: str) -> list[str]:
 
 
 def _listed(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
+    """List places in this process while that is quick, and the rest in tasks, which take seconds to
+    start."""
+    deadline = time.monotonic() + HERE_S
+    for number, place in enumerate(places):
+        table = _in_time(place, selection, deadline)
+        if table is None:
+            yield from _listed_by_tasks(places[number:], selection)
+            return
+        yield per_clip(table, per_video=selection.per_video)
+
+
+def _in_time(place: Place, selection: Selection, deadline: float) -> pa.Table | None:
+    """List a local place; None where it takes too long."""
+    if not uris.is_local(place.uri):
+        return None
+    rows = []
+    for row in rows_of(_entries(place), selection):
+        rows.append(row)
+        if time.monotonic() > deadline:
+            return None
+    return pa.Table.from_pylist(rows, schema=LISTED)
+
+
+def _listed_by_tasks(places: list[Place], selection: Selection) -> Iterator[pa.Table]:
     dataset = ray.data.from_items(
         [asdict(place) for place in places], override_num_blocks=min(len(places), MAX_TASKS)
     )

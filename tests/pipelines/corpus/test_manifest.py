@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from pipelines import schema
+from pipelines.corpus import listing
 from pipelines.corpus import manifest_writer as manifests
+from pipelines.corpus.entry import Place, Selection
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.stream.fetch import fetch
 from tests.object_store import ObjectStore
-
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def picture(colour: int) -> bytes:
@@ -53,6 +53,27 @@ def test_a_folder_is_listed_whole_in_hash_order(image_folder: Path, tmp_path: Pa
     for name in (".DS_Store", "notes.json", "000009.json.bak", "._000009.json"):
         (tmp_path / "m" / "versions" / name).write_bytes(b"\x00 no version")
     assert versions(str(tmp_path / "m")) == [1]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("here", [0, 3])
+def test_what_this_process_does_not_list_in_time_tasks_list_as_it_would_have(
+    monkeypatch: pytest.MonkeyPatch, image_folder: Path, here: int
+) -> None:
+    def rows() -> list[dict[str, object]]:
+        tables = list_source(str(image_folder))
+        return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: str(row[schema.URI]))
+
+    at_once = rows()
+    listed = iter(range(here))
+    in_time = listing._in_time
+
+    def slow(place: Place, selection: Selection, deadline: float) -> pa.Table | None:
+        late = next(listed, None) is None
+        return in_time(place, selection, 0.0 if late else deadline)
+
+    monkeypatch.setattr(listing, "_in_time", slow)
+    assert rows() == at_once and len(at_once) == 200
 
 
 def test_what_is_no_sample_is_counted_by_reason(tmp_path: Path) -> None:
@@ -118,6 +139,7 @@ def test_large_corpora_make_several_sorted_parts(
     assert ids == sorted(ids) and len(ids) == 200
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_bucket_is_listed_and_fetched_like_a_folder(
     object_store: ObjectStore,
     image_folder: Path,

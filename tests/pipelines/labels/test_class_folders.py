@@ -14,8 +14,6 @@ from pipelines.labels.class_folders import BESIDE, read_class_folders
 from pipelines.labels.labelled_rows import LabelledRows
 from tests.object_store import ObjectStore
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 FILES = [
     "cat/part1/1.jpg",
     "cat/part2/2.jpg",
@@ -116,6 +114,7 @@ def test_members_of_shards_are_labelled_as_though_unpacked(folder: Path, tmp_pat
     assert [name for name, kind in found(str(folder)) if kind == "dog"].count("4.jpg") == 2
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_buckets_are_labelled_as_folders_are(
     object_store: ObjectStore, folder: Path, put_folder: Callable[[Path, str], None]
 ) -> None:
