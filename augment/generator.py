@@ -4,7 +4,7 @@ placed."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,17 @@ from augment.execution.photometric import apply_fused
 from augment.execution.photometric_cpu import DrawnChanges, apply_on_cpu
 from augment.kernels.crop import draw_box
 from augment.picture import Picture
-from augment.recipe import Views
-from augment.sample import crop_bounds, crop_uniforms, sample_crops, sample_photometric
+from augment.recipe import AnyViews, Views
+from augment.sample import (
+    crop_bounds,
+    crop_uniforms,
+    row_keys,
+    sample_crops,
+    sample_photometric,
+)
+from augment.sound.log_mel import mel_picture
+from augment.sound.sound_recipe import SoundViews
+from augment.sound.sound_views import SoundViewGenerator
 
 
 @cache
@@ -57,7 +66,7 @@ class Cutter:
             keys = dict(
                 zip(
                     ("epoch", "sample_id", "view"),
-                    _row_keys(views, name, epoch, sample_id),
+                    row_keys(views, name, epoch, sample_id),
                     strict=True,
                 )
             )
@@ -151,6 +160,54 @@ class _Group:
         return count
 
 
+class Generator(Protocol):
+    """Turns what the stream holds of a batch into the views a method eats, whatever the medium."""
+
+    @property
+    def views(self) -> AnyViews:
+        """Return the recipe."""
+
+    def __call__(
+        self,
+        rows: dict[str, Tensor],
+        epoch: Tensor,
+        sample_id: Tensor,
+        *,
+        photometric_done: bool = False,
+    ) -> dict[str, Tensor]:
+        """Turn columns (B, V, ...) by group into views (V, B, ...)."""
+
+
+def generator_of(views: AnyViews, seed: int, dtype: torch.dtype = torch.float32) -> Generator:
+    """Make the generator of a recipe.
+
+    Args:
+        views: The recipe, of any medium.
+        seed: The run's seed.
+        dtype: Of images, as `ViewGenerator` takes it.
+    """
+    if isinstance(views, SoundViews):
+        return SoundViewGenerator(views, seed)
+    assert isinstance(views, Views)
+    return ViewGenerator(views, seed, dtype)
+
+
+def pictures_of(recipe: AnyViews, views: Tensor, size: int) -> Tensor:
+    """Draw views of a medium that is no picture, for people.
+
+    Args:
+        recipe: Of the views.
+        views: (B, ...), as its generator made them.
+        size: S, side of the pictures, px.
+
+    Returns:
+        (B, 3, S, S) uint8 RGB.
+    """
+    assert isinstance(recipe, SoundViews)
+    pictures = mel_picture(views * recipe.std, recipe.rate, size)
+    return (pictures * 255).round().to(torch.uint8)
+
+
 class ViewGenerator:
     """Makes the views of a recipe; a sample's pixels come out the same in whatever batch and place
     it is processed.
@@ -211,7 +268,7 @@ class ViewGenerator:
 
     def __call__(
         self,
-        crops: dict[str, Tensor],
+        rows: dict[str, Tensor],
         epoch: Tensor,
         sample_id: Tensor,
         *,
@@ -220,17 +277,17 @@ class ViewGenerator:
         """Turn crops into a method's input: change the colours, unless that is done, and normalise.
 
         Args:
-            crops: (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips.
-            epoch: (B,) int64, on crops' device.
-            sample_id: (B,) int64, on crops' device.
+            rows: Crops (B, V, 3, S, S) uint8 by group, (B, V, T, 3, S, S) of clips.
+            epoch: (B,) int64, on their device.
+            sample_id: (B,) int64, on their device.
             photometric_done: The crops come from `photometric`.
 
         Returns:
-            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, on crops' device, the
+            (V, B, 3, S, S) by group, (V, B, T, 3, S, S) of clips: contiguous, on their device, the
             generator's type (float32 where the group has no changes).
         """
         views = {}
-        for name, batch in crops.items():
+        for name, batch in rows.items():
             changed = bool(self.views.groups[name].changes())
             if changed and not photometric_done:
                 x = self._change(name, batch, epoch, sample_id, self.dtype)
@@ -255,7 +312,7 @@ class ViewGenerator:
             B lists of V captions.
         """
         group = self.views.groups[name]
-        epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
+        epoch, sample_id, view = row_keys(self.views, name, epoch, sample_id)
         keys: dict[str, Any] = {
             "seed": self.seed,
             "epoch": epoch,
@@ -277,7 +334,7 @@ class ViewGenerator:
         group = self.views.groups[name]
         if not group.changes():
             return crops
-        epoch, sample_id, view = _row_keys(self.views, name, epoch, sample_id)
+        epoch, sample_id, view = row_keys(self.views, name, epoch, sample_id)
         draws = sample_photometric(
             group, seed=self.seed, epoch=epoch, sample_id=sample_id, view=view
         )
@@ -301,15 +358,3 @@ class ViewGenerator:
         for channel, (mean, std) in enumerate(zip(self.views.mean, self.views.std, strict=True)):
             x[..., channel, :, :].sub_(mean).div_(std)
         return x
-
-
-def _row_keys(
-    views: Views, name: str, epoch: Tensor, sample_id: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return epoch, sample and view of each of a group's B * V rows, view by view of an image."""
-    shape = (len(sample_id), views.groups[name].count)  # (B, V)
-    view = views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
-    epoch, sample_id, view = (
-        key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view)
-    )
-    return epoch, sample_id, view

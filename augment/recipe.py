@@ -1,6 +1,7 @@
 """What a view is: typed recipes of crops and colour changes."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,10 +32,48 @@ PairKind = Literal["colours", "depth", "hha"]
 disparity, height above ground and angle with gravity, see `augment.scenes.hha`."""
 
 
-_MOST_BYTES = 2**31 - 1  # of a row: Arrow counts what a fixed-size list holds in 31 bits
+MOST_BYTES = 2**31 - 1  # of a row: Arrow counts what a fixed-size list holds in 31 bits
 
 
-class CropGroup(Frozen):
+class ViewGroup(Frozen):
+    """Views drawn alike, of whatever medium."""
+
+    count: int = Field(default=1, ge=1, description="views of this kind per sample")
+
+
+class AnyViews(Frozen):
+    """All views of one sample of any medium: group after group in the order given, which also
+    numbers the views.
+
+    Attributes:
+        default_size: What `size` is where a recipe does not say.
+        smallest: The least that `size` can be.
+        unit: What `size` counts.
+    """
+
+    default_size: ClassVar[int]
+    smallest: ClassVar[int] = 8
+    unit: ClassVar[str] = "px"
+
+    size: int
+    groups: Mapping[str, ViewGroup]
+
+    @property
+    def num_views(self) -> int:
+        """Return the number of views per sample, of all groups together."""
+        return sum(group.count for group in self.groups.values())
+
+    def group_size(self, name: str) -> int:
+        """Return the size of a group's views."""
+        return self.size
+
+    def first_view(self, name: str) -> int:
+        """Index of the group's first view among all views of a sample; keys its random draws."""
+        names = list(self.groups)
+        return sum(self.groups[earlier].count for earlier in names[: names.index(name)])
+
+
+class CropGroup(ViewGroup):
     """Views drawn alike: a random resized crop, a flip, then the changes present, in the order of
     the fields."""
 
@@ -82,9 +121,10 @@ class CropGroup(Frozen):
         return next((name for name in turns if getattr(self, name) is not None), None)
 
 
-class Views(Frozen):
-    """All views of one image: group after group in the order given, which also numbers the
-    views."""
+class Views(AnyViews):
+    """All views of one image, or of each frame of a clip."""
+
+    default_size: ClassVar[int] = 224
 
     size: int = Field(
         default=224, ge=8, description="side of the views, px, where a group does not set its own"
@@ -133,7 +173,7 @@ class Views(Frozen):
         num_bytes = sum(
             3 * num_frames * group.count * sides[name] ** 2 for name, group in self.groups.items()
         )
-        if num_bytes > _MOST_BYTES:
+        if num_bytes > MOST_BYTES:
             frames = f", {num_frames} frames each," if num_frames > 1 else ""
             raise ValueError(
                 f"{self.num_views} views of {max(sides.values())} px{frames} are"
@@ -141,16 +181,6 @@ class Views(Frozen):
                 " ones"
             )
 
-    @property
-    def num_views(self) -> int:
-        """Return the number of views per image, of all groups together."""
-        return sum(group.count for group in self.groups.values())
-
     def group_size(self, name: str) -> int:
         """Return the side of a group's views, px."""
         return self.groups[name].size or self.size
-
-    def first_view(self, name: str) -> int:
-        """Index of the group's first view among all views of an image; keys its random draws."""
-        names = list(self.groups)
-        return sum(self.groups[earlier].count for earlier in names[: names.index(name)])

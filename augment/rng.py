@@ -1,6 +1,7 @@
 """Random numbers that are a function of what they are for, not of when or where they are drawn."""
 
 import hashlib
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -68,6 +69,13 @@ def uniform_of(state: Tensor, num: int) -> Tensor:
     if state.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(hashing.expand(np.ascontiguousarray(state.numpy()), num))
     return _uniform_of_tensor(state, num)
+
+
+def normal_of(state: Tensor, num: int) -> Tensor:
+    """Expand `state` (B,) to (B, num) float32 normal numbers, by Box and Muller's transform."""
+    u = uniform_of(state, 2 * num)
+    radius = (1 - u[:, ::2]).log().mul(-2).sqrt()
+    return radius * (u[:, 1::2] * (2 * math.pi)).cos()
 
 
 def _uniform_of_tensor(state: Tensor, num: int) -> Tensor:

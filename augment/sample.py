@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augment.kernels.crop import NUM_UNIFORMS, draw_boxes
 from augment.ops import Affine, ColorJitter, Cutout
-from augment.recipe import CropGroup
+from augment.recipe import AnyViews, CropGroup
 from augment.rng import state, uniform
 
 JITTER_OPS = ("brightness", "contrast", "saturation", "hue")
@@ -184,3 +184,15 @@ _PARAMETERS: dict[str, tuple[int, Callable[[Any, Tensor], dict[str, Tensor]]]] =
 
 def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:
     return bounds[0] + (bounds[1] - bounds[0]) * u
+
+
+def row_keys(
+    views: AnyViews, name: str, epoch: Tensor, sample_id: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return epoch, sample and view of each of a group's B * V rows, view by view of a sample."""
+    shape = (len(sample_id), views.groups[name].count)  # (B, V)
+    view = views.first_view(name) + torch.arange(shape[1], device=sample_id.device)
+    epoch, sample_id, view = (
+        key.expand(shape).flatten() for key in (epoch[:, None], sample_id[:, None], view)
+    )
+    return epoch, sample_id, view

@@ -87,7 +87,7 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
             config.cluster,
             work="tasks" if given else "train",
             paths=(config.source.uri, work),
-            placement=config.views.placement,
+            placement=config.placement,
         ) as session:
             started_s += time.monotonic() - begun
             seen = _look(config, session, work, given, started_s)
@@ -155,7 +155,7 @@ def _look(
     there = listed_already(source, uris.join(config.out, MANIFEST) if config.out else source)
     begun = time.monotonic()
     listing = there.uri if there else uris.join(work, "listing", MANIFEST)
-    manifest = manifest_of(config.source, listing, config.clip.per_video)
+    manifest = manifest_of(config.source, listing, config.clip.per_video, config.medium)
     listed_s = time.monotonic() - begun
     check_corpus(config, manifest)
     plan = Plan.fresh(manifest, config.seed, config.source.interleave)
@@ -203,7 +203,7 @@ def _stream(config: EstimateConfig, plan: Plan, num_steps: int, session: Session
         Samples.of_plan(plan, config),
         RunDir(config.out),
         num_steps,
-        placement=resolve(config.views.placement, session),
+        placement=resolve(config.placement, session),
         view_actors=session.view_actors,
     )
     return data.work(config.cluster.min_workers)

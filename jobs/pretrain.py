@@ -61,7 +61,7 @@ def _run(config: PretrainConfig, run: RunDir, mine: Held) -> dict[str, Any]:
     if listed := listed_already(config.source.uri, run.path(MANIFEST)):
         check_corpus(config, listed)  # else after the listing, which takes Ray
     paths = (run.uri, config.source.uri)
-    with launch.session(config.cluster, paths=paths, placement=config.views.placement) as session:
+    with launch.session(config.cluster, paths=paths, placement=config.placement) as session:
         checkpoints.mend(run.path(checkpoints.FOLDER))
         plan = _plan(config, run)
         done = run.committed_step()
@@ -166,7 +166,7 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
         InputError: the source holds no samples, more than the method has room for, or clips for a
             method of images; or its manifest was made anew since.
     """
-    manifest = manifest_of(config.source, run.path(MANIFEST), config.clip.per_video)
+    manifest = manifest_of(config.source, run.path(MANIFEST), config.clip.per_video, config.medium)
     check_corpus(config, manifest)
     _check_rows(config, manifest)
     ledger = run.ledger()

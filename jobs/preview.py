@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from augment.generator import ViewGenerator
+from augment.generator import ViewGenerator, generator_of, pictures_of
+from augment.recipe import Views
 from jobs.cluster import launch
 from jobs.corpora.corpus_checks import check_corpus
 from jobs.reporting.contact_sheet import Cell, grid
@@ -34,6 +36,7 @@ from models.method import Batch
 from models.temporal.film import film
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
+from pipelines.samples.of_views import series_of
 from pipelines.storage import uris
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import IMAGE_SIZE, ORIGINAL, FirstSamples, WithOriginal, joined
@@ -115,7 +118,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
         launch.session(config.cluster, work="tasks", paths=(source,)),
         tempfile.TemporaryDirectory(prefix="afield-preview-") as folder,
     ):
-        manifest = manifest_of(config.source, folder, config.clip.per_video)
+        manifest = manifest_of(config.source, folder, config.clip.per_video, config.medium)
         check_corpus(config, manifest)
         read = settled(config.source, manifest)
         warn_of_flat(manifest, read.limits())
@@ -131,8 +134,8 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     bad.add(len(drawn.names) + drawn.num_bad, drawn.reasons)
     bad.tell()
     title = (
-        f"{config.method.name}, views of {config.views.size} px, epoch {config.epoch}, seed"
-        f" {config.seed}"
+        f"{config.method.name}, views of {config.views.size} {config.views.unit},"
+        f" epoch {config.epoch}, seed {config.seed}"
     )
     shown = method.show(drawn.batch)
     sheet = contact_sheet(drawn, shown, title=title, parameters=config.parameters)
@@ -180,8 +183,10 @@ def draw(
     """
     head = _head(config, manifest, num_images, epoch, sample_ids)
     num_images = head.table.num_rows
+    if not isinstance(config.views, Views):
+        return _drawn_rows(config, manifest, head)
     generator = ViewGenerator(config.views, config.seed)
-    in_task = config.views.placement == "decode"
+    in_task = config.placement == "decode"
     pair = config.source.second_images(manifest, config.seed)
     crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
     shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
@@ -196,24 +201,11 @@ def draw(
         sampling=config.clip.sampling_of(manifest, config.seed),
         pair=pair,
     )
-    columns = joined(ingest.dataset(work, [(0, num_images)]).iter_batches(batch_size=None))
-    valid = columns.pop(schema.VALID)
-    reasons = by_reason(columns[schema.REASON])
-    if not valid.any():
-        raise InputError(
-            f"source.uri {manifest.source}: none of the {len(valid)} images can be read"
-        )
-    tensors = {name: torch.from_numpy(values[valid]) for name, values in columns.items()}
+    tensors, valid, reasons = _read(work, manifest)
     keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
     crops = {name: tensors[name] for name in config.views.groups}
     views = crops if in_task else generator.photometric(crops, *keys)
-    batch: Batch = {
-        "views": generator(views, *keys, photometric_done=True),
-        "epoch": keys[0],
-        "sample_id": keys[1],
-        "row": tensors[schema.ROW],
-        "valid": torch.ones(len(keys[0]), dtype=torch.bool),
-    }
+    batch = _batch(generator(views, *keys, photometric_done=True), tensors)
     beside = [name for name in (schema.PAIR, schema.MOTION, schema.FLOW) if name in tensors]
     if beside:
         batch["targets"] = {name: tensors[name] for name in beside}
@@ -225,6 +217,64 @@ def draw(
         originals = film(originals)
         views = {name: film(clips) for name, clips in views.items()}
     return Drawn(names, originals, views, captions, batch, int((~valid).sum()), reasons)
+
+
+def _drawn_rows(config: PretrainConfig, manifest: Manifest, head: FirstSamples) -> Drawn:
+    """Draw samples that are no pictures, as their generator draws them."""
+    series = series_of(config.views, config.seed)
+    assert series is not None
+    count = head.table.num_rows
+    limits = config.source.limits()
+    work = ingest.Ingest(
+        head, series[1], count, limits, quarantine=None, run="preview", series=series[0]
+    )
+    tensors, valid, reasons = _read(work, manifest)
+    rows = {name: tensors[name] for name in config.views.groups}
+    generator = generator_of(config.views, config.seed)
+    keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
+    views = generator(rows, *keys)
+    drawn = {
+        name: torch.stack([pictures_of(config.views, view, ORIGINAL_PX) for view in views[name]], 1)
+        for name in rows
+    }
+    plain = next(iter(generator(rows, *keys, photometric_done=True).values()))
+    originals = pictures_of(config.views, plain[0], ORIGINAL_PX)
+    names = [name for name, good in zip(head.names(), valid, strict=True) if good]
+    captions = {name: [[""] * drawn[name].shape[1]] * len(names) for name in rows}
+    batch = _batch(views, tensors)
+    return Drawn(names, originals, drawn, captions, batch, int((~valid).sum()), reasons)
+
+
+def _read(
+    work: ingest.Ingest, manifest: Manifest
+) -> tuple[dict[str, Tensor], np.ndarray, dict[str, int]]:
+    """Read a few samples: the columns of those that can be read, which they are, and how many
+    cannot for which reason.
+
+    Raises:
+        InputError: none can be read.
+    """
+    blocks = ingest.dataset(work, [(0, work.block_rows)])
+    columns = joined(blocks.iter_batches(batch_size=None))
+    valid = columns.pop(schema.VALID)
+    reasons = by_reason(columns[schema.REASON])
+    if not valid.any():
+        what = "images" if work.series is None else "samples"
+        raise InputError(
+            f"source.uri {manifest.source}: none of the {len(valid)} {what} can be read"
+        )
+    tensors = {name: torch.from_numpy(values[valid]) for name, values in columns.items()}
+    return tensors, valid, reasons
+
+
+def _batch(views: dict[str, Tensor], tensors: dict[str, Tensor]) -> Batch:
+    return {
+        "views": views,
+        "epoch": tensors[schema.EPOCH],
+        "sample_id": tensors[schema.SAMPLE_ID],
+        "row": tensors[schema.ROW],
+        "valid": torch.ones(len(tensors[schema.ROW]), dtype=torch.bool),
+    }
 
 
 def _head(

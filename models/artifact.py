@@ -18,11 +18,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from augment.sound.sound_views import scaled
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.json_values import finite
 from models.multimodal.text_tower import TextTower, TextTowerConfig
-from models.preprocess import Preprocess, central_square, fitted_whole
+from models.preprocess import (
+    AnyPreprocess,
+    Preprocess,
+    SoundPreprocess,
+    central_square,
+    fitted_whole,
+)
 from models.shipping import artifact_files as files
 from models.supervised.head import Boxes, Head, HeadConfig, build_head
 
@@ -58,8 +65,7 @@ class Artifact(nn.Module):
     Attributes:
         digest: SHA-256 over weights, config and preprocessing; names the embeddings made with it.
         embed_dim: D, the length of an embedding.
-        image_size: S, the side of the input in pixels.
-        value_range, bands: How images of more than 8 bits or many channels were read.
+        image_size: S, the side of the input in pixels; of sounds L, the samples of a window.
         prepared: All of the preprocessing, as it was recorded.
         config: The run's configuration, "encoder" and "seed" at least.
         provenance: Where the weights come from.
@@ -79,7 +85,7 @@ class Artifact(nn.Module):
         *,
         digest: str,
         config: dict[str, Any],
-        preprocess: Preprocess,
+        preprocess: AnyPreprocess,
         provenance: dict[str, Any],
         baseline: Baseline = "untrained",
         head: Head | None = None,
@@ -95,17 +101,28 @@ class Artifact(nn.Module):
         self.baseline = baseline
         self.embed_dim = encoder.embed_dim
         self.image_size = preprocess.image_size
-        self.value_range = preprocess.value_range
-        self.bands = preprocess.bands
         self.prepared = preprocess
-        self.register_buffer("mean", torch.tensor(preprocess.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
+        if isinstance(preprocess, Preprocess):
+            for name in ("mean", "std"):
+                values = torch.tensor(getattr(preprocess, name)).view(3, 1, 1)
+                self.register_buffer(name, values, persistent=False)
         self.eval()
 
     @property
+    def of_images(self) -> Preprocess:
+        """Return the preprocessing of an encoder of images or clips."""
+        assert isinstance(self.prepared, Preprocess)
+        return self.prepared
+
+    @property
+    def of_sounds(self) -> SoundPreprocess | None:
+        """Return the preprocessing of an encoder of sounds; None for another."""
+        return self.prepared if isinstance(self.prepared, SoundPreprocess) else None
+
+    @property
     def num_frames(self) -> int | None:
-        """Return the frames of a clip that the encoder sees; None where it sees images."""
-        return self.prepared.num_frames if self.encoder.media == "clip" else None
+        """Return the frames of a clip that the encoder sees; None where it sees none."""
+        return self.of_images.num_frames if self.encoder.media == "clip" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed prepared images (B, 3, S, S) float as (B, D); an encoder of clips clips (B, T, 3,
@@ -180,18 +197,21 @@ class Artifact(nn.Module):
         return self.head
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Prepare decoded images: largest centred square, antialiased resize, normalisation.
+        """Prepare decoded images: largest centred square, antialiased resize, normalisation. Or
+        windows of sound: they are scaled.
 
         Args:
             images: (B, 3, H, W) uint8 RGB; S x S images are only normalised. Or clips, (B, T, 3, H,
-                W).
+                W); of an encoder of sounds (B, L) int16 at its rate.
 
         Returns:
-            (B, [T,] 3, S, S) float32 on the images' device, which must be the artifact's.
+            (B, [T,] 3, S, S) or (B, L) float32 on the images' device, which must be the artifact's.
 
         Raises:
             ValueError: the images are not uint8 with three channels.
         """
+        if (sounds := self.of_sounds) is not None:
+            return scaled(images, sounds.std)
         if images.ndim == 5:
             clips: Tensor = self.preprocess(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             return clips
@@ -219,7 +239,7 @@ def save(
             synchronised ones.
         config: Must hold "encoder" (the fields of `EncoderConfig`) and "seed" (that the weights
             were initialised with).
-        preprocess: The fields of `Preprocess`: image_size, mean, std.
+        preprocess: The fields of `Preprocess`: image_size, mean, std; or of `SoundPreprocess`.
         provenance: Whatever says where the weights come from; plain JSON, as are the other two.
         start: What training started from; None: random weights of the seed.
         head: What labels taught on it.
@@ -350,7 +370,7 @@ def _starting_weights(description: dict[str, Any], uri: str) -> dict[str, Tensor
 
 def _initialised(
     description: dict[str, Any], uri: str
-) -> tuple[Encoder, TextTower | None, Preprocess]:
+) -> tuple[Encoder, TextTower | None, AnyPreprocess]:
     """Rebuild the encoder with the random weights of its seed, the text tower with those that
     follow, and how the input is prepared."""
     config = description["config"]
@@ -419,12 +439,13 @@ def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
         raise ValueError(f"{uri}: config.encoder does not describe an encoder: {error}") from error
 
 
-def _preprocess(preprocess: dict[str, Any], uri: str) -> Preprocess:
+def _preprocess(preprocess: dict[str, Any], uri: str) -> AnyPreprocess:
+    kind = SoundPreprocess if "rate" in preprocess else Preprocess
     try:
-        return Preprocess.model_validate(preprocess)
+        return kind.model_validate(preprocess)
     except ValidationError as error:
         raise ValueError(
-            f"{uri}: preprocess does not say how to prepare an image: {error}"
+            f"{uri}: preprocess does not say how to prepare a sample: {error}"
         ) from error
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from augment.frozen import Frozen
-from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, PairKind, Views
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, AnyViews, PairKind, Views
 from models import optim
 from models.encoders.encoder import Encoder
 from models.encoders.factory import EncoderConfig
@@ -23,13 +23,20 @@ ViewGroups = Mapping[str, int | None]
 
 
 Media = Literal["image", "clip", "audio", "text"]
+MEDIA_WORDS: dict[Media, str] = {
+    "image": "images",
+    "clip": "clips",
+    "audio": "sound",
+    "text": "texts",
+}
 
 
 class Batch(TypedDict):
     """One worker's share of a step; labels only for methods that declare them."""
 
     views: dict[str, Tensor]
-    """Group name -> (V, B, 3, S, S) float, normalised; (V, B, T, 3, S, S) for a method of clips."""
+    """Group name -> (V, B, 3, S, S) float, normalised; (V, B, T, 3, S, S) for a method of clips;
+    of sounds windows (V, B, L)."""
     sample_id: Tensor
     """(B,) int64."""
     row: Tensor
@@ -101,6 +108,7 @@ class Method(nn.Module):
         small_px: Side of the views that it is tested on.
         view_groups: The groups of views that it eats; any other is refused.
         media: What one sample is to it.
+        views_kind: The class of its views.
         takes_clips: Whether a sample may be a clip as well, where the encoder sees clips: of
             methods of images that see them by the encoder's embedding alone.
         columns: What else of a sample it needs, beside what every batch has: the manifest's column
@@ -127,6 +135,7 @@ class Method(nn.Module):
     small_px: ClassVar[int] = 16
     view_groups: ClassVar[ViewGroups]
     media: ClassVar[Media] = "image"
+    views_kind: ClassVar[type[AnyViews]] = Views
     takes_clips: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
     pairs: ClassVar[tuple[PairKind, ...]] = ()
@@ -140,12 +149,13 @@ class Method(nn.Module):
     progress: Tensor
 
     def __init__(
-        self, config: MethodConfig, encoder_config: EncoderConfig, views: Views, seed: int
+        self, config: MethodConfig, encoder_config: EncoderConfig, views: AnyViews, seed: int
     ) -> None:
         super().__init__()
         check_views(views, self.view_groups, config.name)
         self._check_media(config, encoder_config)
         if encoder_config.split is not None:
+            assert isinstance(views, Views)
             check_normalisation(views, f"encoder.split={encoder_config.split}")
         self.encoder, _ = starting_encoder(encoder_config, views.size)
         self.config = config
@@ -164,6 +174,11 @@ class Method(nn.Module):
         sees = encoder_config.media
         if sees == self.media or (self.takes_clips and sees == "clip"):
             return
+        if {sees, self.media} != {"image", "clip"}:
+            raise ValueError(
+                f"encoder.name={encoder_config.name} sees {MEDIA_WORDS[sees]}, and method.name="
+                f"{config.name} takes {MEDIA_WORDS[self.media]}: take an encoder of these"
+            )
         given = "encoder.name" if encoder_config.time is None else "encoder.time"
         value = encoder_config.time or encoder_config.name
         if sees == "clip":
@@ -182,8 +197,9 @@ class Method(nn.Module):
         return 1 if cls.accumulates else 2
 
     @staticmethod
-    def default_views(size: int) -> Views:
-        """Make the views of the method's paper, of side `size` px."""
+    def default_views(size: int) -> AnyViews:
+        """Make the views of the method's paper, of side `size` px; of sounds windows of so many
+        samples."""
         raise NotImplementedError
 
     def expect_rows(self, num_rows: int) -> None:
@@ -231,17 +247,25 @@ class Method(nn.Module):
         """
         return {}
 
+    @property
+    def image_views(self) -> Views:
+        """Return the views, of a method of images or clips."""
+        assert isinstance(self.views, Views)
+        return self.views
+
     def to_rgb(self, images: Tensor) -> Tensor:
         """Undo the normalisation of views (..., 3, H, W): RGB in [0, 1]."""
         mean, std = (
-            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+            images.new_tensor(values).view(3, 1, 1)
+            for values in (self.image_views.mean, self.image_views.std)
         )
         return (images * std + mean).clamp(0, 1)
 
     def from_rgb(self, rgb: Tensor) -> Tensor:
         """Normalise RGB in [0, 1], (..., 3, H, W), as the views are."""
         mean, std = (
-            rgb.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+            rgb.new_tensor(values).view(3, 1, 1)
+            for values in (self.image_views.mean, self.image_views.std)
         )
         return (rgb - mean) / std
 
@@ -287,7 +311,7 @@ def total_loss(outputs: Mapping[str, Tensor]) -> Tensor:
     return loss + outputs["discriminator_loss"] if "discriminator_loss" in outputs else loss
 
 
-def check_views(views: Views, groups: ViewGroups, method: str) -> None:
+def check_views(views: AnyViews, groups: ViewGroups, method: str) -> None:
     """Refuse views that a method cannot eat.
 
     Args:

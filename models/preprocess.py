@@ -1,4 +1,4 @@
-"""How an artifact wants its images."""
+"""How an artifact wants its images or sounds."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -14,7 +14,20 @@ from augment.frozen import Frozen
 _Positive = Annotated[float, Field(gt=0)]
 
 
-class Preprocess(Frozen):
+class AnyPreprocess(Frozen):
+    """How a sample of any medium becomes the encoder's input."""
+
+    image_size: int = Field(ge=1, description="side of the input, pixels; of sounds samples")
+
+
+class SoundPreprocess(AnyPreprocess):
+    """How a window of sound becomes the encoder's input."""
+
+    rate: int = Field(ge=1, description="samples a second, to which sounds are resampled, Hz")
+    std: float = Field(gt=0, description="divides samples in [-1, 1]")
+
+
+class Preprocess(AnyPreprocess):
     """How an image becomes the encoder's input."""
 
     image_size: int = Field(ge=1, description="side of the input, pixels")

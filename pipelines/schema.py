@@ -1,8 +1,8 @@
 """Column names, types and layouts of every table and stream in the project, written once.
 
-A training batch is `sample_id, row, epoch, position, valid, reason`, one column per crop group:
-uint8, images (B, V, 3, S, S) or clips (B, V, T, 3, S, S), and what making it took
-(`pipelines.stream.stage_times`).
+A training batch is `sample_id, row, epoch, position, valid, reason`, one column per group of views:
+uint8, images (B, V, 3, S, S) or clips (B, V, T, 3, S, S), or int16, windows of sound (B, V, L); and
+what making it took (`pipelines.stream.stage_times`).
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ VALID = "valid"
 REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REASONS
 MEDIA = "media"
 VIDEO = "video"
+AUDIO = "audio"
 CLIP = "clip"
 # float32, a row's share of its block's seconds
 FETCH_S = "fetch_s"
@@ -31,7 +32,8 @@ CROP_S = "crop_s"
 RETRIES = "retries"  # float32, a row's share of the storage requests that were tried again
 CONTENT = "content"  # int64 hash of a file's bytes, where asked for; 0 for what could not be read
 READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was complete
-IMAGE = "image"  # (B, 3, S, S) uint8 centre crops, for embedding
+# for embedding: (B, 3, S, S) uint8 centre crops, or what a window of another medium holds, (B, L)
+IMAGE = "image"
 # float64, when the frames of a video are on display; else NaN
 START_S = "start_s"
 END_S = "end_s"
@@ -81,7 +83,7 @@ MANIFEST = pa.schema(
         pa.field(MEMBER, pa.string()),  # name inside a tar shard; null for a loose object
         # object store's etag, or size-mtime_ns of a local file
         pa.field("etag", pa.string(), nullable=False),
-        pa.field(MEDIA, pa.string(), nullable=False),  # image | video
+        pa.field(MEDIA, pa.string(), nullable=False),  # image | video | audio
         pa.field(CLIP, pa.int32()),  # index of the clip among those of its video; null for an image
     ]
 )

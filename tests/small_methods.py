@@ -11,7 +11,8 @@ import pytest
 import skimage.data
 import torch
 
-from augment.generator import ViewGenerator
+from augment.generator import ViewGenerator, generator_of
+from augment.sound.sound_recipe import SoundViews
 from models.encoders import vit_small
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Method
@@ -34,6 +35,8 @@ ENCODERS = (
     EncoderConfig(name="vit_tiny_small", width=8, time="tubelets"),
     EncoderConfig(name="resnet18_small", width=4, time="frames"),
     EncoderConfig(name="resnet18_small", width=4, norm="layer", time="frames"),
+    EncoderConfig(name="wave_gru", width=4),
+    EncoderConfig(name="wave_transformer_small", width=4),
 )
 NUM_FRAMES = 6
 
@@ -54,6 +57,19 @@ def clips() -> list[np.ndarray]:
         np.stack([tile[:80, frame**2 : frame**2 + 64] for frame in range(NUM_FRAMES)])
         for tile in photographs()
     ]
+
+
+def melodies(num_windows: int, length: int) -> np.ndarray:
+    """Four notes each, with overtones and a touch of breath, no two melodies alike: windows of
+    16 kHz, (B, 1, L) int16."""
+    rng = np.random.default_rng(0)
+    scale = 220 * 2 ** (np.arange(24) / 12)  # Hz
+    notes = scale[rng.integers(0, len(scale), (num_windows, 4))]
+    pitch = notes.repeat(-(-length // 4), axis=1)[:, :length]
+    phase = 2 * np.pi * np.cumsum(pitch / 16_000, axis=1)
+    tones = sum(np.sin(overtone * phase) / overtone for overtone in (1, 2, 3, 5))
+    breath = rng.normal(0, 0.05, tones.shape)
+    return np.round((tones + breath) * 6_000).astype(np.int16)[:, None]
 
 
 @contextmanager
@@ -105,6 +121,8 @@ def make_batch(name: str, epoch: int = 0, media: str = "") -> Batch:
 
 @cache
 def _make_batch(name: str, epoch: int, media: str) -> Batch:
+    if media == "audio":
+        return _batch_of_sounds(name, epoch)
     images = clips() if media == "clip" else photographs()
     sample_id = torch.arange(len(images)) * 7919 + 13
     epochs = torch.full_like(sample_id, epoch)
@@ -125,6 +143,26 @@ def _make_batch(name: str, epoch: int, media: str) -> Batch:
     if kind.flow:
         batch["targets"] = {"flow": _flow_of_bright_places(next(iter(crops.values())))}
     return batch
+
+
+def _batch_of_sounds(name: str, epoch: int) -> Batch:
+    kind = METHODS[name]
+    recipe = kind.default_views(kind.small_px)
+    assert isinstance(recipe, SoundViews)
+    windows = torch.from_numpy(melodies(NUM_SAMPLES, recipe.size))
+    sample_id = torch.arange(NUM_SAMPLES) * 7919 + 13
+    epochs = torch.full_like(sample_id, epoch)
+    rows = {
+        group: windows.roll(int(1000 * epoch), dims=-1).expand(-1, each.count, -1)
+        for group, each in recipe.groups.items()
+    }
+    return Batch(
+        views=generator_of(recipe, seed=0)(rows, epochs, sample_id),
+        sample_id=sample_id,
+        row=torch.arange(NUM_SAMPLES) * 7 % NUM_ROWS,
+        epoch=epochs,
+        valid=torch.ones(NUM_SAMPLES, dtype=torch.bool),
+    )
 
 
 def _captions(num_samples: int, epoch: int) -> torch.Tensor:

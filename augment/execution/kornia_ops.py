@@ -20,7 +20,7 @@ from torch import Tensor
 
 from augment.ops import ColorJitter, Cutout, GaussianBlur
 from augment.recipe import CropGroup
-from augment.rng import uniform_of
+from augment.rng import normal_of
 from augment.sample import JITTER_OPS
 
 # A batch of images and one value of each parameter per image, to the changed images.
@@ -158,12 +158,9 @@ def _keep_channels(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def _add_noise(x: Tensor, std: Tensor, state: Tensor) -> Tensor:
-    """Add normal numbers (Box and Muller's transform of keyed uniforms), so that a view can be
-    replayed."""
-    u = uniform_of(state, 2 * x[0].numel())
-    radius = (1 - u[:, ::2]).log().mul(-2).sqrt()
-    angle = u[:, 1::2] * (2 * math.pi)
-    return (x + std[:, None, None, None] * (radius * angle.cos()).reshape(x.shape)).clamp(0, 1)
+    """Add keyed normal numbers, so that a view can be replayed."""
+    numbers = normal_of(state, x[0].numel()).reshape(x.shape)
+    return (x + std[:, None, None, None] * numbers).clamp(0, 1)
 
 
 def _cut_out(cutout: Cutout) -> Operator:

@@ -254,8 +254,8 @@ class TrainedAdaptConfig(LabelledJobConfig):
         values = {
             "source": {
                 "uri": self.train.uri,
-                "value_range": start.value_range,
-                "bands": start.bands,
+                "value_range": start.of_images.value_range,
+                "bands": start.of_images.bands,
                 "max_bad_fraction": 1.0,
             },
             "out": out,
@@ -286,6 +286,6 @@ def _taken(start: Artifact) -> dict[str, Any]:
     """Return which frames make a clip for an encoder of clips; nothing of one of images."""
     if start.num_frames is None:
         return {}
-    taken = start.prepared
+    taken = start.of_images
     spacing = {"fps": taken.fps} if taken.fps else {"frame_stride": taken.frame_stride}
     return {"num_frames": taken.num_frames, **spacing}

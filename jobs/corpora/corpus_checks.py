@@ -1,5 +1,6 @@
 """Whether a corpus holds what the method of a run eats."""
 
+from augment.recipe import Views
 from jobs.corpora.paired_source import check_poses_given
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_media
@@ -25,7 +26,8 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
     )
     check_captions(config, takes=schema.CAPTION in method.columns)
     config.clip.check(manifest)
-    config.clip.check_flow(config.method.name, config.views, takes_flow=method.flow)
+    if isinstance(config.views, Views):
+        config.clip.check_flow(config.method.name, config.views, takes_flow=method.flow)
     check_pair(config, manifest)
 
 
@@ -79,7 +81,7 @@ def check_pair(config: PretrainConfig, manifest: Manifest) -> None:
             f"source.uri {manifest.source} holds videos, which have no second image: leave them"
             " out with clip.per_video=0"
         )
-    group, views = next(iter(config.views.groups.items()))
+    group, views = next(iter(config.image_views.groups.items()))
     if turn := views.turning():
         raise InputError(
             f"views.groups.{group}.{turn} would turn the first image alone: leave it out"

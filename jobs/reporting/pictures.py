@@ -44,7 +44,7 @@ PAGE_COLUMNS = 9
 
 def views(config: PretrainConfig, drawn: preview.Drawn) -> Drawing:
     """Show the first images of the first epoch with the views that training makes of them."""
-    each = f"{config.views.num_views} views of {config.views.size} px"
+    each = f"{config.views.num_views} views of {config.views.size} {config.views.unit}"
     finding = f"{each} of each of {len(drawn.names)} images, first epoch"
     sheet = preview.contact_sheet(drawn, title=finding, page_columns=PAGE_COLUMNS)
     return Drawing("views.png", finding, preview.to_png(sheet))

@@ -28,6 +28,7 @@ def list_anew(
             config.source.model_copy(update={"uri": source}),
             uris.join(out, FOLDER),
             config.clip.per_video,
+            medium=config.medium,
             max_gone_fraction=config.retrain.max_gone_fraction,
         )
     since = _trained_on(champion, manifest)

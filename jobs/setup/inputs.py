@@ -10,13 +10,15 @@ from jobs.setup.help_page import command_of
 from jobs.setup.sections import SourceConfig
 from models import artifact
 from models.artifact import Artifact
+from models.method import MEDIA_WORDS, Media
 from pipelines.corpus.entry import EVERYTHING, Selection
+from pipelines.corpus.file_kinds import Medium
 from pipelines.corpus.freshness import changes_since
 from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
-from pipelines.schema import VIDEO
+from pipelines.schema import AUDIO, VIDEO
 from pipelines.storage import uris
 
 
@@ -37,6 +39,7 @@ def make_manifest(
     out: str,
     per_video: int | None = None,
     *,
+    medium: Medium | None = None,
     max_gone_fraction: float = 1.0,
 ) -> Manifest:
     """List a source into a manifest at an absolute URI; what is not given is as it was listed
@@ -46,6 +49,7 @@ def make_manifest(
         source: What to list, or its URI alone.
         out: Where the manifest lies or shall lie.
         per_video: Samples of each video.
+        medium: What is a sample where `source` does not say.
         max_gone_fraction: Of the samples of the version before, the most that may be gone.
 
     Raises:
@@ -55,7 +59,7 @@ def make_manifest(
     source = _given(source)
     uri = uris.absolute(source.uri)
     listed = open_manifest(out).selection if versions(out) else EVERYTHING
-    selection = _selection(source, per_video, listed)
+    selection = _selection(source, per_video, listed, medium)
     with as_one_line():
         tables = list_source(uri, selection)
         manifest = write_manifest(out, uri, tables, selection, max_gone_fraction=max_gone_fraction)
@@ -71,17 +75,23 @@ def _given(source: SourceConfig | str) -> SourceConfig:
     return SourceConfig(uri=source) if isinstance(source, str) else source
 
 
-def _selection(source: SourceConfig, per_video: int | None, listed: Selection) -> Selection:
+def _selection(
+    source: SourceConfig, per_video: int | None, listed: Selection, medium: Medium | None
+) -> Selection:
     """Return what is to be a sample: what is given, else what was listed before."""
     return Selection(
         per_video=listed.per_video if per_video is None else per_video,
         members=listed.members if source.members is None else source.members,
         any_name=listed.any_name if source.any_name is None else source.any_name,
+        medium=source.media or medium or listed.medium,
     )
 
 
 def manifest_of(
-    source: SourceConfig | str, fallback: str, per_video: int | None = None
+    source: SourceConfig | str,
+    fallback: str,
+    per_video: int | None = None,
+    medium: Medium | None = None,
 ) -> Manifest:
     """Open the manifest of a source: the source itself where it is one, else the one at `fallback`,
     made if missing.
@@ -94,9 +104,9 @@ def manifest_of(
     uri = uris.absolute(source.uri)
     place = uri if versions(uri) else fallback
     if not versions(place):
-        return make_manifest(source, fallback, per_video)
+        return make_manifest(source, fallback, per_video, medium=medium)
     manifest = open_manifest(place)
-    _check_selection(manifest, source, per_video)
+    _check_selection(manifest, source, per_video, medium)
     if place == fallback:
         _tell_changes(manifest)
     return manifest
@@ -116,9 +126,11 @@ def _tell_changes(manifest: Manifest) -> None:
         )
 
 
-def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | None) -> None:
+def _check_selection(
+    manifest: Manifest, source: SourceConfig, per_video: int | None, medium: Medium | None
+) -> None:
     listed = manifest.selection
-    wanted = _selection(source, per_video, listed)
+    wanted = _selection(source, per_video, listed, medium)
     if VIDEO not in manifest.media and listed.per_video:  # no video to take another number of
         wanted = replace(wanted, per_video=listed.per_video)
     if wanted == listed:
@@ -127,6 +139,7 @@ def _check_selection(manifest: Manifest, source: SourceConfig, per_video: int | 
         "clip.per_video": (wanted.per_video, listed.per_video),
         "source.members": (",".join(wanted.members), ",".join(listed.members) or "null"),
         "source.any_name": (wanted.any_name, listed.any_name),
+        "source.media": (wanted.medium, listed.medium),
     }
     key, now, then = next((key, *pair) for key, pair in shown.items() if pair[0] != pair[1])
     command = index_command(manifest, f"{key}={now}")
@@ -158,7 +171,7 @@ def listed_already(source: str, fallback: str) -> Manifest | None:
 
 
 def check_media(
-    manifest: Manifest, *, as_frames: bool, name: str, media: str, columns: Mapping[str, str]
+    manifest: Manifest, *, as_frames: bool, name: str, media: Media, columns: Mapping[str, str]
 ) -> None:
     """Refuse a corpus whose samples are not what a method eats, or lack what it needs of them.
 
@@ -173,13 +186,13 @@ def check_media(
         InputError: with what helps.
     """
     for kind, count in manifest.media.items():
-        given = "clip" if kind == VIDEO and not as_frames else "image"
+        given = kind if kind == AUDIO else "clip" if kind == VIDEO and not as_frames else "image"
         if given == media or (as_frames and media == "clip"):  # a clip in which nothing moves
             continue
-        holds = f"{count} {'clips of videos' if kind == VIDEO else f'{kind}s'}"
+        holds = f"{count} {_HELD.get(kind, f'{kind}s')}"
         raise InputError(
             f"source.uri {manifest.source} holds {holds}, and method.name={name} takes "
-            f"{_PLURALS[media]}: {_REMEDIES.get((given, media), 'give it another source')}"
+            f"{MEDIA_WORDS[media]}: {_REMEDIES.get((given, media), 'give it another source')}"
         )
     for column, origin in columns.items():
         if column not in manifest.columns:
@@ -189,7 +202,7 @@ def check_media(
             )
 
 
-_PLURALS = {"image": "images", "clip": "clips", "audio": "sound", "text": "texts"}
+_HELD = {VIDEO: "clips of videos", AUDIO: "sounds"}
 _REMEDIES = {
     ("clip", "image"): "set clip.as_frames=true, or leave videos out with clip.per_video=0",
     ("image", "clip"): "list videos alone, or set clip.as_frames=true for clips of one still frame",

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from augment.frozen import Frozen
+from pipelines.corpus.file_kinds import Medium
 from pipelines.media.contract import Limits
 
 
@@ -141,6 +142,13 @@ class SourceConfig(Frozen):
             " each; null: as listed, or false"
         ),
     )
+    media: Medium | None = Field(
+        None,
+        description=(
+            "what of the source is a sample: pictures (images and videos) or audio (wav, flac, mp3,"
+            " ogg, opus, m4a, aac, aiff); null: what the method takes, else as listed, or pictures"
+        ),
+    )
     max_pixels: int = Field(
         100_000_000, ge=1, description="larger images and frames are quarantined undecoded, px"
     )
@@ -149,7 +157,7 @@ class SourceConfig(Frozen):
         2_000_000, ge=1, description="videos of more frames are quarantined undecoded"
     )
     max_duration_s: float = Field(
-        43_200, gt=0, description="longer videos are quarantined undecoded, seconds"
+        43_200, gt=0, description="longer videos and sounds are quarantined, seconds"
     )
     decode_timeout_s: float = Field(
         60, gt=0, description="a sample that takes longer to decode is quarantined, seconds"

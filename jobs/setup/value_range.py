@@ -60,6 +60,9 @@ def recorded(folder: str) -> tuple[float, float] | None:
 
 def limits_for(encoder: Artifact, limits: Limits) -> Limits:
     """Read deep images as the encoder has seen them, but for what is given otherwise."""
+    if encoder.of_sounds is not None:
+        return limits
+    seen = encoder.of_images
     if limits.value_range == Limits.value_range:
-        limits = replace(limits, value_range=encoder.value_range)
-    return limits if limits.bands else replace(limits, bands=encoder.bands)
+        limits = replace(limits, value_range=seen.value_range)
+    return limits if limits.bands else replace(limits, bands=seen.bands)

@@ -59,7 +59,7 @@ def fit(
     Raises:
         Lost: another job has taken the run directory over.
     """
-    placement = resolve(config.views.placement, session)
+    placement = resolve(config.placement, session)
     job = TrainingJob(
         config=config,
         num_steps=num_steps,

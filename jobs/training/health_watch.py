@@ -18,8 +18,9 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
-from augment.generator import ViewGenerator
-from augment.recipe import Views
+from augment.generator import ViewGenerator, generator_of
+from augment.recipe import AnyViews, Views
+from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import Diverged, RunLog
 from jobs.training.run_sections import HealthConfig
 from jobs.training.training_job import TrainingJob
@@ -30,6 +31,7 @@ from models.steps import acceleration, sharding
 from models.steps.memory_layout import laid_out
 from pipelines import schema
 from pipelines.ray_internals import first_line
+from pipelines.samples.of_views import series_of
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
@@ -250,7 +252,8 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
 
     Returns:
         The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S)
-        float32, normalised; of clips (N, T, 3, S, S), fewer of them.
+        float32, normalised; of clips (N, T, 3, S, S), fewer of them; of sounds two windows of each,
+        (N, L), the second changed.
     """
     config = job.config
     assert job.manifest is not None
@@ -261,13 +264,17 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
         wanted = min(wanted, max(2, MOST_FRAMES // config.num_frames))
         frames = (config.num_frames,)
     share = my_share(min(wanted, plan.manifests[0].num_rows))
+    order = FirstSamples.of(plan, share.start, share.stop)
+    views = config.views
+    if not isinstance(views, Views):
+        return _read_windows(config, views, order)
     if share.start == share.stop:  # more ranks than images
         none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
         return none, none
-    name, views = _one_view(config.views)
+    name, views = _one_view(views)
     generator = ViewGenerator(views, config.seed)
     work = ingest.Ingest(
-        order=FirstSamples.of(plan, share.start, share.stop),
+        order=order,
         shape=shapes.of_media(
             WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
             config.num_frames,
@@ -291,6 +298,37 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
 
     centre, view = (torch.from_numpy(columns[key][valid]) for key in (ORIGINAL, name))
     return normalised(centre.unsqueeze(1)), normalised(view)
+
+
+def _read_windows(
+    config: PretrainConfig, views: AnyViews, order: FirstSamples
+) -> tuple[Tensor, Tensor]:
+    """Read two windows of each sample of a medium that is no picture, as `read_images` does."""
+    name, group = next(iter(views.groups.items()))
+    two = views.model_copy(update={"groups": {name: group.model_copy(update={"count": 2})}})
+    series = series_of(two, config.seed)
+    assert series is not None
+    count = order.table.num_rows
+    if not count:
+        none = torch.zeros(0, views.size)
+        return none, none
+    work = ingest.Ingest(
+        order=order,
+        shape=series[1],
+        block_rows=BLOCK_ROWS,
+        limits=config.source.limits(),
+        quarantine=None,
+        run="health",
+        series=series[0],
+    )
+    columns = joined(ingest.run_items(pa.table({"start": [0], "stop": [count]}), ingest=work))
+    valid = columns[schema.VALID]
+    rows, epoch, sample_id = (
+        torch.from_numpy(columns[key][valid]) for key in (name, schema.EPOCH, schema.SAMPLE_ID)
+    )
+    generator = generator_of(two, config.seed)
+    plain = generator({name: rows}, epoch, sample_id, photometric_done=True)[name]
+    return plain[0], generator({name: rows}, epoch, sample_id)[name][1]
 
 
 def _one_view(views: Views) -> tuple[str, Views]:

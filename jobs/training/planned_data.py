@@ -17,6 +17,7 @@ from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import IGNORE, LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.pairs.second_images import SecondImages
+from pipelines.samples.of_views import series_of
 from pipelines.stream import ingest, shapes
 from pipelines.stream.colour_actors import ActorPool, change_colours
 from pipelines.stream.ledger import Ledger
@@ -141,7 +142,7 @@ class PlannedData:
         recolour = None
         if self.placement == "actor":
             assert self.view_actors is not None
-            generator = ViewGenerator(config.views, config.seed)
+            generator = ViewGenerator(config.image_views, config.seed)
             recolour = seal(partial(change_colours, generator=generator, pool=self.view_actors))
         return OrderedStreams(
             self.work(1).stream(),
@@ -154,14 +155,20 @@ class PlannedData:
     def work(self, world_size: int) -> ingest.Ingest:
         """Return what the data tasks of so many training processes do."""
         config = self.config
-        return ingest.Ingest(
-            order=self.samples.order,
-            shape=shape_of(
+        series = series_of(config.views, config.seed)
+        shape: shapes.Shape
+        if series is not None:
+            shape = series[1]
+        else:
+            shape = shape_of(
                 config,
-                ViewGenerator(config.views, config.seed),
+                ViewGenerator(config.image_views, config.seed),
                 photometric=self.placement == "decode",
                 samples=self.samples,
-            ),
+            )
+        return ingest.Ingest(
+            order=self.samples.order,
+            shape=shape,
             block_rows=config.global_batch_size // (world_size * config.accumulate),
             limits=config.source.limits(),
             quarantine=self.run.path("quarantine"),
@@ -173,6 +180,7 @@ class PlannedData:
             boxes=self.samples.boxes > 0,
             pair=self.samples.pair,
             captions=self.samples.captions,
+            series=series[0] if series is not None else None,
         )
 
 
@@ -192,7 +200,7 @@ def shape_of(
             masks=samples.masks,
             boxes=samples.boxes,
             ignore=samples.ignore,
-            rest=neutral(config.views.mean),
+            rest=neutral(config.image_views.mean),
             pair=samples.pair.kind if samples.pair else None,
         )
     clips = shapes.of_media(crops, config.num_frames)

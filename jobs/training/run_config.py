@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
 
 from augment.frozen import other_of
-from augment.recipe import Views
+from augment.recipe import AnyViews, Placement, Views
+from augment.sound.sound_recipe import SoundViews
 from jobs.corpora.paired_source import PairedSource
 from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
@@ -25,11 +26,11 @@ from models.method import Media, Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
 from models.starting.continuation import StartConfig
+from pipelines.corpus.file_kinds import Medium, medium_of
 from pipelines.storage import uris
 from pipelines.stream.plan import Plan
 
 Run = TypeVar("Run", bound="PretrainConfig")
-_DEFAULT_SIZE = 224  # of views, px
 
 
 class PretrainConfig(JobConfig):
@@ -58,7 +59,7 @@ class PretrainConfig(JobConfig):
     )
     method: SerializeAsAny[MethodConfig]
     encoder: EncoderConfig = EncoderConfig()
-    views: Views
+    views: SerializeAsAny[AnyViews]
     clip: ClipConfig = ClipConfig()
     optim: OptimConfig = OptimConfig()
     start: StartConfig = StartConfig()
@@ -150,14 +151,18 @@ class PretrainConfig(JobConfig):
 
     def idle(self) -> dict[str, str]:
         """Return what the place where colours change, or a random start, has no use for."""
-        placement = self.views.placement
+        placement = self.placement
         unused = list[str]()
         if placement in ("worker", "decode"):
             unused += ["cluster.view_actors", "cluster.gpus_per_view_actor"]
-        if placement == "decode":
+        if placement == "decode" and isinstance(self.views, Views):
             unused.append("views.compile")
         nothing = {} if self.encoder.weights else {"start.pull": "encoder.weights"}
-        return dict.fromkeys(unused, "views.placement") | nothing
+        return dict.fromkeys(unused, self._placed_by) | nothing
+
+    @property
+    def _placed_by(self) -> str:
+        return "views.placement" if isinstance(self.views, Views) else "method.name"
 
     def _check_shares(self) -> None:
         sizes = range(self.cluster.min_workers, self.cluster.max_workers + 1)
@@ -176,7 +181,7 @@ class PretrainConfig(JobConfig):
         encoder = self.encoder
         if self.num_frames is not None:
             check_frames(encoder.time, encoder.tubelet, self.num_frames)
-            self.views.check_bytes(self.num_frames)
+            self.image_views.check_bytes(self.num_frames)
 
     def steps(self, plan: Plan) -> int:
         """Return the optimiser steps of the whole run over the epochs of a plan."""
@@ -192,13 +197,33 @@ class PretrainConfig(JobConfig):
         return self.encoder.media if media in ("image", "clip") else media
 
     @property
+    def image_views(self) -> Views:
+        """Return the views, of images or clips."""
+        assert isinstance(self.views, Views)
+        return self.views
+
+    @property
+    def placement(self) -> Placement:
+        """Return where views are changed: of other media than pictures the worker does it."""
+        return self.views.placement if isinstance(self.views, Views) else "worker"
+
+    @property
+    def medium(self) -> Medium:
+        """Return what of its source is a sample."""
+        return self.source.media or medium_of(self.media)
+
+    @property
     def num_frames(self) -> int | None:
         """Return the frames of a sample; None where it is an image."""
         return self.clip.num_frames if self.media == "clip" else None
 
     def preprocess(self) -> dict[str, Any]:
-        """Return how an artifact of the run wants its images: the fields of `Preprocess`."""
+        """Return how an artifact of the run wants its samples: the fields of `Preprocess`, or of
+        `SoundPreprocess`."""
         views = self.views
+        if isinstance(views, SoundViews):
+            return {"image_size": views.size, "rate": views.rate, "std": views.std}
+        assert isinstance(views, Views)
         sizes = {"image_size": views.size, "mean": views.mean, "std": views.std}
         return sizes | self.source.reading() | (self.clip.taking() if self.num_frames else {})
 
@@ -206,7 +231,7 @@ class PretrainConfig(JobConfig):
         """Return what makes two runs the same experiment, as dotted keys to values."""
         whole = self.model_dump(mode="json")
         for how in ("placement", "compile"):
-            whole["views"].pop(how)
+            whole["views"].pop(how, None)
         whole["method"].pop("max_rows", None)  # a bank must be able to grow with its corpus
         encoder = whole["encoder"]
         del encoder["min_share"]  # judged once, before the first step
@@ -299,7 +324,7 @@ def for_method(base: type[Run], name: str) -> type[Run]:
     """
     kind = method_class(name)
     config = Field(default_factory=kind.Config, description=METHOD_HELP)
-    fields: dict[str, Any] = {"method": (kind.Config, config)}
+    fields: dict[str, Any] = {"method": (kind.Config, config), "views": (kind.views_kind, ...)}
     if kind.adversarial:
         fields["optim"] = (AdversarialOptimConfig, AdversarialOptimConfig())
     return create_model(base.__name__, __base__=base, **fields)
@@ -320,8 +345,9 @@ def complete_pretrain(values: dict[str, Any]) -> tuple[type[PretrainConfig], dic
     views = values.get("views") or {}
     if not isinstance(views, dict):
         raise InputError(f"views {views} must hold keys: did you mean views.size={views}")
-    size = views.get("size", _DEFAULT_SIZE)
-    if isinstance(size, int) and size >= 8:
+    kind = method_class(name).views_kind
+    size = views.get("size", kind.default_size)
+    if isinstance(size, int) and size >= kind.smallest:
         try:
             own = method_class(name).default_views(size)
         except ValidationError as error:

@@ -14,7 +14,7 @@ import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
-from augment.generator import ViewGenerator
+from augment.generator import Generator, generator_of
 from jobs.setup import failures, run_artifact
 from jobs.setup.failures import InputError, RunError
 from jobs.training import checkpoints
@@ -61,7 +61,7 @@ class _Training:
 
     job: TrainingJob
     state: TrainState
-    views: ViewGenerator
+    views: Generator
     log: RunLog
     audit: SampleAudit
 
@@ -156,7 +156,7 @@ def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
     state = TrainState(config, device, job.ledger, lr_scale, compiled=_compiles(job, device))
     state.restore(ray.train.get_checkpoint())
     state.method.expect_rows(job.num_rows)
-    views = ViewGenerator(config.views, config.seed, state.autocast or torch.float32)
+    views = generator_of(config.views, config.seed, state.autocast or torch.float32)
     log = RunLog(job, state.step, attempt)
     log.bad.add(state.samples_seen, state.bad_samples)
     audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
@@ -210,7 +210,7 @@ def _batches(config: PretrainConfig, state: TrainState) -> Iterator[tuple[dict[s
         yield columns, first + index * micro * world
 
 
-def _method_batch(columns: dict[str, Tensor], views: ViewGenerator, job: TrainingJob) -> Batch:
+def _method_batch(columns: dict[str, Tensor], views: Generator, job: TrainingJob) -> Batch:
     epoch = columns[schema.EPOCH]
     sample_id = columns[schema.SAMPLE_ID]
     crops = {name: columns[name] for name in views.views.groups}

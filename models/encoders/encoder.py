@@ -21,9 +21,12 @@ Feature = Literal[
     "causal",
     "halves",
     "frames",
+    "latents",
+    "latents_in_order",
 ]
 """What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
-is made of, so that a loss on them trains all of it."""
+is made of, so that a loss on them trains all of it; "latents_in_order": latents of which each is
+read with earlier ones alone."""
 Pooling = Literal["auto", "class", "mean", "max", "gem"]
 """How places become one embedding; "auto": the encoder's own way."""
 
@@ -60,6 +63,14 @@ _LACKING: dict[Feature, tuple[str, str]] = {
     "frames": (
         "does not embed the frames of a clip one by one",
         "set encoder.time=frames",
+    ),
+    "latents": (
+        "does not encode moment by moment",
+        "take wave_gru, wave_transformer or wave_transformer_small",
+    ),
+    "latents_in_order": (
+        "reads each moment beside later ones",
+        "take wave_gru",
     ),
     "scales": (
         "has no feature grids of known receptive fields",
@@ -100,7 +111,8 @@ class Encoder(nn.Module):
     """A network from normalised images (B, 3, H, W) to one embedding per image (B, D).
 
     One that sees clips (B, T, 3, H, W) takes these in their place everywhere; its maps and layers
-    are averages over time, its tokens those of all times, frame by frame.
+    are averages over time, its tokens those of all times, frame by frame. One that hears sounds
+    takes windows (B, L).
 
     Attributes:
         name: As the configuration calls it; for messages.
@@ -122,7 +134,7 @@ class Encoder(nn.Module):
     """
 
     name: str = "encoder"
-    media: Literal["image", "clip"] = "image"
+    media: Literal["image", "clip", "audio"] = "image"
     core: str = ""
     embed_dim: int
     pooling: Pooling = "auto"
@@ -199,6 +211,22 @@ class Encoder(nn.Module):
 
     def frames(self, clips: Tensor) -> Tensor:
         """Embed each frame of clips (B, T, 3, H, W), (B, T, D), where `supports("frames")`."""
+        raise NotImplementedError
+
+    def latents(self, sounds: Tensor) -> Tensor:
+        """Encode windows of sound (B, L) moment by moment, (B, T, D), no moment with knowledge of
+        those farther away than its convolutions reach; where `supports("latents")`."""
+        raise NotImplementedError
+
+    def contextual(self, latents: Tensor, hidden: Hidden | None = None) -> Tensor:
+        """Read moments (B, T, D) beside each other, (B, T, D); their mean is the embedding.
+
+        Where `supports("latents")`.
+
+        Args:
+            latents: What `latents` gave.
+            hidden: Moments in whose place a learned token stands; the mask is (B, T).
+        """
         raise NotImplementedError
 
     def layers(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor | Tokens]:

@@ -13,8 +13,9 @@ from augment.frozen import Frozen
 from models.encoders.clips.time_settings import TIME, TUBELET, Time, check_time, media_of
 from models.encoders.encoder import Encoder, Pooling
 from models.encoders.hub_names import TORCHVISION, architecture
+from models.encoders.sound.wave_names import WAVE_BLOCKS, check_sound, sees_sound
 
-_SMALL = ("resnet18_small", "vit_tiny_small", "amdim")
+_SMALL = ("resnet18_small", "vit_tiny_small", "amdim", *WAVE_BLOCKS)
 _DEFAULT_WIDTH = 64
 
 
@@ -25,7 +26,8 @@ class EncoderConfig(Frozen):
         default="resnet18_small",
         description=(
             "resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of"
-            " two), a timm name (hub prefix and weights tag are dropped), or torchvision:NAME"
+            " two), a timm name (hub prefix and weights tag are dropped), or torchvision:NAME;"
+            f" of sounds {', '.join(WAVE_BLOCKS)}"
         ),
     )
     width: int = Field(
@@ -33,7 +35,8 @@ class EncoderConfig(Frozen):
         ge=4,
         multiple_of=4,
         description=(
-            "resnet18_small, amdim: channels of the first stage, D = 8 * width; vit_tiny_small:"
+            "resnet18_small, amdim: channels of the first stage, D = 8 * width; wave_*: D = 8 *"
+            " width; vit_tiny_small:"
             " features of a head, D = 3 * width; other encoders have their width in their name"
         ),
     )
@@ -146,8 +149,10 @@ class EncoderConfig(Frozen):
     )
 
     @property
-    def media(self) -> Literal["image", "clip"]:
+    def media(self) -> Literal["image", "clip", "audio"]:
         """Return what one sample is to the encoder."""
+        if sees_sound(self.name):
+            return "audio"
         return media_of(self.name, self.time)
 
     def idle(self) -> dict[str, str]:
@@ -192,6 +197,9 @@ class EncoderConfig(Frozen):
 
     @model_validator(mode="after")
     def _settings_have_effect(self) -> "EncoderConfig":
+        if sees_sound(self.name):
+            check_sound(self.name, self.model_dump(exclude_defaults=True))
+            return self
         if self.name not in _SMALL and self.width != _DEFAULT_WIDTH:
             raise ValueError(
                 f"encoder.width={self.width} has no effect on encoder.name={self.name}; "
@@ -245,7 +253,7 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
 
     Args:
         config: What to build.
-        image_size: Side of the images, pixels.
+        image_size: Side of the images, pixels; of sounds the length of a window, samples.
 
     Returns:
         The encoder in training mode, on the CPU.
@@ -357,6 +365,10 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
         of_half = config.model_copy(update={"split": None, "width": width})
         halves = build_encoder(of_half, image_size), build_encoder(of_half, image_size)
         return SplitEncoder(*halves, disjoint=config.split == "lab")
+    if config.media == "audio":
+        from models.encoders.sound.wave_encoder import WaveEncoder
+
+        return WaveEncoder(8 * config.width, WAVE_BLOCKS[config.name])
     if config.media == "clip":
         return _of_clips(config, image_size)
     if config.name == "resnet18_small":

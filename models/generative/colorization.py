@@ -115,7 +115,7 @@ class Colorization(Method):
         """
         lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))  # (B, 3, S, S)
         ab = functional.interpolate(lab[:, 1:], size=self.size, mode="area")
-        grey = grey_images(lab, self.views).to(batch["views"][PLAIN_VIEW].dtype)
+        grey = grey_images(lab, self.image_views).to(batch["views"][PLAIN_VIEW].dtype)
         maps = self.encoder.maps(grey)
         told = self.decoder(maps).float()  # (B, Q or 2, s, s)
         valid = batch["valid"]
@@ -144,7 +144,7 @@ class Colorization(Method):
         lab = rgb_to_lab(self.to_rgb(batch["views"][PLAIN_VIEW][0].float()))
         shown = {"grey input": (lab[:, :1] / 100).expand_as(lab).clamp(0, 1)}
         if self.progress > 0:
-            maps = self.encoder.maps(grey_images(lab, self.views))
+            maps = self.encoder.maps(grey_images(lab, self.image_views))
             ab = self._colours(self.decoder(maps).float())
             shown["colourised"] = painted(lab[:, :1], ab)
         return shown

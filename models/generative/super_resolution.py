@@ -174,7 +174,8 @@ class SuperResolution(Method):
     def _rgb(self, images: Tensor) -> Tensor:
         """Undo the normalisation without cutting off what is too bright, for its gradient."""
         mean, std = (
-            images.new_tensor(values).view(3, 1, 1) for values in (self.views.mean, self.views.std)
+            images.new_tensor(values).view(3, 1, 1)
+            for values in (self.image_views.mean, self.image_views.std)
         )
         return images * std + mean
 
@@ -275,7 +276,7 @@ class ContentNetwork(nn.Module):
         loaded = artifact.load(uri)
         self.encoder = loaded.encoder.requires_grad_(False)
         self.encoder.require("maps", by="method.content")
-        self.prepared = loaded.prepared
+        self.prepared = loaded.of_images
         self.eval()
 
     def train(self, mode: bool = True) -> "ContentNetwork":

@@ -126,7 +126,7 @@ def classifier_of(head: Head) -> tuple[Tensor, Tensor]:
 
 def preparation(artifact: Artifact) -> dict[str, Any]:
     """Describe in plain JSON how an image becomes the input of every form."""
-    prepared = artifact.prepared
+    prepared = artifact.of_images
     described: dict[str, Any] = {
         "input": f"(batch, 3, {prepared.image_size}, {prepared.image_size}) float32, RGB",
         "crop": "the largest centred square",

@@ -80,7 +80,7 @@ class TimmForm(Form):
         """Write weights and, for a hub, the configuration beside them."""
         model = timm.create_model(self.model, **self.settings)
         model.load_state_dict(self._weights, strict=True)
-        prepared = self.artifact.prepared
+        prepared = self.artifact.of_images
         data = {
             "input_size": (3, prepared.image_size, prepared.image_size),
             "interpolation": "bilinear",

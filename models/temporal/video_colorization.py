@@ -161,7 +161,7 @@ class VideoColorization(Method):
         """
         frames = clips.flatten(0, 1)
         lab = rgb_to_lab(self.to_rgb(frames.float()))
-        grey = grey_images(lab, self.views).to(clips.dtype)
+        grey = grey_images(lab, self.image_views).to(clips.dtype)
         maps = self.encoder.maps(grey.unsqueeze(1))  # each frame as a clip of its own
         features = self.projection(maps).float().flatten(2).mT
         ab = functional.interpolate(lab[:, 1:], size=maps.shape[-2:], mode="area")

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.corpus.file_kinds import MEDIA_OF, Medium
+
 MAGIC = "*?["  # of globs
 _FOLDER = r"(?:^|/)(?P<folder>[^/]+)/[^/]*$"
 
@@ -48,12 +50,19 @@ class Selection:
             empty: all.
         any_name: Whether a file whose name does not tell what it holds is told by its first bytes.
         follow_links: Whether links to local folders are followed; else they are left out.
+        medium: Of which medium samples are.
     """
 
     per_video: int = 1
     members: tuple[str, ...] = ()
     any_name: bool = False
     follow_links: bool = False
+    medium: Medium = "pictures"
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """Return what a file must hold to be a sample."""
+        return MEDIA_OF[self.medium]
 
     def takes(self, member: str) -> bool:
         """Tell whether a member of a shard is one of those wanted."""

@@ -5,7 +5,7 @@ import os
 import tarfile
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipelines import schema
 
@@ -19,8 +19,19 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
     *(".flv", ".3gp", ".3g2", ".ogv", ".wmv", ".asf"),
 )
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff"),
+)
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 IMAGE = "image"
+Medium = Literal["pictures", "audio"]
+"""What a corpus is listed for: images and videos, or sound."""
+MEDIA_OF: dict[Medium, tuple[str, ...]] = {
+    "pictures": (IMAGE, schema.VIDEO),
+    "audio": (schema.AUDIO,),
+}
+"""The media whose files are then samples."""
+_NAMES: dict[Medium, str] = {"pictures": "image", "audio": "sound"}
 TAR = "tar"
 COMPRESSED = "compressed"
 HEAD_BYTES = 512  # a tar's magic lies at 257; no other is further in
@@ -51,14 +62,21 @@ _SQUEEZED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22
 # Still pictures in the container of MP4 files: AVIF is Pillow's, the others nobody here decodes.
 _STILL_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc")
 _MOVIE_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_SOUND_BRANDS = (b"M4A ", b"M4B ")
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"BBCD\0", b"OVP80")
+
+
+def medium_of(media: str) -> Medium:
+    """Return of which medium a method's samples are: `image`, `clip` or `audio`."""
+    return "audio" if media == schema.AUDIO else "pictures"
 
 
 class Kind(NamedTuple):
     """What a file holds.
 
     Attributes:
-        what: `image`, `video`, `tar`, `compressed`, or nothing where it is no sample.
+        what: `image`, `video`, `audio`, `tar`, `compressed`, or nothing where it is no sample of
+            any medium.
         suffix: The usual one, without its dot; empty where it is not known.
     """
 
@@ -77,6 +95,8 @@ def kind_of(name: str) -> Kind:
         return Kind(IMAGE, suffix[1:])
     if suffix in VIDEO_SUFFIXES:
         return Kind(schema.VIDEO, suffix[1:])
+    if suffix in AUDIO_SUFFIXES:
+        return Kind(schema.AUDIO, suffix[1:])
     if suffix == ".tar":
         return Kind(TAR)
     return Kind(COMPRESSED) if lower.endswith(COMPRESSED_TAR) else NOTHING
@@ -94,10 +114,15 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name.lower())[1]
 
 
-def no_sample(name: str) -> str:
-    """Say why a file is left out whose name tells of no sample."""
+def no_sample(name: str, medium: Medium = "pictures") -> str:
+    """Say why a file is left out whose name tells of no sample of a medium."""
     suffix = suffix_of(name) or "no suffix"
-    return f"no image ({suffix if len(suffix) <= LONG_SUFFIX else 'odd suffix'})"
+    return f"no {_NAMES[medium]} ({suffix if len(suffix) <= LONG_SUFFIX else 'odd suffix'})"
+
+
+def no_content(medium: Medium) -> str:
+    """Say why a file is left out whose first bytes tell of no sample of a medium."""
+    return f"no {_NAMES[medium]} (by name or content)"
 
 
 def kind_of_bytes(head: bytes) -> Kind:
@@ -108,12 +133,14 @@ def kind_of_bytes(head: bytes) -> Kind:
         return Kind(schema.VIDEO, suffix)
     if suffix := _image(head[:16]):
         return Kind(IMAGE, suffix)
+    if suffix := _audio(head):
+        return Kind(schema.AUDIO, suffix)
     return Kind(TAR) if _is_tar(head) else NOTHING
 
 
 def sample_in(head: bytes) -> str:
-    """Tell by its first bytes whether a file of no telling name is an image, a video or a tar;
-    empty for the rest."""
+    """Tell by its first bytes whether a file of no telling name is an image, a video, a sound or a
+    tar; empty for the rest."""
     what = kind_of_bytes(head).what
     return "" if what == COMPRESSED else what
 
@@ -139,7 +166,9 @@ def _video(head: bytes) -> str:
     """Return the suffix of a video's container, empty for anything else."""
     if head[4:8] == b"ftyp":
         brand = head[8:12]
-        return "" if brand in _STILL_BRANDS else "mov" if brand == b"qt  " else "mp4"
+        if brand in _STILL_BRANDS or brand in _SOUND_BRANDS:
+            return ""
+        return "mov" if brand == b"qt  " else "mp4"
     if head[4:8] in _MOVIE_ATOMS:
         return "mov"
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
@@ -155,6 +184,22 @@ def _video(head: bytes) -> str:
     if head.startswith(b"OggS"):
         return "ogv" if any(codec in head for codec in _OGG_VIDEO) else ""
     return _transport_stream(head)
+
+
+def _audio(head: bytes) -> str:
+    """Return the suffix of a sound's container, empty for anything else."""
+    if head.startswith((b"RIFF", b"RIFX", b"RF64")) and head[8:12] == b"WAVE":
+        return "wav"
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[4:8] == b"ftyp" and head[8:12] in _SOUND_BRANDS:
+        return "m4a"
+    known = {b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
+    if found := next((suffix for magic, suffix in known.items() if head.startswith(magic)), ""):
+        return found
+    # a frame of MPEG's third layer without any tag: its sync word, a rate and a bit rate
+    is_layer_3 = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+    return "mp3" if is_layer_3 and head[2] >> 4 not in (0, 15) and head[2] & 12 != 12 else ""
 
 
 def _transport_stream(head: bytes) -> str:

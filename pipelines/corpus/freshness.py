@@ -19,7 +19,7 @@ from fsspec.utils import glob_translate
 
 from pipelines import schema
 from pipelines.corpus.entry import MAGIC, is_hidden, root_of
-from pipelines.corpus.file_kinds import COMPRESSED, kind_of
+from pipelines.corpus.file_kinds import COMPRESSED, TAR, kind_of
 from pipelines.corpus.local_files import own_output
 from pipelines.corpus.manifest import Manifest
 from pipelines.corpus.object_keys import folders_in, page_behind
@@ -45,6 +45,7 @@ class _Known:
         whole: Whether these are all.
         listed: When the listing began.
         any_name: Whether names that say nothing may be samples.
+        kinds: What a file may hold by its name, where it is a sample.
         patterns: One of them matches whatever belongs to the source.
     """
 
@@ -53,6 +54,7 @@ class _Known:
     whole: bool
     listed: datetime
     any_name: bool
+    kinds: tuple[str, ...]
     patterns: list[re.Pattern[str]]
 
     def is_new(self, uri: str, size: int, written: datetime) -> bool:
@@ -62,8 +64,8 @@ class _Known:
         if not self.whole and written < self.listed + SLACK:
             return False
         what = kind_of(uri.rpartition("/")[2]).what
-        wanted = what != COMPRESSED and (what or self.any_name)
-        return bool(wanted) and any(pattern.match(uri) for pattern in self.patterns)
+        wanted = what in self.kinds or (self.any_name and what != COMPRESSED)
+        return wanted and any(pattern.match(uri) for pattern in self.patterns)
 
 
 @dataclass
@@ -114,6 +116,7 @@ def _known(manifest: Manifest) -> _Known:
         whole=all_of_them and len(tables) == len(groups),
         listed=datetime.fromisoformat(manifest.listed),
         any_name=manifest.selection.any_name,
+        kinds=(*manifest.selection.media, TAR),
         patterns=_patterns(manifest.source),
     )
 

@@ -13,9 +13,10 @@ from pipelines.corpus.entry import Entry, Selection, is_hidden
 from pipelines.corpus.file_kinds import (
     COMPRESSED,
     HEAD_BYTES,
-    IMAGE,
+    MEDIA_OF,
     TAR,
     kind_of,
+    no_content,
     no_sample,
     sample_in,
 )
@@ -33,7 +34,7 @@ REMOTE_THREADS = 64  # a store takes tens of milliseconds to answer, whatever th
 NESTED = {TAR: "tar in a tar (unpack it)", COMPRESSED: "compressed tar in a tar (unpack it)"}
 REFUSED = "refused by the storage"
 NOT_CHOSEN = "not in source.members"
-_MEDIA = (IMAGE, schema.VIDEO)
+_SAMPLES = {kind for kinds in MEDIA_OF.values() for kind in kinds}
 _IDENTITY = (schema.URI, "member", "etag")
 
 
@@ -45,24 +46,25 @@ def sample_id(uri: str, member: str | None, etag: str, clip: int = 0) -> int:
 
 def rows_of(entries: Iterable[Entry], selection: Selection) -> Iterator[dict[str, Any]]:
     """Yield rows of schema `LISTED`: one a file, and one a member of each tar shard."""
-    for entry, what in _told(entries, selection.any_name):
+    for entry, what in _told(entries, selection):
         if entry.problem is None and what == TAR:
             yield from _tar_rows(entry, selection)
         else:
-            reason = entry.problem or _reason(entry, what, selection.any_name)
+            reason = entry.problem or _reason(entry, what, selection)
             yield _row(entry, 0, entry.size, None, what, left_out=reason, message=entry.message)
 
 
-def _told(entries: Iterable[Entry], any_name: bool) -> Iterator[tuple[Entry, str]]:
-    """Tell what each file holds, by its name, or by its first bytes where the name does not say and
-    that is asked."""
+def _told(entries: Iterable[Entry], selection: Selection) -> Iterator[tuple[Entry, str]]:
+    """Tell what each file holds, by its name, or by its first bytes where the name does not say so
+    and that is asked."""
     rest = iter(entries)
-    while some := list(islice(rest, LOOKED_AT if any_name else 1)):
+    known = (*selection.media, TAR, COMPRESSED)
+    while some := list(islice(rest, LOOKED_AT if selection.any_name else 1)):
         kinds = [kind_of(_name(entry)).what for entry in some]
         unknown = [
             index
             for index, entry in enumerate(some)
-            if any_name and not kinds[index] and entry.size and not _unfit(entry)
+            if selection.any_name and kinds[index] not in known and entry.size and not _unfit(entry)
         ]
         if unknown:
             threads = LOCAL_THREADS if uris.is_local(some[0].uri) else REMOTE_THREADS
@@ -92,21 +94,21 @@ def _unfit(entry: Entry) -> str | None:
     return entry.problem or ("hidden file" if is_hidden(_name(entry)) else None)
 
 
-def _reason(entry: Entry, what: str, any_name: bool) -> str | None:
+def _reason(entry: Entry, what: str, selection: Selection) -> str | None:
     """Say why a file is left out; None where it is a sample."""
     if unfit := _unfit(entry):
         return unfit
     if what == COMPRESSED:
         return COMPRESSED_SHARD
-    return _no_media(_name(entry), what, entry.size, any_name)
+    return _no_media(_name(entry), what, entry.size, selection)
 
 
-def _no_media(name: str, what: str, size: int, any_name: bool) -> str | None:
-    if what in _MEDIA or any_name:
+def _no_media(name: str, what: str, size: int, selection: Selection) -> str | None:
+    if what in selection.media or selection.any_name:
         if not size:
             return "zero bytes"
-        return None if what in _MEDIA else "no image (by name or content)"
-    return no_sample(name)
+        return None if what in selection.media else no_content(selection.medium)
+    return no_sample(name, selection.medium)
 
 
 def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
@@ -119,7 +121,7 @@ def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
             hidden = "hidden file" if is_hidden(name) else None
             chosen = None if selection.takes(name) else NOT_CHOSEN
             problem = hidden or chosen or NESTED.get(what)
-            problem = problem or _no_media(name, what, length, selection.any_name)
+            problem = problem or _no_media(name, what, length, selection)
         yield _row(shard, offset, length, name, what, left_out=problem, message=message or None)
 
 
@@ -149,7 +151,7 @@ def _row(
         schema.LENGTH: length,
         "member": member,
         "etag": entry.etag,
-        schema.MEDIA: what if what in _MEDIA else "",
+        schema.MEDIA: what if what in _SAMPLES else "",
         schema.CLIP: None,
         LEFT_OUT.name: left_out,
         MESSAGE.name: message,

@@ -70,7 +70,7 @@ class Manifest:
         tombstones: Path of the dead rows below the manifest, None where there are none.
         left_out_table: Path of the files that are no samples below the manifest, None where there
             are none.
-        media: Samples by what they are: image, video.
+        media: Samples by what they are: image, video, audio.
         selection: What of the source is a sample.
         listed: When the listing began, in ISO format.
         taken_out: Path of the samples that curation took out below the manifest, schema
@@ -283,7 +283,10 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
         record["left_out_table"],
         record["media"],
         Selection(
-            record["per_video"], tuple(record.get("members", ())), record.get("any_name", False)
+            record["per_video"],
+            tuple(record.get("members", ())),
+            record.get("any_name", False),
+            medium=record.get("medium", "pictures"),
         ),
         record.get("listed", record["created"]),
         record.get("taken_out"),

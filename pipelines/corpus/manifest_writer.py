@@ -170,8 +170,8 @@ def _check_found(source: str, changes: Changes, left_out: LeftOut, selection: Se
     if not changes.num_listed:
         seen = told(left_out.counts, 4) or "an empty folder"
         raise ValueError(
-            f"source.uri {source} holds no images ({seen}): "
-            f"give a folder, prefix, glob or tar shards of images{_hint(selection)}"
+            f"source.uri {source} holds no {_named(selection)} ({seen}): "
+            f"give a folder, prefix, glob or tar shards of {_named(selection)}{_hint(selection)}"
         )
 
 
@@ -188,6 +188,10 @@ def _check_gone(before: Manifest, gone: int, most: float) -> None:
             " everything is mounted and that all prefixes are there, or accept that with"
             " max_gone_fraction=1"
         )
+
+
+def _named(selection: Selection) -> str:
+    return "images" if selection.medium == "pictures" else selection.medium
 
 
 def _hint(selection: Selection) -> str:

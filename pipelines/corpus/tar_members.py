@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pipelines import schema
 from pipelines.corpus.file_kinds import (
     COMPRESSED,
     HEAD_BYTES,
@@ -145,7 +146,7 @@ def _read_ahead(file: Any, size: int) -> None:
 def _member(member: tarfile.TarInfo, size: int, file: IO[bytes], any_name: bool) -> Member:
     problem = _problem(member, size)
     what = kind_of(member.name).what
-    if any_name and not what and problem is None:
+    if any_name and what in ("", schema.AUDIO) and problem is None:
         file.seek(member.offset_data)
         what = sample_in(file.read(min(HEAD_BYTES, member.size)))
     message = _link(member)

@@ -51,7 +51,7 @@ class Sampling:
         clip there."""
         if artifact.num_frames is None:
             return cls(per_video=per_video)
-        taken = artifact.prepared
+        taken = artifact.of_images
         return cls(
             num_frames=taken.num_frames,
             frame_stride=taken.frame_stride,

@@ -30,6 +30,8 @@ Reason = Literal[
     "boxes",  # that belong to it are of an image of another size
     "pair",  # its second image: is missing, cannot be used, or is of another size
     "caption",  # is missing, empty or no text
+    "no_audio",
+    "silent",  # what was taken of its sound
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -122,6 +124,29 @@ class Clip:
             return 0, num_places - 1
         gap = int(self.max_gap_s * rate)
         return max(first - gap, 0), min(first + gap, num_places - 1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Which stretches of a sound make a sample.
+
+    Attributes:
+        rate: Samples a second, to which the sound is resampled, Hz.
+        size: L, the length of each stretch, samples at that rate.
+        positions: In [0, 1]: where each lies among all places it can take; 0.5 is the middle. A
+            sound that is shorter lies so in a stretch that is silent else.
+    """
+
+    rate: int
+    size: int
+    positions: tuple[float, ...]
+
+    def first(self, length: int, position: float) -> int:
+        """Return at which sample of a sound of this length a stretch begins; below 0 where silence
+        comes first."""
+        places = abs(length - self.size) + 1
+        place = min(int(position * places), places - 1)
+        return place if length > self.size else -place
 
 
 @dataclass(frozen=True)

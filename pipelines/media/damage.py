@@ -1,4 +1,4 @@
-"""What is wrong with the bytes of a video that cannot be read on, or that ends too early."""
+"""What is wrong with the bytes of a video or sound that cannot be read on, or ends too early."""
 
 from typing import Protocol
 
@@ -7,6 +7,7 @@ from pipelines.media.contract import BadSample
 _MAGIC = (
     *(b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"\0\0\0\1"),
     *(b"0&\xb2u", b"\x06\x0e\x2b\x34", b".RMF", b"DKIF"),
+    *(b"fLaC", b"ID3", b"FORM", b"\xff\xfa", b"\xff\xfb", b"\xff\xf1", b"\xff\xf9"),
 )
 _MP4_BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip"),
@@ -33,7 +34,9 @@ def diagnosis(file: Seekable, error: Exception) -> BadSample:
     # MPEG-TS and M2TS packets.
     is_stream = b"G" in (head[:1], head[4:5]) and b"G" in (head[188:189], head[196:197])
     if not (head.startswith(_MAGIC) or head[4:8] in _MP4_BOXES or is_stream):
-        return BadSample("unknown_type", f"no known video format, begins with {head[:16]!r}")
+        return BadSample(
+            "unknown_type", f"no known format of video or sound, begins with {head[:16]!r}"
+        )
     return BadSample("truncated" if is_cut(file) else "corrupt", message)
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 
 from augment.picture import Picture
-from pipelines.media.contract import BadSample, Changes, Clip, Limits, Reduce
+from pipelines.media.contract import BadSample, Changes, Clip, Limits, Reduce, Windows
 from pipelines.media.decoder_process import Message, body_of, receive, send
 from pipelines.media.jpeg import decode_pixels, read_header
 
@@ -97,7 +97,7 @@ class Decoder:
             BadSample: it cannot be used.
             OSError: the storage failed.
         """
-        frames = Picture.whole(self._ask_of_video({"clip": asdict(clip)}, source))
+        frames = Picture.whole(self._ask_of_stream({"clip": asdict(clip)}, source))
         if self._shown is None:
             return frames
         start_s, end_s = self._shown
@@ -110,13 +110,22 @@ class Decoder:
             BadSample: it cannot be used.
             OSError: the storage failed.
         """
-        times, changes, cuts = self._ask_of_video({"changes": True}, source).view(np.float64)
+        times, changes, cuts = self._ask_of_stream({"changes": True}, source).view(np.float64)
         assert self._shown is not None
         start_s, end_s, rate, top, bottom, left, right = self._shown
         bars = (top, bottom, left, right)
         return Changes(start_s, end_s, rate, times, changes, cuts > 0, bars)
 
-    def _ask_of_video(self, request: Message, source: bytes | File) -> np.ndarray:
+    def sound(self, source: bytes | File, windows: Windows) -> np.ndarray:
+        """Decode stretches of a sound, (N, L) int16, one channel.
+
+        Raises:
+            BadSample: it cannot be used, or is silent there.
+            OSError: the storage failed.
+        """
+        return self._ask_of_stream({"sound": asdict(windows)}, source).view(np.int16)
+
+    def _ask_of_stream(self, request: Message, source: bytes | File) -> np.ndarray:
         if not isinstance(source, bytes):
             return self._ask({**request, "bytes": source.size}, b"", source.read)
         if not source:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines.media.confinement import confine
-from pipelines.media.contract import BadSample, Clip, Limits
+from pipelines.media.contract import BadSample, Clip, Limits, Windows
 from pipelines.media.depth_map import decode_depth
 from pipelines.media.image import decode, deep_values
 from pipelines.media.index_map import decode_indices
@@ -118,7 +118,7 @@ def _answer(
         return decode_depth(body.tobytes(), limits).view(np.uint8)
     if "mask" in request:
         return decode_indices(body.tobytes(), limits)
-    if "clip" not in request and "changes" not in request:
+    if not {"clip", "changes", "sound"} & request.keys():
         data = body.tobytes()
         return decode_image(
             data,
@@ -130,9 +130,12 @@ def _answer(
         )
     # here, as FFmpeg is of no use to a corpus of images
     from pipelines.media.frame_changes import frame_changes
+    from pipelines.media.sound import decode_windows
     from pipelines.media.video import decode_clip
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
+    if "sound" in request:
+        return decode_windows(file, Windows(**request["sound"]), limits).view(np.uint8)
     if "changes" in request:
         found = frame_changes(file, limits, partial(_more_time, limits.timeout_s))
         request["shown"] = [found.start_s, found.end_s, found.rate, *found.bars]

@@ -26,7 +26,7 @@ from pipelines.media.timeline import Ends, Timeline, video_stream
 
 # Containers that refer to nothing outside themselves: a playlist in hostile bytes would have FFmpeg
 # open other files.
-_CONTAINERS = (
+CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,"
     "h264,hevc,ivf,mxf,rm"
 )
@@ -107,7 +107,7 @@ def opened(file: Seekable) -> InputContainer:
         "r",
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
-        container_options={"format_whitelist": _CONTAINERS},
+        container_options={"format_whitelist": CONTAINERS},
     )
 
 

@@ -24,7 +24,7 @@ def whole_images(adapted: Artifact, *, masks: bool = False, ignore: int = 255) -
     """Return the shape of blocks of whole images, with what an artifact takes for nothing beside
     them."""
     return Fitted(
-        adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.prepared.mean)
+        adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.of_images.mean)
     )
 
 

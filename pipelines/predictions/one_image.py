@@ -79,7 +79,9 @@ def _picture(image: Source, adapted: Artifact, filler: Filler) -> Picture:
             raise ValueError(f"pixels must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         return Picture.whole(np.ascontiguousarray(image))
     data = image if isinstance(image, bytes) else uris.read_bytes(os.fspath(image))
-    limits = replace(Limits(), value_range=adapted.value_range, bands=adapted.bands)
+    limits = replace(
+        Limits(), value_range=adapted.of_images.value_range, bands=adapted.of_images.bands
+    )
     try:
         decoder = kept_decoder(limits, PROCESS)
         return decoder.image(data, lambda *size: filler.reduction(0, *size))

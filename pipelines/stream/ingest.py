@@ -5,7 +5,7 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 the ranks of step s.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, repeat, tee
@@ -16,18 +16,19 @@ import pyarrow as pa
 import ray.data
 import torch
 
-from augment.picture import Picture
 from pipelines import schema
 from pipelines.captions.drawn_captions import Captions, Told
 from pipelines.media.clips import Sampling
-from pipelines.media.contract import REASONS, BadSample, Clip, Limits, Reduce
-from pipelines.media.decoder import PROCESS, Decoder, kept_decoder
+from pipelines.media.contract import REASONS, BadSample, Limits
+from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.pairs.second_images import SecondImages
+from pipelines.samples.picture_rows import Boxes, PictureRows, numbers_of
+from pipelines.samples.rows_of_numbers import NumberFiller, Series, SeriesRows
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
 from pipelines.stream.sealed import SealedStream, item_rows
-from pipelines.stream.shapes import BoxFiller, Columns, MaskFiller, PairFiller, Shape
+from pipelines.stream.shapes import Columns, Filler, Shape
 
 _MOTION_BYTES = 6 * 4  # of a row of `schema.MOTION`
 
@@ -56,6 +57,8 @@ class Ingest:
         pair: Where the rows' second images are, which the shape crops with their images; None:
             nowhere.
         captions: Where the rows' captions are; None: nowhere.
+        series: How samples are read that are rows of numbers, which the shape then takes; None:
+            they are pictures.
     """
 
     order: Order
@@ -73,6 +76,7 @@ class Ingest:
     boxes: bool = False
     pair: SecondImages | None = None
     captions: Captions | None = None
+    series: Series | None = None
 
     def row_bytes(self) -> int:
         """Return the bytes of one row of a block."""
@@ -186,36 +190,16 @@ def _block(
     filler = ingest.shape.filler(columns, epoch, sample_id)
     reason = np.zeros(rows.num_rows, np.uint8)
     content = np.zeros(rows.num_rows, np.int64)
-    decoder = kept_decoder(ingest.limits, ingest.decoder)
-    boxes = _Boxes.of(rows) if ingest.boxes else None
     if ingest.captions:
         columns[schema.CAPTION] = ingest.captions.tokens(told, epoch, sample_id)
 
-    clips = ingest.sampling.clips(rows)
-    for index, ((payload, mask, other), clip) in enumerate(zip(found, clips, strict=True)):
+    fill, wanted = _row_filler(rows, columns, filler, ingest, clock)
+    for index, ((payload, mask, other), one) in enumerate(zip(found, wanted, strict=True)):
         stage = "fetch" if isinstance(payload, BadSample) else "decode"
         try:
             if ingest.content:
                 content[index] = content_of(payload)
-            with clock.time("decode"):
-                reduce = partial(filler.reduction, index)
-                picture = _decoded(
-                    payload, clip, decoder, reduce, as_image=ingest.sampling.as_frames
-                )
-                values = None if mask is None else _mask(mask, picture, decoder)
-                second = None
-                if ingest.pair and other is not None:
-                    second = ingest.pair.decode(other, picture, decoder)
-            with clock.time("crop"):
-                filler.fill(index, picture)
-                if values is not None:
-                    cast(MaskFiller, filler).fill_mask(index, values)
-                if second is not None:
-                    cast(PairFiller, filler).fill_pair(index, second)
-                if boxes is not None:
-                    boxes.check(index, picture)
-                    if schema.BOXES in columns:
-                        boxes.fill(cast(BoxFiller, filler), index, picture)
+            fill(index, payload, one, mask, other)
             if told and isinstance(problem := told[index], BadSample):
                 raise problem
         except BadSample as problem:
@@ -232,10 +216,34 @@ def _block(
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     if ingest.content:
         keys[schema.CONTENT] = content
-    keys |= {name: _carried(rows[name]) for name, _ in ingest.carried}
+    keys |= {name: numbers_of(rows[name]) for name, _ in ingest.carried}
     if ingest.pair:
         keys |= ingest.pair.columns(rows)
     return keys | {schema.VALID: valid, schema.REASON: reason} | columns
+
+
+def _row_filler(
+    rows: pa.Table,
+    columns: Columns,
+    filler: Filler,
+    ingest: Ingest,
+    clock: stage_times.Stopwatch,
+) -> tuple[Callable[..., None], Sequence[Any]]:
+    """Return what fills a row of a block from its file, and what it takes of each."""
+    decoder = kept_decoder(ingest.limits, ingest.decoder)
+    if ingest.series is not None:
+        numbers = SeriesRows(cast(NumberFiller, filler), ingest.series, decoder, clock)
+        return numbers.fill, ingest.series.wanted(rows)
+    pictures = PictureRows(
+        filler,
+        decoder,
+        clock,
+        boxes=Boxes.of(rows) if ingest.boxes else None,
+        pair=ingest.pair,
+        as_image=ingest.sampling.as_frames,
+        fills_boxes=schema.BOXES in columns,
+    )
+    return pictures.fill, ingest.sampling.clips(rows)
 
 
 def _with_neighbours(columns: Columns, valid: np.ndarray) -> Columns:
@@ -248,47 +256,6 @@ def _with_neighbours(columns: Columns, valid: np.ndarray) -> Columns:
     before = np.searchsorted(good, np.arange(len(valid)), side="right") - 1
     neighbour = good[np.maximum(before, 0)]
     return {name: column[neighbour] for name, column in columns.items()}
-
-
-@dataclass(frozen=True)
-class _Boxes:
-    """The boxes of a block's rows (B, M, 5), and the size of the images that they are of, NaN where
-    it is not known (B, 2)."""
-
-    boxes: np.ndarray
-    sizes: np.ndarray
-
-    @classmethod
-    def of(cls, rows: pa.Table) -> "_Boxes":
-        sides = [rows[name].to_numpy() for name in (schema.HEIGHT, schema.WIDTH)]
-        boxes = _carried(rows[schema.BOXES]).reshape(rows.num_rows, -1, 5)
-        return cls(boxes, np.stack(sides, axis=1).astype(np.float64))
-
-    def fill(self, filler: BoxFiller, index: int, picture: Picture) -> None:
-        """Fill a row from its picture."""
-        filler.fill_boxes(index, self.boxes[index], picture.height, picture.width)
-
-    def check(self, index: int, picture: Picture) -> None:
-        """Compare a picture with the size that its boxes count in.
-
-        Raises:
-            BadSample: the boxes are of an image of another size.
-        """
-        known = self.sizes[index]
-        if np.isfinite(known).all() and tuple(known) != (picture.height, picture.width):
-            raise BadSample(
-                "boxes",
-                f"its boxes are of an image of {known[1]:.0f} x {known[0]:.0f}, and it has"
-                f" {picture.width} x {picture.height}",
-            )
-
-
-def _carried(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of numbers (B,), or of as many in each row (B, n)."""
-    values = column.combine_chunks()
-    if not pa.types.is_fixed_size_list(values.type):
-        return np.asarray(values)
-    return np.asarray(values.flatten()).reshape(len(values), values.type.list_size)
 
 
 def _mask_rows(rows: pa.Table) -> pa.Table:
@@ -304,35 +271,3 @@ def _mask_rows(rows: pa.Table) -> pa.Table:
             schema.MEDIA: pa.array(["image"] * count, pa.string()),
         }
     )
-
-
-def _mask(payload: Payload, picture: Picture, decoder: Decoder) -> np.ndarray:
-    """Decode the mask of a picture.
-
-    Raises:
-        BadSample: it cannot be used, or is not of the picture's size.
-    """
-    if isinstance(payload, BadSample):
-        raise BadSample("mask", f"its mask: {payload}")
-    assert isinstance(payload, bytes)
-    try:
-        values = decoder.indices(payload)
-    except BadSample as problem:
-        raise BadSample("mask", f"its mask: {problem.message}") from None
-    if values.shape != (picture.height, picture.width):
-        sizes = f"{values.shape[1]} x {values.shape[0]}, its image {picture.width} x"
-        raise BadSample("mask", f"its mask is {sizes} {picture.height}")
-    return values
-
-
-def _decoded(
-    payload: Payload, clip: Clip | None, decoder: Decoder, reduce: Reduce, *, as_image: bool
-) -> Picture:
-    """Decode one sample to an image or a clip."""
-    if isinstance(payload, BadSample):
-        raise payload
-    if clip is None:
-        assert isinstance(payload, bytes)  # only videos are read by parts
-        return decoder.image(payload, reduce)
-    frames = decoder.clip(payload, clip)
-    return replace(frames, pixels=frames.pixels[0]) if as_image else frames

@@ -1,5 +1,5 @@
-"""Brings the files of manifest rows in pieces that fit into memory; long videos are read by parts
-where they lie."""
+"""Brings the files of manifest rows in pieces that fit into memory; long videos and sounds are read
+by parts where they lie."""
 
 import hashlib
 from collections import deque
@@ -171,9 +171,10 @@ def reads(blocks: Iterator[pa.Table], limits: Limits, *, verify: bool = False) -
 def _apart(rows: pa.Table, limits: Limits, verify: bool) -> tuple[np.ndarray, np.ndarray]:
     """Tell which rows are not fetched at all, and which are read by parts, (B,) each."""
     length = rows[schema.LENGTH].to_numpy()
-    is_video = np.array(rows[schema.MEDIA]) == schema.VIDEO
+    media = np.array(rows[schema.MEDIA])
+    in_parts = (media == schema.VIDEO) | (media == schema.AUDIO)  # what can be sought in
     too_large = length > limits.max_bytes
-    return too_large, is_video & (length > WHOLE_BYTES) & ~too_large & (not verify)
+    return too_large, in_parts & (length > WHOLE_BYTES) & ~too_large & (not verify)
 
 
 def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
