@@ -63,6 +63,7 @@ _SQUEEZED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22
 _STILL_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc")
 _MOVIE_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _SOUND_BRANDS = (b"M4A ", b"M4B ")
+_OGG_SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"BBCD\0", b"OVP80")
 
 
@@ -194,7 +195,9 @@ def _audio(head: bytes) -> str:
         return "aiff"
     if head[4:8] == b"ftyp" and head[8:12] in _SOUND_BRANDS:
         return "m4a"
-    known = {b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
+    if head.startswith(b"OggS"):
+        return "ogg" if any(codec in head for codec in _OGG_SOUND) else ""
+    known = {b"fLaC": "flac", b"ID3": "mp3"}
     if found := next((suffix for magic, suffix in known.items() if head.startswith(magic)), ""):
         return found
     # a frame of MPEG's third layer without any tag: its sync word, a rate and a bit rate
