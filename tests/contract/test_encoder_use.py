@@ -88,6 +88,7 @@ def test_what_is_promised_is_little() -> None:
     own = PROMISED - set(dir(nn.Module)) - ONLY_THERE
     assert own == {
         "check_pooling",
+        "contextual",
         "core",
         "depth",
         "embed_dim",
@@ -95,6 +96,7 @@ def test_what_is_promised_is_little() -> None:
         "freeze_patch_embedding",
         "grid",
         "keep_tokens",
+        "latents",
         "layers",
         "map_dim",
         "maps",
