@@ -5,7 +5,6 @@ from collections import ChainMap
 import torch
 
 from augment.recipe import AnyViews
-from models.audio.cpc_audio import CPCAudio
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
 from models.contrastive.amdim import AMDIM
@@ -124,7 +123,6 @@ METHODS: dict[str, type[Method]] = {
     "frame_prediction_adversarial": FramePredictionAdversarial,
     "clip": CLIP,
     "siglip": SigLIP,
-    "cpc_audio": CPCAudio,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

@@ -130,7 +130,7 @@ def _answer(
         )
     # here, as FFmpeg is of no use to a corpus of images
     from pipelines.media.frame_changes import frame_changes
-    from pipelines.media.sound import decode_windows
+    from pipelines.media.sounds.sound import decode_windows
     from pipelines.media.video import decode_clip
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
