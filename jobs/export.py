@@ -29,6 +29,7 @@ from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.persistence import persist
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
+from pipelines.corpus.file_kinds import medium_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks, upkeep
 from pipelines.embeddings.features import Extractor, Features
@@ -38,6 +39,7 @@ from pipelines.embeddings.provenance import Provenance, VectorColumn
 from pipelines.embeddings.stored import FOLDER, RECORD
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
+from pipelines.samples.of_views import seen_by
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream import ingest, quarantine
@@ -88,7 +90,9 @@ def export(config: ExportConfig) -> dict[str, Any]:
         held("export", out, FOLDER, FRAGMENTS, "quarantine") as mine,
         launch.session(config.cluster, work="embed", paths=(out, source, *found)) as session,
     ):
-        manifest = manifest_of(config.source, uris.join(out, "manifest"), config.clip.per_video)
+        medium = medium_of(encoded.first.encoder.media)
+        listing = uris.join(out, "manifest")
+        manifest = manifest_of(config.source, listing, config.clip.per_video, medium)
         frames = config.clip.num_frames if config.clip.each_frame else 1
         part_rows = max(16, min(config.part_rows, PART_BYTES // (encoded.row_bytes * frames)))
         job = _Job(config, mine, encoded, manifest, files, part_rows, session)
@@ -110,6 +114,15 @@ def _frames_of(config: ExportConfig, artifacts: Iterable[Artifact]) -> tuple[int
     Raises:
         InputError: encoders take other clips, or those that take clips are told of which frames.
     """
+    artifacts = list(artifacts)
+    media = {artifact.encoder.media for artifact in artifacts}
+    if "audio" in media:
+        if len({artifact.prepared for artifact in artifacts}) > 1:
+            raise InputError(
+                "artifact: they hear other windows of a sound: export them one by one, each to its"
+                " own out"
+            )
+        return ()
     taken = {Sampling.seen_by(artifact) for artifact in artifacts}
     if len(taken) > 1:
         raise InputError(
@@ -141,7 +154,7 @@ def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
             columns, loaded={one.artifact: artifacts[name] for name, one in columns.items()}
         )
         sizes = extract.sizes
-        blank = {size: torch.zeros(1, *frames, 3, size, size, dtype=torch.uint8) for size in sizes}
+        blank = {size: _blank(next(iter(artifacts.values())), frames, size) for size in sizes}
         found = extract(blank)
     except ValueError as error:
         raise InputError(str(error)) from None
@@ -153,6 +166,13 @@ def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
         for name, features in columns.items()
     }
     return Encoded(columns, artifacts, made)
+
+
+def _blank(artifact: Artifact, frames: tuple[int, ...], size: int) -> torch.Tensor:
+    """Return a batch of one sample in which there is nothing."""
+    if artifact.of_sounds is not None:
+        return torch.zeros(1, size, dtype=torch.int16)
+    return torch.zeros(1, *frames, 3, size, size, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -274,9 +294,12 @@ class _Job:
         limits = self._limits()
         warn_of_flat(self.manifest, limits)
         sizes = [one.image_size for one in self.encoded.artifacts.values()]
+        numbers = seen_by(self.encoded.first, times=True)
+        pictures = embed.shape_for(sizes, times=True, num_frames=self._num_frames)
         return ingest.Ingest(
             order=ManifestOrder(self.manifest),
-            shape=embed.shape_for(sizes, times=True, num_frames=self._num_frames),
+            shape=numbers[1] if numbers else pictures,
+            series=numbers[0] if numbers else None,
             # whole blocks make whole parts
             block_rows=math.gcd(embed.BLOCK_ROWS, self.part_rows),
             limits=limits,

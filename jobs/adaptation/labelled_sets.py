@@ -15,6 +15,7 @@ from jobs.adaptation.telling import account_of, say, shown, tell_sets, told
 from jobs.cluster import launch
 from jobs.setup.failures import InputError
 from pipelines import schema
+from pipelines.corpus.file_kinds import Medium
 from pipelines.labels import labelled_source
 from pipelines.labels.labelled_data import LabelledData, Task
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, with_column
@@ -90,18 +91,19 @@ def task_of(config: LabelledJobConfig) -> Task:
     return "boxes" if coco else "mask" if masks else "class"
 
 
-def read_sets(config: LabelledJobConfig) -> LabelledData:
+def read_sets(config: LabelledJobConfig, medium: Medium = "pictures") -> LabelledData:
     """List all sets, say what is left out, and pair their classes.
 
     Args:
         config: Of the job, with absolute URIs.
+        medium: What samples are.
 
     Raises:
         InputError: a set is missing or empty, their classes do not fit, or nothing is left to
             judge.
     """
     task = task_of(config)
-    sets = splitting.read_splits(config, task)
+    sets = splitting.read_splits(config, task, medium)
     beside: dict[str, LeftOutNames] = {}
     if task == "mask":
         sets, classes, beside = dense_labels.with_masks(sets, config)

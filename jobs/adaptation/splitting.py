@@ -11,6 +11,7 @@ from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.adaptation.telling import say, told
 from jobs.setup.failures import InputError, as_one_line
 from pipelines import schema
+from pipelines.corpus.file_kinds import Medium
 from pipelines.labels import label_tables, labelled_source, looked_up
 from pipelines.labels.labelled_data import SPLITS, Split, Task
 from pipelines.labels.labelled_rows import LabelledRows
@@ -27,7 +28,7 @@ _REMEDIES = {
 }
 
 
-def read_splits(config: LabelledJobConfig, task: Task) -> Sets:
+def read_splits(config: LabelledJobConfig, task: Task, medium: Medium = "pictures") -> Sets:
     """Read each source; what is not given comes from the column of splits of train.uri.
 
     Raises:
@@ -38,12 +39,12 @@ def read_splits(config: LabelledJobConfig, task: Task) -> Sets:
         "val": config.val.uri,
         "test": config.test.uri,
     }
-    whole = _read("train.uri", config.train.uri, config, task)
+    whole = _read("train.uri", config.train.uri, config, task, medium)
     wanted: list[Split] = ["train", *(split for split in SPLITS if not given[split])]
     sets = _by_column(_of_splits(whole, wanted), config)
     for split in ("val", "test"):
         if uri := given[split]:
-            one = _read(f"{split}.uri", uri, config, task)
+            one = _read(f"{split}.uri", uri, config, task, medium)
             own: Split = config.test.split if split == "test" else "val"
             sets[split] = _of_splits(one, [own])
     if "test" not in sets and config.test.fraction:
@@ -96,9 +97,11 @@ def _shares(found: LabelledRows) -> str:
     return ", ".join(f"{count} of {split or 'no split'}" for split, count in counts.most_common())
 
 
-def _read(key: str, uri: str, config: LabelledJobConfig, task: Task) -> LabelledRows:
+def _read(
+    key: str, uri: str, config: LabelledJobConfig, task: Task, medium: Medium
+) -> LabelledRows:
     with as_one_line(source_key=key):
-        found = labelled_source.read_source(uri, config.columns, task)
+        found = labelled_source.read_source(uri, config.columns, task, medium)
     if not found.rows.num_rows:
         why = told(found.left_out)
         what = "images in class folders" if task == "class" else "images"

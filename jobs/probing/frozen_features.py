@@ -16,12 +16,14 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact, Baseline
+from pipelines.corpus.file_kinds import medium_of
 from pipelines.embeddings import embed
 from pipelines.embeddings.features import Features, Kind, check
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
+from pipelines.samples.of_views import seen_by
 
 KINDS: tuple[Kind, ...] = ("pretrained", "untrained", "colour")
 COMPARED = "compared"
@@ -88,7 +90,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         compared = _columns(config.probe, {COMPARED: other_uri}, other)
     paths = (uri, *([other_uri] if other else []), *labelled_sets.places(config).values())
     with launch.session(config.cluster, work="embed", paths=paths) as session:
-        data = labelled_sets.read_sets(config)
+        data = labelled_sets.read_sets(config, medium_of(encoder.encoder.media))
         check_task(config.probe, data)
         leaks = None
         if corpus:
@@ -181,9 +183,14 @@ def _passes(
     if other is None:
         return [(columns, [encoder])]
     alike = limits_for(encoder, Limits()) == limits_for(other, Limits())
-    if alike and Sampling.seen_by(encoder) == Sampling.seen_by(other):
+    if alike and _seen(encoder) == _seen(other):
         return [(columns | compared, [encoder, other])]
     return [(columns, [encoder]), (compared, [other])]
+
+
+def _seen(encoder: Artifact) -> object:
+    """Return what an encoder sees of a file, to be compared."""
+    return seen_by(encoder) or Sampling.seen_by(encoder)
 
 
 def _stream(
@@ -194,14 +201,17 @@ def _stream(
     session: launch.Session,
 ) -> ray.data.Dataset:
     """Stream features for all clips of all samples."""
+    numbers = seen_by(encoders[0])
+    sizes = [one.image_size for one in encoders]
     work = labelled_stream.work_of(
         data,
-        embed.shape_for([one.image_size for one in encoders], num_frames=encoders[0].num_frames),
+        numbers[1] if numbers else embed.shape_for(sizes, num_frames=encoders[0].num_frames),
         limits_for(encoders[0], Limits()),
         run="adapt",
         block_rows=embed.BLOCK_ROWS,
         sampling=Sampling.seen_by(encoders[0], per_video),
         content=True,
+        series=numbers[0] if numbers else None,
     )
     wanted = embed.Encoders(columns, session.placed)
     return embed.embed(labelled_stream.blocks(work), wanted, num_actors=session.num_workers)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augment.sound.log_mel import statistics
+from augment.sound.sound_views import scaled
 from models import artifact
 from models.artifact import Artifact
 from models.encoders.encoder import Encoder, Pooling, Tokens
@@ -31,7 +33,8 @@ class Features:
     Attributes:
         artifact: URI of the artifact.
         kind: `pretrained` (the artifact), `untrained` (what it was before training) or `colour`
-            (statistics of the pixels as the artifact would see them, no network).
+            (statistics of the pixels as the artifact would see them, of sounds of their log-mel
+            spectra; no network).
         pooling: How the places of a layer become one vector; `auto`: as the artifact says.
         layer: The layer: 1 is next to the pixels, -1 the last one; None: the last. A layer is a
             block of a transformer or a stage of a convolutional network.
@@ -184,7 +187,7 @@ def _computed(
     """Compute features of one encoder in one pass; in two where its own embedding is made of more
     than its layers, and layers are asked for as well."""
     if all(features.kind == "colour" for features in columns.values()):
-        colours = _colours(images)
+        colours = _colours(images, encoder)
         return {name: finished(colours, features) for name, features in columns.items()}
     prepared = memory_layout.laid_out(encoder.preprocess(images))
     network = encoder.encoder
@@ -207,8 +210,11 @@ def _computed(
     return found
 
 
-def _colours(images: Tensor) -> Tensor:
-    """Return the statistics of images, or the mean of those of a clip's frames."""
+def _colours(images: Tensor, encoder: Artifact) -> Tensor:
+    """Return the statistics of images, or the mean of those of a clip's frames; of sounds those of
+    their log-mel spectra."""
+    if (sounds := encoder.of_sounds) is not None:
+        return statistics(scaled(images, 1.0), sounds.rate)
     if images.ndim == 4:
         return colour_statistics(images)
     each: Tensor = colour_statistics(images.flatten(0, 1)).unflatten(0, images.shape[:2])

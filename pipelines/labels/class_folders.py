@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipelines import schema
 from pipelines.corpus.entry import MAGIC, Selection, is_hidden
+from pipelines.corpus.file_kinds import Medium
 from pipelines.corpus.listed_rows import LEFT_OUT, LISTED
 from pipelines.corpus.listing import list_source
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, below, named_rows, nfc
@@ -25,14 +26,14 @@ _CONTENTS = {"image", "images", "img", "imgs", "jpegimages", "mask", "masks", "a
 _PARTS_OF_DATA_SETS = _SPLITS | _CONTENTS | {"label", "labels"}
 
 
-def list_files(uri: str) -> pa.Table:
-    """List a source, links to folders followed; schema `LISTED`, by place.
+def list_files(uri: str, medium: Medium = "pictures") -> pa.Table:
+    """List the samples of a medium, links to folders followed; schema `LISTED`, by place.
 
     Raises:
         ValueError: the source is missing or refused, with the remedy; from a task, a `RayTaskError`
             with it as cause.
     """
-    tables = [LISTED.empty_table(), *list_source(uri, Selection(follow_links=True))]
+    tables = [LISTED.empty_table(), *list_source(uri, Selection(follow_links=True, medium=medium))]
     return pa.concat_tables(tables).sort_by(BY_PLACE)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
-from pipelines.corpus.file_kinds import no_sample, suffix_of
+from pipelines.corpus.file_kinds import Medium, no_sample, suffix_of
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import open_manifest, versions
 from pipelines.labels import coco, label_tables, sidecars
@@ -38,7 +38,9 @@ def is_coco(uri: str) -> bool:
     return suffix_of(uri) == ".json"
 
 
-def read_source(uri: str, columns: Columns, task: Task) -> LabelledRows:
+def read_source(
+    uri: str, columns: Columns, task: Task, medium: Medium = "pictures"
+) -> LabelledRows:
     """Read the samples of a source and what it says of them.
 
     Args:
@@ -46,6 +48,7 @@ def read_source(uri: str, columns: Columns, task: Task) -> LabelledRows:
             elsewhere; `.tar` shards; a manifest; or a table.
         columns: Which columns of a table, or keys of JSON files in shards, hold what.
         task: What is judged; of masks and boxes no class folder is asked for.
+        medium: What samples are.
 
     Raises:
         ValueError: the source is missing, refused or not what it seems, with the remedy; from a
@@ -57,14 +60,14 @@ def read_source(uri: str, columns: Columns, task: Task) -> LabelledRows:
         if problem := uris.reachable(uri):
             raise ValueError(f"source.uri {problem}")
         table = label_tables.read_label_table(uri, columns, wants_labels=wants_labels)
-        return by_table(uri, table)
+        return by_table(uri, table, medium)
     if is_coco(uri):
         return by_coco(uri)
     if versions(uri):
         return sidecars.read_manifest(open_manifest(uri), columns)
     if not wants_labels:
         return read_unlabelled(uri)
-    listed = list_files(uri)
+    listed = list_files(uri, medium)
     root = root_of_names(uri)
     found = sidecars.read_shards(listed, root, columns)
     if found is not None:
@@ -83,11 +86,11 @@ def by_coco(uri: str) -> LabelledRows:
     return LabelledRows(found.rows, left_out)
 
 
-def by_table(uri: str, table: LabelTable) -> LabelledRows:
+def by_table(uri: str, table: LabelTable, medium: Medium = "pictures") -> LabelledRows:
     """Look up the files that a table names, and their masks."""
     folder = f"{uri.rpartition('/')[0]}/"
     records = table.records
-    listed = look_up_files([_absolute(folder, one.uri) for one in records])
+    listed = look_up_files([_absolute(folder, one.uri) for one in records], medium)
     reasons = listed[LEFT_OUT.name].to_pylist()
     names = [below(folder, uri, None) for uri in listed[schema.URI].to_pylist()]
     left_out = table.left_out + left_out_of(names, reasons)

@@ -15,6 +15,7 @@ from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from pipelines.ray_tasks import said_to
+from pipelines.samples.rows_of_numbers import Series
 from pipelines.stream import ingest
 from pipelines.stream.ingest import MIDDLE_FRAME, Ingest
 from pipelines.stream.orders import keyed
@@ -67,6 +68,7 @@ def work_of(
     seed: int | None = None,
     quarantine: str | None = None,
     content: bool = False,
+    series: Series | None = None,
 ) -> Ingest:
     """Say how labelled samples are streamed.
 
@@ -86,6 +88,7 @@ def work_of(
         seed: Of endless permuted epochs; None: each sample once.
         quarantine: Folder of the quarantine table; None: bad samples are only marked.
         content: Whether a column of hashes of the files' bytes is added.
+        series: How samples are read that are no pictures; None: they are.
     """
     return Ingest(
         order=order_of(data, sampling.per_video, seed),
@@ -99,6 +102,7 @@ def work_of(
         carried=carried_by(data),
         masks=data.task == "mask" and schema.MASK in shape.empty(1),
         boxes=data.task == "boxes",
+        series=series,
     )
 
 

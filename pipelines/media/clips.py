@@ -49,7 +49,7 @@ class Sampling:
     def seen_by(cls, artifact: Artifact, per_video: int = 1) -> Self:
         """Return what an encoder sees of videos: the frame in the middle of each stretch, or the
         clip there."""
-        if artifact.num_frames is None:
+        if artifact.num_frames is None:  # as of sounds, of which there are no clips
             return cls(per_video=per_video)
         taken = artifact.of_images
         return cls(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from augment.picture import Picture
+from pipelines import schema
 from pipelines.media.contract import BadSample
 from pipelines.media.decoder import Decoder, File
 from pipelines.stream.payload import Payload
@@ -43,12 +44,14 @@ class NumberRows:
         size: L.
         dtype: Of the numbers, as NumPy names it.
         single: Columns without the dimension of views: of one view each.
+        times: Whether columns say when the sample was on display, as those of videos do: never.
     """
 
     counts: dict[str, int]
     size: int
     dtype: str
     single: bool = False
+    times: bool = False
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate (B, V, L) a column; (B, L) of single views."""
@@ -56,7 +59,9 @@ class NumberRows:
             name: (num_rows, self.size) if self.single else (num_rows, count, self.size)
             for name, count in self.counts.items()
         }
-        return {name: np.empty(shape, self.dtype) for name, shape in shapes.items()}
+        columns = {name: np.empty(shape, self.dtype) for name, shape in shapes.items()}
+        times = (schema.START_S, schema.END_S) if self.times else ()
+        return columns | {name: np.full(num_rows, np.nan) for name in times}
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> "NumberFiller":
         """Prepare to fill the columns; nothing is drawn here."""

@@ -63,6 +63,6 @@ def shape_of_views(views: SoundViews) -> NumberRows:
     return NumberRows(counts, views.size, "int16")
 
 
-def shape_for_embedding(size: int) -> NumberRows:
+def shape_for_embedding(size: int, *, times: bool) -> NumberRows:
     """Return what an encoder's windows are in a block: (B, L) int16."""
-    return NumberRows({schema.IMAGE: 1}, size, "int16", single=True)
+    return NumberRows({schema.IMAGE: 1}, size, "int16", single=True, times=times)

@@ -46,7 +46,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> dict[str, LabelledRows]:
     """What reading a source finds, by URI."""
     there: dict[str, LabelledRows] = {}
 
-    def read(uri: str, columns: Columns, task: Task) -> LabelledRows:
+    def read(uri: str, columns: Columns, task: Task, medium: str) -> LabelledRows:
         return there[uri]
 
     monkeypatch.setattr(labelled_source, "read_source", read)
