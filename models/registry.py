@@ -5,6 +5,7 @@ from collections import ChainMap
 import torch
 
 from augment.recipe import AnyViews
+from models.audio.cpc_audio import CPCAudio
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
 from models.contrastive.amdim import AMDIM
@@ -123,6 +124,7 @@ METHODS: dict[str, type[Method]] = {
     "frame_prediction_adversarial": FramePredictionAdversarial,
     "clip": CLIP,
     "siglip": SigLIP,
+    "cpc_audio": CPCAudio,
 }
 
 SUPERVISED: dict[str, type[Method]] = {
