@@ -64,6 +64,18 @@ def test_members_side_by_side_are_read_at_once_in_any_order(
     assert asked == [(512, 2048 * 299 + 1299)]
 
 
+def test_many_small_files_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.jpg" for index in range(3 * fetching.LOCAL_RUNS + 1)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    tables = [rows(str(path), [(0, len(path.name))], etag="x") for path in paths]
+    paths[40].unlink()
+    found = fetch(pa.concat_tables(tables))
+    gone = found.pop(40)
+    assert isinstance(gone, BadSample) and gone.reason == "missing"
+    assert found == [path.name.encode() for path in paths if path is not paths[40]]
+
+
 def test_what_lies_far_apart_or_is_to_be_verified_is_read_alone(
     shard: tuple[str, bytes], asked: list[tuple[int, int]], tmp_path: Path
 ) -> None:
