@@ -51,6 +51,12 @@ def capacity(*, own: bool) -> Capacity:
     )
 
 
+def largest_store() -> float:
+    """Return the bytes that the largest object store of the nodes holds."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max((float(node.get("object_store_memory", 0)) for node in nodes), default=0.0)
+
+
 def resources_of(values: Resources) -> Resources:
     """Return the CPUs and GPUs among resources."""
     return {name: float(values.get(name, 0)) for name in ("CPU", "GPU")}

@@ -17,6 +17,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jobs.cluster.available import largest_store
 from jobs.cluster.process_group import ProcessGroup
 from jobs.cluster.ray_cluster import ControllerTeller
 from jobs.cluster.share import Session
@@ -24,7 +25,7 @@ from jobs.cluster.waiting import EVERY_S, still_lacking, taken_by_others
 from jobs.setup.failures import Failure
 from jobs.tracking.tracker import Trackers, wanted
 from jobs.training import checkpoints
-from jobs.training.planned_data import PlannedData, Samples, resolve
+from jobs.training.planned_data import PlannedData, Samples, check_batch_fits, resolve
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, code_commit
 from jobs.training.steering.controller import FailureRule, OrderedStreams, TooManyFailures
@@ -57,9 +58,14 @@ def fit(
     """Train to the last step and write the artifact; False where a signal stopped it before.
 
     Raises:
+        InputError: no node can hold a worker's batch.
         Lost: another job has taken the run directory over.
     """
     placement = resolve(config.placement, session)
+    data = PlannedData(
+        config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
+    )
+    check_batch_fits(data.work(session.min_workers), largest_store())
     job = TrainingJob(
         config=config,
         num_steps=num_steps,
@@ -73,9 +79,6 @@ def fit(
         monitor=start_monitor(),
         commit=code_commit(),
         fence=mine.fence,
-    )
-    data = PlannedData(
-        config, samples, run, num_steps, placement=placement, view_actors=session.view_actors
     )
     progress = StepProgress(num_steps, run.committed_step(), partial(still_lacking, session.least))
     with (

@@ -7,6 +7,7 @@ from typing import Self
 from augment.generator import ViewGenerator
 from augment.recipe import Placement
 from jobs.cluster.share import Session
+from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from jobs.training.steering.controller import OrderedStreams
@@ -205,6 +206,25 @@ def shape_of(
         )
     clips = shapes.of_media(crops, config.num_frames)
     return config.clip.with_flow(clips, crops) if samples is not None and samples.flow else clips
+
+
+def check_batch_fits(work: ingest.Ingest, store_bytes: float) -> None:
+    """Refuse a batch that would wait for ever for room in an object store.
+
+    Args:
+        work: Of the fewest training processes.
+        store_bytes: What the largest object store of the cluster holds.
+
+    Raises:
+        InputError: a worker's share of a batch is larger.
+    """
+    size = work.block_rows * work.row_bytes()
+    if size > store_bytes:
+        raise InputError(
+            f"global_batch_size: a worker's {work.block_rows:,} samples at a time are"
+            f" {size / 2**30:,.3g} GiB, and the largest object store holds"
+            f" {store_bytes / 2**30:.3g}: use a smaller batch, accumulate or more workers"
+        )
 
 
 def resolve(placement: Placement, session: Session) -> Placement:

@@ -27,7 +27,7 @@ from pipelines.samples.rows_of_numbers import NumberFiller, Series, SeriesRows
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
 from pipelines.stream.payload import Payload, content_of, payloads
-from pipelines.stream.sealed import SealedStream, item_rows
+from pipelines.stream.sealed import Deal, SealedStream
 from pipelines.stream.shapes import Columns, Filler, Shape
 
 _MOTION_BYTES = 6 * 4  # of a row of `schema.MOTION`
@@ -88,7 +88,7 @@ class Ingest:
 
     def item_rows(self) -> int:
         """Return the rows of a plan item: whole blocks, as many as one task makes."""
-        return item_rows(self.block_rows, self.row_bytes())
+        return Deal(self.block_rows).item_rows(self.row_bytes())
 
     def stream(self) -> SealedStream:
         """Return the stream without what its tasks work with."""
@@ -107,20 +107,27 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
         A dataset of `sample_id, row, epoch, position, valid, reason`, the shape's columns and those
         of `stats`, `block_rows` rows a block.
     """
-    return ingest.stream().dataset(ranges, ingest.block_rows)
+    return ingest.stream().dataset(ranges, Deal(ingest.block_rows))
 
 
-def _task(items: pa.Table, block_rows: int, *, ingest: Ingest) -> Iterator[Columns]:
+def _task(items: pa.Table, deal: Deal, *, ingest: Ingest) -> Iterator[Columns]:
     torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
-    yield from run_items(items, ingest=replace(ingest, block_rows=block_rows))
+    yield from run_items(items, ingest=replace(ingest, block_rows=deal.rows), deal=deal)
 
 
-def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
+def run_items(items: pa.Table, *, ingest: Ingest, deal: Deal | None = None) -> Iterator[Columns]:
     """Fetch, decode and crop the samples of plan items; bytes of the next block are on their way
-    meanwhile."""
+    meanwhile.
+
+    Args:
+        items: Positions, `start` to `stop`.
+        ingest: The work.
+        deal: Which of them a block holds; None: `block_rows` in their order.
+    """
+    deal = deal or Deal(ingest.block_rows)
     for item in items.to_pylist():
         bad: list[dict[str, Any]] = []
-        blocks = item_blocks(ingest, item["start"], item["stop"])
+        blocks = deal.blocks(ingest.order.rows(item["start"], item["stop"]))
         clock = stage_times.Stopwatch()
         ours, theirs, of_masks, of_pairs, of_captions = tee(blocks, 5)
         fetched = payloads(theirs, ingest.limits, clock, verify=ingest.verify)
@@ -158,21 +165,7 @@ def run_items(items: pa.Table, *, ingest: Ingest) -> Iterator[Columns]:
 
 def item_blocks(ingest: Ingest, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield the rows of a plan item, a block at a time."""
-    return _blocks(ingest.order.rows(start, stop), ingest.block_rows)
-
-
-def _blocks(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Join and cut tables to blocks of exactly `rows`; the last may be shorter."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(piece.num_rows for piece in waiting) >= rows:
-            joined = pa.concat_tables(waiting)
-            whole = joined.num_rows // rows * rows
-            yield from (joined.slice(start, rows) for start in range(0, whole, rows))
-            waiting = [joined.slice(whole)] if whole < joined.num_rows else []
-    if waiting:
-        yield pa.concat_tables(waiting)
+    return Deal(ingest.block_rows).blocks(ingest.order.rows(start, stop))
 
 
 def _block(
@@ -211,7 +204,7 @@ def _block(
                 )
             )
     valid = reason == 0
-    columns = _with_neighbours(columns, valid)
+    columns = _with_neighbours(columns, valid, ingest.block_rows)
     keys = {schema.SAMPLE_ID: sample_id, schema.EPOCH: epoch}
     keys |= {name: rows[name].to_numpy() for name in (schema.ROW, schema.POSITION)}
     if ingest.content:
@@ -246,16 +239,25 @@ def _row_filler(
     return pictures.fill, ingest.sampling.clips(rows)
 
 
-def _with_neighbours(columns: Columns, valid: np.ndarray) -> Columns:
-    """Give rows that could not be filled what the one before them has, or the one after."""
-    good = np.flatnonzero(valid)
-    if len(good) == 0:
-        return {name: np.zeros_like(column) for name, column in columns.items()}
-    if len(good) == len(valid):
+def _with_neighbours(columns: Columns, valid: np.ndarray, batch: int) -> Columns:
+    """Give rows that could not be filled what the one before them in their batch has, or the one
+    after; zeros where nothing of a batch could be."""
+    if valid.all():
         return columns
-    before = np.searchsorted(good, np.arange(len(valid)), side="right") - 1
-    neighbour = good[np.maximum(before, 0)]
-    return {name: column[neighbour] for name, column in columns.items()}
+    neighbour = np.arange(len(valid))
+    empty = np.zeros(len(valid), bool)
+    for start in range(0, len(valid), batch):
+        within = valid[start : start + batch]
+        good = np.flatnonzero(within)
+        if not len(good):
+            empty[start : start + batch] = True
+            continue
+        before = np.searchsorted(good, np.arange(len(within)), side="right") - 1
+        neighbour[start : start + batch] = start + good[np.maximum(before, 0)]
+    filled = {name: column[neighbour] for name, column in columns.items()}
+    for column in filled.values():
+        column[empty] = 0
+    return filled
 
 
 def _mask_rows(rows: pa.Table) -> pa.Table:

@@ -15,7 +15,7 @@ from jobs.setup.failures import Failure, RunError, failure_of
 from jobs.training import checkpoints
 from pipelines.ray_internals import first_line
 from pipelines.storage import uris
-from pipelines.stream.sealed import SealedStream
+from pipelines.stream.sealed import Deal, SealedStream
 
 Recolour = Callable[[Dataset, int], Dataset]
 
@@ -105,11 +105,14 @@ class OrderedStreams(DataConfig):
     def configure(
         self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
     ) -> list[dict[str, DataIterator]]:
-        """Split one ordered stream: block i goes to rank i mod `world_size`."""
+        """Split one ordered stream: block i goes to rank i mod `world_size`, and holds some of the
+        rank's batches."""
         seen = checkpoints.ledger(uris.join(self._run, checkpoints.FOLDER))
         rows = self._rows // world_size
         sealed: SealedStream = ray.get(self._stream)
-        stream = sealed.dataset([(seen.position, self._stop)], rows)
-        if self._recolour is not None:
-            stream = self._recolour(stream, rows)
+        ranges = [(seen.position, self._stop)]
+        if self._recolour is None:
+            stream = sealed.dataset(ranges, Deal.of(rows, world_size, sealed.row_bytes))
+        else:  # which takes blocks of one size only
+            stream = self._recolour(sealed.dataset(ranges, Deal(rows)), rows)
         return [{"train": shard} for shard in stream.streaming_split(world_size, equal=True)]

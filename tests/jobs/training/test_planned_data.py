@@ -4,6 +4,7 @@ whether the pool of actors fits."""
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from ray.data import DataIterator
 
 from augment.recipe import Placement
 from jobs.cluster import worker_sizes
+from jobs.cluster.available import largest_store
 from jobs.cluster.share import Session
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import ClusterConfig
 from jobs.training import checkpoints
-from jobs.training.planned_data import PlannedData, Samples, resolve
+from jobs.training.planned_data import PlannedData, Samples, check_batch_fits, resolve
 from jobs.training.run_config import complete_pretrain
 from jobs.training.run_dir import RunDir
 from pipelines import ray_internals, schema
@@ -144,6 +146,16 @@ def read(shards: list[DataIterator]) -> list[dict[str, np.ndarray]]:
 
     with ThreadPoolExecutor(len(shards)) as threads:
         return list(threads.map(one, shards))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_batch_that_no_object_store_holds_is_refused(corpus: Path, tmp_path: Path) -> None:
+    data = planned(corpus, tmp_path / "run", "decode")
+    check_batch_fits(data.work(2), largest_store())
+    config = data.config.model_copy(update={"global_batch_size": 10**11})
+    huge = replace(data, config=config).work(2)
+    with pytest.raises(InputError, match="global_batch_size: a worker's 50,000,000,000 samples"):
+        check_batch_fits(huge, largest_store())
 
 
 @pytest.mark.usefixtures("ray_session")

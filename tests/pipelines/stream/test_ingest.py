@@ -28,6 +28,7 @@ from pipelines.stream import ingest, quarantine, sealed, shapes
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
 from pipelines.stream.payload import FileInParts, content_of
+from pipelines.stream.sealed import Deal
 from pipelines.stream.shapes import Centre, Crops
 
 
@@ -227,7 +228,8 @@ def test_plan_items_are_whole_blocks_of_bounded_bytes_however_long_the_run(
 ) -> None:
     made = Ingest(Listed(pa.table({})), Centre(size), 1024, Limits(), quarantine=None, run="test")
     assert made.item_rows() == 1024 * blocks
-    cut = sealed._cut(items((96, stop)), rows=made.item_rows())
+    plan = items((96, stop)).append_column("rows", [[made.item_rows()]])
+    cut = sealed._cut(plan)
     pieces = [batch.to_pydict() for batch in islice(cut, 3)]
     assert all(len(piece["start"]) <= sealed.CUT_ITEMS for piece in pieces)
     starts = np.concatenate([piece["start"] for piece in pieces])
@@ -235,6 +237,48 @@ def test_plan_items_are_whole_blocks_of_bounded_bytes_however_long_the_run(
     assert starts[0] == 96 and np.array_equal(starts[1:], stops[:-1])
     assert set((stops - starts)[:-1].tolist()) == {1024 * blocks}
     assert stops[-1] == stop or len(starts) == 3 * sealed.CUT_ITEMS
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+@pytest.mark.parametrize("joined", [1, 3, 8])
+@pytest.mark.parametrize("steps", [1, 7, 24])
+def test_blocks_dealt_in_turn_give_every_rank_its_batches(
+    ranks: int, joined: int, steps: int
+) -> None:
+    deal = Deal(4, ranks, joined)
+    table = pa.table({"position": range(4 * ranks * steps)})
+    blocks = []
+    for start, stop, rows in deal.plan(0, table.num_rows, row_bytes=8):
+        for at in range(start, stop, rows):
+            item = table.slice(at, min(rows, stop - at))
+            blocks += deal.blocks(iter([item.slice(0, 6), item.slice(6)]))
+    for rank in range(ranks):
+        mine = pa.concat_tables(blocks[rank::ranks])["position"].to_numpy().reshape(-1, 4)
+        assert np.array_equal(mine, np.arange(4 * ranks * steps).reshape(steps, ranks, 4)[:, rank])
+
+
+def test_small_batches_are_joined_as_far_as_a_task_holds_some_of_every_rank() -> None:
+    assert Deal.of(256, 1, 6_144) == Deal(256, 1, 2)
+    assert Deal.of(256, 1, 1_000) == Deal(256, 1, 8)
+    assert Deal.of(256, 8, 1_000) == Deal(256, 8, 4)
+    assert Deal.of(256, 32, 1_000) == Deal.of(256, 2, 300_000) == Deal(256)
+    for deal in (Deal(256), Deal(256, 1, 8), Deal(256, 5, 4), Deal(256, 3, 1)):
+        assert deal.item_rows(1_000) % (deal.ranks * deal.block_rows) == 0
+        assert deal.item_rows(1_000) <= 32 * 256
+    assert Deal(1024, 3, 2).item_rows(1 << 30) == 6 * 1024  # never less than a block each
+
+
+def test_what_stands_for_a_bad_sample_is_the_same_however_batches_are_joined(
+    files: list[Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    order = listed([bad, *files[:2], bad, files[2], bad, bad, *files[3:5], bad, bad, bad])
+    made = work(order, None, Centre(16), block_rows=3)
+    apart = list(run_items(items((0, 12)), ingest=made))
+    (joined,) = run_items(items((0, 12)), ingest=made, deal=Deal(3, 1, 4))
+    for name in (schema.VALID, schema.IMAGE):
+        assert np.array_equal(np.concatenate([block[name] for block in apart]), joined[name])
 
 
 def test_many_items_are_planned_lazily_and_stay_in_order(

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jobs.training import checkpoints
 from jobs.training.steering.controller import FailureRule, OrderedStreams, TooManyFailures
 from pipelines import ray_internals
 from pipelines.stream.ledger import Ledger, Span
-from pipelines.stream.sealed import SealedStream
+from pipelines.stream.sealed import Deal, SealedStream
 
 
 class Local:
@@ -61,11 +62,12 @@ def test_a_node_that_was_announced_to_leave_does_not_count(
     assert [str(failure) for failure in monitor.failures] == ["a.b is 3"]
 
 
-def rows_of(items: pa.Table, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
+def rows_of(items: pa.Table, deal: Deal) -> Iterator[dict[str, np.ndarray]]:
     """Blocks of the positions of plan items."""
     for item in items.to_pylist():
-        for start in range(item["start"], item["stop"], block_rows):
-            yield {"position": np.arange(start, min(start + block_rows, item["stop"]))}
+        positions = pa.table({"position": np.arange(item["start"], item["stop"])})
+        for block in deal.blocks(iter([positions])):
+            yield {"position": np.array(block["position"])}
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -87,3 +89,24 @@ def test_a_copy_of_streams_begins_behind_what_is_committed_and_recolours(tmp_pat
     assert [len(batch["position"]) for batch in batches] == [4, 4]
     assert np.concatenate([batch["position"] for batch in batches]).tolist() == list(range(16, 24))
     assert asked == [4]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_rank_gets_its_batches_in_order_however_many_a_block_joins(
+    tmp_path: Path, ranks: int
+) -> None:
+    rows = 4
+    steps = 43  # more than one task makes, and no whole number of blocks
+    stop = steps * ranks * rows
+    streams = OrderedStreams(SealedStream.of(rows_of, 8), str(tmp_path), stop, ranks * rows, None)
+    shards = streams.configure({}, ranks)
+
+    def read(shard: Any) -> list[np.ndarray]:
+        return [batch["position"] for batch in shard["train"].iter_batches(batch_size=rows)]
+
+    with ThreadPoolExecutor(ranks) as threads:
+        found = list(threads.map(read, shards))
+    for rank, batches in enumerate(found):
+        first = np.arange(steps)[:, None] * ranks * rows + rank * rows
+        assert np.array_equal(np.stack(batches), first + np.arange(rows))
