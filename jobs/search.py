@@ -1,5 +1,5 @@
-"""Find the samples of a corpus that are most alike a picture or another sample, by the embeddings
-that `jobs.export` wrote. Ray is not started.
+"""Find the samples of a corpus that are most alike a picture or another sample, or that words
+describe, by the embeddings that `jobs.export` wrote. Ray is not started.
 
 An index is built once and kept beside the embeddings. Similarity is the cosine.
 """
@@ -7,13 +7,14 @@ An index is built once and kept beside the embeddings. Similarity is the cosine.
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.cluster import launch
 from jobs.preview import to_png
+from jobs.reporting.contact_sheet import Cell
 from jobs.searching import answer_sheet, queries
 from jobs.searching.index_of import index_of
 from jobs.searching.made_by import Encoding
@@ -43,27 +44,41 @@ _TOLD = (
 
 def _several(value: object) -> object:
     if value is None:
-        raise ValueError("query is empty: give a file, or the sample_id or uri of a sample")
+        return []
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+_MOST = 64  # queries
 
 
 class SearchConfig(JobConfig):
     """A search among embeddings."""
 
     example: ClassVar[str] = "embeddings=runs/a-embeddings query=photo.jpg out=alike.png"
-    most_used: ClassVar[tuple[str, ...]] = ("embeddings", "query", "k", "out")
+    most_used: ClassVar[tuple[str, ...]] = ("embeddings", "query", "text", "k", "out")
 
     embeddings: str = Field(
         min_length=1, description="what jobs.export wrote: its out, a path or s3:// prefix"
     )
     query: Annotated[tuple[int | str, ...], BeforeValidator(_several)] = Field(
-        min_length=1,
-        max_length=64,
+        (),
+        max_length=_MOST,
         description=(
             "a picture's or video's file; or a sample of the corpus: its sample_id, its uri, or"
             " uri/member of a shard; or several"
         ),
         examples=["FILE", "ID", "[FILE,ID,...]"],
+    )
+    text: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_several)] = (
+        Field(
+            (),
+            max_length=_MOST,
+            description=(
+                'words to look for, as text="a dog on grass", or several texts; embeddings that'
+                " were exported with form=joint"
+            ),
+            examples=["TEXT", "[TEXT,TEXT,...]"],
+        )
     )
     k: int = Field(10, ge=1, le=1000, description="neighbours of each query")
     out: str | None = Field(
@@ -84,6 +99,14 @@ class SearchConfig(JobConfig):
         None, min_length=1, description="folder of the index; null: index/ beside the embeddings"
     )
     seed: int = Field(0, ge=0, description="of the rows that an index is learnt from and measured")
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if not self.query and not self.text:
+            raise ValueError(
+                "query is empty: give a file, or the sample_id or uri of a sample; or words as text"
+            )
+        return self
 
 
 def search(config: SearchConfig) -> dict[str, Any]:
@@ -109,7 +132,10 @@ def search(config: SearchConfig) -> dict[str, Any]:
     if out is not None:
         check_writable("out", out.rpartition("/")[0])
     encoding = Encoding(stored, config.artifact)
-    wanted = queries.resolve(config.query, stored, encoding.embed_files)
+    wanted = [
+        *queries.resolve(config.query, stored, encoding.embed_files),
+        *queries.of_texts(config.text, encoding.embed_texts),
+    ]
     folder = None if config.index is None else launch.user_uri("index", config.index)
     index, built, is_new = index_of(stored, folder, config.seed)
     found = [nearest(index, query.vector, config.k, query.own) for query in wanted]
@@ -171,8 +197,7 @@ def _sheet(
     per_video = _per_video(stored, manifest)
     drawn = []
     for query, answer in zip(wanted, answers, strict=True):
-        own = answer_sheet.read_pictures([query.sample], manifest, per_video)
-        (first,) = answer_sheet.cells([query.sample], [""], own)
+        first = _own_cell(query, manifest, per_video)
         neighbours = answer["neighbours"]
         samples = [
             Sample(one[schema.URI], one[schema.MEMBER], one[schema.CLIP]) for one in neighbours
@@ -181,6 +206,15 @@ def _sheet(
         seen = answer_sheet.read_pictures(samples, manifest, per_video)
         drawn.append((first, answer_sheet.cells(samples, captions, seen)))
     return answer_sheet.draw(drawn, _of_what(stored, built))
+
+
+def _own_cell(query: Query, manifest: Manifest | None, per_video: int) -> Cell:
+    """Draw what was looked for; of a text its words."""
+    if query.sample is None:
+        return answer_sheet.words(query.word)
+    own = answer_sheet.read_pictures([query.sample], manifest, per_video)
+    (cell,) = answer_sheet.cells([query.sample], [""], own)
+    return cell
 
 
 def _per_video(stored: Stored, manifest: Manifest | None) -> int:

@@ -124,8 +124,9 @@ class ExportConfig(JobConfig):
     form: Form = Field(
         "pooled",
         description=(
-            "pooled: a vector a sample; tokens (N x D) or maps (D x h x w): all its places, flat,"
-            " the files say their shape"
+            "pooled: a vector a sample; joint: that vector where texts are, of an artifact of"
+            " captions, for jobs.search text=; tokens (N x D) or maps (D x h x w): all its places,"
+            " flat, the files say their shape"
         ),
     )
     normalise: bool = Field(False, description="give vectors length 1; of places each")

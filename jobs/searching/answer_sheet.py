@@ -1,9 +1,11 @@
 """The answer as a contact sheet: each query, and beside it what is nearest."""
 
+import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from jobs.reporting.contact_sheet import Cell, grid
@@ -17,6 +19,8 @@ CELL_PX = 112
 PER_LINE = 10
 SHAPE = Fitted(CELL_PX)
 _BLANK = 236  # grey in place of a picture that cannot be read
+_WORDS_PX = 12
+_PER_LINE = 17  # characters
 
 
 def read_pictures(samples: Sequence[Sample], manifest: Manifest | None, per_video: int) -> Read:
@@ -34,6 +38,15 @@ def cells(samples: Sequence[Sample], captions: Sequence[str], seen: Read) -> lis
         text = "\n".join(line for line in said if line)
         made.append(Cell(_blank() if problem else _picture(seen, row), text))
     return made
+
+
+def words(text: str) -> Cell:
+    """Make a cell of a text in place of a picture."""
+    paper = Image.new("RGB", (CELL_PX, CELL_PX), (_BLANK,) * 3)
+    lines = "\n".join(textwrap.wrap(text, _PER_LINE))
+    font = ImageFont.load_default(_WORDS_PX)
+    ImageDraw.Draw(paper).multiline_text((6, 6), lines, fill=(32, 36, 42), font=font)
+    return Cell(torch.from_numpy(np.array(paper)).permute(2, 0, 1).contiguous(), "text")
 
 
 def _picture(seen: Read, row: int) -> Tensor:

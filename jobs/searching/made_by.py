@@ -12,6 +12,7 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import SourceConfig
 from jobs.setup.value_range import limits_for
+from models.artifact import Artifact
 from pipelines import schema
 from pipelines.embeddings.features import Extractor
 from pipelines.embeddings.stored import Stored
@@ -40,14 +41,8 @@ class Encoding:
         Raises:
             InputError: a file cannot be used, or the artifact is not there or another one.
         """
-        place = self._place()
+        place, encoder = self._encoder()
         made_by = self._stored.column
-        encoder = load_artifact(place)
-        if encoder.digest != made_by.artifact_digest:
-            raise InputError(
-                f"artifact {place} is another encoder ({encoder.digest[:12]}) than the embeddings"
-                f" were made by ({made_by.artifact_digest[:12]}): give that one as artifact="
-            )
         limits = limits_for(encoder, SourceConfig(uri="-").limits())
         found = read(files, Centre(encoder.image_size), limits)
         for file, problem in zip(files, found.problems, strict=True):
@@ -56,6 +51,43 @@ class Encoding:
         extractor = Extractor({schema.EMBEDDING: made_by.features(place)})
         images = torch.from_numpy(found.columns[schema.IMAGE])
         return extractor({encoder.image_size: images})[schema.EMBEDDING].float().numpy()
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts, where the embeddings are those that texts are compared with.
+
+        Returns:
+            (N, P) float32.
+
+        Raises:
+            InputError: they are not, or the artifact is not there or another one.
+        """
+        if self._stored.column.form != "joint":
+            raise InputError(
+                f"text needs embeddings that texts are compared with, and {self._stored.uri} holds"
+                f" form={self._stored.column.form}: export an artifact of images and captions with"
+                " form=joint"
+            )
+        _, encoder = self._encoder()
+        try:
+            return encoder.embed_texts(texts).numpy()
+        except ValueError as error:
+            raise InputError(f"text: {error}") from None
+
+    def _encoder(self) -> tuple[str, Artifact]:
+        """Return the encoder of the embeddings, and where it lies.
+
+        Raises:
+            InputError: it is not there, or another one is.
+        """
+        place = self._place()
+        encoder = load_artifact(place)
+        known = self._stored.column.artifact_digest
+        if encoder.digest != known:
+            raise InputError(
+                f"artifact {place} is another encoder ({encoder.digest[:12]}) than the embeddings"
+                f" were made by ({known[:12]}): give that one as artifact="
+            )
+        return place, encoder
 
     def _place(self) -> str:
         """Return where the artifact lies.
@@ -71,7 +103,7 @@ class Encoding:
         if not recorded or not uris.exists(uris.join(recorded, run_artifact.DESCRIPTION)):
             where = f"{recorded}, which is gone" if recorded else "a place that is not recorded"
             raise InputError(
-                f"a file is embedded by the encoder of the embeddings, which lay at {where}: give"
-                " its place now as artifact="
+                "a file or text is embedded by the encoder of the embeddings, which lay at"
+                f" {where}: give its place now as artifact="
             )
         return recorded

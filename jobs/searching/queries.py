@@ -20,6 +20,7 @@ from pipelines.storage import uris
 
 _COLUMNS = [schema.SAMPLE_ID, schema.URI, schema.MEMBER, schema.CLIP]
 EmbedFiles = Callable[[Sequence[Sample]], np.ndarray]
+EmbedTexts = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Query:
     Attributes:
         word: As it was given.
         vector: (D,) float32 of length 1.
-        sample: Its picture.
+        sample: Its picture; None: it is a text.
         own: Rows of the embeddings that are the query itself; left out of the answer.
     """
 
     word: str
     vector: np.ndarray
-    sample: Sample
+    sample: Sample | None
     own: frozenset[int]
 
 
@@ -56,9 +57,10 @@ def resolve(words: Sequence[str | int], stored: Stored, embed_files: EmbedFiles)
     for name in names:
         if not found[name] and (isinstance(name, int) or not uris.exists(name)):
             what = "no sample_id" if isinstance(name, int) else "neither a file nor a sample"
+            words = ', or words as text="..."' if stored.column.form == "joint" else ""
             raise InputError(
                 f"query {name} is {what} of {stored.uri}: give a sample_id or uri that is there, or"
-                " a picture's file"
+                f" a picture's file{words}"
             )
     vectors = dict(zip(files, embed_files(list(files.values())), strict=True)) if files else {}
     queries = []
@@ -72,6 +74,22 @@ def resolve(words: Sequence[str | int], stored: Stored, embed_files: EmbedFiles)
             raise InputError(f"query {word}: its embedding is zero or not finite; give another one")
         queries.append(Query(str(word), scaled[0], sample, frozenset(found[name])))
     return queries
+
+
+def of_texts(texts: Sequence[str], embed_texts: EmbedTexts) -> list[Query]:
+    """Embed texts as queries.
+
+    Args:
+        texts: What is looked for, in words.
+        embed_texts: Embeds them; called if there are any.
+
+    Raises:
+        InputError: the embeddings are none that texts are compared with.
+    """
+    vectors = embed_texts(texts) if texts else []
+    return [
+        Query(text, vector, None, frozenset()) for text, vector in zip(texts, vectors, strict=True)
+    ]
 
 
 def _find(names: Sequence[str | int], stored: Stored) -> dict[str | int, list[int]]:

@@ -23,7 +23,9 @@ from models.steps import memory_layout
 from pipelines.storage import uris
 
 Kind = Literal["pretrained", "untrained", "colour"]
-Form = Literal["pooled", "tokens", "maps"]
+Form = Literal["pooled", "tokens", "maps", "joint"]
+ONE_VECTOR: tuple[Form, ...] = ("pooled", "joint")
+"""Forms that give one vector a sample."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Features:
             block of a transformer or a stage of a convolutional network.
         last_blocks: So many layers up to that one, joined, first to last.
         form: `pooled` (B, D); `tokens` (B, N, D), the patch tokens or the places of the maps row
-            by row; `maps` (B, D, h, w).
+            by row; `maps` (B, D, h, w); `joint` (B, P), the embedding where texts are, of length 1.
         normalised: Whether vectors get length 1: of tokens and maps those of each place.
         half: float16 instead of float32.
     """
@@ -92,11 +94,15 @@ def check(features: Features, encoder: Encoder) -> None:
     """
     if features.kind == "colour" or features.is_own_embedding:
         return
-    if not encoder.supports("maps"):
+    if features.form != "joint" and not encoder.supports("maps"):
         raise ValueError(
             f"encoder.name={encoder.name} gives an embedding and no feature maps: leave out"
             " pooling, layer, last_blocks and form"
         )
+    if features.form == "joint":
+        if (features.layer, features.last_blocks) != (None, 1):
+            raise ValueError("form=joint is made of the embedding: leave out layer and last_blocks")
+        return
     features.layers(encoder.depth)
     if features.form == "pooled" and features.pooling != "auto":
         try:
@@ -143,6 +149,8 @@ class Extractor:
             self._loaded[key] = encoder
             for _, features in group:
                 check(features, encoder.encoder)
+                if features.form == "joint":
+                    encoder.require_text()
 
     @property
     def sizes(self) -> list[int]:
@@ -191,14 +199,18 @@ def _computed(
         return {name: finished(colours, features) for name, features in columns.items()}
     prepared = memory_layout.laid_out(encoder.preprocess(images))
     network = encoder.encoder
+    joint = {name for name, features in columns.items() if features.form == "joint"}
     own = {name for name, features in columns.items() if features.is_own_embedding}
-    if network.pools_its_layers and own != set(columns):
+    if network.pools_its_layers and not joint and own != set(columns):
         own = set()
     found = dict[str, Tensor]()
-    if own:
+    if own or joint:
         embedding = encoder(prepared)
         found = {name: finished(embedding, columns[name]) for name in own}
-    rest = {name: each for name, each in columns.items() if name not in own}
+    if joint:
+        shared = encoder.require_text().of_images(embedding)
+        found |= {name: finished(shared, columns[name]) for name in joint}
+    rest = {name: each for name, each in columns.items() if name not in own | joint}
     if not rest:
         return found
     wanted = {name: features.layers(network.depth) for name, features in rest.items()}

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines import schema
 from pipelines.embeddings import lance_files
+from pipelines.embeddings.features import ONE_VECTOR
 from pipelines.embeddings.provenance import Provenance, VectorColumn, check_same
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import open_parquet
@@ -90,7 +91,7 @@ class Stored:
             ValueError: a sample has more than one vector.
         """
         by_frame = schema.FRAME in self.names and not frames
-        if self.column.form != "pooled" or by_frame:
+        if self.column.form not in ONE_VECTOR or by_frame:
             what = "a row a frame" if by_frame else self.column.form
             raise ValueError(
                 f"{key} {self.uri} holds {what}, and {who} one vector a sample: export pooled"

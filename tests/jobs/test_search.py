@@ -20,14 +20,15 @@ from PIL import Image
 from jobs import search as job
 from jobs.search import SearchConfig, search
 from jobs.searching.sample_rows import Sample, read
-from jobs.setup.command_line import main
+from jobs.setup.command_line import InputError, main
 from models import artifact
 from pipelines import schema
 from pipelines.corpus.listed_rows import sample_id
-from pipelines.embeddings.features import Extractor, Features
+from pipelines.embeddings.features import Extractor, Features, Form
 from pipelines.embeddings.provenance import Provenance, VectorColumn
 from pipelines.media.contract import Limits
 from pipelines.stream.shapes import Centre
+from tests.captioned import save_captioned
 from tests.object_store import ObjectStore
 from tests.pipelines.media.videos import video
 
@@ -62,13 +63,20 @@ def identity(sample: Sample) -> int:
     return sample_id(sample.uri, sample.member, "", sample.clip or 0)
 
 
-def export(corpus: Path, encoder: str, out: Path, part_rows: int = 12, **changes: Any) -> None:
+def export(
+    corpus: Path,
+    encoder: str,
+    out: Path,
+    part_rows: int = 12,
+    taken: Form = "pooled",
+    **changes: Any,
+) -> None:
     """Write what jobs.export writes, without Ray."""
     loaded = artifact.load(encoder)
     samples = samples_of(corpus)
     seen = read(samples, Centre(loaded.image_size), Limits(), per_video=PER_VIDEO)
     assert not any(seen.problems)
-    features = Features(encoder)
+    features = Features(encoder, form=taken)
     images = torch.from_numpy(seen.columns[schema.IMAGE])
     found = Extractor({schema.EMBEDDING: features})({loaded.image_size: images})
     vectors = found[schema.EMBEDDING].numpy()
@@ -260,3 +268,39 @@ def test_a_search_starts_no_ray(
 
     monkeypatch.setattr("ray.init", never)
     assert job.search(config(exported, str(corpus / "scene0-01.jpg")))["answers"]
+
+
+def test_words_find_the_samples_whose_embedding_is_nearest_to_theirs(
+    corpus: Path, tmp_path: Path, small_artifact: str
+) -> None:
+    encoder = str(tmp_path / "pairs")
+    save_captioned(encoder)
+    export(corpus, encoder, tmp_path / "joint", taken="joint")
+    out = tmp_path / "found.png"
+    told = search(
+        config(tmp_path / "joint", [], text="a dog on grass", artifact=encoder, k=4, out=str(out))
+    )
+    table = pq.read_table(tmp_path / "joint" / "embeddings")
+    vectors = np.stack(table[schema.EMBEDDING].to_pylist())
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    cosine = vectors @ artifact.load(encoder).embed_texts(["a dog on grass"]).numpy()[0]
+    ids = np.array(table[schema.SAMPLE_ID])[np.argsort(-cosine)[:4]].tolist()
+    (answer,) = told["answers"]
+    assert answer["query"] == "a dog on grass" and not answer["in_corpus"]
+    assert [one["sample_id"] for one in answer["neighbours"]] == ids
+    assert Image.open(out).height > CELL
+    # beside a picture, whose embedding is the joint one too
+    photo = str(next(corpus.glob("scene0-01*")))
+    both = search(config(tmp_path / "joint", photo, text=["a cat"], artifact=encoder, k=2))
+    assert [one["query"] for one in both["answers"]] == [photo, "a cat"]
+    with pytest.raises(InputError, match=r'neither a file nor a sample .* or words as text="'):
+        search(config(tmp_path / "joint", "a dog on grass", artifact=encoder))
+
+
+def test_words_are_refused_where_embeddings_are_not_compared_with_texts(
+    exported: Path, small_artifact: str
+) -> None:
+    with pytest.raises(InputError, match=r"text needs .* form=pooled: export .* form=joint"):
+        search(config(exported, [], text="a dog", artifact=small_artifact))
+    with pytest.raises(ValueError, match="query is empty"):
+        config(exported, [])

@@ -14,6 +14,7 @@ from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.probes import colour_statistics
 from pipelines.embeddings.features import Extractor, Features
+from tests.captioned import SIDE, save_captioned
 
 
 def save(folder: Path, name: str, size: int, **settings: Any) -> str:
@@ -129,3 +130,29 @@ def test_half_precision_turns_vectors_hardly(form: Any, vit: str, resnet: str) -
         assert half.dtype == torch.float32 and not half.equal(exact)
         turned = (half - exact).norm(dim=2 if form == "tokens" else 1)
         assert turned.max() < 0.02
+
+
+def test_joint_vectors_are_the_projected_ones_beside_the_embedding(tmp_path: Path) -> None:
+    uri = str(tmp_path / "pairs")
+    save_captioned(uri)
+    loaded = artifact.load(uri)
+    columns = {
+        "joint": Features(uri, form="joint"),
+        "own": Features(uri),
+        "untrained": Features(uri, "untrained", form="joint"),
+    }
+    images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    found = Extractor(columns)({SIDE: images})
+    prepared = loaded.preprocess(images)
+    with torch.no_grad():
+        torch.testing.assert_close(found["joint"], loaded.joint(prepared))
+        torch.testing.assert_close(found["own"], loaded(prepared))
+        before = artifact.untrained(uri).joint(prepared)
+    torch.testing.assert_close(found["untrained"], before)
+    with pytest.raises(ValueError, match="leave out layer and last_blocks"):
+        Extractor({"joint": Features(uri, form="joint", layer=-2)})
+
+
+def test_joint_vectors_of_an_artifact_without_a_text_tower_are_refused(resnet: str) -> None:
+    with pytest.raises(ValueError, match="no text tower"):
+        Extractor({"joint": Features(resnet, form="joint")})
