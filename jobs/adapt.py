@@ -1,5 +1,6 @@
 """Probe a frozen artifact on labelled images or videos, beside the untrained encoder and plain
-colour; follow masks or key points through videos with it; or train it with the labels."""
+colour; tell classes by their names and find captions with it; follow masks or key points through
+videos; or train it with the labels."""
 
 import json
 import sys
@@ -28,9 +29,19 @@ from jobs.setup import run_artifact
 from jobs.setup.claims import check_empty, check_writable, differing, recorded, refusal
 from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
+from jobs.text_probes.caption_probe import judge_captions
+from jobs.text_probes.text_probe_sections import RetrieveCaptionsConfig, ZeroShotConfig
+from jobs.text_probes.zero_shot_probe import judge_zero_shot
 from pipelines.storage import uris
 
 __all__ = ["AdaptConfig", "ProbeConfig", "adapt", "embed_labelled", "judge"]
+
+FrozenConfig = AdaptConfig | PropagateConfig | ZeroShotConfig | RetrieveCaptionsConfig
+_OTHERS: dict[str, type[FrozenConfig]] = {
+    "propagate": PropagateConfig,
+    "zero_shot": ZeroShotConfig,
+    "retrieve_captions": RetrieveCaptionsConfig,
+}
 
 
 def adapt(config: AdaptConfig) -> dict[str, Any]:
@@ -74,7 +85,31 @@ def propagate(config: PropagateConfig) -> dict[str, Any]:
     return _left(out, artifact, result, shown)
 
 
-def _claimed(config: AdaptConfig | PropagateConfig, out: str) -> tuple[str, str]:
+def compare_with_texts(config: ZeroShotConfig | RetrieveCaptionsConfig) -> dict[str, Any]:
+    """Tell classes by their names, or let images and captions look for each other.
+
+    Returns:
+        What `--json` prints; also in `out/adaptation.json`, where there is an `out`.
+
+    Raises:
+        InputError: the samples, their texts or the artifacts cannot be judged so.
+    """
+    if config.out is None:
+        return _compared(config)[0]
+    out, artifact = _claimed(config, config.out)
+    result, shown = _compared(config.model_copy(update={"artifact": artifact}))
+    return _left(out, artifact, result, shown)
+
+
+def _compared(
+    config: ZeroShotConfig | RetrieveCaptionsConfig,
+) -> tuple[dict[str, Any], list[Drawing]]:
+    if isinstance(config, ZeroShotConfig):
+        return judge_zero_shot(config), []
+    return judge_captions(config)
+
+
+def _claimed(config: FrozenConfig, out: str) -> tuple[str, str]:
     """Return where the result goes, and the artifact that is judged.
 
     Raises:
@@ -132,20 +167,22 @@ def _check_out(probe: str, uri: str, out: str) -> None:
 
 def complete(
     values: dict[str, Any],
-) -> tuple[type[AdaptConfig | TrainedAdaptConfig | PropagateConfig], dict[str, Any]]:
+) -> tuple[type[FrozenConfig | TrainedAdaptConfig], dict[str, Any]]:
     """Choose the configuration class by `probe.name`."""
     probe = values.get("probe") or {}
     name = probe.get("name") if isinstance(probe, dict) else None
-    if name == "propagate":
-        return PropagateConfig, values
+    if name in _OTHERS:
+        return _OTHERS[name], values
     trained = name in get_args(TrainedProbeConfig.model_fields["name"].annotation)
     return (TrainedAdaptConfig, with_defaults(values)) if trained else (AdaptConfig, values)
 
 
-def run(config: AdaptConfig | TrainedAdaptConfig | PropagateConfig) -> dict[str, Any]:
+def run(config: FrozenConfig | TrainedAdaptConfig) -> dict[str, Any]:
     """Judge frozen features, or train."""
     if isinstance(config, PropagateConfig):
         return propagate(config)
+    if isinstance(config, ZeroShotConfig | RetrieveCaptionsConfig):
+        return compare_with_texts(config)
     if isinstance(config, TrainedAdaptConfig):
         return adapt_by_training(config)
     return adapt(config)

@@ -35,6 +35,7 @@ from jobs.training.run_config import (
 from models.method import Batch
 from models.temporal.film import film
 from pipelines import schema
+from pipelines.captions.drawn_captions import Captions
 from pipelines.corpus.manifest import Manifest
 from pipelines.samples.of_views import series_of
 from pipelines.storage import uris
@@ -174,9 +175,10 @@ def draw(
     num_images: int,
     epoch: int,
     sample_ids: Sequence[int] = (),
+    captions: Captions | None = None,
 ) -> Drawn:
     """Make the views of the first images of an epoch, or of given ones, by the path and with the
-    draws of training.
+    draws of training; their captions too, where a run has learnt their tokens.
 
     Raises:
         InputError: none of them can be read, or a given one is not in the manifest.
@@ -200,23 +202,28 @@ def draw(
         run="preview",
         sampling=config.clip.sampling_of(manifest, config.seed),
         pair=pair,
+        captions=captions,
     )
     tensors, valid, reasons = _read(work, manifest)
     keys = tensors[schema.EPOCH], tensors[schema.SAMPLE_ID]
     crops = {name: tensors[name] for name in config.views.groups}
     views = crops if in_task else generator.photometric(crops, *keys)
     batch = _batch(generator(views, *keys, photometric_done=True), tensors)
-    beside = [name for name in (schema.PAIR, schema.MOTION, schema.FLOW) if name in tensors]
+    beside = [
+        name
+        for name in (schema.PAIR, schema.MOTION, schema.FLOW, schema.CAPTION)
+        if name in tensors
+    ]
     if beside:
         batch["targets"] = {name: tensors[name] for name in beside}
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
-    captions = {name: generator.describe(name, *keys, *sizes) for name in views}
+    changes = {name: generator.describe(name, *keys, *sizes) for name in views}
     originals = tensors[ORIGINAL]
     if config.num_frames is not None:
         originals = film(originals)
         views = {name: film(clips) for name, clips in views.items()}
-    return Drawn(names, originals, views, captions, batch, int((~valid).sum()), reasons)
+    return Drawn(names, originals, views, changes, batch, int((~valid).sum()), reasons)
 
 
 def _drawn_rows(config: PretrainConfig, manifest: Manifest, head: FirstSamples) -> Drawn:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from jobs import preview
 from jobs.cluster import launch
+from jobs.corpora.run_captions import captions_of_run
 from jobs.reporting import adaptation_page, figures, pictures
 from jobs.reporting import page as html
 from jobs.reporting.figures import Drawing, Lines
@@ -168,7 +169,10 @@ def _shown(found: Found, manifest: Manifest) -> list[Drawing | None]:
     """Draw what needs the corpus; a run is worth a report also when its images have gone since."""
     drawn: list[Drawing | None] = []
     try:
-        samples = preview.draw(found.config, manifest, num_images=pictures.NUM_VIEWED, epoch=0)
+        captions = captions_of_run(found.config, found.run, manifest)
+        samples = preview.draw(
+            found.config, manifest, num_images=pictures.NUM_VIEWED, epoch=0, captions=captions
+        )
         drawn.append(pictures.views(found.config, samples))
         drawn.append(pictures.shown(found.config, found.run, samples))
     except InputError as error:

@@ -63,6 +63,12 @@ class MethodConfig(Frozen):
 
     name: str
 
+    @property
+    def keeps_weights(self) -> str | None:
+        """Return key and value by which the encoder stays as it starts, which asks for weights to
+        start from; None: it learns."""
+        return None
+
     def check_rows(self, num_rows: int) -> None:
         """Refuse a corpus that the method has no room for; before anything starts.
 

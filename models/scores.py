@@ -17,6 +17,7 @@ WORDS = {
     "miou": "mIoU",
     "j_and_f": "J&F",
     "pck": "PCK",
+    "mean_recall": "mean recall",
 }
 """What people call the main score of a probe, by its key in a result."""
 _BINS = 15

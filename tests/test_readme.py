@@ -29,6 +29,7 @@ from jobs.report import ReportConfig
 from jobs.search import SearchConfig
 from jobs.setup.help_page import known_keys
 from jobs.setup.words import recipe_names
+from jobs.text_probes.text_probe_sections import RetrieveCaptionsConfig, ZeroShotConfig
 from jobs.training.run_config import complete_pretrain
 from models.registry import METHODS
 from tests.methods_table import row
@@ -57,6 +58,8 @@ JOB_CONFIGS = (
     SearchConfig,
     PropagateConfig,
     TrainedAdaptConfig,
+    ZeroShotConfig,
+    RetrieveCaptionsConfig,
 )
 
 

@@ -68,18 +68,31 @@ def read_all(
     Raises:
         InputError: nothing sensible is left to judge.
     """
-    values: dict[str, np.ndarray] = {}
-    readable = np.ones(data.num_rows, bool)
-    content = np.zeros(data.num_rows, np.int64)
-    for stream, names in streams:
-        columns = collected(stream, (*names, *KEYS))
-        tell_unreadable(columns)
-        told, valid, content = embed.averaged(columns, names, data.num_rows)
-        values |= told
-        readable &= valid
+    values, readable, content = read_streams(streams, data.num_rows)
     kept, usable = judged(data, readable, content, config)
     chosen = {name: value[kept] for name, value in values.items()}
     return Found(chosen, usable, kept, content[kept])
+
+
+def read_streams(
+    streams: Sequence[tuple[ray.data.Dataset, Sequence[str]]], num_rows: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Run several streams over the same N samples, and tell on stderr what could not be read.
+
+    Returns:
+        What is told, by column, (N, ...) float32; (N,) bool, which samples every stream could
+            read; (N,) int64, hash of each one's bytes.
+    """
+    values: dict[str, np.ndarray] = {}
+    readable = np.ones(num_rows, bool)
+    content = np.zeros(num_rows, np.int64)
+    for stream, names in streams:
+        columns = collected(stream, (*names, *KEYS))
+        tell_unreadable(columns)
+        told, valid, content = embed.averaged(columns, names, num_rows)
+        values |= told
+        readable &= valid
+    return values, readable, content
 
 
 def read_apart(
@@ -171,11 +184,11 @@ def judged(
     account |= {"duplicates": duplicates, "lost_classes": lost[:NAMES_KEPT]}
     names = [name for name, found in zip(data.classes, learnt, strict=True) if found]
     account |= {"num_classes": len(names), "classes": names[:NAMES_KEPT]}
-    account |= {"num_test_groups": _groups_of(data.keep(kept & is_test))}
+    account |= {"num_test_groups": groups_of(data.keep(kept & is_test))}
     return kept, data.keep(kept).with_account(account)
 
 
-def _groups_of(test: LabelledData) -> int | None:
+def groups_of(test: LabelledData) -> int | None:
     """Count the groups that intervals draw whole, on stderr too; None where samples are drawn."""
     if test.drawn_whole is not None:
         number = len(np.unique(test.groups))

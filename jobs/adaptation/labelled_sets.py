@@ -126,7 +126,7 @@ def read_sets(config: LabelledJobConfig, medium: Medium = "pictures") -> Labelle
     sets, drawn = splitting.with_validation(sets, config)
     _tell_groups(sets)
     return LabelledData(
-        _encoded(sets, classes),
+        encoded(sets, classes),
         tuple(classes),
         task,
         config.masks.ignore,
@@ -141,7 +141,7 @@ def _task_of_labels(sets: Sets, config: LabelledJobConfig) -> Task:
     Raises:
         InputError: those of training have one each, and others several.
     """
-    several = {split: _several(one) for split, one in sets.items()}
+    several = {split: several_labels(one) for split, one in sets.items()}
     if not any(several.values()):
         return "class"
     for split, names in several.items():
@@ -158,7 +158,8 @@ def _task_of_labels(sets: Sets, config: LabelledJobConfig) -> Task:
     return "classes"
 
 
-def _several(found: LabelledRows) -> list[str]:
+def several_labels(found: LabelledRows) -> list[str]:
+    """Return the names of the samples that have several labels."""
     lists = found.rows[schema.LABELS].to_pylist()
     pairs = zip(found.names, lists, strict=True)
     return [name for name, labels in pairs if len(labels or ()) > 1]
@@ -242,7 +243,7 @@ def _tell_groups(sets: Sets) -> None:
             )
 
 
-def _encoded(sets: Sets, classes: list[str]) -> pa.Table:
+def encoded(sets: Sets, classes: list[str]) -> pa.Table:
     """Join all sets, with indices in place of names; schema `schema.LABELLED`."""
     index = {name: number for number, name in enumerate(classes)}
     tables = []

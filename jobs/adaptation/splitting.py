@@ -13,6 +13,7 @@ from jobs.setup.failures import InputError, as_one_line
 from pipelines import schema
 from pipelines.corpus.file_kinds import Medium
 from pipelines.labels import label_tables, labelled_source, looked_up
+from pipelines.labels.label_tables import Columns
 from pipelines.labels.labelled_data import SPLITS, Split, Task
 from pipelines.labels.labelled_rows import LabelledRows
 from pipelines.labels.validation_draw import draw_validation
@@ -39,14 +40,14 @@ def read_splits(config: LabelledJobConfig, task: Task, medium: Medium = "picture
         "val": config.val.uri,
         "test": config.test.uri,
     }
-    whole = _read("train.uri", config.train.uri, config, task, medium)
+    whole = read_one("train.uri", config.train.uri, config.columns, task, medium)
     wanted: list[Split] = ["train", *(split for split in SPLITS if not given[split])]
-    sets = _by_column(_of_splits(whole, wanted), config)
+    sets = _by_column(of_splits(whole, wanted), config)
     for split in ("val", "test"):
         if uri := given[split]:
-            one = _read(f"{split}.uri", uri, config, task, medium)
+            one = read_one(f"{split}.uri", uri, config.columns, task, medium)
             own: Split = config.test.split if split == "test" else "val"
-            sets[split] = _of_splits(one, [own])
+            sets[split] = of_splits(one, [own])
     if "test" not in sets and config.test.fraction:
         rest, drawn = _drawn(sets["train"], config.test.fraction, config.test.seed)
         sets |= {"train": rest, "test": drawn}
@@ -83,7 +84,7 @@ def _by_column(found: LabelledRows, config: LabelledJobConfig) -> Sets:
     return sets
 
 
-def _of_splits(found: LabelledRows, wanted: list[Split]) -> LabelledRows:
+def of_splits(found: LabelledRows, wanted: list[Split]) -> LabelledRows:
     """Take the samples of some splits, and those of none."""
     return found.without(~np.isin(_splits(found.rows), ["", *wanted]), OTHER_SPLIT)
 
@@ -97,11 +98,16 @@ def _shares(found: LabelledRows) -> str:
     return ", ".join(f"{count} of {split or 'no split'}" for split, count in counts.most_common())
 
 
-def _read(
-    key: str, uri: str, config: LabelledJobConfig, task: Task, medium: Medium
+def read_one(
+    key: str, uri: str, columns: Columns, task: Task, medium: Medium = "pictures"
 ) -> LabelledRows:
+    """Read a source.
+
+    Raises:
+        InputError: it is missing, or holds no such sample.
+    """
     with as_one_line(source_key=key):
-        found = labelled_source.read_source(uri, config.columns, task, medium)
+        found = labelled_source.read_source(uri, columns, task, medium)
     if not found.rows.num_rows:
         why = told(found.left_out)
         what = "images in class folders" if task == "class" else "images"

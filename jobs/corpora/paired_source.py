@@ -30,6 +30,30 @@ def _captions(value: str) -> str:
     return value if CaptionTable.is_named_by(value) else check_rule(value)
 
 
+CaptionPlace = Annotated[str, AfterValidator(_captions)]
+
+
+def idle_column(captions: str | None, *keys: str) -> tuple[str, ...]:
+    """Return those keys of a table that have no effect where captions are none."""
+    return () if captions is not None and CaptionTable.is_named_by(captions) else keys
+
+
+def place_of(
+    captions: str, column: str | None, manifest: Manifest, split: str | None = None
+) -> FilesBeside | CaptionTable:
+    """Say where the captions of a corpus are.
+
+    Args:
+        captions: A rule of names, or a table's address.
+        column: The table's column of captions; None: one of the usual.
+        manifest: The corpus.
+        split: Rows of the table that count; None: all.
+    """
+    if CaptionTable.is_named_by(captions):
+        return CaptionTable(captions, column, manifest.source, split)
+    return FilesBeside(captions, manifest.left_out_uri)
+
+
 class PairedSource(SourceConfig):
     """Where samples come from, each with a second image or captions where they are asked for."""
 
@@ -57,7 +81,7 @@ class PairedSource(SourceConfig):
     pair_unit_m: float = Field(
         0.001, gt=0, description="of hha: metres that a step of the depth files' values is"
     )
-    captions: Annotated[str, AfterValidator(_captions)] | None = Field(
+    captions: CaptionPlace | None = Field(
         None,
         description=(
             "captions of each sample: in a file of its own, named as source.pair is, ./{stem}.txt"
@@ -101,8 +125,7 @@ class PairedSource(SourceConfig):
     def idle(self) -> dict[str, str]:
         """Return what no second image, or one that is no HHA, has no use for."""
         of_hha = ("pair_camera", "pair_unit_m")
-        in_table = self.captions is not None and CaptionTable.is_named_by(self.captions)
-        idle = {} if in_table else {"caption_column": "captions"}
+        idle = dict.fromkeys(idle_column(self.captions, "caption_column"), "captions")
         idle |= {} if self.poses else {"pose_gap": "poses"}
         if self.pair is None:
             return idle | dict.fromkeys(("pair_kind", *of_hha), "pair")
@@ -125,9 +148,7 @@ class PairedSource(SourceConfig):
         """Say where the captions of a corpus are; None where none are asked for."""
         if self.captions is None:
             return None
-        if CaptionTable.is_named_by(self.captions):
-            return CaptionTable(self.captions, self.caption_column, manifest.source)
-        return FilesBeside(self.captions, manifest.left_out_uri)
+        return place_of(self.captions, self.caption_column, manifest)
 
     def second_images(self, manifest: Manifest, seed: int) -> SecondImages | None:
         """Say where the second images of a corpus are; None where none are asked for.

@@ -1,6 +1,7 @@
 """Features of labelled samples, of one artifact or two, as every probe takes them."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import ray.data
@@ -10,7 +11,6 @@ from torch import Tensor
 from jobs.adaptation import judging, labelled_sets, leak_check
 from jobs.cluster import launch
 from jobs.probing.probe_sections import OWN, AdaptConfig, ProbeConfig, Setting
-from jobs.probing.propagate_sections import PropagateConfig
 from jobs.setup import run_artifact
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
@@ -95,10 +95,10 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         leaks = None
         if corpus:
             leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
-        passes = _passes(columns, encoder, compared, other)
+        runs = passes(columns, encoder, compared, other)
         streams = [
-            (_stream(data, chosen, readers, config.clip.per_video or 1, session), tuple(chosen))
-            for chosen, readers in passes
+            (stream_of(data, chosen, readers, config.clip.per_video or 1, session), tuple(chosen))
+            for chosen, readers in runs
         ]
         found = judging.read_all(streams, data, config)
     data = found.data
@@ -118,8 +118,20 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     )
 
 
+class Comparing(Protocol):
+    """A job that judges an artifact, perhaps beside another one."""
+
+    @property
+    def artifact(self) -> str:
+        """Return where the artifact lies, as it was given."""
+
+    @property
+    def compare(self) -> str | None:
+        """Return where the other one lies; None: there is none."""
+
+
 def encoders_of(
-    config: AdaptConfig | PropagateConfig,
+    config: Comparing,
 ) -> tuple[str, Artifact, str, Artifact | None]:
     """Load the artifact, and the one to compare it with where there is one.
 
@@ -146,7 +158,8 @@ def encoders_of(
 
 def judged_of(uri: str, encoder: Artifact) -> Judged:
     """Describe an artifact that is judged."""
-    parameters = sum(one.numel() for one in encoder.encoder.parameters())
+    parts = (encoder.encoder, *([] if encoder.text is None else [encoder.text]))
+    parameters = sum(one.numel() for part in parts for one in part.parameters())
     return Judged(uri, encoder.digest, parameters, encoder.baseline)
 
 
@@ -172,7 +185,7 @@ def _named(column: str) -> tuple[str, Setting]:
     return kind, Setting(pooling, int(blocks))  # type: ignore[arg-type]
 
 
-def _passes(
+def passes(
     columns: dict[str, Features],
     encoder: Artifact,
     compared: dict[str, Features],
@@ -193,7 +206,7 @@ def _seen(encoder: Artifact) -> object:
     return seen_by(encoder) or Sampling.seen_by(encoder)
 
 
-def _stream(
+def stream_of(
     data: LabelledData,
     columns: dict[str, Features],
     encoders: list[Artifact],

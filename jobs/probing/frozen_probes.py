@@ -56,7 +56,7 @@ def judge(probe: ProbeConfig, labelled: Labelled, scratch: Scratch | None = None
             prefix = "" if kind == "pretrained" else f"{kind}_"
             result |= without_leaks(prefix, one.scored, leaked)
     return result | in_words(
-        probe,
+        probe.name,
         labelled.data,
         {kind: one.scored for kind, one in answered.items()},
         labelled.artifact,
@@ -104,7 +104,7 @@ def told_of(
 
 
 def in_words(
-    probe: ProbeConfig, data: LabelledData, scored: Mapping[str, Scored], artifact: Judged
+    name: str, data: LabelledData, scored: Mapping[str, Scored], artifact: Judged
 ) -> dict[str, Any]:
     """Return the scores of every kind of features, and the line that says them."""
     own = scored["pretrained"]
@@ -115,7 +115,7 @@ def in_words(
             continue
         result |= one.prefixed(f"{kind}_")
         shown.append(f"{artifact.baseline if kind == 'untrained' else kind} {one.line}")
-    line = f"{probe.name} {WORDS[own.measure]} of {data.account['num_classes']} classes:"
+    line = f"{name} {WORDS[own.measure]} of {data.account['num_classes']} classes:"
     line = f"{line} {', '.join(shown)}"
     if COMPARED in scored:
         ahead = own.ahead_of(scored[COMPARED])

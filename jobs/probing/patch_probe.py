@@ -148,7 +148,7 @@ def judge_patches(config: AdaptConfig) -> dict[str, Any]:
     for name, (_, about) in answers.items():
         result |= about if name == "pretrained" else {f"{name}_chosen": about["chosen"]}
     scored = {name: one for name, (one, _) in answers.items()}
-    return result | in_words(config.probe, found.data, scored, artifact)
+    return result | in_words(config.probe.name, found.data, scored, artifact)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ _MEASURES = {
     "j": ("j", "region overlap J"),
     "f": ("f", "boundary agreement F"),
     "pck": ("pck", "share of key points found"),
+    "mean_recall": ("mean_recall", "mean recall of captions and images"),
 }
 _BASELINES = {"untrained": "untrained_", "from scratch": "scratch_", "colour": "colour_"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from jobs.reporting.figures import COLOURS, INK, PALE, WIDE, Drawing, open_figure, png
+from jobs.reporting.figures import COLOURS, GRID, INK, PALE, WIDE, Drawing, open_figure, png
 from models.scores import WORDS, measure_of
 
 # what is compared, by the prefix of its scores
@@ -18,8 +18,11 @@ KINDS = {
     "colour_": "colour statistics",
     "compared_": "compared",
     "copy_": "first frame copied",
+    "words_": "words told by colour",
+    "chance_": "chance",
 }
-_LINES = dict(zip(KINDS, (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#6b8f3a", INK), strict=True))
+_SHADES = (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#6b8f3a", INK, "#8a5fa8", GRID)
+_LINES = dict(zip(KINDS, _SHADES, strict=True))
 MOST_BARS = 40
 MOST_CELLS = 30
 

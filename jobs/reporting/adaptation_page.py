@@ -77,6 +77,8 @@ def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) 
     by_class = figures.per_class(result)
     parts = [html.pictures(by_class, width=_WIDE_PX)] if by_class else []
     parts += [html.pictures(*drawn, width=_HALF_PX)] if drawn else []
+    if "image_to_text" in result:
+        body.append(html.section("Found among the first", _recall(result)))
     if parts:
         by = "Video by video" if "per_sequence" in result else "Class by class"
         body.append(html.section(by, *parts))
@@ -92,6 +94,8 @@ def page_of(result: Mapping[str, Any], out: str, shown: Sequence[Drawing] = ()) 
 def _badge(result: Mapping[str, Any]) -> str:
     if "num_sequences" in result:
         return f"{result['num_sequences']} videos"
+    if "num_captions" in result:
+        return f"{result['num_captions']:,} captions"
     return f"{result['num_classes']} classes"
 
 
@@ -101,6 +105,7 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts = {
         "num_train": "training samples",
         "num_test": "test samples",
+        "num_captions": "their captions",
         "num_sequences": "videos",
         "num_judged": "judged frames",
     }
@@ -147,6 +152,31 @@ def scores(results: Sequence[Mapping[str, Any]]) -> list[Html]:
     drawn = {"videos" if "num_sequences" in result else "test images" for result in results}
     note = f"Intervals by bootstrap over the {' or '.join(sorted(drawn))}{whole}."
     return [*parts, html.paragraph(note, pale=True)]
+
+
+_WAYS = {"image_to_text": "an image's captions", "text_to_image": "a caption's image"}
+
+
+def _recall(result: Mapping[str, Any]) -> Html:
+    """Make the table of recalls between images and captions, a row a kind of features."""
+    lengths = list(result["image_to_text"]["recall_at"])
+    rows = []
+    for prefix, kind in figures.KINDS.items():
+        ways = [result[f"{prefix}{way}"] for way in _WAYS if f"{prefix}{way}" in result]
+        if not ways:
+            continue
+        name = result.get("baseline", kind) if prefix == "untrained_" else kind
+        rows.append((name, *(_share_at(way, k) for way in ways for k in lengths)))
+    headings = [f"{words} @{k}" for words in _WAYS.values() for k in lengths]
+    return html.table(("features", *headings), rows, strong=[0])
+
+
+def _share_at(way: Mapping[str, Any], k: str) -> str:
+    share = f"{way['recall_at'][k]:.1%}"
+    if "ci95" not in way:
+        return share
+    low, high = way["ci95"][k]
+    return f"{share} ({low:.1%} to {high:.1%})"
 
 
 def _sweep(result: Mapping[str, Any]) -> list[Html]:

@@ -86,7 +86,9 @@ def of_texts(texts: Sequence[str], embed_texts: EmbedTexts) -> list[Query]:
     Raises:
         InputError: the embeddings are none that texts are compared with.
     """
-    vectors = embed_texts(texts) if texts else []
+    if not texts:
+        return []
+    vectors = embed_texts(texts)
     return [
         Query(text, vector, None, frozenset()) for text, vector in zip(texts, vectors, strict=True)
     ]

@@ -104,6 +104,10 @@ class PretrainConfig(JobConfig):
             raise ValueError(f"give exactly one of num_steps and num_epochs, got {given}")
         self._check_shares()
         self._check_clips()
+        if self.method.keeps_weights and self.encoder.weights is None:
+            raise ValueError(
+                f"{self.method.keeps_weights} would keep a random encoder: give encoder.weights"
+            )
         if self.accumulate > 1 and not method_class(self.method.name).accumulates:
             raise ValueError(
                 f"accumulate {self.accumulate} would change the objective of {self.method.name},"
@@ -282,7 +286,7 @@ _ENCODER_BEFORE = {
     "time": None,
     "tubelet": 2,
 }
-_METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0}
+_METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0, "freeze_encoder": False}
 _OPTIM_BEFORE = {
     "schedule": "cosine",
     "cooldown_fraction": 0.2,

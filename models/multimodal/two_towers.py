@@ -1,10 +1,12 @@
 """An encoder of images and one of their captions, whose projections are compared."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
@@ -35,6 +37,19 @@ class TwoTowersConfig(MethodConfig):
         default=0.07, gt=0, description="that training begins with; it is learnt"
     )
 
+    freeze_encoder: bool = Field(
+        default=False,
+        description=(
+            "leave the encoder of images as encoder.weights made it, and learn to read for it"
+            " alone (LiT, arXiv:2111.07991)"
+        ),
+    )
+
+    @property
+    def keeps_weights(self) -> str | None:
+        """Return the setting that leaves the encoder as it starts."""
+        return "method.freeze_encoder=true" if self.freeze_encoder else None
+
     def tower(self) -> TextTowerConfig:
         """Return what the text tower is built of."""
         return TextTowerConfig(
@@ -62,8 +77,18 @@ class TwoTowers(Method):
         self, config: TwoTowersConfig, encoder_config: EncoderConfig, views: Views, seed: int
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
+        self._frozen = config.freeze_encoder
+        if self._frozen:
+            self.encoder.requires_grad_(False).eval()
         # right after the encoder: an untrained one is built again from the seed
         self.text_tower = TextTower(config.tower(), self.encoder.embed_dim)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go into training mode, but for an encoder that stays as it is."""
+        super().train(mode)
+        if self._frozen:
+            self.encoder.eval()
+        return self
 
     @property
     def log_scale(self) -> Tensor:
@@ -75,6 +100,29 @@ class TwoTowers(Method):
         projected: Tensor = self.text_tower.image_projection(embedding)
         return projected
 
+    @torch.no_grad()
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Draw how alike each image and every caption of the batch are, a column a caption, the
+        darkest the most alike; red stands at the image's own. Nothing where captions are not
+        known."""
+        if CAPTION not in batch.get("targets", {}):
+            return {}
+        _, images, texts = self.compared(batch)
+        images, texts = (functional.normalize(x.float(), dim=1) for x in (images, texts))
+        alike = images @ texts.T  # (B, B)
+        low, high = alike.amin(), alike.amax()
+        light = 1 - (alike - low) / (high - low).clamp(min=1e-6)
+        height, width = batch["views"][PLAIN_VIEW].shape[-2:]
+        column = torch.arange(width, device=light.device) * len(alike) // width
+        row = light[:, column].unsqueeze(1).expand(-1, height, -1)  # (B, H, W)
+        drawn = row.unsqueeze(1).repeat(1, 3, 1, 1)  # (B, 3, H, W)
+        own = column == torch.arange(len(alike), device=light.device).unsqueeze(1)  # (B, W)
+        edge = max(1, height // 10)
+        red = drawn.new_tensor([0.85, 0.1, 0.1]).view(3, 1, 1)
+        for rows in (slice(0, edge), slice(height - edge, height)):
+            drawn[:, :, rows] = torch.where(own[:, None, None], red, drawn[:, :, rows])
+        return {"captions, alike": drawn}
+
     def compared(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Encode images and captions.
 
@@ -82,5 +130,6 @@ class TwoTowers(Method):
             The encoder's embedding of the images (B, D), and the projections of images and captions
             (B, projection_dim) each.
         """
-        embedding = self.encoder(batch["views"][PLAIN_VIEW][0])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            embedding = self.encoder(batch["views"][PLAIN_VIEW][0])
         return embedding, self.project(embedding), self.text_tower(batch["targets"][CAPTION])

@@ -10,6 +10,7 @@ from pipelines.labels.label_tables import SUFFIXES, URI_NAMES, Columns, read_row
 from pipelines.labels.labelled_rows import LeftOutNames, nfc
 from pipelines.media.contract import BadSample
 
+_SPLIT = "split"
 _CAPTION_NAMES = ("caption", "captions", "text", "texts")
 _Texts = tuple[str, ...]
 
@@ -23,11 +24,13 @@ class CaptionTable:
         uri: A file with a suffix of `SUFFIXES`.
         column: Which column holds captions; None: caption, captions, text or texts.
         root: URI of the folder below which samples lie; a name begins there or beside the table.
+        split: Rows whose column `split` says this; None: all.
     """
 
     uri: str
     column: str | None
     root: str
+    split: str | None = None
 
     @staticmethod
     def is_named_by(text: str) -> bool:
@@ -44,7 +47,7 @@ class CaptionTable:
         Raises:
             BadSample: `caption`: there is none.
         """
-        known = _table(self.uri, self.column)
+        known = _table(self.uri, self.column, self.split)
         for name in self._names(uri, member):
             if name in known:
                 return known[name]
@@ -56,7 +59,7 @@ class CaptionTable:
         Raises:
             ValueError: it cannot be read, or has not the columns; with the remedy.
         """
-        return len(_table(self.uri, self.column))
+        return len(_table(self.uri, self.column, self.split))
 
     def _names(self, uri: str, member: str | None) -> list[str]:
         """Return what a sample may be called in the table, the longest name first."""
@@ -69,7 +72,7 @@ class CaptionTable:
 
 
 @lru_cache(maxsize=1)
-def _table(uri: str, column: str | None) -> dict[str, _Texts]:
+def _table(uri: str, column: str | None, split: str | None) -> dict[str, _Texts]:
     """Read a table once a process."""
     names, rows = read_rows(uri, Columns(), LeftOutNames())
     files = next((name for name in names if name.casefold() in URI_NAMES), None)
@@ -82,8 +85,12 @@ def _table(uri: str, column: str | None) -> dict[str, _Texts]:
             f" {', '.join(names[:8]) or 'none'}): name the captions' column with"
             " source.caption_column"
         )
+    if split is not None and _SPLIT not in names:
+        raise ValueError(f"captions {uri} has no column {_SPLIT}: leave split={split} out")
     found = defaultdict[str, list[str]](list)
     for row in rows:
+        if split is not None and row.get(_SPLIT) != split:
+            continue
         file = row.get(files)
         if isinstance(file, str) and file.strip():
             found[nfc(file.strip().removeprefix("./"))].extend(clean(row.get(captions)))

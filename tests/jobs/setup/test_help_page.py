@@ -137,7 +137,7 @@ def test_types_are_said_in_words() -> None:
         "cluster.num_workers=1": "int >= 1 | MIN..MAX",
         "cluster.cpus_per_worker=auto": "auto | number",
         "views.groups.global_crops.scale=[0.08,1]": "2 numbers > 0 and <= 1",
-        "query=...": "FILE | ID | [FILE,ID,...], required",
+        "query=[]": "FILE | ID | [FILE,ID,...]",
         "probe.k=[20]": "1 or more ints > 0",
         "probe.weight_decay=null": "1 or more numbers >= 0 | null",
         "probe.pooling=[auto]": "1 or more of auto | class | mean | max | gem",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.setup.command_line import parse
+from jobs.setup.command_line import InputError, parse
 from jobs.training.run_config import PretrainConfig, complete_pretrain, load_pretrain
 from pipelines.corpus.manifest import Manifest, Part
 from pipelines.stream.plan import Plan
@@ -79,3 +79,12 @@ def test_a_prefix_with_and_without_a_slash_is_one_experiment() -> None:
     one, other = (parsed(f"source.uri=s3://bucket/images{end}") for end in ("", "/"))
     assert one.experiment() == other.experiment()
     assert one.fingerprint() == other.fingerprint()
+
+
+def test_an_encoder_that_stays_as_it_starts_needs_weights() -> None:
+    words = ("method.name=clip", "method.freeze_encoder=true")
+    with pytest.raises(InputError, match=r"keep a random encoder: give encoder\.weights"):
+        parsed(*words)
+    frozen = parsed(*words, "encoder.weights=a/artifact")
+    assert frozen.fingerprint() != parsed(words[0], "encoder.weights=a/artifact").fingerprint()
+    assert not [key for key in parsed(words[0]).experiment() if "freeze" in key]

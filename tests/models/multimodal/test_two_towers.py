@@ -1,5 +1,6 @@
 """CLIP and SigLIP: images find their captions; losses as written out by a loop."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -200,3 +201,44 @@ def test_a_text_tower_of_another_artifact_is_refused(tmp_path: Path, name: str) 
     (tmp_path / name).write_bytes(damaged[:-1] + b" ")
     with pytest.raises(ValueError, match="do not match"):
         artifact.load(str(tmp_path))
+
+
+def test_what_is_shown_is_darkest_where_image_and_caption_are_most_alike() -> None:
+    method, batch = clip().eval(), make_batch("clip")
+    (drawn,) = method.show(batch).values()
+    views = batch["views"]["global_crops"][0]
+    assert drawn.shape == views.shape and drawn.min() >= 0 and drawn.max() <= 1
+    _, images, texts = method.compared(batch)
+    alike = functional.normalize(images, dim=1) @ functional.normalize(texts, dim=1).T
+    middle = drawn[:, 0, SIZE // 2]  # (B, W)
+    column = torch.arange(SIZE) * len(views) // SIZE
+    image, place = divmod(int(middle.argmin()), SIZE)
+    assert alike[image, column[place]] == alike.max()
+    assert (drawn[3, 0, 0, column == 3] > drawn[3, 1, 0, column == 3]).all()  # red
+    del batch["targets"]
+    assert method.show(batch) == {}
+
+
+@pytest.mark.parametrize("kind", [CLIP, SigLIP])
+def test_a_frozen_encoder_stays_to_the_bit_while_captions_learn_to_be_read(
+    kind: type[CLIP | SigLIP],
+) -> None:
+    config = kind.small.model_copy(update={"freeze_encoder": True})
+    method = build_method(config, ENCODER, kind.default_views(SIZE), 0).train()
+    batch = make_batch(config.name)
+    before = copy.deepcopy(method.encoder.state_dict())
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-3)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        out = method(batch)
+        out["loss"].backward()
+        assert all(parameter.grad is not None for parameter in trained)
+        optimizer.step()
+        losses.append(out["loss"].item())
+    assert losses[-1] < 0.9 * losses[0]
+    for key, value in method.encoder.state_dict().items():  # statistics of batch norm too
+        assert torch.equal(value, before[key]), key
+    names = [p for group in method.param_groups() for p in group["params"]]
+    assert len(names) == len(trained)
