@@ -1,5 +1,5 @@
-"""Take duplicates, outliers and what is too frequent out of a corpus: a new version of its
-manifest, with a reason for every sample that went.
+"""Take duplicates, outliers, captions that do not fit and what is too frequent out of a corpus: a
+new version of its manifest, with a reason for every sample that went.
 
 The embeddings that jobs.export wrote say what is alike. Whatever reads a manifest reads the new
 version as any other; undo=true brings everything back.
@@ -20,7 +20,7 @@ import numpy as np
 from jobs.cluster import launch
 from jobs.curating import curate_page
 from jobs.curating.curate_sections import CurateConfig
-from jobs.curating.judged import belongs, open_embeddings, own_manifest
+from jobs.curating.judged import belongs, fit_of, open_embeddings, own_manifest
 from jobs.setup.claims import check_writable, differing, held
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
@@ -29,6 +29,7 @@ from pipelines.corpus.curated_version import Counts, stay, whole, write_curated
 from pipelines.corpus.manifest import Manifest
 from pipelines.curation.assigned import Assignment, assign, learn_centres, num_buckets
 from pipelines.curation.balance import at_top, evenness
+from pipelines.curation.caption_fit import CaptionFit
 from pipelines.curation.centres import Centres
 from pipelines.curation.decisions import Decisions, Rules
 from pipelines.curation.duplicates import Gone, Looking, NearPairs, find, nothing_gone
@@ -66,7 +67,7 @@ def curate(config: CurateConfig) -> dict[str, Any]:
         if stored is None:
             return _undone(before)
         belongs(stored, before)
-        job = _Curation(config, before, stored, mine)
+        job = _Curation(config, before, stored, mine, fit_of(config, before, stored))
         if before.curation == job.record:
             return _told(before, _reasons(before), unchanged=True)
         with launch.session(config.cluster, work="tasks", paths=paths):
@@ -114,6 +115,7 @@ class _Curation:
     before: Manifest
     stored: Stored
     mine: Held
+    fit: CaptionFit | None
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -141,6 +143,8 @@ class _Curation:
                 self.config.outliers.max_distance,
                 self.config.balance.num_samples,
                 self.config.seed,
+                self.config.captions.min_cosine,
+                self.config.captions.keep_fraction,
             )
             decisions = Decisions(work, gone, rules, folder)
             self.mine.check()
@@ -150,7 +154,7 @@ class _Curation:
         if made.taken_out is not None:
             page = uris.join(uri, made.taken_out.removesuffix(".parquet") + ".html")
             told = found | {"taken_out": counts.reasons}
-            drawn = curate_page.draw(made, self.before, decisions, self.record, told)
+            drawn = curate_page.draw(made, self.before, decisions, self.record, told, self.fit)
             uris.write_bytes(page, drawn)
         self._clear()
         return _told(made, counts.reasons, unchanged=False, **found, page=page)
@@ -179,7 +183,7 @@ class _Curation:
         centres = self._centres(uris.join(work, CENTRES))
         count = len(centres.lowest)
         buckets = num_buckets(self.stored.num_rows, self.stored.dim, count)
-        made = Assignment(self.stored, centres, work, buckets, least or 1.0)
+        made = Assignment(self.stored, centres, work, buckets, least or 1.0, self.fit)
         assign(made)
         return made
 
@@ -210,6 +214,16 @@ class _Curation:
         )
         return find(NearPairs.read(work), looking)
 
+    def _captions(self, decisions: Decisions) -> dict[str, Any]:
+        """Say how many samples have captions, and below which cosine they do not fit."""
+        if self.fit is None:
+            return {}
+        unfit = decisions.unfit
+        return {
+            "captioned": int(decisions.fits.sum()),
+            "least_caption_cosine": None if unfit is None else round(unfit, 4),
+        }
+
     def _measured(
         self, centres: Centres, decisions: Decisions, gone: Gone, counts: Counts
     ) -> dict[str, Any]:
@@ -221,6 +235,7 @@ class _Curation:
             "clusters": [len(centres.lowest), *(int(one.max()) + 1 for one in centres.parents)],
             "looked_at": gone.looked_at,
             "unreadable": gone.unreadable,
+            **self._captions(decisions),
             "evenness_before": round(evenness(at_top(decisions.before, centres.parents)), 4),
             "evenness_after": round(evenness(at_top(decisions.after, centres.parents)), 4),
             "largest_cluster_before": int(decisions.before.max()),

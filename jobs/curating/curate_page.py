@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.reporting import contact_sheet, page
@@ -16,7 +17,8 @@ from jobs.searching import answer_sheet
 from jobs.searching.sample_rows import Sample
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
-from pipelines.curation.decisions import BALANCE, OUTLIER, Decisions
+from pipelines.curation.caption_fit import CaptionFit
+from pipelines.curation.decisions import BALANCE, MISFIT, OUTLIER, Decisions
 from pipelines.curation.duplicates import EXACT, NEAR
 
 NUM_PAIRS = 20  # drawn of each kind of duplicate
@@ -30,6 +32,7 @@ REASONS = {
         "The same picture as one that stays: encoded anew, resized, mirrored, or cut at its sides."
     ),
     OUTLIER: "Far from the centre of every cluster.",
+    MISFIT: "What its captions say is unlike the picture, by the artifact's text tower.",
     BALANCE: "Beyond what is taken of its cluster; chosen by chance.",
 }
 
@@ -47,6 +50,7 @@ def draw(
     decisions: Decisions,
     asked: dict[str, Any],
     told: dict[str, Any],
+    fit: CaptionFit | None = None,
 ) -> bytes:
     """Make the page.
 
@@ -56,6 +60,7 @@ def draw(
         decisions: Of every sample, all read.
         asked: The settings.
         told: What was measured.
+        fit: How captions were compared; None: they were not.
     """
     reasons: dict[str, int] = told["taken_out"]
     rows = _examples(made)
@@ -79,7 +84,9 @@ def draw(
     ]
     for reason, explained in REASONS.items():
         if some := rows.get(reason):
-            body.append(_section(reason, explained, some, kept, before))
+            body.append(_section(reason, explained, some, kept, before, fit))
+    if fit is not None and decisions.fits.sum():
+        body.append(_fits(decisions))
     body.append(_clusters(decisions))
     settings = [[name, str(value)] for name, value in asked.items()]
     body.append(page.section("Settings", page.table(["key", "value"], settings)))
@@ -90,7 +97,7 @@ def _examples(made: Manifest) -> dict[str, list[_Row]]:
     """Read some samples that went, of each reason the first ones in the manifest's order, which is
     by hash."""
     found: dict[str, list[_Row]] = {reason: [] for reason in REASONS}
-    wanted = {EXACT: NUM_PAIRS, NEAR: NUM_PAIRS, OUTLIER: NUM_SINGLE, BALANCE: NUM_SINGLE}
+    wanted = {one: NUM_PAIRS if one in (EXACT, NEAR) else NUM_SINGLE for one in REASONS}
     for table in made.read_taken_out():
         for reason, rows in found.items():
             some = table.filter(pc.equal(table[schema.REASON], reason))
@@ -118,7 +125,12 @@ def _find(made: Manifest, sample_ids: set[int]) -> dict[int, Sample]:
 
 
 def _section(
-    reason: str, explained: str, rows: list[_Row], kept: dict[int, Sample], manifest: Manifest
+    reason: str,
+    explained: str,
+    rows: list[_Row],
+    kept: dict[int, Sample],
+    manifest: Manifest,
+    fit: CaptionFit | None,
 ) -> Html:
     if reason in (EXACT, NEAR):
         sheet = _pairs([row for row in rows if row.kept in kept], kept, manifest)
@@ -126,7 +138,45 @@ def _section(
         sheet = _singles(rows, manifest)
     drawing = Drawing(f"{reason}.jpg", f"{reason}: {explained}", contact_sheet.to_jpeg(sheet))
     title = f"Taken out: {reason}"
-    return page.section(title, page.paragraph(explained), page.pictures(drawing))
+    parts = [page.paragraph(explained), page.pictures(drawing)]
+    if reason == MISFIT and fit is not None:
+        parts.append(_said(rows, fit))
+    return page.section(title, *parts)
+
+
+def _said(rows: list[_Row], fit: CaptionFit) -> Html:
+    """List what the captions of some samples say."""
+    places = {
+        schema.URI: [row.sample.uri for row in rows],
+        schema.MEMBER: pa.array([row.sample.member for row in rows], pa.string()),
+    }
+    told = fit.told(pa.table(places))
+    lines = [
+        (row.sample.name, _cosine(row), "; ".join(one) if isinstance(one, tuple) else "")
+        for row, one in zip(rows, told, strict=True)
+    ]
+    return page.table(("sample", "", "captions"), lines)
+
+
+def _fits(decisions: Decisions) -> Html:
+    """Draw how well captions fit."""
+    edges = np.linspace(-1, 1, len(decisions.fits) + 1)
+    groups = 64  # bins of the log are finer than a picture
+    counts = decisions.fits.reshape(groups, -1).sum(1)
+    places = edges[:: len(decisions.fits) // groups]
+    middle = float(np.interp(0.5, np.cumsum(decisions.fits) / decisions.fits.sum(), edges[1:]))
+    finding = f"Half of the samples' captions have a cosine above {middle:.2f} with the picture"
+    if decisions.unfit is not None:
+        finding += f"; below {decisions.unfit:.2f} they go"
+    across = "cosine of picture and captions"
+    with figure_of(finding, panels=1, size=WIDE, across=across) as (figure, (axes,)):
+        axes.stairs(counts, places, fill=True, color=COLOURS[0])
+        if decisions.unfit is not None:
+            axes.axvline(decisions.unfit, color=COLOURS[1], linewidth=1.5)
+        held = np.flatnonzero(counts)
+        axes.set(ylabel="samples", xlim=(places[held[0]], places[held[-1] + 1]))
+    drawing = Drawing("captions.png", finding, png(figure))
+    return page.section("How well captions fit", page.pictures(drawing))
 
 
 def _pairs(rows: list[_Row], kept: dict[int, Sample], manifest: Manifest) -> Any:

@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from augment.frozen import Frozen
+from jobs.corpora.paired_source import PairedSource
 from jobs.setup.sections import (
     ORDER,
     TRAINING,
     WORKERS,
     ClusterConfig,
     JobConfig,
-    SourceConfig,
 )
 
 
@@ -52,6 +52,40 @@ class OutliersConfig(Frozen):
     )
 
 
+class CaptionFitConfig(Frozen):
+    """Which samples have captions that do not fit."""
+
+    min_cosine: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description=(
+            "of a sample's embedding and those of its captions, on average; below it goes; null:"
+            " however little they fit"
+        ),
+    )
+    keep_fraction: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of the samples with captions, those that fit best stay; null: all",
+    )
+    artifact: str | None = Field(
+        None,
+        min_length=1,
+        description="that the embeddings were made by, to embed captions; null: where it lay then",
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Tell whether captions are looked at."""
+        return self.min_cosine is not None or self.keep_fraction is not None
+
+    def idle(self) -> dict[str, str]:
+        """Return what has no use where captions are not looked at."""
+        return {} if self.wanted else {"artifact": "min_cosine"}
+
+
 class BalanceConfig(Frozen):
     """How many samples stay in the end, shared out alike over clusters."""
 
@@ -74,6 +108,12 @@ _NOT_READ = (
     "source.any_name",
     "source.max_bad_fraction",
     "source.verify",
+    "source.pair",
+    "source.pair_kind",
+    "source.pair_camera",
+    "source.pair_unit_m",
+    "source.poses",
+    "source.pose_gap",
 )
 
 
@@ -102,7 +142,7 @@ class CurateConfig(JobConfig):
             " undo=true alone"
         ),
     )
-    source: SourceConfig
+    source: PairedSource
     out: str = Field(
         min_length=1,
         description=(
@@ -116,6 +156,7 @@ class CurateConfig(JobConfig):
     undo: bool = Field(False, description="make a version with all that earlier curations took out")
     duplicates: DuplicatesConfig = DuplicatesConfig()
     outliers: OutliersConfig = OutliersConfig()
+    captions: CaptionFitConfig = CaptionFitConfig()
     balance: BalanceConfig = BalanceConfig()
     seed: int = Field(0, ge=0, description="of clusters, and of what is taken of them")
     cluster: ClusterConfig = ClusterConfig()
@@ -131,4 +172,16 @@ class CurateConfig(JobConfig):
             "balance.clusters": self.balance.clusters,
             "seed": self.seed,
             **self.source.reading(),
+            **self._asked_of_captions(),
+        }
+
+    def _asked_of_captions(self) -> dict[str, Any]:
+        """Return what is asked of captions; nothing where they are not looked at, as before one
+        could."""
+        if not self.captions.wanted:
+            return {}
+        return {
+            "captions.min_cosine": self.captions.min_cosine,
+            "captions.keep_fraction": self.captions.keep_fraction,
+            **{f"source.{name}": value for name, value in self.source.pairing().items()},
         }

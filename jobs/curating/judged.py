@@ -1,13 +1,17 @@
 """What a curation is given: a manifest, and embeddings of its samples."""
 
 import json
+from dataclasses import replace
 
 from jobs.cluster import launch
 from jobs.curating.curate_sections import CurateConfig
+from jobs.searching.made_by import Encoding
 from jobs.setup.claims import one_spelling
 from jobs.setup.failures import InputError
+from pipelines.captions.caption_table import CaptionTable
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.curation.adopted import adopt
+from pipelines.curation.caption_fit import CaptionFit
 from pipelines.embeddings.stored import PROGRESS, Stored, open_stored
 from pipelines.storage import uris
 
@@ -83,3 +87,35 @@ def _version(stored: Stored) -> int:
     if uris.exists(place):
         return int(json.loads(uris.read_bytes(place))["complete"])
     return stored.provenance.manifest_version
+
+
+def fit_of(config: CurateConfig, manifest: Manifest, stored: Stored) -> CaptionFit | None:
+    """Say how captions are compared with samples; None where nobody asks.
+
+    Raises:
+        InputError: there are no captions, or the embeddings are none that texts are compared with.
+    """
+    place = config.source.captions_of(manifest)
+    if not config.captions.wanted:
+        if place is not None:
+            raise InputError(
+                f"source.captions {config.source.captions} has no effect here without"
+                " captions.min_cosine or captions.keep_fraction: set one of them"
+            )
+        return None
+    if place is None:
+        raise InputError(
+            "captions.min_cosine and captions.keep_fraction need source.captions: name the files,"
+            " as ./{stem}.txt, or a table of them"
+        )
+    if isinstance(place, CaptionTable):
+        place = replace(place, uri=launch.user_uri("source.captions", place.uri))
+        launch.check_reachable("source.captions", place.uri)
+    if stored.column.form != "joint":
+        raise InputError(
+            f"captions are compared with embeddings that were exported with form=joint, and"
+            f" {stored.uri} holds form={stored.column.form}: export an artifact of images and"
+            " captions so"
+        )
+    uri, _ = Encoding(stored, config.captions.artifact).encoder()
+    return CaptionFit(place, uri, config.source.limits())

@@ -41,7 +41,7 @@ class Encoding:
         Raises:
             InputError: a file cannot be used, or the artifact is not there or another one.
         """
-        place, encoder = self._encoder()
+        place, encoder = self.encoder()
         made_by = self._stored.column
         limits = limits_for(encoder, SourceConfig(uri="-").limits())
         found = read(files, Centre(encoder.image_size), limits)
@@ -67,13 +67,13 @@ class Encoding:
                 f" form={self._stored.column.form}: export an artifact of images and captions with"
                 " form=joint"
             )
-        _, encoder = self._encoder()
+        _, encoder = self.encoder()
         try:
             return encoder.embed_texts(texts).numpy()
         except ValueError as error:
             raise InputError(f"text: {error}") from None
 
-    def _encoder(self) -> tuple[str, Artifact]:
+    def encoder(self) -> tuple[str, Artifact]:
         """Return the encoder of the embeddings, and where it lies.
 
         Raises:

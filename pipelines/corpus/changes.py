@@ -31,7 +31,7 @@ TAKEN_OUT = pa.schema(
         pa.field(schema.REASON, pa.string(), nullable=False),
         pa.field("cluster", pa.int32()),
         pa.field("kept", pa.int64()),  # sample id of the duplicate that stays; null: it was none
-        pa.field("cosine", pa.float32()),  # with that, else with the cluster's centre
+        pa.field("cosine", pa.float32()),  # with that, its captions or the centre
         *(pa.field(field.name, field.type, nullable=False) for field in POSITION),
     ]
 )

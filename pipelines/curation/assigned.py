@@ -7,7 +7,7 @@ A task begins with what is not there yet. Vectors are kept as float16. An embedd
 of its cluster also visits the one behind it, as a pair of duplicates may lie on both sides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ import pyarrow.ipc
 import ray.data
 
 from pipelines import schema
+from pipelines.curation.caption_fit import COLUMNS, CaptionFit
 from pipelines.curation.centres import Centres, draw, learn, num_clusters, num_samples
 from pipelines.embeddings.stored import Stored
 from pipelines.embeddings.vector_index import unit
@@ -35,6 +36,7 @@ CLUSTERS = pa.schema(
         pa.field(schema.SAMPLE_ID, pa.int64()),
         pa.field("cluster", pa.int32()),
         pa.field("cosine", pa.float32()),  # with the cluster's centre
+        pa.field("fit", pa.float32()),  # with its captions; null: not looked at, or there are none
     ]
 )
 
@@ -49,6 +51,7 @@ class Assignment:
         work: Folder of the files.
         num_buckets: Into which the clusters are put, neighbours by number together.
         min_cosine: Of two samples that may be duplicates.
+        fit: How captions are compared with samples; None: they are not.
     """
 
     stored: Stored
@@ -56,6 +59,7 @@ class Assignment:
     work: str
     num_buckets: int
     min_cosine: float
+    fit: CaptionFit | None = None
 
     @property
     def rows(self) -> str:
@@ -82,10 +86,15 @@ class Assignment:
     def assign(self, piece: int) -> int:
         """Write the files of one piece of the export; returns its samples."""
         found = list[pa.Table]()
-        for number, (ids, vectors) in enumerate(_pieces(self.stored, piece)):
+        columns = COLUMNS if self.fit else ()
+        for number, (ids, vectors, rows) in enumerate(_pieces(self.stored, piece, columns)):
             scaled, usable = unit(vectors)
             cluster, cosine = self.centres.nearest(scaled)
-            own = pa.table([ids[usable], cluster[:, 0], cosine[:, 0]], names=CLUSTERS.names)
+            fit: pa.Array = pa.nulls(len(scaled), pa.float32())
+            if self.fit is not None:
+                told = self.fit.cosines(rows.filter(pa.array(usable)), scaled)
+                fit = pa.array(told, from_pandas=True)
+            own = pa.table([ids[usable], cluster[:, 0], cosine[:, 0], fit], names=CLUSTERS.names)
             found.append(own.cast(CLUSTERS))
             laid = self._laid_out(ids[usable], scaled, cluster, cosine)
             self._write(uris.join(self.rows, f"{piece:05d}-{number:03d}.arrow"), laid)
@@ -169,34 +178,37 @@ def learn_centres(stored: Stored, wanted: int | None, seed: int) -> Centres:
     some = np.unique(np.linspace(0, pieces - 1, min(pieces, LEARNT_PIECES)).astype(int)).tolist()
     rows = stored.num_rows * len(some) / pieces
     share = num_samples(stored.num_rows, stored.dim, count) / max(1.0, rows)
-    blocks = (vectors for piece in some for _, vectors in _blocks(stored, piece))
+    blocks = (vectors for piece in some for _, vectors, _ in _blocks(stored, piece))
     sample = draw(blocks, share, seed)
     if not len(sample):
         raise ValueError(f"no embedding of {stored.uri} is finite and not zero")
     return learn(sample, count, seed)
 
 
-def _pieces(stored: Stored, piece: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ids and vectors of a piece in portions of about `PIECE_BYTES`."""
+_Portion = tuple[np.ndarray, np.ndarray, pa.Table]
+
+
+def _pieces(stored: Stored, piece: int, columns: Sequence[str]) -> Iterator[_Portion]:
+    """Yield ids, vectors and further columns of a piece in portions of about `PIECE_BYTES`."""
     most = max(1, PIECE_BYTES // (4 * stored.dim))
-    waiting = list[tuple[np.ndarray, np.ndarray]]()
-    for block in _blocks(stored, piece):
+    waiting = list[_Portion]()
+    for block in _blocks(stored, piece, columns):
         waiting.append(block)
-        if sum(len(ids) for ids, _ in waiting) >= most:
+        if sum(len(ids) for ids, _, _ in waiting) >= most:
             yield _joined(waiting)
             waiting = []
     if waiting:
         yield _joined(waiting)
 
 
-def _joined(blocks: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    ids, vectors = zip(*blocks, strict=True)
-    return np.concatenate(ids), np.concatenate(vectors)
+def _joined(blocks: list[_Portion]) -> _Portion:
+    ids, vectors, rows = zip(*blocks, strict=True)
+    return np.concatenate(ids), np.concatenate(vectors), pa.concat_tables(rows)
 
 
-def _blocks(stored: Stored, piece: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for block in stored.piece(piece, num_pieces(stored)):
-        yield block.ids, block.vectors
+def _blocks(stored: Stored, piece: int, columns: Sequence[str] = ()) -> Iterator[_Portion]:
+    for block in stored.piece(piece, num_pieces(stored), columns):
+        yield block.ids, block.vectors, block.rows
 
 
 def assign(work: Assignment) -> int:

@@ -17,7 +17,8 @@ from pipelines.storage.spill import NUM_BUCKETS, Spill
 
 OUTLIER = "outlier"
 BALANCE = "balance"
-_BINS = 1 << 12  # of distances, to find their median
+MISFIT = "caption does not fit"
+_BINS = 1 << 12  # of distances, to find their median, and of cosines with captions
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class Rules:
         max_distance: From its centre, in medians of all distances; None: however far.
         num_samples: In the end; None: however many.
         seed: Of what is chosen.
+        min_fit: Cosine of a sample with its captions; None: however little they fit.
+        fitting_share: Of the samples with captions, those that fit best and stay; None: all.
     """
 
     max_distance: float | None
     num_samples: int | None
     seed: int
+    min_fit: float | None = None
+    fitting_share: float | None = None
 
 
 class Decisions:
@@ -48,6 +53,8 @@ class Decisions:
         before: (K,) samples of each lowest cluster.
         after: (K,) those that stay; complete once all `tables` were read.
         far: Distance beyond which a sample is an outlier; None: there are none.
+        fits: Samples by their cosine with their captions, in equal bins from -1 to 1.
+        unfit: Cosine with its captions below which a sample goes; None: none does.
     """
 
     def __init__(self, work: Assignment, gone: Gone, rules: Rules, folder: str) -> None:
@@ -59,6 +66,8 @@ class Decisions:
         self.before = np.zeros(self._count, np.int64)
         self.after = np.zeros(self._count, np.int64)
         self.far: float | None = None
+        self.fits = np.zeros(_BINS, np.int64)
+        self.unfit: float | None = rules.min_fit
         self._lay_out()
         self._quota = self._quotas()
 
@@ -70,7 +79,13 @@ class Decisions:
             self.before += np.bincount(cluster, minlength=self._count)
             distance = np.clip(1 - table["cosine"].to_numpy(), 0, 2)
             histogram += np.histogram(distance, bins=_BINS, range=(0, 2))[0]
+            fit = _fit_of(table)
+            self.fits += np.histogram(fit[~np.isnan(fit)], bins=_BINS, range=(-1, 1))[0]
             self._spill.add(table, cluster % NUM_BUCKETS)
+        if self._rules.fitting_share is not None and self.fits.sum():
+            going = (1 - self._rules.fitting_share) * self.fits.sum()
+            least = 2 * int(np.searchsorted(np.cumsum(self.fits), going)) / _BINS - 1
+            self.unfit = max(least, -1.0 if self.unfit is None else self.unfit)
         if self._rules.max_distance is not None and histogram.sum():
             middle = int(np.searchsorted(np.cumsum(histogram), histogram.sum() / 2))
             self.far = self._rules.max_distance * (middle + 0.5) * 2 / _BINS
@@ -91,6 +106,8 @@ class Decisions:
         reason = np.full(table.num_rows, "", dtype=object)
         if self.far is not None:
             reason[1 - table["cosine"].to_numpy() > self.far] = OUTLIER
+        if self.unfit is not None:
+            reason[_fit_of(table) < self.unfit] = MISFIT
         duplicate = place >= 0
         exact = np.zeros(table.num_rows, bool)
         exact[duplicate] = self._gone.exact[place[duplicate]]
@@ -119,7 +136,8 @@ class Decisions:
         self.after += np.bincount(cluster[stays], minlength=self._count)
         place = self._gone.place_of(ids)
         alone = place < 0
-        cosine = table["cosine"].to_numpy().copy()
+        misfit = reason == MISFIT
+        cosine = np.where(misfit, _fit_of(table), table["cosine"].to_numpy())
         kept = np.zeros(len(ids), np.int64)
         if not alone.all():
             kept[~alone] = self._gone.kept[place[~alone]]
@@ -132,3 +150,9 @@ class Decisions:
             schema.REASON: pa.array(reason, pa.string(), mask=stays),
         }
         return pa.table(columns).select(DECIDED.names).cast(DECIDED)
+
+
+def _fit_of(table: pa.Table) -> np.ndarray:
+    """Return the cosine of each sample with its captions, NaN where it has none."""
+    found: np.ndarray = table["fit"].to_numpy()
+    return found.astype(np.float32)

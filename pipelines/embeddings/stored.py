@@ -120,13 +120,21 @@ class Stored:
             vectors = vectors_of(batch.column(self.name)).reshape(-1, *self.column.shape)
             yield Block(ids, vectors, pa.Table.from_batches([batch]).select(list(columns)))
 
-    def piece(self, number: int, count: int, *, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
-        """Stream one of so many pieces of the samples; of Parquet, whole files."""
-        columns = [schema.SAMPLE_ID, self.name]
-        for batch in self._of_piece(number, count, columns, block_rows):
+    def piece(
+        self,
+        number: int,
+        count: int,
+        columns: Sequence[str] = (),
+        *,
+        block_rows: int = BLOCK_ROWS,
+    ) -> Iterator[Block]:
+        """Stream one of so many pieces of the samples, with further columns; of Parquet, whole
+        files."""
+        wanted = [schema.SAMPLE_ID, self.name, *columns]
+        for batch in self._of_piece(number, count, wanted, block_rows):
             ids = batch.column(schema.SAMPLE_ID).to_numpy()
             vectors = vectors_of(batch.column(self.name)).reshape(-1, *self.column.shape)
-            yield Block(ids, vectors, pa.Table.from_batches([batch]).select([]))
+            yield Block(ids, vectors, pa.Table.from_batches([batch]).select(list(columns)))
 
     def _of_piece(
         self, number: int, count: int, columns: list[str], block_rows: int

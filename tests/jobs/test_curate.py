@@ -23,6 +23,7 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.stream.ledger import Ledger, Span
 from pipelines.stream.plan import Plan
+from tests.captioned import TEXTS, save_captioned
 
 ORIGINALS = 80
 PLANTED = 12  # copies of each kind
@@ -157,3 +158,39 @@ def test_planted_copies_go_with_their_reasons_and_undo_brings_them_back(
     index(listing)
     with pytest.raises(InputError, match=r"of version 3, and .* lists other samples: run the same"):
         curate(config(place, embeddings=embeddings))
+
+
+def test_captions_that_do_not_fit_go_and_the_page_says_what_they_say(
+    corpus: Path, tmp_path: Path, ray_session: None
+) -> None:
+    place = tmp_path / "m"
+    index(IndexConfig.model_validate({"source": {"uri": str(corpus)}, "out": str(place)}))
+    encoder = str(tmp_path / "pairs")
+    save_captioned(encoder)
+    words = {"artifact": encoder, "source": {"uri": str(place)}, "form": "joint"}
+    export(ExportConfig.model_validate(words | {"out": str(tmp_path / "e")}))
+    table = tmp_path / "captions.csv"
+    names = sorted(path.name for path in corpus.iterdir())
+    lines = [f"{name},{TEXTS[index % len(TEXTS)]}" for index, name in enumerate(names[:-5])]
+    table.write_text("\n".join(["file,caption", *lines]))
+    source = {"uri": str(place), "captions": str(table)}
+    asked = {
+        "embeddings": str(tmp_path / "e"),
+        "source": source,
+        "duplicates": {"min_cosine": None},
+        "captions": {"keep_fraction": 0.75},
+    }
+    told = curate(config(place, **asked))
+    gone = told["taken_out"]["caption does not fit"]
+    assert told["captioned"] == len(names) - 5
+    assert gone == pytest.approx(0.25 * (len(names) - 5), abs=3)
+    assert told["rows"] == len(names) - gone
+    went = pq.read_table(told["reasons"]).to_pylist()
+    assert max(row["cosine"] for row in went) <= told["least_caption_cosine"] + 1e-3
+    page = Path(told["page"]).read_text()
+    assert "How well captions fit" in page and TEXTS[0] in page
+    assert curate(config(place, **asked))["unchanged"]
+    with pytest.raises(InputError, match=r"need source\.captions"):
+        curate(config(place, **asked | {"source": {"uri": str(place)}}))
+    with pytest.raises(InputError, match=r"source\.captions .* has no effect here without"):
+        curate(config(place, **asked | {"captions": {}}))
