@@ -162,7 +162,8 @@ def _look(
     num_steps = config.steps(plan)
     cluster = _cluster(config, session)
     stream = _stream(config, plan, num_steps, session)
-    reads = of_a_sample(stream)  # now, as a listing that was made for this is deleted
+    # now, as a listing that was made for this is deleted
+    reads = of_a_sample(stream, config.source.captions_of(manifest))
     if given:
         return _Seen(manifest, there is None, num_steps, stream, reads, cluster, given, None)
     run = uris.join(work, "run")

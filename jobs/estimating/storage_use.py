@@ -7,6 +7,8 @@ from itertools import islice
 from jobs.estimating.price_table import StoragePrices
 from jobs.estimating.time_model import RunTime, Work
 from jobs.training.run_log import FLUSH_S
+from pipelines.captions.caption_table import CaptionTable
+from pipelines.pairs.files_beside import FilesBeside
 from pipelines.storage.lease import BEAT_S
 from pipelines.stream.ingest import Ingest, item_blocks
 from pipelines.stream.payload import reads
@@ -37,14 +39,25 @@ class StorageUse:
     kept_bytes: int
 
 
-def of_a_sample(work: Ingest) -> tuple[float, float]:
+def of_a_sample(
+    work: Ingest, captions: FilesBeside | CaptionTable | None = None
+) -> tuple[float, float]:
     """Return the requests and bytes with which a sample is read, over the first blocks of the
-    order."""
+    order.
+
+    Args:
+        work: What the data tasks do.
+        captions: Where the captions are that they read too; None: none are read.
+    """
     blocks = list(islice(item_blocks(work, 0, work.item_rows()), SEEN_BLOCKS))
     count = sum(block.num_rows for block in blocks)
     requests, size = reads(iter(blocks), work.limits, verify=work.verify)
     if work.pair:
         more, larger = work.pair.reads(iter(blocks), work.limits)
+        requests += more
+        size += larger
+    if isinstance(captions, FilesBeside):  # a table is read once by each task
+        more, larger = captions.reads(iter(blocks), work.limits)
         requests += more
         size += larger
     return requests / count, size / count

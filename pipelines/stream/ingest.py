@@ -192,9 +192,9 @@ def _block(
         try:
             if ingest.content:
                 content[index] = content_of(payload)
-            fill(index, payload, one, mask, other)
             if told and isinstance(problem := told[index], BadSample):
-                raise problem
+                raise problem  # before its picture is decoded
+            fill(index, payload, one, mask, other)
         except BadSample as problem:
             reason[index] = 1 + REASONS.index(problem.reason)
             row = rows.slice(index, 1).to_pylist()[0]

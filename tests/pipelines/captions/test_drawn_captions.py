@@ -14,6 +14,7 @@ from PIL import Image
 
 from augment.generator import ViewGenerator
 from augment.presets import plain_views
+from jobs.estimating.storage_use import of_a_sample
 from models.texts.tokenizer import decode, learn
 from pipelines import schema
 from pipelines.captions.caption_table import CaptionTable
@@ -26,6 +27,7 @@ from pipelines.corpus.manifest import Manifest
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.media.contract import REASONS, Limits
 from pipelines.pairs.files_beside import FilesBeside
+from pipelines.samples.picture_rows import PictureRows
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import ManifestOrder
 from pipelines.stream.plan import Plan
@@ -95,9 +97,9 @@ PLACES: dict[str, tuple[Callable[[Path], Manifest], Callable[[Path, Manifest], o
 TOKENIZER = learn([caption(number, draw) for number in range(NUM) for draw in (0, 1)], 400)
 
 
-def block_of(manifest: Manifest, place: object, seed: int = 0) -> Columns:
+def work_of(manifest: Manifest, place: object, seed: int = 0) -> Ingest:
     assert isinstance(place, FilesBeside | CaptionTable)
-    work = Ingest(
+    return Ingest(
         order=ManifestOrder(manifest),
         shape=Crops(ViewGenerator(plain_views(8, (1.0, 1.0), 0), 0), photometric=False),
         block_rows=NUM,
@@ -106,6 +108,10 @@ def block_of(manifest: Manifest, place: object, seed: int = 0) -> Columns:
         run="test",
         captions=Captions(place, TOKENIZER, 12, seed),
     )
+
+
+def block_of(manifest: Manifest, place: object, seed: int = 0) -> Columns:
+    work = work_of(manifest, place, seed)
     (block,) = run_items(pa.table({"start": [0], "stop": [NUM]}), ingest=work)
     assert work.block_rows * work.row_bytes() >= sum(
         column.nbytes for name, column in block.items() if not name.endswith("_s")
@@ -179,3 +185,33 @@ def test_a_table_without_the_columns_is_refused_with_those_it_has(tmp_path: Path
     with pytest.raises(ValueError, match=r"no column caption or .* \(it has file, words\): name"):
         CaptionTable(str(tmp_path / "a.csv"), None, str(tmp_path)).check()
     assert CaptionTable(str(tmp_path / "a.csv"), "words", str(tmp_path)).check() == 1
+
+
+def test_a_picture_without_a_caption_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = loose(tmp_path)
+    (tmp_path / "images" / "3.txt").unlink()
+    decoded = list[int]()
+    plain = PictureRows.fill
+    monkeypatch.setattr(
+        PictureRows,
+        "fill",
+        lambda self, index, *rest: (decoded.append(index), plain(self, index, *rest)),
+    )
+    block = block_of(manifest, FilesBeside("./{stem}.txt", manifest.left_out_uri))
+    assert sorted(decoded) == np.flatnonzero(block[schema.VALID]).tolist()
+    assert len(decoded) == NUM - 1
+
+
+def test_reads_of_captions_are_counted_where_each_is_a_file(tmp_path: Path) -> None:
+    manifest = loose(tmp_path)
+    place = FilesBeside("./{stem}.txt", manifest.left_out_uri)
+    work = work_of(manifest, place)
+    requests, size = of_a_sample(work)
+    with_captions = of_a_sample(work, place)
+    assert with_captions[0] == requests + 2  # its size, and the file
+    written = np.mean([(tmp_path / "images" / f"{n}.txt").stat().st_size for n in range(NUM)])
+    assert with_captions[1] == pytest.approx(size + written)
+    table = CaptionTable("captions.csv", None, manifest.source)
+    assert of_a_sample(work, table) == (requests, size)
