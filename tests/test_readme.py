@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = ("augment", "benchmarks", "deploy", "docs", "jobs", "models", "pipelines", "tests")
-FILES = (".yaml", ".json", ".safetensors", ".parquet")
+FILES = (".yaml", ".json", ".safetensors", ".parquet", ".csv")
 MOST_PICTURE_BYTES = 400_000
 JOB_CONFIGS = (
     AdaptConfig,
