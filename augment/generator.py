@@ -27,6 +27,7 @@ from augment.sample import (
 from augment.sound.log_mel import mel_picture
 from augment.sound.sound_recipe import SoundViews
 from augment.sound.sound_views import SoundViewGenerator
+from augment.texts.text_views import TextViewGenerator, TextViews, token_pictures
 
 
 @cache
@@ -188,6 +189,8 @@ def generator_of(views: AnyViews, seed: int, dtype: torch.dtype = torch.float32)
     """
     if isinstance(views, SoundViews):
         return SoundViewGenerator(views, seed)
+    if isinstance(views, TextViews):
+        return TextViewGenerator(views, seed)
     assert isinstance(views, Views)
     return ViewGenerator(views, seed, dtype)
 
@@ -203,6 +206,8 @@ def pictures_of(recipe: AnyViews, views: Tensor, size: int) -> Tensor:
     Returns:
         (B, 3, S, S) uint8 RGB.
     """
+    if isinstance(recipe, TextViews):
+        return token_pictures(views, size)
     assert isinstance(recipe, SoundViews)
     pictures = mel_picture(views * recipe.std, recipe.rate, size)
     return (pictures * 255).round().to(torch.uint8)

@@ -1,6 +1,6 @@
 """Probe a frozen artifact on labelled images or videos, beside the untrained encoder and plain
 colour; tell classes by their names and find captions with it; follow masks or key points through
-videos; or train it with the labels."""
+videos; compare the texts it finds alike with what people say; or train it with the labels."""
 
 import json
 import sys
@@ -23,6 +23,8 @@ from jobs.probing.patch_probe import judge_patches
 from jobs.probing.probe_sections import AdaptConfig, ProbeConfig
 from jobs.probing.propagate_probe import judge_sequences
 from jobs.probing.propagate_sections import PropagateConfig
+from jobs.probing.similarity_probe import judge_pairs
+from jobs.probing.similarity_sections import SimilarityConfig
 from jobs.reporting.adaptation_page import RESULT, leave
 from jobs.reporting.figures import Drawing
 from jobs.setup import run_artifact
@@ -36,9 +38,12 @@ from pipelines.storage import uris
 
 __all__ = ["AdaptConfig", "ProbeConfig", "adapt", "embed_labelled", "judge"]
 
-FrozenConfig = AdaptConfig | PropagateConfig | ZeroShotConfig | RetrieveCaptionsConfig
+FrozenConfig = (
+    AdaptConfig | PropagateConfig | SimilarityConfig | ZeroShotConfig | RetrieveCaptionsConfig
+)
 _OTHERS: dict[str, type[FrozenConfig]] = {
     "propagate": PropagateConfig,
+    "similarity": SimilarityConfig,
     "zero_shot": ZeroShotConfig,
     "retrieve_captions": RetrieveCaptionsConfig,
 }
@@ -83,6 +88,21 @@ def propagate(config: PropagateConfig) -> dict[str, Any]:
     out, artifact = _claimed(config, config.out)
     result, shown = judge_sequences(config.model_copy(update={"artifact": artifact}))
     return _left(out, artifact, result, shown)
+
+
+def compare_pairs(config: SimilarityConfig) -> dict[str, Any]:
+    """Compare which texts each kind of features finds alike with the scores of pairs.
+
+    Returns:
+        What `--json` prints; also in `out/adaptation.json`, where there is an `out`.
+
+    Raises:
+        InputError: the pairs or the artifacts cannot be judged so.
+    """
+    if config.out is None:
+        return judge_pairs(config)
+    out, artifact = _claimed(config, config.out)
+    return _left(out, artifact, judge_pairs(config.model_copy(update={"artifact": artifact})))
 
 
 def compare_with_texts(config: ZeroShotConfig | RetrieveCaptionsConfig) -> dict[str, Any]:
@@ -179,6 +199,8 @@ def complete(
 
 def run(config: FrozenConfig | TrainedAdaptConfig) -> dict[str, Any]:
     """Judge frozen features, or train."""
+    if isinstance(config, SimilarityConfig):
+        return compare_pairs(config)
     if isinstance(config, PropagateConfig):
         return propagate(config)
     if isinstance(config, ZeroShotConfig | RetrieveCaptionsConfig):

@@ -16,6 +16,7 @@ from jobs.cluster import available, launch
 from jobs.cluster.cores import own_cores
 from jobs.cluster.share import Session
 from jobs.corpora.corpus_checks import check_corpus
+from jobs.corpora.run_tokens import tokenizer_of
 from jobs.estimating import measuring
 from jobs.estimating.cluster_shapes import Sizes, priced, ranked, store_of
 from jobs.estimating.estimate_config import EstimateConfig, complete
@@ -201,7 +202,7 @@ def _stream(config: EstimateConfig, plan: Plan, num_steps: int, session: Session
     config = config.model_copy(update={"source": source})
     data = PlannedData(
         config,
-        Samples.of_plan(plan, config),
+        Samples.of_plan(plan, config, tokenizer=tokenizer_of(config, plan)),
         RunDir(config.out),
         num_steps,
         placement=resolve(config.placement, session),

@@ -29,6 +29,7 @@ from jobs.setup.inputs import load_artifact, manifest_of
 from jobs.setup.persistence import persist
 from jobs.setup.value_range import limits_for, settled, warn_of_flat
 from models.artifact import Artifact
+from pipelines import schema
 from pipelines.corpus.file_kinds import medium_of
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings import embed, sinks, upkeep
@@ -170,8 +171,8 @@ def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
 
 def _blank(artifact: Artifact, frames: tuple[int, ...], size: int) -> torch.Tensor:
     """Return a batch of one sample in which there is nothing."""
-    if artifact.of_sounds is not None:
-        return torch.zeros(1, size, dtype=torch.int16)
+    if (numbers := seen_by(artifact)) is not None:
+        return torch.from_numpy(numbers[1].empty(1)[schema.IMAGE]).zero_()
     return torch.zeros(1, *frames, 3, size, size, dtype=torch.uint8)
 
 

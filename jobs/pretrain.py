@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.cluster import launch
 from jobs.corpora.corpus_checks import check_corpus
+from jobs.corpora.run_tokens import tokenizer_of
 from jobs.setup import run_start
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, held
@@ -203,7 +204,8 @@ def _train(
     """Train as `fit` does, from the last checkpoint once more where a collapse sends the run
     back."""
     before = run.rollback()
-    samples = Samples.of_plan(plan, config, _captions(config, run, plan))
+    tokenizer = tokenizer_of(config, plan, run.path(TOKENIZER))
+    samples = Samples.of_plan(plan, config, _captions(config, run, plan), tokenizer)
     finished = fit(config, run, samples, num_steps, session, mine)
     back = run.rollback()
     if back is None or back == before:

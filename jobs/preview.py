@@ -18,6 +18,7 @@ from augment.generator import ViewGenerator, generator_of, pictures_of
 from augment.recipe import Views
 from jobs.cluster import launch
 from jobs.corpora.corpus_checks import check_corpus
+from jobs.corpora.run_tokens import tokenizer_of
 from jobs.reporting.contact_sheet import Cell, grid
 from jobs.setup.bad_samples import BadSamples, by_reason
 from jobs.setup.claims import check_writable
@@ -228,7 +229,8 @@ def draw(
 
 def _drawn_rows(config: PretrainConfig, manifest: Manifest, head: FirstSamples) -> Drawn:
     """Draw samples that are no pictures, as their generator draws them."""
-    series = series_of(config.views, config.seed)
+    plan = Plan.fresh(manifest, config.seed, config.source.interleave)
+    series = series_of(config.views, config.seed, tokenizer_of(config, plan))
     assert series is not None
     count = head.table.num_rows
     limits = config.source.limits()

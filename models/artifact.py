@@ -27,11 +27,13 @@ from models.preprocess import (
     AnyPreprocess,
     Preprocess,
     SoundPreprocess,
+    TextPreprocess,
     central_square,
     fitted_whole,
 )
 from models.shipping import artifact_files as files
 from models.supervised.head import Boxes, Head, HeadConfig, build_head
+from models.texts.embedded_texts import embedded_texts
 
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "artifact.json"
@@ -120,6 +122,11 @@ class Artifact(nn.Module):
         return self.prepared if isinstance(self.prepared, SoundPreprocess) else None
 
     @property
+    def of_texts(self) -> TextPreprocess | None:
+        """Return the preprocessing of an encoder of texts; None for another."""
+        return self.prepared if isinstance(self.prepared, TextPreprocess) else None
+
+    @property
     def num_frames(self) -> int | None:
         """Return the frames of a clip that the encoder sees; None where it sees none."""
         return self.of_images.num_frames if self.encoder.media == "clip" else None
@@ -140,11 +147,13 @@ class Artifact(nn.Module):
         return self.require_text().of_images(self.encoder(images))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as (N, P) float32 of length 1.
+        """Embed texts as (N, P) float32 of length 1, by the text tower, or by an encoder of texts.
 
         Raises:
             ValueError: the artifact has no text tower, or the package `tokenizers` is missing.
         """
+        if (prepared := self.of_texts) is not None:
+            return embedded_texts(self.encoder, prepared, texts)
         return self.require_text().of_texts(texts)
 
     def require_text(self) -> TextTower:
@@ -202,16 +211,19 @@ class Artifact(nn.Module):
 
         Args:
             images: (B, 3, H, W) uint8 RGB; S x S images are only normalised. Or clips, (B, T, 3, H,
-                W); of an encoder of sounds (B, L) int16 at its rate.
+                W); of an encoder of sounds (B, L) int16 at its rate, of one of texts (B, L) tokens.
 
         Returns:
-            (B, [T,] 3, S, S) or (B, L) float32 on the images' device, which must be the artifact's.
+            (B, [T,] 3, S, S) or (B, L) float32, or (B, L) int64 of texts, on the images' device,
+            which must be the artifact's.
 
         Raises:
             ValueError: the images are not uint8 with three channels.
         """
         if (sounds := self.of_sounds) is not None:
             return scaled(images, sounds.std)
+        if self.of_texts is not None:
+            return images.long()
         if images.ndim == 5:
             clips: Tensor = self.preprocess(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             return clips
@@ -440,7 +452,8 @@ def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
 
 
 def _preprocess(preprocess: dict[str, Any], uri: str) -> AnyPreprocess:
-    kind = SoundPreprocess if "rate" in preprocess else Preprocess
+    kind: type[AnyPreprocess] = SoundPreprocess if "rate" in preprocess else Preprocess
+    kind = TextPreprocess if "tokenizer" in preprocess else kind
     try:
         return kind.model_validate(preprocess)
     except ValidationError as error:

@@ -168,7 +168,7 @@ class Method(nn.Module):
         self.views = views
         self.seed = seed
         self.register_buffer("progress", torch.zeros(()))
-        if encoder_config.keep_tokens < 1:
+        if encoder_config.keep_tokens < 1 or encoder_config.media == "text":  # dropout by key
             self.register_forward_pre_hook(_key_tokens)
 
     def _check_media(self, config: MethodConfig, encoder_config: EncoderConfig) -> None:
@@ -305,7 +305,7 @@ class Method(nn.Module):
 
 
 def _key_tokens(method: nn.Module, arguments: tuple[Batch]) -> None:
-    """Tell the trained encoder which patches of a batch to leave out."""
+    """Tell the trained encoder of which samples a batch is, for what it leaves out."""
     assert isinstance(method, Method)
     (batch,) = arguments
     method.trained_encoder.token_key = method.seed, batch["epoch"], batch["sample_id"]

@@ -1,4 +1,4 @@
-"""How an artifact wants its images or sounds."""
+"""How an artifact wants its images, sounds or texts."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -17,7 +17,9 @@ _Positive = Annotated[float, Field(gt=0)]
 class AnyPreprocess(Frozen):
     """How a sample of any medium becomes the encoder's input."""
 
-    image_size: int = Field(ge=1, description="side of the input, pixels; of sounds samples")
+    image_size: int = Field(
+        ge=1, description="side of the input, pixels; of sounds samples, of texts tokens"
+    )
 
 
 class SoundPreprocess(AnyPreprocess):
@@ -25,6 +27,12 @@ class SoundPreprocess(AnyPreprocess):
 
     rate: int = Field(ge=1, description="samples a second, to which sounds are resampled, Hz")
     std: float = Field(gt=0, description="divides samples in [-1, 1]")
+
+
+class TextPreprocess(AnyPreprocess):
+    """How a text becomes the encoder's input, `image_size` tokens."""
+
+    tokenizer: str = Field(min_length=1, description="as models.texts.tokenizer.learn returned it")
 
 
 class Preprocess(AnyPreprocess):

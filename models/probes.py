@@ -6,6 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from augment.texts.special_tokens import is_word
+
+_PLACES = 1024
+_SPREAD = 2_654_435_761  # Knuth's multiplicative hash
+
 
 def bootstrap_interval(
     correct: NDArray[np.bool_], *, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
@@ -53,3 +58,18 @@ def colour_statistics(images: Tensor) -> Tensor:
     bins = functional.one_hot((pixels >> 5).long(), 8).float().mean(dim=2)  # (B, 3, 8)
     unit = pixels.float() / 255
     return torch.cat([unit.mean(dim=2), unit.std(dim=2, correction=0), bins.flatten(1)], dim=1)
+
+
+def bag_of_words(tokens: Tensor) -> Tensor:
+    """Count the words of texts: what any encoder of texts must beat.
+
+    Args:
+        tokens: (B, L) integers: start, words, end, padding.
+
+    Returns:
+        (B, 1024) float32: square roots of how often each word stands there; some share a place.
+    """
+    tokens = tokens.long()
+    places = (tokens * _SPREAD >> 16) % _PLACES
+    counts = torch.zeros(len(tokens), _PLACES, device=tokens.device)
+    return counts.scatter_add_(1, places, is_word(tokens).float()).sqrt()

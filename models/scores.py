@@ -18,6 +18,7 @@ WORDS = {
     "j_and_f": "J&F",
     "pck": "PCK",
     "mean_recall": "mean recall",
+    "spearman": "Spearman's correlation",
 }
 """What people call the main score of a probe, by its key in a result."""
 _BINS = 15

@@ -24,6 +24,7 @@ REASON = "reason"  # uint8: 0 for a valid sample, else 1 + index into decode.REA
 MEDIA = "media"
 VIDEO = "video"
 AUDIO = "audio"
+TEXT = "text"
 CLIP = "clip"
 # float32, a row's share of its block's seconds
 FETCH_S = "fetch_s"

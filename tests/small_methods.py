@@ -15,11 +15,14 @@ from augment.generator import ViewGenerator, generator_of
 from augment.sound.sound_recipe import SoundViews
 from models.encoders import vit_small
 from models.encoders.factory import EncoderConfig
+from models.encoders.texts.text_settings import TextSettings
 from models.method import Batch, Method
 from models.registry import METHODS, build_method
+from tests.texts_of_words import VOCAB, tokens_of, zen
 
 SIZE = 16
 NUM_SAMPLES = 12
+TEXT_SIZES = TextSettings(vocab_size=VOCAB, width=16, depth=2, num_heads=2)
 NUM_ROWS = 20  # of a manifest that holds more than the photographs
 ENCODERS = (
     EncoderConfig(name="resnet18_small", width=8),
@@ -37,6 +40,8 @@ ENCODERS = (
     EncoderConfig(name="resnet18_small", width=4, norm="layer", time="frames"),
     EncoderConfig(name="wave_gru", width=4),
     EncoderConfig(name="wave_transformer_small", width=4),
+    EncoderConfig(name="word_vectors", text=TEXT_SIZES),
+    EncoderConfig(name="text_transformer", text=TEXT_SIZES),
 )
 NUM_FRAMES = 6
 
@@ -123,6 +128,8 @@ def make_batch(name: str, epoch: int = 0, media: str = "") -> Batch:
 def _make_batch(name: str, epoch: int, media: str) -> Batch:
     if media == "audio":
         return _batch_of_sounds(name, epoch)
+    if media == "text":
+        return _batch_of_texts(name, epoch)
     images = clips() if media == "clip" else photographs()
     sample_id = torch.arange(len(images)) * 7919 + 13
     epochs = torch.full_like(sample_id, epoch)
@@ -154,6 +161,25 @@ def _batch_of_sounds(name: str, epoch: int) -> Batch:
     epochs = torch.full_like(sample_id, epoch)
     rows = {
         group: windows.roll(int(1000 * epoch), dims=-1).expand(-1, each.count, -1)
+        for group, each in recipe.groups.items()
+    }
+    return Batch(
+        views=generator_of(recipe, seed=0)(rows, epochs, sample_id),
+        sample_id=sample_id,
+        row=torch.arange(NUM_SAMPLES) * 7 % NUM_ROWS,
+        epoch=epochs,
+        valid=torch.ones(NUM_SAMPLES, dtype=torch.bool),
+    )
+
+
+def _batch_of_texts(name: str, epoch: int) -> Batch:
+    recipe = METHODS[name].default_views(METHODS[name].small_px)
+    lines = zen()[epoch % 3 :][:NUM_SAMPLES]
+    tokens = torch.from_numpy(tokens_of(lines, recipe.size))
+    sample_id = torch.arange(NUM_SAMPLES) * 7919 + 13
+    epochs = torch.full_like(sample_id, epoch)
+    rows = {
+        group: tokens.unsqueeze(1).expand(-1, each.count, -1)
         for group, each in recipe.groups.items()
     }
     return Batch(

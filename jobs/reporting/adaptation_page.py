@@ -96,6 +96,8 @@ def _badge(result: Mapping[str, Any]) -> str:
         return f"{result['num_sequences']} videos"
     if "num_captions" in result:
         return f"{result['num_captions']:,} captions"
+    if "num_pairs" in result:
+        return f"{result['num_pairs']} pairs"
     return f"{result['num_classes']} classes"
 
 
@@ -206,7 +208,7 @@ def _account(result: Mapping[str, Any]) -> list[Html]:
         ("unreadable", _counts(unreadable)),
         ("left out", "; ".join(f"{k}: {_counts(v)}" for k, v in _given(result, "left_out"))),
     ]
-    if "num_sequences" not in result:
+    if not {"num_sequences", "num_pairs"} & result.keys():
         rows.append(("test images among those of training", str(result.get("duplicates", 0))))
     rows.append(("artifact", f"{result.get('artifact', '')} {result['artifact_digest']}"))
     everything = json.dumps(finite(dict(result)), indent=1)

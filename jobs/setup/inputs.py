@@ -18,7 +18,7 @@ from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
-from pipelines.schema import AUDIO, VIDEO
+from pipelines.schema import AUDIO, TEXT, VIDEO
 from pipelines.storage import uris
 
 
@@ -84,6 +84,7 @@ def _selection(
         members=listed.members if source.members is None else source.members,
         any_name=listed.any_name if source.any_name is None else source.any_name,
         medium=source.media or medium or listed.medium,
+        text_columns=listed.text_columns if source.text_columns is None else source.text_columns,
     )
 
 
@@ -140,6 +141,10 @@ def _check_selection(
         "source.members": (",".join(wanted.members), ",".join(listed.members) or "null"),
         "source.any_name": (wanted.any_name, listed.any_name),
         "source.media": (wanted.medium, listed.medium),
+        "source.text_columns": (
+            f"[{','.join(wanted.text_columns)}]",
+            f"[{','.join(listed.text_columns)}]",
+        ),
     }
     key, now, then = next((key, *pair) for key, pair in shown.items() if pair[0] != pair[1])
     command = index_command(manifest, f"{key}={now}")
@@ -186,7 +191,13 @@ def check_media(
         InputError: with what helps.
     """
     for kind, count in manifest.media.items():
-        given = kind if kind == AUDIO else "clip" if kind == VIDEO and not as_frames else "image"
+        given = (
+            kind
+            if kind in (AUDIO, TEXT)
+            else "clip"
+            if kind == VIDEO and not as_frames
+            else "image"
+        )
         if given == media or (as_frames and media == "clip"):  # a clip in which nothing moves
             continue
         holds = f"{count} {_HELD.get(kind, f'{kind}s')}"

@@ -13,7 +13,7 @@ from jobs.setup import registered, run_start
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, build
-from jobs.training.run_dir import TOKENIZER, RunDir, environment
+from jobs.training.run_dir import RunDir, environment
 from models import artifact
 from models.encoders.encoder import Encoder
 from models.multimodal.text_tower import TextTower
@@ -58,15 +58,19 @@ def write(
     kept = ["method", "encoder", "views", "optim", "seed", "global_batch_size"]
     if config.start != StartConfig():
         kept.append("start")
+    preprocess = config.preprocess()
+    tokenizer = RunDir(run).tokenizer()
     if text is not None:
-        text.tokenizer = uris.read_bytes(uris.join(run, TOKENIZER)).decode()
+        text.tokenizer = tokenizer
+    elif config.media == "text":
+        preprocess["tokenizer"] = tokenizer
     return artifact.save(
         uri,
         encoder,
         head=head,
         text=text,
         config={name: dump[name] for name in kept},
-        preprocess=config.preprocess(),
+        preprocess=preprocess,
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,

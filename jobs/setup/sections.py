@@ -60,6 +60,11 @@ def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
     return bands
 
 
+TextColumns = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    *ONE_OR_MORE,
+    Field(examples=["NAME", "[NAME,...]"]),
+]
 Window = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 Bands = Annotated[tuple[PositiveInt, ...], AfterValidator(_one_or_three)]
 
@@ -145,8 +150,16 @@ class SourceConfig(Frozen):
     media: Medium | None = Field(
         None,
         description=(
-            "what of the source is a sample: pictures (images and videos) or audio (wav, flac, mp3,"
-            " ogg, opus, m4a, aac, aiff); null: what the method takes, else as listed, or pictures"
+            "what of the source is a sample: pictures (images and videos), audio (wav, flac, mp3,"
+            " ogg, opus, m4a, aac, aiff) or text (a line of .txt, an object of .jsonl, a row of"
+            " .csv or .tsv); null: what the method takes, else as listed, or pictures"
+        ),
+    )
+    text_columns: TextColumns | None = Field(
+        None,
+        description=(
+            "fields of .jsonl, or columns of .csv and .tsv, that are texts, each a sample by"
+            " itself; null: as listed, or the first of text, sentence and content that is there"
         ),
     )
     max_pixels: int = Field(

@@ -267,7 +267,7 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
     order = FirstSamples.of(plan, share.start, share.stop)
     views = config.views
     if not isinstance(views, Views):
-        return _read_windows(config, views, order)
+        return _read_windows(config, views, order, job.run.tokenizer())
     if share.start == share.stop:  # more ranks than images
         none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
         return none, none
@@ -301,12 +301,12 @@ def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
 
 
 def _read_windows(
-    config: PretrainConfig, views: AnyViews, order: FirstSamples
+    config: PretrainConfig, views: AnyViews, order: FirstSamples, tokenizer: str | None
 ) -> tuple[Tensor, Tensor]:
     """Read two windows of each sample of a medium that is no picture, as `read_images` does."""
     name, group = next(iter(views.groups.items()))
     two = views.model_copy(update={"groups": {name: group.model_copy(update={"count": 2})}})
-    series = series_of(two, config.seed)
+    series = series_of(two, config.seed, tokenizer)
     assert series is not None
     count = order.table.num_rows
     if not count:

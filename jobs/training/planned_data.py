@@ -47,6 +47,7 @@ class Samples:
         pair: Where the rows' second images are; None: nowhere.
         flow: Whether a batch has the flow of its clips.
         captions: Where the rows' captions are; None: nowhere.
+        tokenizer: Of texts; None: they are of another medium.
     """
 
     order: Order
@@ -62,6 +63,7 @@ class Samples:
     pair: SecondImages | None = None
     flow: bool = False
     captions: Captions | None = None
+    tokenizer: str | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -75,8 +77,14 @@ class Samples:
         return tuple(names)
 
     @classmethod
-    def of_plan(cls, plan: Plan, config: PretrainConfig, captions: Captions | None = None) -> Self:
-        """Read a corpus."""
+    def of_plan(
+        cls,
+        plan: Plan,
+        config: PretrainConfig,
+        captions: Captions | None = None,
+        tokenizer: str | None = None,
+    ) -> Self:
+        """Read a corpus, with the captions of its images or the tokenizer of its texts."""
         return cls(
             order=plan,
             ledger=plan.ledger,
@@ -87,6 +95,7 @@ class Samples:
             pair=config.source.second_images(plan.manifest, config.seed),
             flow=config.clip.flow is not None,
             captions=captions,
+            tokenizer=tokenizer,
         )
 
     @classmethod
@@ -156,7 +165,7 @@ class PlannedData:
     def work(self, world_size: int) -> ingest.Ingest:
         """Return what the data tasks of so many training processes do."""
         config = self.config
-        series = series_of(config.views, config.seed)
+        series = series_of(config.views, config.seed, self.samples.tokenizer)
         shape: shapes.Shape
         if series is not None:
             shape = series[1]

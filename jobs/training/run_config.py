@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, create_model, model
 from augment.frozen import other_of
 from augment.recipe import AnyViews, Placement, Views
 from augment.sound.sound_recipe import SoundViews
+from augment.texts.text_views import TextViews
 from jobs.corpora.paired_source import PairedSource
 from jobs.setup.command_line import in_words
 from jobs.setup.failures import InputError
@@ -22,6 +23,7 @@ from jobs.training.run_sections import CheckpointConfig, DebugConfig, HealthConf
 from models.encoders.clips.time_settings import check_frames
 from models.encoders.factory import EncoderConfig
 from models.encoders.hub_names import weights_left_out
+from models.encoders.texts.text_settings import TextSettings
 from models.method import Media, Method, MethodConfig, unknown_group
 from models.optim import AdversarialOptimConfig, OptimConfig
 from models.registry import DEFAULT, METHODS, SUPERVISED, build_method, method_class
@@ -222,9 +224,11 @@ class PretrainConfig(JobConfig):
         return self.clip.num_frames if self.media == "clip" else None
 
     def preprocess(self) -> dict[str, Any]:
-        """Return how an artifact of the run wants its samples: the fields of `Preprocess`, or of
-        `SoundPreprocess`."""
+        """Return how an artifact of the run wants its samples: the fields of `Preprocess`, of
+        `SoundPreprocess`, or those of `TextPreprocess` without the tokenizer."""
         views = self.views
+        if isinstance(views, TextViews):
+            return {"image_size": views.size}
         if isinstance(views, SoundViews):
             return {"image_size": views.size, "rate": views.rate, "std": views.std}
         assert isinstance(views, Views)
@@ -285,6 +289,7 @@ _ENCODER_BEFORE = {
     "keep_tokens": 1.0,
     "time": None,
     "tubelet": 2,
+    "text": TextSettings().model_dump(mode="json"),
 }
 _METHOD_BEFORE = {"centring": "mean", "prototype_std": 1.0, "freeze_encoder": False}
 _OPTIM_BEFORE = {

@@ -98,6 +98,11 @@ class RunDir:
         self._clear(keep_manifest=before.source.uri == config.source.uri)
         return False
 
+    def tokenizer(self) -> str | None:
+        """Read the tokenizer that the run has learnt; None where it has none."""
+        place = self.path(TOKENIZER)
+        return uris.read_bytes(place).decode() if uris.exists(place) else None
+
     def has_steps(self) -> bool:
         """Tell whether anything was trained: weights or a line of the log are there."""
         if self.committed_step() or self.has_artifact():

@@ -23,6 +23,7 @@ Feature = Literal[
     "frames",
     "latents",
     "latents_in_order",
+    "words",
 ]
 """What an encoder can give beside its embedding; "trainable_maps": maps that hold all the embedding
 is made of, so that a loss on them trains all of it; "latents_in_order": latents of which each is
@@ -72,6 +73,10 @@ _LACKING: dict[Feature, tuple[str, str]] = {
         "reads each moment beside later ones",
         "take wave_gru",
     ),
+    "words": (
+        "has no vector of each word by itself",
+        "take encoder.name=word_vectors",
+    ),
     "scales": (
         "has no feature grids of known receptive fields",
         "take encoder.name=amdim, or method.name=yadim with any encoder",
@@ -112,7 +117,7 @@ class Encoder(nn.Module):
 
     One that sees clips (B, T, 3, H, W) takes these in their place everywhere; its maps and layers
     are averages over time, its tokens those of all times, frame by frame. One that hears sounds
-    takes windows (B, L).
+    takes windows (B, L), one of texts their tokens (B, L), int64.
 
     Attributes:
         name: As the configuration calls it; for messages.
@@ -134,7 +139,7 @@ class Encoder(nn.Module):
     """
 
     name: str = "encoder"
-    media: Literal["image", "clip", "audio"] = "image"
+    media: Literal["image", "clip", "audio", "text"] = "image"
     core: str = ""
     embed_dim: int
     pooling: Pooling = "auto"
@@ -188,7 +193,8 @@ class Encoder(nn.Module):
     def tokens(
         self, images: Tensor, keep: Tensor | None = None, hidden: Hidden | None = None
     ) -> Tokens:
-        """Encode images (B, 3, H, W) as tokens, where `supports("tokens")`.
+        """Encode images (B, 3, H, W) as tokens, where `supports("tokens")`; "words": each by
+        itself.
 
         Args:
             images: Normalised; H and W are multiples of `patch_size`.

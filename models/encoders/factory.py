@@ -14,6 +14,7 @@ from models.encoders.clips.time_settings import TIME, TUBELET, Time, check_time,
 from models.encoders.encoder import Encoder, Pooling
 from models.encoders.hub_names import TORCHVISION, architecture
 from models.encoders.sound.wave_names import WAVE_BLOCKS, check_sound, sees_sound
+from models.encoders.texts.text_settings import TEXT_ENCODERS, TextSettings, check_text
 
 _SMALL = ("resnet18_small", "vit_tiny_small", "amdim", *WAVE_BLOCKS)
 _DEFAULT_WIDTH = 64
@@ -27,7 +28,7 @@ class EncoderConfig(Frozen):
         description=(
             "resnet18_small or vit_tiny_small (for 32 to 96 px), amdim (16 to 256 px, a power of"
             " two), a timm name (hub prefix and weights tag are dropped), or torchvision:NAME;"
-            f" of sounds {', '.join(WAVE_BLOCKS)}"
+            f" of sounds {', '.join(WAVE_BLOCKS)}; of texts {' or '.join(TEXT_ENCODERS)}"
         ),
     )
     width: int = Field(
@@ -128,6 +129,7 @@ class EncoderConfig(Frozen):
             " each time (arXiv:2410.22364); others cost nothing"
         ),
     )
+    text: TextSettings = TextSettings()
     time: Time | None = TIME
     tubelet: int = TUBELET
     weights: str | None = Field(
@@ -149,15 +151,19 @@ class EncoderConfig(Frozen):
     )
 
     @property
-    def media(self) -> Literal["image", "clip", "audio"]:
+    def media(self) -> Literal["image", "clip", "audio", "text"]:
         """Return what one sample is to the encoder."""
         if sees_sound(self.name):
             return "audio"
+        if self.name in TEXT_ENCODERS:
+            return "text"
         return media_of(self.name, self.time)
 
     def idle(self) -> dict[str, str]:
         """Return what random weights have no use for."""
-        return {"min_share": "weights"} if self.weights is None else {}
+        idle = {"min_share": "weights"} if self.weights is None else {}
+        unused = self.text.unused(self.name)
+        return idle | {f"text.{name}": "name" for name in unused}
 
     @classmethod
     def voided_by(cls, key: str, values: dict[str, Any]) -> tuple[str, ...]:
@@ -181,7 +187,7 @@ class EncoderConfig(Frozen):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name in _SMALL:
+        if name in (*_SMALL, *TEXT_ENCODERS):
             return name
         from models.encoders.library import timm_names, torchvision_names
 
@@ -189,7 +195,7 @@ class EncoderConfig(Frozen):
             known = [TORCHVISION + candidate for candidate in torchvision_names()]
         else:
             name = architecture(name)
-            known = [*_SMALL, *timm_names()]
+            known = [*_SMALL, *TEXT_ENCODERS, *timm_names()]
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(_SMALL)
             raise ValueError(f"encoder.name={name} is not known; nearest: {', '.join(nearest)}")
@@ -199,6 +205,9 @@ class EncoderConfig(Frozen):
     def _settings_have_effect(self) -> "EncoderConfig":
         if sees_sound(self.name):
             check_sound(self.name, self.model_dump(exclude_defaults=True))
+            return self
+        if self.name in TEXT_ENCODERS:
+            check_text(self.model_dump(exclude_defaults=True))
             return self
         if self.name not in _SMALL and self.width != _DEFAULT_WIDTH:
             raise ValueError(
@@ -253,7 +262,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
 
     Args:
         config: What to build.
-        image_size: Side of the images, pixels; of sounds the length of a window, samples.
+        image_size: Side of the images, pixels; of sounds the length of a window, samples; of texts
+            their tokens.
 
     Returns:
         The encoder in training mode, on the CPU.
@@ -371,6 +381,10 @@ def _build(config: EncoderConfig, image_size: int) -> Encoder:
         return WaveEncoder(8 * config.width, WAVE_BLOCKS[config.name])
     if config.media == "clip":
         return _of_clips(config, image_size)
+    if config.media == "text":
+        from models.encoders.texts.token_encoders import text_encoder
+
+        return text_encoder(config.name, config.text, image_size)
     if config.name == "resnet18_small":
         from models.encoders.resnet_small import ResNetSmall
 

@@ -5,9 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from augment.frozen import Frozen
-
-PAD, START, END = range(3)
-"""Tokens of `models.texts.tokenizer`."""
+from augment.texts.special_tokens import END
 
 
 class TextEncoderConfig(Frozen):

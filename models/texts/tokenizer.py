@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-PAD, START, END = range(3)
+from augment.texts.special_tokens import END, PAD, START
+
 _SPECIAL = ("<pad>", "<start>", "<end>")
 
 
@@ -59,6 +60,12 @@ def encode(tokenizer: str, texts: Sequence[str], length: int) -> np.ndarray:
         ids = [START, *found.ids[: length - 2], END]
         row[: len(ids)] = ids
     return tokens
+
+
+def word_ids(tokenizer: str, text: str) -> list[int]:
+    """Turn one text into its tokens alone, however many there are."""
+    ids: list[int] = _opened(tokenizer).encode(text).ids
+    return ids
 
 
 def decode(tokenizer: str, tokens: np.ndarray) -> str:

@@ -51,6 +51,7 @@ class Selection:
         any_name: Whether a file whose name does not tell what it holds is told by its first bytes.
         follow_links: Whether links to local folders are followed; else they are left out.
         medium: Of which medium samples are.
+        text_columns: Of tables and JSON lines, which columns hold texts; empty: the usual ones.
     """
 
     per_video: int = 1
@@ -58,6 +59,7 @@ class Selection:
     any_name: bool = False
     follow_links: bool = False
     medium: Medium = "pictures"
+    text_columns: tuple[str, ...] = ()
 
     @property
     def media(self) -> tuple[str, ...]:

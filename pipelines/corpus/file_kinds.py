@@ -22,16 +22,21 @@ VIDEO_SUFFIXES = (
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff"),
 )
+LINE_SUFFIXES = (".txt", ".text")
+OBJECT_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv")
+TEXT_SUFFIXES = (*LINE_SUFFIXES, *OBJECT_SUFFIXES, *TABLE_SUFFIXES)
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 IMAGE = "image"
-Medium = Literal["pictures", "audio"]
-"""What a corpus is listed for: images and videos, or sound."""
+Medium = Literal["pictures", "audio", "text"]
+"""What a corpus is listed for: images and videos, sound, or texts."""
 MEDIA_OF: dict[Medium, tuple[str, ...]] = {
     "pictures": (IMAGE, schema.VIDEO),
     "audio": (schema.AUDIO,),
+    "text": (schema.TEXT,),
 }
 """The media whose files are then samples."""
-_NAMES: dict[Medium, str] = {"pictures": "image", "audio": "sound"}
+_NAMES: dict[Medium, str] = {"pictures": "image", "audio": "sound", "text": "text"}
 TAR = "tar"
 COMPRESSED = "compressed"
 HEAD_BYTES = 512  # a tar's magic lies at 257; no other is further in
@@ -68,16 +73,18 @@ _OGG_VIDEO = (b"\x80theora", b"\x01video", b"BBCD\0", b"OVP80")
 
 
 def medium_of(media: str) -> Medium:
-    """Return of which medium a method's samples are: `image`, `clip` or `audio`."""
-    return "audio" if media == schema.AUDIO else "pictures"
+    """Return of which medium a method's samples are: `image`, `clip`, `audio` or `text`."""
+    if media == schema.AUDIO:
+        return "audio"
+    return "text" if media == schema.TEXT else "pictures"
 
 
 class Kind(NamedTuple):
     """What a file holds.
 
     Attributes:
-        what: `image`, `video`, `audio`, `tar`, `compressed`, or nothing where it is no sample of
-            any medium.
+        what: `image`, `video`, `audio`, `text`, `tar`, `compressed`, or nothing where it is no
+            sample of any medium.
         suffix: The usual one, without its dot; empty where it is not known.
     """
 
@@ -98,6 +105,8 @@ def kind_of(name: str) -> Kind:
         return Kind(schema.VIDEO, suffix[1:])
     if suffix in AUDIO_SUFFIXES:
         return Kind(schema.AUDIO, suffix[1:])
+    if suffix in TEXT_SUFFIXES:
+        return Kind(schema.TEXT, suffix[1:])
     if suffix == ".tar":
         return Kind(TAR)
     return Kind(COMPRESSED) if lower.endswith(COMPRESSED_TAR) else NOTHING
@@ -107,6 +116,11 @@ def media_of(name: str) -> str | None:
     """Tell what a file holds by its suffix: `image` or `video`, or None where it is no sample."""
     what = kind_of(name).what
     return what if what in (IMAGE, schema.VIDEO) else None
+
+
+def is_one_text(name: str) -> bool:
+    """Tell of a member of a shard that is text whether it is one, not a file of several."""
+    return suffix_of(name) in LINE_SUFFIXES
 
 
 def suffix_of(name: str) -> str:

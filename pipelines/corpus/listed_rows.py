@@ -15,6 +15,7 @@ from pipelines.corpus.file_kinds import (
     HEAD_BYTES,
     MEDIA_OF,
     TAR,
+    is_one_text,
     kind_of,
     no_content,
     no_sample,
@@ -24,6 +25,7 @@ from pipelines.corpus.tar_members import COMPRESSED_SHARD, Member, read_members
 from pipelines.storage import uris
 from pipelines.storage.retries import Refused
 from pipelines.storage.threads import pool
+from pipelines.texts.text_files import texts_in
 
 LEFT_OUT = pa.field("left_out", pa.string())  # why a file is no sample; null for samples
 MESSAGE = pa.field("message", pa.string())  # more of it, for a person
@@ -34,6 +36,7 @@ REMOTE_THREADS = 64  # a store takes tens of milliseconds to answer, whatever th
 NESTED = {TAR: "tar in a tar (unpack it)", COMPRESSED: "compressed tar in a tar (unpack it)"}
 REFUSED = "refused by the storage"
 NOT_CHOSEN = "not in source.members"
+SEVERAL = "file of several texts in a tar (unpack it)"
 _SAMPLES = {kind for kinds in MEDIA_OF.values() for kind in kinds}
 _IDENTITY = (schema.URI, "member", "etag")
 
@@ -45,10 +48,13 @@ def sample_id(uri: str, member: str | None, etag: str, clip: int = 0) -> int:
 
 
 def rows_of(entries: Iterable[Entry], selection: Selection) -> Iterator[dict[str, Any]]:
-    """Yield rows of schema `LISTED`: one a file, and one a member of each tar shard."""
+    """Yield rows of schema `LISTED`: one a file, one a member of each tar shard, and one a text of
+    each file of texts."""
     for entry, what in _told(entries, selection):
         if entry.problem is None and what == TAR:
             yield from _tar_rows(entry, selection)
+        elif what == schema.TEXT in selection.media and entry.size and not _unfit(entry):
+            yield from _text_rows(entry, selection)
         else:
             reason = entry.problem or _reason(entry, what, selection)
             yield _row(entry, 0, entry.size, None, what, left_out=reason, message=entry.message)
@@ -121,8 +127,25 @@ def _tar_rows(shard: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
             hidden = "hidden file" if is_hidden(name) else None
             chosen = None if selection.takes(name) else NOT_CHOSEN
             problem = hidden or chosen or NESTED.get(what)
+            if what == schema.TEXT in selection.media and not is_one_text(name):
+                problem = problem or SEVERAL
             problem = problem or _no_media(name, what, length, selection)
         yield _row(shard, offset, length, name, what, left_out=problem, message=message or None)
+
+
+def _text_rows(file: Entry, selection: Selection) -> Iterator[dict[str, Any]]:
+    """Yield a row for each text of a file of many."""
+    try:
+        for name, offset, length, _, problem, message in texts_in(
+            file.uri, file.size, selection.text_columns
+        ):
+            more = message or None
+            yield _row(file, offset, length, name, schema.TEXT, left_out=problem, message=more)
+    except FileNotFoundError:
+        yield _row(file, 0, file.size, None, schema.TEXT, left_out="gone while it was listed")
+    except (Refused, PermissionError) as error:
+        told = str(error)
+        yield _row(file, 0, file.size, None, schema.TEXT, left_out=REFUSED, message=told)
 
 
 def _members(shard: Entry, any_name: bool) -> Iterator[Member]:

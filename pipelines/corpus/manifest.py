@@ -287,6 +287,7 @@ def open_manifest(uri: str, version: int | None = None) -> Manifest:
             tuple(record.get("members", ())),
             record.get("any_name", False),
             medium=record.get("medium", "pictures"),
+            text_columns=tuple(record.get("text_columns", ())),
         ),
         record.get("listed", record["created"]),
         record.get("taken_out"),

@@ -18,7 +18,7 @@ from augment.sound.sound_views import scaled
 from models import artifact
 from models.artifact import Artifact
 from models.encoders.encoder import Encoder, Pooling, Tokens
-from models.probes import colour_statistics
+from models.probes import bag_of_words, colour_statistics
 from models.steps import memory_layout
 from pipelines.storage import uris
 
@@ -224,7 +224,9 @@ def _computed(
 
 def _colours(images: Tensor, encoder: Artifact) -> Tensor:
     """Return the statistics of images, or the mean of those of a clip's frames; of sounds those of
-    their log-mel spectra."""
+    their log-mel spectra, of texts their words."""
+    if encoder.of_texts is not None:
+        return bag_of_words(images)
     if (sounds := encoder.of_sounds) is not None:
         return statistics(scaled(images, 1.0), sounds.rate)
     if images.ndim == 4:

@@ -55,6 +55,11 @@ class Columns(Frozen):
     uri: str | None = Field(
         None, min_length=1, description="of the sample; null: uri, file, path, filename or image"
     )
+    text: str | None = Field(
+        None,
+        min_length=1,
+        description="of .csv and .tsv: a text that is the sample itself, in place of a uri",
+    )
     label: str | None = Field(
         None, min_length=1, description="its class or classes; null: label or labels"
     )

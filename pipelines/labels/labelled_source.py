@@ -26,6 +26,7 @@ from pipelines.labels.labelled_data import Task
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, below, named_rows
 from pipelines.labels.looked_up import look_up_files
 from pipelines.storage import uris
+from pipelines.texts.labelled_texts import read_labelled_texts
 
 
 def is_table(uri: str) -> bool:
@@ -59,6 +60,8 @@ def read_source(
     if is_table(uri):
         if problem := uris.reachable(uri):
             raise ValueError(f"source.uri {problem}")
+        if columns.text is not None:
+            return read_labelled_texts(uri, columns, wants_labels=wants_labels)
         table = label_tables.read_label_table(uri, columns, wants_labels=wants_labels)
         return by_table(uri, table, medium)
     if is_coco(uri):

@@ -32,6 +32,8 @@ Reason = Literal[
     "caption",  # is missing, empty or no text
     "no_audio",
     "silent",  # what was taken of its sound
+    "encoding",  # of a text is not UTF-8
+    "field",  # of a text: its JSON object cannot be read, or has not the text
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 

@@ -54,7 +54,7 @@ class NumberRows:
     times: bool = False
 
     def empty(self, num_rows: int) -> Columns:
-        """Allocate (B, V, L) a column; (B, L) of single views."""
+        """Allocate (B, V, L) a column, (B, L) of single views; and the times (B,) float64."""
         shapes = {
             name: (num_rows, self.size) if self.single else (num_rows, count, self.size)
             for name, count in self.counts.items()

@@ -29,6 +29,7 @@ _PREFETCHERS = 4  # pieces that are fetched at a time: two of images, two of the
 # whole, and the same by parts.
 WHOLE_BYTES = 16 << 20
 PART_REQUESTS = 5
+MOST_TEXT_BYTES = 1 << 20  # of one text: a larger one is a file without line ends
 PART_BYTES = 5_200_000
 SAMPLED_BYTES = 64 << 10  # of either end of a file that is read by parts, to tell its content
 
@@ -173,8 +174,14 @@ def _apart(rows: pa.Table, limits: Limits, verify: bool) -> tuple[np.ndarray, np
     length = rows[schema.LENGTH].to_numpy()
     media = np.array(rows[schema.MEDIA])
     in_parts = (media == schema.VIDEO) | (media == schema.AUDIO)  # what can be sought in
-    too_large = length > limits.max_bytes
+    too_large = length > _most_bytes(rows, limits)
     return too_large, in_parts & (length > WHOLE_BYTES) & ~too_large & (not verify)
+
+
+def _most_bytes(rows: pa.Table, limits: Limits) -> np.ndarray:
+    """Return how many bytes each row may have, (B,)."""
+    is_text = np.array(rows[schema.MEDIA]) == schema.TEXT
+    return np.where(is_text, min(MOST_TEXT_BYTES, limits.max_bytes), limits.max_bytes)
 
 
 def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
@@ -183,12 +190,11 @@ def _bring(rows: pa.Table, limits: Limits, verify: bool) -> list[Payload]:
     whole = rows.filter(pa.array(~(too_large | by_parts)))
     fetched = iter(fetch(whole, verify=verify) if whole.num_rows else ())
     found = list[Payload]()
+    most = _most_bytes(rows, limits)
     for index in range(rows.num_rows):
         if too_large[index]:
             found.append(
-                BadSample(
-                    "too_large", f"{length[index]:,} bytes, the limit is {limits.max_bytes:,}"
-                )
+                BadSample("too_large", f"{length[index]:,} bytes, the limit is {most[index]:,}")
             )
         else:
             found.append(FileInParts(rows.slice(index, 1)) if by_parts[index] else next(fetched))

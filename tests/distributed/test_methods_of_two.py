@@ -47,7 +47,10 @@ def _train_once(name: str) -> dict[str, dict[str, Tensor]]:
 def my_batch(name: str, epoch: int, dtype: torch.dtype) -> Batch:
     """This worker's half of a batch; in one process the whole."""
     batch = make_batch(name, epoch)
-    batch["views"] = {group: views.to(dtype) for group, views in batch["views"].items()}
+    batch["views"] = {
+        group: views.to(dtype) if views.is_floating_point() else views
+        for group, views in batch["views"].items()
+    }
     batch["valid"][_INVALID] = False
     if world_size() == 1:
         return batch

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from augment.texts.special_tokens import END, PAD, START
 from models import artifact
 from models.encoders.factory import EncoderConfig
 from models.multimodal.clip import CLIP
 from models.multimodal.siglip import SigLIP, pairwise_logistic
-from models.multimodal.text_encoder import END, PAD, START, TextEncoder, TextEncoderConfig
+from models.multimodal.text_encoder import TextEncoder, TextEncoderConfig
 from models.preprocess import Preprocess
 from models.registry import METHODS, build_method
 from models.texts.tokenizer import encode, learn
