@@ -105,6 +105,11 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     check_writable("out", out)
     place = run_artifact.find(given, began=recorded(out, RECORD))
     artifact = load_artifact(place)
+    if artifact.of_texts is not None:
+        raise InputError(
+            f"artifact {config.artifact} is an encoder of texts, of which there is no form to"
+            " publish: afield.load reads it as it is"
+        )
     forms, left_out = _forms(config, artifact)
     log, scores = _measured(config, artifact, place)
     claim("publication", out, RECORD, {"format": 1, "artifact_digest": artifact.digest})

@@ -67,6 +67,10 @@ from models.temporal.tracking import Tracking
 from models.temporal.video_colorization import VideoColorization
 from models.temporal.videomae import VideoMAE
 from models.temporal.vjepa import VJEPA
+from models.texts.mlm import MLM
+from models.texts.sentence_order import SentenceOrder
+from models.texts.simcse import SimCSE
+from models.texts.skipgram import SkipGram
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
@@ -125,6 +129,10 @@ METHODS: dict[str, type[Method]] = {
     "clip": CLIP,
     "siglip": SigLIP,
     "cpc_audio": CPCAudio,
+    "skipgram": SkipGram,
+    "mlm": MLM,
+    "sentence_order": SentenceOrder,
+    "simcse": SimCSE,
 }
 
 SUPERVISED: dict[str, type[Method]] = {

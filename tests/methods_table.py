@@ -28,8 +28,9 @@ def row(recipe: str) -> str:
 
 
 def is_small(recipe: str) -> bool:
-    """Tell whether a recipe is for small images on CPU cores."""
-    return "for small images" in read_header(recipe)[TITLE]
+    """Tell whether a recipe is for small images or texts on CPU cores."""
+    title = read_header(recipe)[TITLE]
+    return "for small images" in title or "for small texts" in title
 
 
 def table(*, small: bool) -> str:

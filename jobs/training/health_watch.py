@@ -310,8 +310,9 @@ def _read_windows(
     assert series is not None
     count = order.table.num_rows
     if not count:
-        none = torch.zeros(0, views.size)
-        return none, none
+        empty = torch.from_numpy(series[1].empty(0)[name])
+        none = generator_of(two, config.seed)({name: empty}, *[torch.zeros(0).long()] * 2)[name]
+        return none[0], none[1]
     work = ingest.Ingest(
         order=order,
         shape=series[1],
