@@ -23,6 +23,7 @@ from jobs.mapping.atlas_sections import AtlasConfig
 from jobs.pack import PackConfig
 from jobs.predict import PredictConfig
 from jobs.probing.propagate_sections import PropagateConfig
+from jobs.probing.similarity_sections import SimilarityConfig
 from jobs.publish import PublishConfig
 from jobs.registering.registry_config import RegistryConfig
 from jobs.report import ReportConfig
@@ -57,6 +58,7 @@ JOB_CONFIGS = (
     ReportConfig,
     SearchConfig,
     PropagateConfig,
+    SimilarityConfig,
     TrainedAdaptConfig,
     ZeroShotConfig,
     RetrieveCaptionsConfig,
