@@ -9,20 +9,17 @@ as `start.safetensors`.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from augment.sound.sound_views import scaled
 from models.encoders.encoder import Encoder
-from models.encoders.factory import EncoderConfig, build_encoder
-from models.json_values import finite
-from models.multimodal.text_tower import TextTower, TextTowerConfig
+from models.encoders.factory import build_encoder
+from models.multimodal.text_tower import TextTower
 from models.preprocess import (
     AnyPreprocess,
     Preprocess,
@@ -32,18 +29,30 @@ from models.preprocess import (
     fitted_whole,
 )
 from models.shipping import artifact_files as files
-from models.supervised.head import Boxes, Head, HeadConfig, build_head
+from models.shipping.description import (
+    DESCRIPTION,
+    HEAD,
+    PARTS,
+    START,
+    TEXT,
+    TOKENIZER,
+    WEIGHTS,
+    Part,
+    described,
+    digest_of,
+    encoder_config_of,
+    head_config,
+    head_parts,
+    preprocess_of,
+    read_description,
+    text_config,
+    text_parts,
+)
+from models.supervised.head import Boxes, Head, build_head
 from models.texts.embedded_texts import embedded_texts
 
-WEIGHTS = "encoder.safetensors"
-DESCRIPTION = "artifact.json"
-_HEAD = "head.safetensors"
-_START = "start.safetensors"
-_TEXT = "text.safetensors"
-_TOKENIZER = "tokenizer.json"
-FILES = (WEIGHTS, _HEAD, _START, _TEXT, _TOKENIZER, DESCRIPTION)
+FILES = (WEIGHTS, HEAD, START, TEXT, TOKENIZER, DESCRIPTION)
 """All that an artifact may hold, the description last."""
-_FORMAT = 1
 
 
 Baseline = Literal["untrained", "starting weights"]
@@ -263,25 +272,18 @@ def save(
     Raises:
         ValueError: a key is missing or not JSON.
     """
-    _encoder_config(config, uri)
-    prepared = _preprocess(preprocess, uri).model_dump(mode="json", exclude_defaults=True)
+    encoder_config_of(config, uri)
+    prepared = preprocess_of(preprocess, uri).model_dump(mode="json", exclude_defaults=True)
     weights = files.serialised(encoder)
-    parts = [*_head_parts(head), *_text_parts(text)]
-    digest = _digest(weights, config, prepared, parts)
-    description = {
-        "format": _FORMAT,
-        "digest": digest,
-        "config": config,
-        "preprocess": prepared,
-        **{part.name: part.told for part in parts},
-        "provenance": finite(provenance),  # figures of a run
-    }
+    parts = [*head_parts(head), *text_parts(text)]
+    digest = digest_of(weights, config, prepared, parts)
+    description = described(digest, config, prepared, parts, provenance)
     if start is not None:
         sha256 = hashlib.sha256(start.data).hexdigest()
         description["start"] = {"weights": start.weights, "sha256": sha256}
     written = files.as_json(description, indent=2)
     if start is not None:
-        files.write(uri, _START, start.data)
+        files.write(uri, START, start.data)
     files.write(uri, WEIGHTS, weights)
     for part in parts:
         for name, data in part.files.items():
@@ -301,15 +303,15 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
         FileNotFoundError: there is no artifact.
         ValueError: weights and description do not belong together, or are of another format.
     """
-    description = _read_description(uri)
+    description = read_description(uri)
     weights = files.read(uri, WEIGHTS)
     parts = {
-        name: _Part(name, description[name], {file: files.read(uri, file) for file in held})
-        for name, held in _PARTS.items()
+        name: Part(name, description[name], {file: files.read(uri, file) for file in held})
+        for name, held in PARTS.items()
         if name in description
     }
     signed = (description["config"], description["preprocess"], list(parts.values()))
-    if _digest(weights, *signed) != description["digest"]:
+    if digest_of(weights, *signed) != description["digest"]:
         raise ValueError(
             f"{uri}: {WEIGHTS} and {DESCRIPTION} do not match (half-written or damaged); export"
             " it again"
@@ -318,11 +320,11 @@ def load(uri: str, device: str | torch.device = "cpu") -> Artifact:
     encoder.load_state_dict(safetensors.torch.load(weights))
     head = None
     if "head" in parts:
-        head = build_head(_head_config(description["head"], uri), encoder)
-        head.load_state_dict(safetensors.torch.load(parts["head"].files[_HEAD]))
+        head = build_head(head_config(description["head"], uri), encoder)
+        head.load_state_dict(safetensors.torch.load(parts["head"].files[HEAD]))
     if text is not None:
-        text.load_state_dict(safetensors.torch.load(parts["text"].files[_TEXT]))
-        text.tokenizer = parts["text"].files[_TOKENIZER].decode()
+        text.load_state_dict(safetensors.torch.load(parts["text"].files[TEXT]))
+        text.tokenizer = parts["text"].files[TOKENIZER].decode()
     return Artifact(
         encoder,
         digest=description["digest"],
@@ -349,19 +351,19 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
         FileNotFoundError: there is no artifact.
         ValueError: the description is of another format, or the starting weights are damaged.
     """
-    description = _read_description(uri)
+    description = read_description(uri)
     encoder, text, preprocess = _initialised(description, uri)
     if "start" in description:
         encoder.load_state_dict(_starting_weights(description, uri))
     if text is not None:
-        text.tokenizer = files.read(uri, _TOKENIZER).decode()
+        text.tokenizer = files.read(uri, TOKENIZER).decode()
     return Artifact(
         encoder,
-        digest=_digest(
+        digest=digest_of(
             files.serialised(encoder),
             description["config"],
             description["preprocess"],
-            _text_parts(text),
+            text_parts(text),
         ),
         config=description["config"],
         preprocess=preprocess,
@@ -371,11 +373,9 @@ def untrained(uri: str, device: str | torch.device = "cpu") -> Artifact:
 
 
 def _starting_weights(description: dict[str, Any], uri: str) -> dict[str, Tensor]:
-    data = files.read(uri, _START)
+    data = files.read(uri, START)
     if hashlib.sha256(data).hexdigest() != description["start"]["sha256"]:
-        raise ValueError(
-            f"{uri}: {_START} is not the one that {DESCRIPTION} names; export it again"
-        )
+        raise ValueError(f"{uri}: {START} is not the one that {DESCRIPTION} names; export it again")
     weights: dict[str, Tensor] = safetensors.torch.load(data)
     return weights
 
@@ -386,104 +386,12 @@ def _initialised(
     """Rebuild the encoder with the random weights of its seed, the text tower with those that
     follow, and how the input is prepared."""
     config = description["config"]
-    preprocess = _preprocess(description["preprocess"], uri)
-    encoder_config = _encoder_config(config, uri)
+    preprocess = preprocess_of(description["preprocess"], uri)
+    encoder_config = encoder_config_of(config, uri)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config["seed"])
         encoder = build_encoder(encoder_config, preprocess.image_size)
         text = None
         if "text" in description:
-            text = TextTower(_text_config(description["text"], uri), encoder.embed_dim)
+            text = TextTower(text_config(description["text"], uri), encoder.embed_dim)
     return encoder, text, preprocess
-
-
-class _Part(NamedTuple):
-    """What an artifact holds beside its encoder: the description's key, what it says there, and
-    files."""
-
-    name: str
-    told: dict[str, Any]
-    files: dict[str, bytes]
-
-
-_PARTS = {"head": (_HEAD,), "text": (_TEXT, _TOKENIZER)}
-
-
-def _head_parts(head: nn.Module | None) -> list[_Part]:
-    if head is None:
-        return []
-    assert isinstance(head, Head)
-    told = head.config.model_dump(mode="json", exclude_defaults=True)
-    return [_Part("head", told, {_HEAD: files.serialised(head)})]
-
-
-def _text_parts(text: TextTower | None) -> list[_Part]:
-    if text is None:
-        return []
-    assert text.tokenizer is not None, "a text tower ships with its tokenizer"
-    data = {_TEXT: files.serialised(text), _TOKENIZER: text.tokenizer.encode()}
-    return [_Part("text", text.config.model_dump(mode="json"), data)]
-
-
-def _text_config(told: Any, uri: str) -> TextTowerConfig:
-    try:
-        return TextTowerConfig.model_validate(told)
-    except ValidationError as error:
-        raise ValueError(f"{uri}: text does not describe a text tower: {error}") from error
-
-
-def _head_config(told: Any, uri: str) -> HeadConfig:
-    try:
-        return HeadConfig.model_validate(told)
-    except ValidationError as error:
-        raise ValueError(f"{uri}: head does not describe a head: {error}") from error
-
-
-def _encoder_config(config: dict[str, Any], uri: str) -> EncoderConfig:
-    if not isinstance(config.get("seed"), int):
-        raise ValueError(
-            f"{uri}: config.seed must be the integer that the weights were initialised with"
-        )
-    try:
-        found = EncoderConfig.model_validate(config.get("encoder"))
-        return found.model_copy(update={"keep_tokens": 1.0})  # a matter of that training alone
-    except ValidationError as error:
-        raise ValueError(f"{uri}: config.encoder does not describe an encoder: {error}") from error
-
-
-def _preprocess(preprocess: dict[str, Any], uri: str) -> AnyPreprocess:
-    kind: type[AnyPreprocess] = SoundPreprocess if "rate" in preprocess else Preprocess
-    kind = TextPreprocess if "tokenizer" in preprocess else kind
-    try:
-        return kind.model_validate(preprocess)
-    except ValidationError as error:
-        raise ValueError(
-            f"{uri}: preprocess does not say how to prepare a sample: {error}"
-        ) from error
-
-
-def _read_description(uri: str) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads(files.read(uri, DESCRIPTION))
-    if description.get("format") != _FORMAT:
-        raise ValueError(
-            f"{uri}: {DESCRIPTION} has format {description.get('format')}, this code reads"
-            f" {_FORMAT}"
-        )
-    return description
-
-
-def _digest(
-    weights: bytes,
-    config: dict[str, Any],
-    preprocess: dict[str, Any],
-    parts: Sequence[_Part] = (),
-) -> str:
-    signed: dict[str, Any] = {
-        "config": config,
-        "preprocess": preprocess,
-        "weights": hashlib.sha256(weights).hexdigest(),
-    }
-    for part in parts:
-        sums = [hashlib.sha256(data).hexdigest() for data in part.files.values()]
-        signed[part.name] = [part.told, *sums]
-    return hashlib.sha256(files.as_json(signed).encode()).hexdigest()
