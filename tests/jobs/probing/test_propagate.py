@@ -89,25 +89,6 @@ def saved(out: str, encoder_config: EncoderConfig, size: int, **preprocess: Any)
     return out
 
 
-@pytest.mark.parametrize(
-    ("name", "time", "width"),
-    [
-        ("resnet18_small", "frames", 4),
-        ("resnet18_small", "inflated", 4),
-        ("vit_tiny_small", "tubelets", 8),
-        ("vit_tiny_small", None, 8),
-    ],
-)
-def test_encoders_of_clips_and_images_follow_alike(
-    name: str, time: Any, width: int, videos: Path, tmp_path: Path
-) -> None:
-    encoder = EncoderConfig(name=name, width=width, time=time)
-    more = {} if time is None else {"num_frames": 4}
-    uri = saved(str(tmp_path / "clips"), encoder, 64, **more)
-    told = propagate(config(uri, videos))
-    assert 0 <= told["j_and_f"] <= 1 and told["num_sequences"] == 2
-
-
 def test_another_artifact_is_judged_on_the_same_videos(
     small_artifact: str, videos: Path, tmp_path: Path
 ) -> None:

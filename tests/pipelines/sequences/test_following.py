@@ -1,11 +1,15 @@
 """Masks and key points followed through files, without Ray: what is judged, and by what."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from models import artifact
+from models.encoders.factory import EncoderConfig, build_encoder
 from models.probing.propagation import Carrying
 from models.probing.region_scores import boundary_agreement, region_overlap
 from pipelines.embeddings.features import Features
@@ -59,9 +63,11 @@ def block(left: int, value: int = 255, size: tuple[int, int] = SIZE) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def follow(small_artifact: str) -> Follow:
-    columns = {
-        kind: Features(small_artifact, kind, form="maps") for kind in ("pretrained", "colour")
-    }
+    return following_by(small_artifact)
+
+
+def following_by(uri: str) -> Follow:
+    columns = {kind: Features(uri, kind, form="maps") for kind in ("pretrained", "colour")}
     how = Following(
         columns=columns,
         carrying=Carrying(neighbours=1, radius=4),
@@ -94,6 +100,36 @@ def test_a_moved_object_is_followed_to_the_pixel(follow: Follow, tmp_path: Path)
     assert answer["scores"]["copy"]["j"] == pytest.approx(np.mean(copied))
     near = [boundary_agreement(masks[0] > 0, masks[step] > 0) for step in (1, 2)]
     assert answer["scores"]["copy"]["f"] == pytest.approx(np.mean(near))
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "width"),
+    [
+        ("resnet18_small", "frames", 4),
+        ("resnet18_small", "inflated", 4),
+        ("vit_tiny_small", "tubelets", 8),
+        ("vit_tiny_small", None, 8),
+    ],
+)
+def test_encoders_of_clips_and_of_images_follow_what_does_not_move(
+    name: str, time: Any, width: int, tmp_path: Path
+) -> None:
+    config = EncoderConfig(name=name, width=width, time=time)
+    more = {} if time is None else {"num_frames": 4}
+    torch.manual_seed(3)
+    uri = str(tmp_path / "artifact")
+    artifact.save(
+        uri,
+        build_encoder(config, 64),
+        config={"encoder": config.model_dump(mode="json"), "seed": 3},
+        preprocess={"image_size": 64, "mean": [0.5] * 3, "std": [0.5] * 3, **more},
+        provenance={},
+    )
+    (tmp_path / "files").mkdir()
+    answer, _ = following_by(uri).follow(video(tmp_path / "files", [block(3)] * 4))
+    scores = answer["scores"]
+    assert scores["copy"] == {"j": 1.0, "f": 1.0} and answer["judged"] == 2
+    assert scores["pretrained"]["j"] > 0.3  # of places drawn at random 0.04
 
 
 def test_scores_are_means_over_objects_then_frames(follow: Follow, tmp_path: Path) -> None:
