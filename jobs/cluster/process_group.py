@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
-from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.util import TrainingFramework
+
+from jobs.cluster.ray_cluster import TORCH, address_of_this_process
 
 LEAVES_S = 30.0  # for workers to leave their group; after that they are ended all the same
 TIMEOUT_S = 1800  # of a collective operation, as in Ray's own
@@ -40,9 +40,9 @@ class ProcessGroup(BackendConfig):
         return _on_own_device
 
     @property
-    def framework(self) -> TrainingFramework:
+    def framework(self) -> Any:
         """Return what Ray's pages are to call it."""
-        return TrainingFramework.TORCH
+        return TORCH
 
     def to_dict(self) -> dict[str, Any]:
         """Return what Ray's pages show of it."""
@@ -55,7 +55,7 @@ class _Joining(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Let the workers of a new group meet at the first of them."""
         assert isinstance(backend_config, ProcessGroup)
-        address, port = worker_group.execute_single(0, get_address_and_port)
+        address, port = worker_group.execute_single(0, address_of_this_process)
         worker_group.execute(_meet_at, address, port)
         size = len(worker_group)
         joined = [

@@ -20,6 +20,7 @@ from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray.train._internal.utils import get_address_and_port
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     AUTOSCALING_REQUESTS_EXPIRE_TIME_S as EXPIRES_S,
@@ -27,12 +28,20 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     AUTOSCALING_REQUESTS_INTERVAL_S as REPEATED_S,
 )
+from ray.train.v2._internal.util import TrainingFramework
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+TORCH = TrainingFramework.TORCH
 # Asked of a head before joining it: the cheapest question that its token check guards.
 QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _HEAD = "node:__internal_head__"
 _MONITOR = re.compile(r"autoscaler/(_private|v2)/monitor\.py")
+
+
+def address_of_this_process() -> tuple[str, int]:
+    """Return this node's address and a free port of it, as Ray Train finds them."""
+    found: tuple[str, int] = get_address_and_port()
+    return found
 
 
 def start_autoscaling_coordinator() -> None:

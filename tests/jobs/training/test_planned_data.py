@@ -206,4 +206,5 @@ def test_each_rank_gets_second_images_as_they_were_cut(corpus: Path, tmp_path: P
         assert pairs.shape == (16, 2, 1, 16, 16)
         assert pairs.dtype == np.int32
         step = pairs[:, :, 0, 1:] - pairs[:, :, 0, :-1]  # a row further down, no column aside
-        assert (step > 0).all() and (step % 100 == 0).all()
+        # nearest neighbours: a box lower than the view shows a row twice
+        assert (step >= 0).all() and (step % 100 == 0).all() and (step > 0).mean() > 0.9

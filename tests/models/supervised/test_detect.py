@@ -49,7 +49,7 @@ def test_squares_are_found_and_the_artifact_tells_them_in_the_images_own_pixels(
     images, boxes = squares()
     optimiser = torch.optim.AdamW(method.parameters(), 3e-3)
     losses = []
-    for _ in range(120):
+    for _ in range(240):
         optimiser.zero_grad()
         loss = method(batch(images, boxes))["loss"]
         loss.backward()
