@@ -21,7 +21,7 @@ from pipelines.ray_tasks import map_in_tasks
 BATCHES_PER_TASK = 32  # a task start costs as much as decoding some tens of images
 # Batches of small images are joined: a block costs Ray's processes 25 ms of a CPU, however small.
 MOST_JOINED = 8
-JOINED_BYTES = 4 << 20
+JOINED_BYTES = 16 << 20
 # blocks come in order: what later tasks have made waits in the object store for earlier ones
 TASK_BYTES = 256 << 20
 CUT_ITEMS = 1 << 14  # plan items cut together

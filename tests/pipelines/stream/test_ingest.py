@@ -258,7 +258,8 @@ def test_blocks_dealt_in_turn_give_every_rank_its_batches(
 
 
 def test_small_batches_are_joined_as_far_as_a_task_holds_some_of_every_rank() -> None:
-    assert Deal.of(256, 1, 6_144) == Deal(256, 1, 2)
+    assert Deal.of(256, 1, 6_144) == Deal(256, 1, 8)
+    assert Deal.of(256, 1, 30_000) == Deal(256, 1, 2)
     assert Deal.of(256, 1, 1_000) == Deal(256, 1, 8)
     assert Deal.of(256, 8, 1_000) == Deal(256, 8, 4)
     assert Deal.of(256, 32, 1_000) == Deal.of(256, 2, 300_000) == Deal(256)
