@@ -89,6 +89,7 @@ def saved(out: str, encoder_config: EncoderConfig, size: int, **preprocess: Any)
     return out
 
 
+@pytest.mark.slow
 def test_another_artifact_is_judged_on_the_same_videos(
     small_artifact: str, videos: Path, tmp_path: Path
 ) -> None:
