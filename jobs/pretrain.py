@@ -67,6 +67,7 @@ def _run(config: PretrainConfig, run: RunDir, mine: Held) -> dict[str, Any]:
         plan = _plan(config, run)
         done = run.committed_step()
         if start is not None:
+            tokenizer_of(config, plan, run.path(TOKENIZER))
             run_start.keep(start, config, run)
         run.write_config(config)
         num_steps = config.steps(plan)

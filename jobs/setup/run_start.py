@@ -59,16 +59,20 @@ def prepare(config: PretrainConfig, run: RunDir) -> Start | None:
 
 
 def keep(start: Start, config: PretrainConfig, run: RunDir) -> None:
-    """Write the starting weights into the run, as an artifact, with the names of all tensors."""
+    """Write the starting weights into the run, as an artifact, with the names of all tensors; those
+    of texts with the run's tokenizer, which is there by then."""
     place = run.path(START)
     report = json.dumps(start.fit.as_dict(), indent=2).encode()
     uris.write_bytes(uris.join(place, "weights.json"), report)
     dump = config.model_dump(mode="json")
+    preprocess = config.preprocess()
+    if config.media == "text":
+        preprocess["tokenizer"] = run.tokenizer()
     artifact.save(
         place,
         start.encoder,
         config={name: dump[name] for name in ("encoder", "views", "seed")},
-        preprocess=config.preprocess(),
+        preprocess=preprocess,
         provenance={"weights": start.fit.weights, "layout": start.fit.layout, "num_steps": 0},
     )
 

@@ -16,7 +16,7 @@ from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
 from jobs.training.run_config import PretrainConfig, complete_pretrain
-from jobs.training.run_dir import RunDir
+from jobs.training.run_dir import TOKENIZER, RunDir
 from jobs.training.state import TrainState
 from models import artifact
 from models.encoders.factory import build_encoder
@@ -87,6 +87,25 @@ def test_the_run_says_what_it_took_and_keeps_it(
     loaded = artifact.load(run.path("start"))
     for key, value in encoder_of(state_of(given)).items():
         assert torch.equal(loaded.encoder.state_dict()[key], value), key
+
+
+def test_a_run_of_texts_keeps_its_start_with_the_tokens_that_it_reads(tmp_path: Path) -> None:
+    of_texts = ["simcse_small", "source.uri=/texts", f"out={tmp_path}/run", "num_steps=10"]
+    first = parse(complete_pretrain, of_texts)
+    begun = tmp_path / "first"
+    artifact.save(
+        str(begun),
+        build_encoder(first.encoder, first.views.size),
+        config={"encoder": first.encoder.model_dump(mode="json"), "seed": 0},
+        preprocess={**first.preprocess(), "tokenizer": "{}"},
+        provenance={},
+    )
+    given = parse(complete_pretrain, [*of_texts, f"encoder.weights={begun}"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / TOKENIZER).write_text("{}")
+    run = begin(given)
+    kept = artifact.load(run.path("start"))
+    assert kept.of_texts is not None and kept.of_texts.tokenizer == "{}"
 
 
 def test_a_resumed_run_and_its_artifact_know_the_start_after_the_file_is_gone(
