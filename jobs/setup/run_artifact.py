@@ -58,19 +58,16 @@ def write(
     kept = ["method", "encoder", "views", "optim", "seed", "global_batch_size"]
     if config.start != StartConfig():
         kept.append("start")
-    preprocess = config.preprocess()
     tokenizer = RunDir(run).tokenizer()
     if text is not None:
         text.tokenizer = tokenizer
-    elif config.media == "text":
-        preprocess["tokenizer"] = tokenizer
     return artifact.save(
         uri,
         encoder,
         head=head,
         text=text,
         config={name: dump[name] for name in kept},
-        preprocess=preprocess,
+        preprocess=config.preprocess(tokenizer),
         provenance={
             "fingerprint": config.fingerprint(),
             "source": config.source.uri,

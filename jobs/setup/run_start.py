@@ -65,14 +65,11 @@ def keep(start: Start, config: PretrainConfig, run: RunDir) -> None:
     report = json.dumps(start.fit.as_dict(), indent=2).encode()
     uris.write_bytes(uris.join(place, "weights.json"), report)
     dump = config.model_dump(mode="json")
-    preprocess = config.preprocess()
-    if config.media == "text":
-        preprocess["tokenizer"] = run.tokenizer()
     artifact.save(
         place,
         start.encoder,
         config={name: dump[name] for name in ("encoder", "views", "seed")},
-        preprocess=preprocess,
+        preprocess=config.preprocess(run.tokenizer()),
         provenance={"weights": start.fit.weights, "layout": start.fit.layout, "num_steps": 0},
     )
 

@@ -223,12 +223,12 @@ class PretrainConfig(JobConfig):
         """Return the frames of a sample; None where it is an image."""
         return self.clip.num_frames if self.media == "clip" else None
 
-    def preprocess(self) -> dict[str, Any]:
+    def preprocess(self, tokenizer: str | None = None) -> dict[str, Any]:
         """Return how an artifact of the run wants its samples: the fields of `Preprocess`, of
-        `SoundPreprocess`, or those of `TextPreprocess` without the tokenizer."""
+        `SoundPreprocess`, or of `TextPreprocess`, with the run's tokenizer."""
         views = self.views
         if isinstance(views, TextViews):
-            return {"image_size": views.size}
+            return {"image_size": views.size, "tokenizer": tokenizer}
         if isinstance(views, SoundViews):
             return {"image_size": views.size, "rate": views.rate, "std": views.std}
         assert isinstance(views, Views)

@@ -25,7 +25,7 @@ from pipelines.storage import uris
 ROWS_PER_TABLE = 8192
 BLOCK_BYTES = 4 << 20  # of a listing: small, so that progress shows
 MAX_TASKS = 512
-HERE_S = 1.0
+HERE_S = 1.0  # of listing in this process: tasks take several times as long to start
 
 
 def list_source(uri: str, selection: Selection = EVERYTHING) -> Iterator[pa.Table]:

@@ -55,20 +55,12 @@ def fetch(rows: pa.Table, *, verify: bool = False) -> list[Fetched]:
     read: _Read = _read_file if local else _read_object
 
     def bring(turn: list[list[int]]) -> list[tuple[int, _Answer]]:
-        return [
-            answer
-            for run in turn
-            for answer in zip(
-                run,
-                _bring(
-                    read,
-                    addresses[run[0]],
-                    [(offsets[row], lengths[row]) for row in run],
-                    etags[run[0]],
-                ),
-                strict=True,
-            )
-        ]
+        answers: list[tuple[int, _Answer]] = []
+        for run in turn:
+            ranges = [(offsets[row], lengths[row]) for row in run]
+            brought = _bring(read, addresses[run[0]], ranges, etags[run[0]])
+            answers += zip(run, brought, strict=True)
+        return answers
 
     runs = _runs(rows, alone=[etag is not None for etag in etags])
     at_a_time = LOCAL_RUNS if local else 1

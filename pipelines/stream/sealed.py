@@ -37,8 +37,8 @@ def seal(function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(_call, sealed=cloudpickle.dumps(function))
 
 
-def _call(*arguments: Any, sealed: bytes) -> Any:
-    return _opened(sealed)(*arguments)
+def _call(*arguments: Any, sealed: bytes, **named: Any) -> Any:
+    return _opened(sealed)(*arguments, **named)
 
 
 @lru_cache(maxsize=8)
@@ -127,7 +127,7 @@ class SealedStream:
         row_bytes: Bytes of one row of a block.
     """
 
-    work: Callable[[pa.Table, Deal], Iterator[Any]]
+    work: Callable[..., Iterator[Any]]
     row_bytes: int
 
     @classmethod
@@ -157,17 +157,11 @@ class SealedStream:
         context.raise_original_map_exception = True
         return map_in_tasks(
             plan,
-            partial(_blocks, work=self.work, deal=deal),
+            partial(self.work, deal=deal),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODE_CPUS,
         )
-
-
-def _blocks(
-    items: pa.Table, *, work: Callable[[pa.Table, Deal], Iterator[Any]], deal: Deal
-) -> Iterator[Any]:
-    return work(items, deal)
 
 
 def _planned(stretches: Sequence[tuple[int, int, int]]) -> ray.data.Dataset:
