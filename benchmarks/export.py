@@ -249,7 +249,17 @@ def main(words: list[str]) -> int:
             f" {row['cpu_ms_per_image']:.1f} | {row['whole_images_per_s']:.1f} |"
             f" {row['first_s']:.1f} s |"
         )
-    add_row(Path(given["out"]), {"set": given, "images": len(paths), "rates": rates})
+    ratios = {
+        f"export, {given['encoder']} at {given['size']} px: job / {name}": rows["job"][
+            "images_per_s"
+        ]
+        / row["images_per_s"]
+        for name, row in rows.items()
+        if "job" in rows and name != "job"
+    }
+    add_row(
+        Path(given["out"]), {"set": given, "images": len(paths), "rates": rates, "ratios": ratios}
+    )
     return 0
 
 

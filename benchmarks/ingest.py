@@ -35,7 +35,7 @@ import pyarrow as pa
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.ingest_contestants import CONTESTANTS, Setup
 from benchmarks.job_runs import Row, add_row, job, read_rows, settings
-from benchmarks.process_tree import ProcessTree, cpu_model
+from benchmarks.process_tree import ProcessTree
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.storage import uris
@@ -231,6 +231,7 @@ def main(words: list[str]) -> int:
             shards,
         ):
             for _ in range(int(given["runs"])):
+                rates = dict[str, float]()
                 for contestant in _named(given["contestants"], shards):
                     warm = WARM_UP_S.get(contestant, OTHERS_WARM_UP_S)
                     progress = str(work / "progress")
@@ -243,15 +244,17 @@ def main(words: list[str]) -> int:
                         progress,
                     )
                     row = watch(contestant, setup, seconds)
+                    rates[contestant] = row["images_per_s"]
                     what = {
                         "corpus": name,
                         "contestant": contestant,
                         "size": setup.size,
                         "rows": manifest.num_rows,
+                        "ratios": _ratios(f"{name}, {setup.size} px", rates, contestant),
                     }
                     add_row(
                         out,
-                        what | row | {"settings": given, "device": cpu_model(), "at": time.time()},
+                        what | row | {"settings": given, "at": time.time()},
                     )
                     print(
                         f"{name}: {contestant}: {row['images_per_s']:,.0f} images/s",
@@ -260,6 +263,18 @@ def main(words: list[str]) -> int:
     print(table(read_rows(out)))
     print(out)
     return 0
+
+
+def _ratios(what: str, rates: dict[str, float], last: str) -> dict[str, float]:
+    """Our stream's speed beside each other contestant's of the run, where `last` is one of the
+    two."""
+    if "ray" not in rates:
+        return {}
+    return {
+        f"ingest, {what}: ray / {other}": rates["ray"] / rate
+        for other, rate in rates.items()
+        if other != "ray" and last in ("ray", other)
+    }
 
 
 def _named(given: str, shards: tuple[str, ...]) -> list[str]:

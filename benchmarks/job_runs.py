@@ -71,13 +71,24 @@ def read_rows(out: Path) -> list[Row]:
 
 
 def add_row(out: Path, row: Row) -> None:
-    """Append one row, with the machine and versions it was made on."""
+    """Append one row, with the command, commit, versions and device it was made with.
+
+    `ratios` in a row is what `benchmarks.compare` reads: by name, how many times as fast as an
+    alternative of the same run the project was.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    made = environment()
     with out.open("a") as file:
-        file.write(json.dumps(row | {"commit": commit, "environment": environment()}) + "\n")
+        made_with = {"commit": made["commit"], "device": _cpu_model(), "environment": made}
+        file.write(json.dumps(row | made_with) + "\n")
+
+
+def _cpu_model() -> str:
+    """Name of this machine's CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown"
+    )
 
 
 def settings(words: Iterable[str], usage: str, **defaults: str) -> dict[str, str]:

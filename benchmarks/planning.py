@@ -23,7 +23,7 @@ import ray
 
 from benchmarks.grown_manifest import grown, loose_rows
 from benchmarks.job_runs import Row, add_row, settings
-from benchmarks.process_tree import ProcessTree, cpu_model
+from benchmarks.process_tree import ProcessTree
 from jobs.cluster import launch, ray_cluster
 from jobs.training.planned_data import PlannedData, Samples
 from jobs.training.run_config import PretrainConfig, load_pretrain
@@ -181,7 +181,7 @@ def main(words: list[str]) -> int:
     rows = []
     for _ in range(int(given["runs"])):
         rows.append(measure(place, float(given["watch_s"])))
-        add_row(Path(given["out"]), rows[-1] | {"settings": given, "device": cpu_model()})
+        add_row(Path(given["out"]), rows[-1] | {"settings": given})
     print(table(rows))
     print(given["out"])
     return 0

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -97,14 +96,6 @@ class ProcessTree:
         peak["rss_mib"] = max(peak["rss_mib"], rss / MIB)
         if self._private and len(self._looks) % 4 == 0:
             peak["uss_mib"] = max(peak.get("uss_mib", 0.0), process.memory_full_info().uss / MIB)
-
-
-def cpu_model() -> str:
-    """Name of this machine's CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown"
-    )
 
 
 def kind_of(command: list[str]) -> str:

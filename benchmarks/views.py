@@ -30,6 +30,7 @@ import torch
 
 from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
+from benchmarks.job_runs import add_row
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
 from jobs.cluster.cores import own_cores
 from jobs.cluster.launch import WORKER_ENV
@@ -294,6 +295,13 @@ def main(words: list[str]) -> int:
     for pool in pools:
         pool.shutdown()
     out = Path(given["out"])
+    ratios = {
+        f"views, {workload}: Afield / {name}": row["afield_whole_path_times"]
+        for workload, rows in results.items()
+        for name, row in rows.items()
+        if name != WHOLE
+    }
+    add_row(out.with_suffix(".jsonl"), {"settings": given, "ratios": ratios})
     same = {
         "commit": _commit(),
         "malloc": given["malloc"],

@@ -28,7 +28,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from augment.picture import Picture
 from benchmarks.grown_manifest import loose_rows
 from benchmarks.job_runs import Row, add_row, settings
-from benchmarks.process_tree import cpu_model
 from jobs.cluster import ray_cluster
 from jobs.cluster.launch import WORKER_ENV
 from jobs.reporting.figures import open_figure, png
@@ -256,11 +255,11 @@ def main(words: list[str]) -> int:
         return 2
     plan = Plan.fresh(made(few, int(given["rows"])), seed=0)
     alone = planned(plan, int(given["ranks"]), int(given["batch"]))
-    add_row(Path(given["out"]), alone | {"settings": given, "device": cpu_model()})
+    add_row(Path(given["out"]), alone | {"settings": given})
     rows = []
     for count in map(int, given["nodes"].split(",")):
         rows.append(scaled(replace(plan), count, given))
-        add_row(Path(given["out"]), rows[-1] | {"settings": given, "device": cpu_model()})
+        add_row(Path(given["out"]), rows[-1] | {"settings": given})
         median = statistics.median(rows[-1]["overhead_ms"])
         print(f"{count} nodes: {median:.1f} ms a step", file=sys.stderr, flush=True)
     Path(given["figure"]).write_bytes(draw(rows, given))
