@@ -5,7 +5,7 @@ videos; compare the texts it finds alike with what people say; or train it with 
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from jobs.adaptation import labelled_sets
 from jobs.adaptation.checkpoint_probes import probe_checkpoints
@@ -75,7 +75,8 @@ def adapt(config: AdaptConfig) -> dict[str, Any]:
 
 
 def propagate(config: PropagateConfig) -> dict[str, Any]:
-    """Follow masks or key points through videos with each kind of features.
+    """Follow masks or key points through videos with each kind of features; of every checkpoint if
+    asked.
 
     Returns:
         What `--json` prints; also in `out/adaptation.json`, where there is an `out`.
@@ -83,6 +84,13 @@ def propagate(config: PropagateConfig) -> dict[str, Any]:
     Raises:
         InputError: the videos, the labels or the artifacts cannot be judged so.
     """
+    if config.every_checkpoint:
+        return probe_checkpoints(
+            config.artifact,
+            config.out,
+            config.cluster,
+            lambda place: judge_sequences(_alone(config, place))[0],
+        )
     if config.out is None:
         return judge_sequences(config)[0]
     out, artifact = _claimed(config, config.out)
@@ -152,7 +160,10 @@ def _left(
     return {**told, "result": result["result"]}
 
 
-def _alone(config: AdaptConfig, artifact: str) -> AdaptConfig:
+_Probe = TypeVar("_Probe", AdaptConfig, PropagateConfig)
+
+
+def _alone(config: _Probe, artifact: str) -> _Probe:
     """Return the probe of one checkpoint's artifact."""
     one = {"artifact": artifact, "every_checkpoint": False, "out": None}
     return config.model_copy(update=one)

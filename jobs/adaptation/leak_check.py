@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.adaptation.label_sections import LeakConfig
 from jobs.adaptation.telling import NAMES_KEPT, say, shown
@@ -64,6 +65,82 @@ def corpus_of(encoder: Artifact, uri: str, config: LeakConfig) -> Manifest:
     )
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search through the corpus found.
+
+    Attributes:
+        best: Of each sample looked for that is there, by its index: the distance to its nearest
+            duplicate, bits, and where that lies in the corpus.
+        matches: How many duplicates each sample looked for has, (N,) int64.
+        order: Of the corpus.
+        about: What was looked through, for the result.
+    """
+
+    best: dict[int, tuple[int, int]]
+    matches: np.ndarray
+    order: ManifestOrder
+    about: dict[str, Any]
+
+    def account(self, rows: pa.Table) -> dict[str, Any]:
+        """Count what was found, and list the nearest duplicate of each sample, exact ones first.
+
+        Args:
+            rows: The manifest rows that were looked for.
+        """
+        exact = sum(distance == EXACT for distance, _ in self.best.values())
+        listed = sorted(self.best, key=lambda one: self.best[one])[:NAMES_KEPT]
+        places = near_duplicates.read_order(
+            self.order, np.array([self.best[one][1] for one in listed])
+        )
+        images = rows.take(pa.array(listed, pa.int64())).select([schema.URI, schema.MEMBER])
+        pairs = [
+            {
+                "test": _shown(image),
+                "corpus": _shown(place),
+                "kind": "exact" if self.best[one][0] == EXACT else "near",
+                "distance_bits": max(self.best[one][0], 0),
+                "matches": int(self.matches[one]),
+            }
+            for one, image, place in zip(listed, images.to_pylist(), places, strict=True)
+        ]
+        counts = {"exact": exact, "near": len(self.best) - exact, "test_images": rows.num_rows}
+        account = {**counts, "pairs": pairs, **self.about}
+        _tell(account, rows.num_rows)
+        return account
+
+
+def search(rows: pa.Table, encoder: Artifact, corpus: Manifest, config: LeakConfig) -> Found:
+    """Look for images in a corpus, in one pass over it.
+
+    Args:
+        rows: Manifest rows of the images, with `schema.ROW`.
+        encoder: Whose way of reading deep images is used.
+        corpus: What it was pretrained on; of its videos the frame in the middle of each clip.
+        config: How near is near.
+    """
+    limits = limits_for(encoder, Limits())
+    work = near_duplicates.work_of(LabelledOrder(rows), limits, Sampling(), "leak")
+    wanted = near_duplicates.fingerprints(work, rows.num_rows)
+    order = ManifestOrder(corpus)
+    through = near_duplicates.work_of(order, limits, Sampling(per_video=corpus.per_video), "leak")
+    best: dict[int, tuple[int, int]] = {}
+    counts = np.zeros(rows.num_rows, np.int64)
+    seen = 0
+    for read, found in near_duplicates.matches(
+        through, corpus.num_rows, wanted, config.max_distance
+    ):
+        seen += read
+        for one, place, distance in zip(
+            *(found[n].to_pylist() for n in found.column_names), strict=True
+        ):
+            counts[one] += 1
+            best[one] = min(best.get(one, (distance, place)), (distance, place))
+    about = {"corpus": corpus.uri, "corpus_version": corpus.version}
+    about |= {"corpus_rows": corpus.num_rows, "corpus_unreadable": corpus.num_rows - seen}
+    return Found(best, counts, order, about)
+
+
 def find_leaks(
     data: LabelledData, encoder: Artifact, corpus: Manifest, config: LeakConfig
 ) -> Leaks:
@@ -75,58 +152,12 @@ def find_leaks(
         corpus: What it was pretrained on.
         config: How near is near.
     """
-    limits = limits_for(encoder, Limits())
     test = np.flatnonzero(data.of("test"))
     rows = manifest_rows(data.keep(data.of("test")))
-    work = near_duplicates.work_of(LabelledOrder(rows), limits, Sampling(), "leak")
-    wanted = near_duplicates.fingerprints(work, rows.num_rows)
-    order = ManifestOrder(corpus)
-    through = near_duplicates.work_of(order, limits, Sampling(per_video=corpus.per_video), "leak")
-    best: dict[int, tuple[int, int]] = {}
-    counts = np.zeros(len(test), np.int64)
-    seen = 0
-    for read, found in near_duplicates.matches(
-        through, corpus.num_rows, wanted, config.max_distance
-    ):
-        seen += read
-        for one, place, distance in zip(
-            *(found[n].to_pylist() for n in found.column_names), strict=True
-        ):
-            counts[one] += 1
-            best[one] = min(best.get(one, (distance, place)), (distance, place))
+    found = search(rows, encoder, corpus, config)
     leaked = np.zeros(data.num_rows, bool)
-    leaked[test[sorted(best)]] = True
-    account = _account(data, test, best, counts, order)
-    account |= {"corpus": corpus.uri, "corpus_version": corpus.version}
-    account |= {"corpus_rows": corpus.num_rows, "corpus_unreadable": corpus.num_rows - seen}
-    _tell(account, len(test))
-    return Leaks(leaked, account)
-
-
-def _account(
-    data: LabelledData,
-    test: np.ndarray,
-    best: dict[int, tuple[int, int]],
-    counts: np.ndarray,
-    order: ManifestOrder,
-) -> dict[str, Any]:
-    """Count what was found, and list the nearest duplicate of each test image, exact ones first."""
-    exact = sum(distance == EXACT for distance, _ in best.values())
-    listed = sorted(best, key=lambda one: best[one])[:NAMES_KEPT]
-    places = near_duplicates.read_order(order, np.array([best[one][1] for one in listed]))
-    rows = data.rows.take(test[listed]) if listed else data.rows.slice(0, 0)
-    images = rows.select([schema.URI, schema.MEMBER]).to_pylist()
-    pairs = [
-        {
-            "test": _shown(image),
-            "corpus": _shown(place),
-            "kind": "exact" if best[one][0] == EXACT else "near",
-            "distance_bits": max(best[one][0], 0),
-            "matches": int(counts[one]),
-        }
-        for one, image, place in zip(listed, images, places, strict=True)
-    ]
-    return {"exact": exact, "near": len(best) - exact, "test_images": len(test), "pairs": pairs}
+    leaked[test[sorted(found.best)]] = True
+    return Leaks(leaked, found.account(rows))
 
 
 def _shown(row: dict[str, Any]) -> str:

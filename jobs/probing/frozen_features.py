@@ -26,6 +26,7 @@ from pipelines.media.contract import Limits
 from pipelines.samples.of_views import seen_by
 
 KINDS: tuple[Kind, ...] = ("pretrained", "untrained", "colour")
+STILL: Kind = "still"  # of encoders of clips
 COMPARED = "compared"
 
 
@@ -51,7 +52,8 @@ class Labelled:
     """Embedded labelled samples.
 
     Attributes:
-        features: Of each kind, and of `COMPARED`, by setting: (N, D) float32.
+        features: Of each kind, of `STILL` where clips are seen, and of `COMPARED`, by setting:
+            (N, D) float32.
         data: The samples.
         content: Hash of each one's bytes, (N,) int64.
         leaked: (N,) bool, which samples the pretraining corpus has too; None: not looked for.
@@ -69,7 +71,7 @@ class Labelled:
     @property
     def others(self) -> tuple[str, ...]:
         """Return what is judged beside the artifact."""
-        return (*KINDS[1:], COMPARED) if self.compared else KINDS[1:]
+        return tuple(kind for kind in (*KINDS[1:], STILL, COMPARED) if kind in self.features)
 
 
 def embed_labelled(config: AdaptConfig) -> Labelled:
@@ -83,7 +85,8 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     labelled_sets.check_places(config)
     uri, encoder, other_uri, other = encoders_of(config)
     corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
-    own: dict[str, str] = dict.fromkeys(KINDS, uri)
+    kinds = (*KINDS, STILL) if encoder.encoder.media == "clip" else KINDS
+    own: dict[str, str] = dict.fromkeys(kinds, uri)
     columns = _columns(config.probe, own, encoder)
     compared = {}
     if other is not None:
@@ -148,10 +151,11 @@ def encoders_of(
         raise InputError(
             f"compare {config.compare} is the encoder of artifact {config.artifact}: give another"
         )
-    if encoder.encoder.media != other.encoder.media:
+    media = (encoder.encoder.media, other.encoder.media)
+    if len(set(map(medium_of, media))) > 1:
         raise InputError(
-            f"compare {config.compare} was trained on {other.encoder.media}s and artifact"
-            f" {config.artifact} on {encoder.encoder.media}s: compare encoders that see the same"
+            f"compare {config.compare} was trained on {media[1]}s and artifact {config.artifact} on"
+            f" {media[0]}s: compare encoders that see the same"
         )
     return uri, encoder, other_uri, other
 

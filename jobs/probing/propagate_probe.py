@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.adaptation import leak_check
 from jobs.adaptation.sample_pictures import spread
 from jobs.adaptation.scoring import Scored
 from jobs.adaptation.telling import say, shown, told
@@ -20,11 +21,14 @@ from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
 from models.probing import resampling
 from models.scores import WORDS
+from pipelines import schema
 from pipelines.corpus.left_out import most_frequent
+from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.features import Features, check
 from pipelines.media.contract import Limits
 from pipelines.sequences import following
 from pipelines.sequences.following import COPY, FILM, TOLD, Following
+from pipelines.sequences.reading import rows_of
 from pipelines.sequences.sequences import Listed, read_sequences
 
 NUM_SHOWN = 6
@@ -48,9 +52,11 @@ def judge_sequences(config: PropagateConfig) -> tuple[dict[str, Any], list[Drawi
     }
     if other is not None:
         columns[COMPARED] = _features(config, other_uri, other, "pretrained", "compare")
+    corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
     paths = (uri, *([other_uri] if other else []), *_places(config).values())
     with launch.session(config.cluster, work="embed", paths=paths) as session:
         listed = _listed(config)
+        leaks = _leaks(listed, encoder, corpus, config) if corpus else None
         names = [sequence.name for sequence in listed.sequences]
         probe = config.probe
         how = Following(
@@ -74,6 +80,8 @@ def judge_sequences(config: PropagateConfig) -> tuple[dict[str, Any], list[Drawi
     scored = {name: _scored(judged, name) for name in (*columns, COPY)}
     compared = judged_of(other_uri, other) if other is not None else None
     result = _told(config, judged_of(uri, encoder), compared) | account
+    if leaks is not None:
+        result |= {"leak": leaks} | _without_leaks(judged, scored, set(leaks["sequences"]))
     result |= _in_words(scored, judged_of(uri, encoder), len(judged))
     return result, _pictures(rows, result)
 
@@ -151,6 +159,37 @@ def _listed(config: PropagateConfig) -> Listed:
     names = [sequence.name for sequence in listed.sequences]
     say(f"following through {len(names)} videos: {shown(names)}")
     return listed
+
+
+def _leaks(
+    listed: Listed, encoder: Artifact, corpus: Manifest, config: PropagateConfig
+) -> dict[str, Any]:
+    """Look for every frame in the corpus, and name the sequences of which one is there."""
+    places = [frame.image for sequence in listed.sequences for frame in sequence.frames]
+    rows = rows_of(places)
+    rows = rows.append_column(schema.ROW, rows[schema.SAMPLE_ID])
+    found = leak_check.search(rows, encoder, corpus, config.leak)
+    ends = np.cumsum([len(sequence.frames) for sequence in listed.sequences])
+    of_frames = np.searchsorted(ends, sorted(found.best), side="right")
+    leaked = [listed.sequences[index].name for index in np.unique(of_frames)]
+    return found.account(rows) | {"sequences": leaked}
+
+
+def _without_leaks(
+    judged: _Answers, scored: Mapping[str, Scored], leaked: set[str]
+) -> dict[str, Any]:
+    """Score the sequences of which no frame is in the corpus; null where there is none."""
+    rest = [one["scores"] for one in judged if one["name"] not in leaked]
+    result: dict[str, Any] = {}
+    for kind, one in scored.items():
+        prefix = "unleaked_" if kind == "pretrained" else f"{kind}_unleaked_"
+        result |= {f"{prefix}{one.measure}": None, f"{prefix}ci95": None}
+        if rest:
+            values = np.array([_measures(scores[kind])[one.measure] for scores in rest])
+            interval = resampling.interval_of(resampling.resampled_means(values))
+            result[f"{prefix}{one.measure}"] = float(values.mean())
+            result[f"{prefix}ci95"] = list(interval)
+    return result
 
 
 def _rows_of(batch: Mapping[str, np.ndarray]) -> list[tuple[dict[str, Any], bytes]]:

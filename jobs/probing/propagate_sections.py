@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, PositiveFloat
 
 from augment.frozen import Frozen
+from jobs.adaptation.label_sections import LeakConfig
 from jobs.setup.sections import ONE_OR_MORE, TRAINING, ClusterConfig, JobConfig
 from models.probing.propagation import Carrying
 
@@ -115,17 +116,31 @@ class PropagateConfig(JobConfig):
     compare: str | None = Field(
         None, min_length=1, description="another artifact, judged on the same videos beside it"
     )
+    every_checkpoint: bool = Field(
+        False,
+        description="probe every checkpoint of the run that artifact is, beside its RankMe",
+    )
     out: str | None = Field(
-        None, min_length=1, description="folder of adaptation.json and its page"
+        None,
+        min_length=1,
+        description=(
+            "folder of adaptation.json and its page; every_checkpoint: of its own page, null: in"
+            " the run"
+        ),
     )
     probe: PropagateProbeConfig
     test: SequencesConfig
     masks: SequenceMasksConfig = SequenceMasksConfig()
     points: PointsConfig = PointsConfig()
+    check_leak: bool = Field(
+        False, description="look for the frames in the corpus that the artifact was made from"
+    )
+    leak: LeakConfig = LeakConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     def idle(self) -> dict[str, str]:
-        """Return what the other kind of labels has no use for."""
+        """Return what the other kind of labels, or a series of checkpoints, has no use for."""
+        of_series = {"compare": "every_checkpoint"} if self.every_checkpoint else {}
         if self.points.uri:
-            return {"masks.ignore": "points.uri", "probe.tolerance": "points.uri"}
-        return {"probe.alphas": "masks.uri"}
+            return of_series | {"masks.ignore": "points.uri", "probe.tolerance": "points.uri"}
+        return of_series | {"probe.alphas": "masks.uri"}

@@ -16,12 +16,13 @@ KINDS = {
     "untrained_": "untrained",
     "scratch_": "from scratch",
     "colour_": "colour statistics",
+    "still_": "one frame of each clip",
     "compared_": "compared",
     "copy_": "first frame copied",
     "words_": "words told by colour",
     "chance_": "chance",
 }
-_SHADES = (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#6b8f3a", INK, "#8a5fa8", GRID)
+_SHADES = (COLOURS[0], PALE, COLOURS[1], "#b5b9be", "#3a8f86", "#6b8f3a", INK, "#8a5fa8", GRID)
 _LINES = dict(zip(KINDS, _SHADES, strict=True))
 MOST_BARS = 40
 MOST_CELLS = 30

@@ -22,8 +22,9 @@ from models.probes import bag_of_words, colour_statistics
 from models.steps import memory_layout
 from pipelines.storage import uris
 
-Kind = Literal["pretrained", "untrained", "colour"]
+Kind = Literal["pretrained", "untrained", "colour", "still"]
 Form = Literal["pooled", "tokens", "maps", "joint"]
+_OWN_WEIGHTS: tuple[Kind, ...] = ("pretrained", "still")
 ONE_VECTOR: tuple[Form, ...] = ("pooled", "joint")
 """Forms that give one vector a sample."""
 
@@ -34,9 +35,10 @@ class Features:
 
     Attributes:
         artifact: URI of the artifact.
-        kind: `pretrained` (the artifact), `untrained` (what it was before training) or `colour`
+        kind: `pretrained` (the artifact), `untrained` (what it was before training), `colour`
             (statistics of the pixels as the artifact would see them, of sounds of their log-mel
-            spectra; no network).
+            spectra; no network) or `still` (the artifact, shown the frame in the middle of each
+            clip all the time: what it tells without motion).
         pooling: How the places of a layer become one vector; `auto`: as the artifact says.
         layer: The layer: 1 is next to the pixels, -1 the last one; None: the last. A layer is a
             block of a transformer or a stage of a convolutional network.
@@ -143,8 +145,9 @@ class Extractor:
         self._loaded = dict[tuple[str, str], Artifact]()
         for key, group in self._groups:
             uri, kind = key
-            there = loaded and kind == "pretrained" and loaded.get(uri)
-            encoder = (there or _load(uri, kind)).to(device)
+            own = kind in _OWN_WEIGHTS
+            there = own and (loaded or {}).get(uri, self._loaded.get((uri, _OWN_WEIGHTS[0])))
+            encoder = (there or _load(uri, own=own)).to(device)
             memory_layout.channels_last(encoder)
             self._loaded[key] = encoder
             for _, features in group:
@@ -175,7 +178,10 @@ class Extractor:
         with torch.autocast(self._device, half, enabled=half is not None):
             for key, group in self._groups:
                 encoder = self._loaded[key]
-                found |= _computed(encoder, images[encoder.image_size], dict(group))
+                shown = images[encoder.image_size]
+                if key[1] == "still":
+                    shown = _still(shown)
+                found |= _computed(encoder, shown, dict(group))
         return found
 
 
@@ -183,10 +189,16 @@ def _encoder_of(named: tuple[str, Features]) -> tuple[str, str]:
     return named[1].artifact, named[1].kind
 
 
-def _load(uri: str, kind: str) -> Artifact:
+def _load(uri: str, *, own: bool) -> Artifact:
     uris.filesystem(uri)  # the artifact opens its URI with plain fsspec: with this client from now
     # Of colours only the size counts.
-    return artifact.load(uri) if kind == "pretrained" else artifact.untrained(uri)
+    return artifact.load(uri) if own else artifact.untrained(uri)
+
+
+def _still(clips: Tensor) -> Tensor:
+    """Show the frame in the middle of each clip (B, T, 3, S, S) all the time."""
+    middle = clips.shape[1] // 2
+    return clips[:, middle : middle + 1].expand_as(clips)
 
 
 def _computed(

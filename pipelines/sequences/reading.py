@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import schema
+from pipelines.corpus.file_kinds import IMAGE
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.sequences.sequences import Place, Point, Sequence
@@ -71,21 +72,25 @@ def read_in_order(
 def _fetched(places: list[Place], limits: Limits) -> list[Fetched]:
     """Fetch files, but for those that are too large."""
     wanted = [place for place in places if place.length <= limits.max_bytes]
-    payloads = iter(fetch(_rows(wanted)) if wanted else [])
+    payloads = iter(fetch(rows_of(wanted)) if wanted else [])
     large = BadSample("too_large", f"more than {limits.max_bytes} bytes")
     return [next(payloads) if place.length <= limits.max_bytes else large for place in places]
 
 
-def _rows(places: list[Place]) -> pa.Table:
-    return pa.table(
-        {
-            schema.URI: [place.uri for place in places],
-            schema.OFFSET: pa.array([place.offset for place in places], pa.int64()),
-            schema.LENGTH: pa.array([place.length for place in places], pa.int64()),
-            schema.MEMBER: pa.nulls(len(places), pa.string()),
-            "etag": [""] * len(places),
-        }
-    )
+def rows_of(places: list[Place]) -> pa.Table:
+    """Return manifest rows of files that hold an image each, numbered from 0 on."""
+    count = len(places)
+    columns = {
+        schema.SAMPLE_ID: range(count),
+        schema.URI: [place.uri for place in places],
+        schema.OFFSET: [place.offset for place in places],
+        schema.LENGTH: [place.length for place in places],
+        schema.MEMBER: [None] * count,
+        "etag": [""] * count,
+        schema.MEDIA: [IMAGE] * count,
+        schema.CLIP: [None] * count,
+    }
+    return pa.table(columns, schema=schema.MANIFEST)
 
 
 def _decoded(

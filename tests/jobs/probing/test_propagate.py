@@ -1,6 +1,7 @@
 """jobs.adapt probe.name=propagate on files: scores beside baselines, pages, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+import jobs.adapt
 from jobs.adapt import complete, propagate
 from jobs.probing.propagate_sections import PropagateConfig
 from jobs.reporting.adaptation_page import PAGE, RESULT
 from jobs.setup.command_line import InputError, parse
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
+from pipelines.corpus.listing import list_source
+from pipelines.corpus.manifest_writer import write_manifest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -114,6 +118,52 @@ def test_key_points_are_judged_by_pck(small_artifact: str, videos: Path, tmp_pat
     assert told["num_judged"] == 3
 
 
+def test_sequences_in_the_pretraining_corpus_are_named_and_scored_without(
+    small_artifact: str, videos: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "seen.png").write_bytes((videos / "frames" / "right" / "00002.png").read_bytes())
+    rows = list_source(str(corpus))
+    manifest = write_manifest(str(tmp_path / "manifest"), str(corpus), rows)
+    checked = {"check_leak": True, "leak": {"corpus": manifest.uri}}
+    told = propagate(config(small_artifact, videos, **checked))
+    assert told["leak"]["sequences"] == ["right"]
+    assert (told["leak"]["exact"], told["leak"]["test_images"]) == (1, 10)
+    for prefix in ("", "untrained_", "copy_"):
+        left = told[f"{prefix}per_sequence"]["left"]["j_and_f"]
+        assert told[f"{prefix}unleaked_j_and_f"] == pytest.approx(left)
+    for name in ("left", "right"):
+        frames = videos / "frames" / name
+        (corpus / f"{name}.png").write_bytes((frames / "00000.png").read_bytes())
+    manifest = write_manifest(str(tmp_path / "all"), str(corpus), list_source(str(corpus)))
+    checked["leak"] = {"corpus": manifest.uri}
+    told = propagate(config(small_artifact, videos, **checked))
+    assert told["leak"]["sequences"] == ["left", "right"]
+    assert told["unleaked_j_and_f"] is None and told["unleaked_ci95"] is None
+
+
+def test_a_series_of_checkpoints_is_followed_with_one_after_the_other(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[PropagateConfig] = []
+
+    def series(artifact: str, out: str | None, _: object, judge: Callable[[str], Any]) -> Any:
+        assert (artifact, out) == ("runs/a", str(tmp_path))
+        return {"checkpoints": [judge(f"{out}/{step}") for step in (5, 10)]}
+
+    def one(config: PropagateConfig) -> tuple[dict[str, Any], list[Any]]:
+        judged.append(config)
+        return {"artifact": config.artifact}, []
+
+    monkeypatch.setattr(jobs.adapt, "probe_checkpoints", series)
+    monkeypatch.setattr(jobs.adapt, "judge_sequences", one)
+    given = config("runs/a", videos, every_checkpoint=True, out=str(tmp_path))
+    told = propagate(given)
+    assert [row["artifact"] for row in told["checkpoints"]] == [f"{tmp_path}/5", f"{tmp_path}/10"]
+    assert all(one.out is None and not one.every_checkpoint for one in judged)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -145,5 +195,7 @@ def test_words_of_the_command_line_choose_the_probe() -> None:
     assert isinstance(made, PropagateConfig) and made.probe.radius == 3
     with pytest.raises(InputError, match=r"unknown key train: the nearest"):
         parse(complete, [*words, "train.uri=x"])
+    with pytest.raises(InputError, match=r"compare.*every_checkpoint"):
+        parse(complete, [*words, "every_checkpoint=true", "compare=b"])
     with pytest.raises(InputError, match=r"masks.ignore.*points.uri"):
         parse(complete, [*words[:2], "points.uri=p.csv", words[3], "masks.ignore=9"])

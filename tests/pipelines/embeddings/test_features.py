@@ -85,6 +85,27 @@ def test_each_feature_is_what_its_description_says(vit: str) -> None:
 
 
 @torch.no_grad()
+def test_a_clip_stands_still_for_the_control_without_motion(tmp_path: Path) -> None:
+    config = EncoderConfig(name="resnet18_small", width=4, time="inflated")
+    artifact.save(
+        str(tmp_path),
+        build_encoder(config, 16),
+        config={"encoder": config.model_dump(mode="json"), "seed": 0},
+        preprocess={"image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "num_frames": 4},
+        provenance={},
+    )
+    columns = {kind: Features(str(tmp_path), kind=kind) for kind in ("pretrained", "still")}
+    extract = Extractor(columns)
+    pixels = torch.stack([images(16) // (frame + 1) for frame in range(4)], dim=1)
+    found = extract({16: pixels})
+    still = pixels[:, 2:3].expand(-1, 4, -1, -1, -1)
+    assert torch.equal(found["still"], extract({16: still})["pretrained"])
+    assert not torch.allclose(found["still"], found["pretrained"], atol=1e-3)
+    first, second = extract._loaded.values()
+    assert first is second  # one network in memory
+
+
+@torch.no_grad()
 def test_encoders_of_two_sizes_each_take_their_own_images(vit: str, resnet: str) -> None:
     both = {"a": Features(vit), "b": Features(resnet, pooling="gem", layer=2, last_blocks=2)}
     extract = Extractor(both)
