@@ -61,7 +61,7 @@ def _run(config: PretrainConfig, run: RunDir, mine: Held) -> dict[str, Any]:
     resumed = run.check(config)
     if listed := listed_already(config.source.uri, run.path(MANIFEST)):
         check_corpus(config, listed)  # else after the listing, which takes Ray
-    paths = (run.uri, config.source.uri)
+    paths = (run.uri, config.source.uri, *filter(None, [config.clip.flow_weights]))
     with launch.session(config.cluster, paths=paths, placement=config.placement) as session:
         checkpoints.mend(run.path(checkpoints.FOLDER))
         plan = _plan(config, run)
@@ -130,7 +130,11 @@ def _located(config: PretrainConfig) -> tuple[PretrainConfig, RunDir]:
     if encoder.weights is not None:
         uri = launch.user_uri("encoder.weights", encoder.weights)
         encoder = encoder.model_copy(update={"weights": uri})
-    placed = {"source": source, "out": out, "encoder": encoder}
+    clip = config.clip
+    if clip.flow_weights is not None:
+        uri = launch.user_uri("clip.flow_weights", clip.flow_weights)
+        clip = clip.model_copy(update={"flow_weights": uri})
+    placed = {"source": source, "out": out, "encoder": encoder, "clip": clip}
     return config.model_copy(update=placed), RunDir(out)
 
 

@@ -1,8 +1,9 @@
 """The section of a run that says which frames of videos make its samples."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+import torch
 from pydantic import Field
 
 from augment.frozen import Frozen, other_of
@@ -10,6 +11,7 @@ from augment.recipe import Views
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import index_command
 from jobs.setup.sections import PER_VIDEO
+from models.motion.raft import RAFTS, Raft, RaftKind
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
@@ -26,6 +28,7 @@ CLIP_BEFORE = {
     "cross_cuts": True,
     "crop_bars": False,
     "flow": None,
+    "flow_weights": None,
 }
 # what asks how videos change
 _LOOKED_AT = ("motion", "cross_cuts", "crop_bars")
@@ -77,12 +80,18 @@ class ClipConfig(Frozen):
     crop_bars: bool = Field(
         False, description="cut away what is dark at a side of the video all the time"
     )
-    flow: FlowKind | None = Field(
+    flow: FlowKind | RaftKind | None = Field(
         None,
         description=(
-            "optical flow between the frames of each view, for methods that take it: dis, or"
-            " farneback; null: none"
+            "optical flow between the frames of each view, for methods that take it: dis or"
+            " farneback, found in the data tasks; raft_small or raft_large, by the training"
+            " device; null: none"
         ),
+    )
+    flow_weights: str | None = Field(
+        None,
+        min_length=1,
+        description="file of torchvision's weights of that network, local or s3://",
     )
     as_frames: bool = Field(
         False, description="single frames instead of clips, for methods that take images"
@@ -100,6 +109,8 @@ class ClipConfig(Frozen):
             *("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s"),
             *("motion", "cross_cuts", "flow"),
         )
+        if self.flow not in RAFTS:
+            gap["flow_weights"] = "flow"
         return gap | (dict.fromkeys(clip, "as_frames") if self.as_frames else {})
 
     def taking(self) -> dict[str, Any]:
@@ -144,6 +155,7 @@ class ClipConfig(Frozen):
         Raises:
             InputError: with what helps.
         """
+        by_network = self.flow in RAFTS
         if self.flow is None and takes_flow:
             raise InputError(f"method.name={method} takes optical flow: set clip.flow=dis")
         if self.flow is None:
@@ -154,17 +166,47 @@ class ClipConfig(Frozen):
             )
         if self.num_frames < 2:
             raise InputError(f"clip.flow {self.flow} needs clip.num_frames of 2 or more")
-        if problem := lacking():
+        if not by_network and (problem := lacking()):
             raise InputError(f"clip.flow {self.flow} needs {problem}")
         group, crops = next(iter(views.groups.items()))
+        if by_network and crops.changes() and views.placement != "worker":
+            raise InputError(
+                f"clip.flow {self.flow} is found on colours as they are in the video, and"
+                f" views.groups.{group} changes them: set views.placement=worker"
+            )
+        self.flow_network()
         if turn := crops.turning():
             raise InputError(
                 f"views.groups.{group}.{turn} would turn the views and not their flow: leave it out"
             )
 
+    @property
+    def flow_of_tasks(self) -> FlowKind | None:
+        """Return which flow the data tasks find; None: they find none."""
+        return None if self.flow is None or self.flow in RAFTS else cast(FlowKind, self.flow)
+
     def with_flow(self, clips: Shape, crops: Crops) -> Shape:
-        """Add the flow that is asked for to a shape of clips of crops."""
-        return clips if self.flow is None else WithFlow(clips, crops, self.num_frames, self.flow)
+        """Add the flow that data tasks are asked for to a shape of clips of crops."""
+        kind = self.flow_of_tasks
+        return clips if kind is None else WithFlow(clips, crops, self.num_frames, kind)
+
+    def flow_network(self, device: str | torch.device = "cpu") -> Raft | None:
+        """Return the network that finds flow where views are; None where data tasks do, or nobody.
+
+        Raises:
+            InputError: there are no weights, or they are of another network.
+        """
+        if self.flow not in RAFTS:
+            return None
+        if self.flow_weights is None:
+            raise InputError(
+                f"clip.flow {self.flow} needs clip.flow_weights: the file of torchvision's weights"
+                " of it, which is not downloaded"
+            )
+        try:
+            return Raft(cast(RaftKind, self.flow), self.flow_weights, device)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def _is_default(self, name: str) -> bool:
         return bool(getattr(self, name) == type(self).model_fields[name].default)

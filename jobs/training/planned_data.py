@@ -93,7 +93,7 @@ class Samples:
             sampling=config.clip.sampling_of(plan.manifest, config.seed),
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest, config.seed),
-            flow=config.clip.flow is not None,
+            flow=config.clip.flow_of_tasks is not None,
             captions=captions,
             tokenizer=tokenizer,
         )

@@ -28,6 +28,7 @@ from jobs.training.steering.monitor import answer
 from jobs.training.training_job import TrainingJob
 from models import collectives
 from models.method import Batch, Shipped
+from models.motion.raft import Raft
 from models.steps import acceleration
 from pipelines import schema
 
@@ -64,6 +65,7 @@ class _Training:
     views: Generator
     log: RunLog
     audit: SampleAudit
+    flow: Raft | None
 
     def step(self, batches: Iterator[tuple[dict[str, Tensor], int]]) -> tuple[float, Tensor]:
         """Take one step; returns its learning rate and the norm of its gradient."""
@@ -71,11 +73,19 @@ class _Training:
         lr = state.begin_step(self.job.num_steps)
         for last in _micro_batches(self.job.config.accumulate):
             columns, position = next(batches)
-            batch = _method_batch(columns, self.views, self.job)
+            batch = self._batch(columns)
             outputs = state.backward(batch, synchronise=last)
             self.log.saw(columns, position, outputs)
             self.audit.saw(state.step + 1, columns)
         return lr, state.update(self.job.num_steps)
+
+    def _batch(self, columns: dict[str, Tensor]) -> Batch:
+        """Make a method's input of a batch of the stream."""
+        batch = _method_batch(columns, self.views, self.job)
+        if self.flow is not None:
+            crops = columns[next(iter(self.job.config.image_views.groups))]
+            batch["targets"] = batch.get("targets", {}) | {schema.FLOW: self.flow(crops)}
+        return batch
 
     def save(self, *, wait: bool) -> None:
         """Write a checkpoint, and before it what says which samples it has seen."""
@@ -160,7 +170,8 @@ def _set_up(job: TrainingJob, attempt: int, lr_scale: float) -> _Training:
     log = RunLog(job, state.step, attempt)
     log.bad.add(state.samples_seen, state.bad_samples)
     audit = SampleAudit(job.run, attempt, collectives.rank(), enabled=config.debug.log_samples)
-    return _Training(job, state, views, log, audit)
+    flow = config.clip.flow_network(device)
+    return _Training(job, state, views, log, audit, flow)
 
 
 def set_up_torch(config: PretrainConfig, threads: int) -> None:

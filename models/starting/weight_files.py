@@ -20,7 +20,7 @@ _FIRST_OF_JSON = b"{"
 _LENGTH_BYTES = 8
 
 
-def read_weights(uri: str) -> dict[str, Tensor]:
+def read_weights(uri: str, *, key: str = "encoder.weights") -> dict[str, Tensor]:
     """Read all tensors of a file, or of an artifact, by dotted names.
 
     A checkpoint that holds dictionaries in dictionaries is flattened: `teacher`, then
@@ -30,30 +30,31 @@ def read_weights(uri: str) -> dict[str, Tensor]:
     Args:
         uri: safetensors, a torch checkpoint that loads with `weights_only=True`, an artifact's
             folder or a run's; local or of any filesystem of fsspec.
+        key: The setting that names it, for errors.
 
     Raises:
         ValueError: there is nothing, or no tensors, or more than tensors and plain values.
     """
-    data = _read(uri)
+    data = _read(uri, key)
     try:
         loaded = _loaded(data)
     except UnpicklingError as error:
         raise ValueError(
-            f"encoder.weights {uri} holds more than tensors and plain values, and is not unpickled"
+            f"{key} {uri} holds more than tensors and plain values, and is not unpickled"
             f" ({_short(error)}): save its state dict alone"
         ) from None
     except (SafetensorError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise ValueError(
-            f"encoder.weights {uri} is neither safetensors nor a checkpoint of torch, or it is"
+            f"{key} {uri} is neither safetensors nor a checkpoint of torch, or it is"
             f" damaged ({_short(error)})"
         ) from None
     tensors = dict(_flat(loaded))
     if not tensors:
-        raise ValueError(f"encoder.weights {uri} holds no tensors: give a state dict")
+        raise ValueError(f"{key} {uri} holds no tensors: give a state dict")
     return tensors
 
 
-def _read(uri: str) -> bytes:
+def _read(uri: str, key: str) -> bytes:
     filesystem, path = fsspec.url_to_fs(uri)
     path = path.rstrip("/")
     try:
@@ -61,9 +62,9 @@ def _read(uri: str) -> bytes:
             if filesystem.isfile(file):
                 return bytes(filesystem.cat_file(file))
     except OSError as error:
-        raise ValueError(f"encoder.weights {uri} cannot be read: {_short(error)}") from None
+        raise ValueError(f"{key} {uri} cannot be read: {_short(error)}") from None
     raise ValueError(
-        f"encoder.weights {uri} is no file of weights and no artifact: give a .safetensors or .pth"
+        f"{key} {uri} is no file of weights and no artifact: give a .safetensors or .pth"
         " file, or the folder of an artifact"
     )
 
