@@ -26,6 +26,7 @@ from models.collectives import global_mean
 from models.encoders.encoder import Encoder, Tokens
 from models.encoders.factory import EncoderConfig
 from models.method import Batch, Media, Method, MethodConfig, ViewGroups
+from models.motion.flow_pictures import flow_arrows, flow_colours
 
 _LAYERS = 4
 _HIDDEN = 128  # channels between hypercolumns and embeddings
@@ -171,7 +172,8 @@ class CommonFate(Method):
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
-        """Draw the flow in colours, and how alike each place is to the one that moves most."""
+        """Draw the flow in colours and as arrows, and how alike each place is to the one that moves
+        most."""
         frames = batch["views"][PLAIN_VIEW][0][:, 0]
         flow = batch["targets"]["flow"][:, 0, 0].float()
         grid, _ = self._flow(batch)
@@ -183,6 +185,7 @@ class CommonFate(Method):
         size = frames.shape[-1]
         return {
             "flow": flow_colours(flow),
+            "arrows": flow_arrows(self.to_rgb(frames), flow),
             "moves together": functional.interpolate(squares, (size, size), mode="nearest"),
         }
 
@@ -191,18 +194,6 @@ def _taken(maps: Tensor, places: Tensor) -> Tensor:
     """Take places (B, P) out of maps (B, C, h, w), (B, C, P)."""
     flat = maps.flatten(2)
     return flat.gather(2, places.unsqueeze(1).expand(-1, flat.shape[1], -1))
-
-
-def flow_colours(flow: Tensor) -> Tensor:
-    """Draw flow (B, 2, S, S) on the colour wheel: hue by direction, right is red; paler where less
-    moves, white where nothing does. (B, 3, S, S) RGB in [0, 1]."""
-    from kornia.color import hsv_to_rgb  # here, as it is slow to import and only drawings need it
-
-    length = flow.square().sum(dim=1).sqrt()
-    most = length.amax(dim=(1, 2), keepdim=True).clamp(min=1)  # px: less is next to nothing
-    hue = torch.atan2(flow[:, 1], flow[:, 0]).remainder(2 * torch.pi)
-    coloured: Tensor = hsv_to_rgb(torch.stack([hue, length / most, torch.ones_like(hue)], dim=1))
-    return coloured.clamp(0, 1)
 
 
 def _as_maps(layer: Tensor | Tokens, encoder: Encoder) -> Tensor:

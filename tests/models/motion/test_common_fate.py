@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from models.encoders.factory import EncoderConfig
 from models.method import Batch
-from models.motion.common_fate import CommonFate, CommonFateConfig, flow_colours
+from models.motion.common_fate import CommonFate, CommonFateConfig
+from models.motion.flow_pictures import flow_arrows, flow_colours
 from models.registry import build_method
 from tests.small_methods import NUM_SAMPLES, make_batch
 
@@ -106,6 +107,21 @@ def test_flow_is_drawn_on_the_colour_wheel() -> None:
     assert right.tolist() == pytest.approx([1, 0, 0], abs=1e-5)
     assert left.tolist() == pytest.approx([0, 1, 1], abs=1e-5)
     assert nothing.tolist() == pytest.approx([1, 1, 1])
+
+
+def test_arrows_point_where_the_parts_of_a_frame_move() -> None:
+    flow = torch.zeros(1, 2, 32, 32)
+    flow[:, 0, :16, :16] = 3  # a quarter moves to the right
+    drawn = flow_arrows(torch.full((1, 3, 32, 32), 0.5), flow)
+    assert drawn.shape == (1, 3, 128, 128)
+    ink = (drawn[0, 2] - 0.1).abs() < 1e-6  # its blue
+    assert ink[:64, :64].any() and not ink[64:].any() and not ink[:, 72:].any()
+    shaft = ink[8, 8:23]  # from the middle of the first part of 16 px, nine tenths of its width
+    assert shaft.all() and not ink[8, :8].any()
+    assert ink[:, 17:22].sum() > ink[:, 9:14].sum()  # heads
+    down = flow_arrows(torch.full((1, 3, 32, 32), 0.5), flow.flip(1).transpose(2, 3))
+    assert torch.equal(drawn[0, 2], down[0, 2].T)
+    assert (flow_arrows(torch.full((1, 3, 32, 32), 0.5), torch.zeros(1, 2, 32, 32)) == 0.5).all()
 
 
 def things(num: int, seed: int) -> tuple[Batch, Tensor]:
