@@ -204,7 +204,7 @@ class ClipConfig(Frozen):
                 " of it, which is not downloaded"
             )
         try:
-            return Raft(cast(RaftKind, self.flow), self.flow_weights, device)
+            return Raft(self.flow, self.flow_weights, device)
         except ValueError as error:
             raise InputError(str(error)) from None
 

@@ -54,7 +54,8 @@ class Raft:
             strict=True,
         )
         flow = torch.cat([self._between(first, second) for first, second in pairs])
-        return flow.unflatten(0, (*clips.shape[:-4], clips.shape[-4] - 1))
+        shape = (*clips.shape[:-4], clips.shape[-4] - 1, *flow.shape[1:])
+        return flow.view(shape)
 
     def _between(self, first: Tensor, second: Tensor) -> Tensor:
         height, width = first.shape[-2:]
@@ -63,7 +64,7 @@ class Raft:
             functional.interpolate(frames.float() / 127.5 - 1, larger, mode="bilinear")
             for frames in (first, second)
         )
-        flow = self._network(before, after)[-1]  # (N, 2, *larger)
+        flow: Tensor = self._network(before, after)[-1]  # (N, 2, *larger)
         flow = functional.interpolate(flow, (height, width), mode="area")
         scale = flow.new_tensor([width / larger[1], height / larger[0]]).view(1, 2, 1, 1)
         moved = (first != second).flatten(1).any(dim=1).view(-1, 1, 1, 1)

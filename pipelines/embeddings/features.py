@@ -146,7 +146,9 @@ class Extractor:
         for key, group in self._groups:
             uri, kind = key
             own = kind in _OWN_WEIGHTS
-            there = own and (loaded or {}).get(uri, self._loaded.get((uri, _OWN_WEIGHTS[0])))
+            there = None
+            if own:
+                there = (loaded or {}).get(uri) or self._loaded.get((uri, _OWN_WEIGHTS[0]))
             encoder = (there or _load(uri, own=own)).to(device)
             memory_layout.channels_last(encoder)
             self._loaded[key] = encoder
