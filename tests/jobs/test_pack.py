@@ -177,7 +177,10 @@ def parquet(path: Path, pictures: Path, kind: str) -> list[bytes]:
 
 
 @ray_only
-@pytest.mark.parametrize("kind", ["plain", "struct", "named"])
+@pytest.mark.parametrize(
+    "kind",
+    ["struct", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "named"))],
+)
 def test_parquet_files_with_a_bytes_column_are_packed(
     kind: str, pictures: Path, tmp_path: Path
 ) -> None:

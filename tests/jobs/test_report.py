@@ -209,6 +209,7 @@ def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_run_shows_what_the_method_of_its_checkpoint_makes_of_its_views(
     manifest: Manifest, tmp_path: Path
 ) -> None:

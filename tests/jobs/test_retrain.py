@@ -48,7 +48,8 @@ class Loop:
             *("simclr_small", "encoder.width=4", "method.hidden_dim=16", "views.size=16"),
             *("method.projection_dim=8", "global_batch_size=16", "num_steps=5"),
             *(f"registry={self.model.registry}", "name=encoder", f"source.uri={self.corpus}"),
-            *(f"slot={slot}", "retrain.min_recognised=0", "health.grace_steps=100"),
+            *(f"slot={slot}", "retrain.min_recognised=0", "retrain.held_out=0.25"),
+            "health.grace_steps=100",
         ]
         return parse(complete, [*given, *words])
 

@@ -77,8 +77,6 @@ def test_encoder_is_judged_beside_its_baselines_and_leaves_a_page(
     assert "Video by video" in page and "first frame copied" in page
     assert "2 of 2 videos" in page
     assert told["result"].startswith("propagate J&F of 2 videos: pretrained")
-    again = propagate(config(small_artifact, videos))
-    assert again["per_sequence"] == told["per_sequence"]
 
 
 def saved(out: str, encoder_config: EncoderConfig, size: int, **preprocess: Any) -> str:
@@ -104,6 +102,7 @@ def test_another_artifact_is_judged_on_the_same_videos(
     assert told["difference"] == pytest.approx(told["j_and_f"] - told["compared_j_and_f"])
 
 
+@pytest.mark.slow
 def test_key_points_are_judged_by_pck(small_artifact: str, videos: Path, tmp_path: Path) -> None:
     rows = ["sequence,frame,point,x,y"]
     for time in range(4):

@@ -88,8 +88,8 @@ ALL = (wrong_input, refused, ours, full, of_a_library)
 PLACES = {
     in_a_task: ALL,
     in_an_actor: ALL,
-    in_a_stream: ALL,
-    in_a_constructor: (ours, full),  # of a pool: seconds each
+    in_a_stream: (refused, of_a_library),
+    in_a_constructor: (full,),  # of a pool: seconds each
 }
 EXPECTED = {
     wrong_input: (InputError, "a.b is 3: take 4"),

@@ -84,6 +84,7 @@ def test_classes_are_told_by_their_names_beside_the_untrained_towers(
     assert "zero_shot" in (out / PAGE).read_text()
 
 
+@pytest.mark.slow
 def test_names_come_from_a_table_and_others_make_others_answers(
     trained: str, squares: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,12 @@ def test_names_come_from_a_table_and_others_make_others_answers(
     assert told["per_class"]["red"] < 0.2 and told["per_class"]["blue"] < 0.2
     assert told["per_class"]["yellow"] > 0.8
     assert "first_template" not in told
+
+
+def test_a_table_of_names_must_name_the_classes(tmp_path: Path) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("class,name\nred,scarlet\nred,crimson\n")
+    assert names_of(("dark-blue", "red"), str(names)) == [("dark blue",), ("scarlet", "crimson")]
     names.write_text("class,name\nreed,red\n")
     with pytest.raises(InputError, match=r"names class reed, which test\.uri has not"):
         names_of(("blue", "red"), str(names))
@@ -148,7 +155,11 @@ def test_an_artifact_without_a_text_tower_is_refused_before_anything_is_read(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"train": {"uri": "all", "split": "test"}}, "its images are those of train.uri"),
+        pytest.param(
+            {"train": {"uri": "all", "split": "test"}},
+            "its images are those of train.uri",
+            marks=pytest.mark.slow,
+        ),
         ({"train": {"uri": "all", "split": "nowhere"}}, "no image has a caption"),
     ],
 )

@@ -150,6 +150,7 @@ def test_an_encoder_that_maps_everything_to_one_point_has_collapsed(
     assert early is None  # nor is it looked at, where the run would not go back
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone", "shallow")
 def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +240,9 @@ FLAT = {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
-    ("settings", "collapses"), [({}, False), (SHARP, True), (FLAT, True)], ids=("dino", "none", "t")
+    ("settings", "collapses"),
+    [({}, False), (SHARP, True), pytest.param(FLAT, True, marks=pytest.mark.slow)],
+    ids=("dino", "none", "t"),
 )
 def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings_differ(
     settings: dict[str, float | str], collapses: bool, monkeypatch: pytest.MonkeyPatch
@@ -272,7 +275,7 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
     [
         ("byol", {"predictor": False, "momentum": 0.0}, 20),
         ("vicreg", {"variance_weight": 0.0, "covariance_weight": 0.0}, 20),
-        ("counting", {"contrast": 0.0}, 20),
+        pytest.param("counting", {"contrast": 0.0}, 20, marks=pytest.mark.slow),
     ],
 )
 def test_what_collapses_without_its_guard_is_caught(

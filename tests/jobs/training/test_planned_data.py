@@ -190,6 +190,7 @@ def test_samples_are_verified_and_colours_changed_where_that_is_asked_for(
     assert not same[~bad].all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_each_rank_gets_second_images_as_they_were_cut(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "depth").mkdir()

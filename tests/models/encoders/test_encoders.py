@@ -196,6 +196,7 @@ def test_channels_last_embeds_as_contiguous_does() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_narrow_resnet_learns_in_channels_last() -> None:
     apart = list[float]()
     for _ in range(5):  # a rectifier that tips over at a sum's last bit is no fault of the layout

@@ -57,5 +57,6 @@ def train(method: Autoencoder, num_steps: int) -> float:
     return loss.item()
 
 
+@pytest.mark.slow
 def test_without_its_bottleneck_more_of_the_pixels_is_copied() -> None:
     assert train(build(bottleneck_dim=None), 40) < 0.8 * train(build(bottleneck_dim=2), 40)

@@ -103,6 +103,7 @@ def told_chroma(shares: tuple[int, int], colours: Tensor, **settings: Any) -> fl
     return out["chroma"].item()
 
 
+@pytest.mark.slow
 def test_squared_error_goes_grey_where_colours_are_ambiguous_and_bins_do_not() -> None:
     colours = torch.tensor([[40.0, 30.0], [-40.0, 30.0]])  # red and green, 50 from grey
     squared = told_chroma((4, 2), colours, output="l2")

@@ -1,6 +1,7 @@
 """The joint loss of context encoders: its parts, and what it is for: fillings that are not
 blurred."""
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -81,6 +82,7 @@ def sharpness_after(config: MethodConfig, num_steps: int, seed: int = 0) -> floa
     return sum(found[-10:]) / 10
 
 
+@pytest.mark.slow
 def test_squared_error_fills_in_grey_where_a_discriminator_has_one_of_two_fillings() -> None:
     grey = sharpness_after(ContextEncoderConfig(decoder_width=4, mask="central"), 40)
     sharp = sharpness_after(adversarial(0.95), 110)

@@ -150,6 +150,7 @@ def entropies_after_training(**settings: object) -> tuple[float, float]:
     return of_images, out["patch_target_entropy"].item() / math.log(K)
 
 
+@pytest.mark.slow
 def test_without_centring_images_and_patches_have_one_prototype_and_unsharpened_all() -> None:
     for entropy in entropies_after_training():
         assert 0.2 < entropy < 0.95

@@ -1,5 +1,6 @@
 """LeJEPA: its two terms, the directions of each step, and what the weight guards against."""
 
+import pytest
 import torch
 
 from models.joint_embedding.lejepa import LeJEPA, LeJEPAConfig
@@ -63,6 +64,7 @@ def distance_after_training(sigreg_weight: float) -> float:
     return out["sigreg"].item()
 
 
+@pytest.mark.slow
 def test_without_the_distance_to_a_normal_cloud_everything_collapses() -> None:
     at_one_point = 0.409 * NUM_SAMPLES
     assert distance_after_training(0.0) > 0.95 * at_one_point

@@ -104,6 +104,7 @@ def train(method: Data2Vec, num_steps: int) -> tuple[float, float]:
         return loss.item(), float(health.patch_variation(method.encoder.tokens(images).patches))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow")
 def test_without_its_guard_the_loss_falls_and_the_tokens_tell_their_place_alone() -> None:
     kept_loss, kept = train(build(top_layers=2, momentum=0.98), 32)

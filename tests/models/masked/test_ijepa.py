@@ -40,6 +40,7 @@ def test_the_student_sees_the_context_alone(encoder: EncoderConfig, size: int) -
     assert first.shape[1] == method.num_context < 40
 
 
+@pytest.mark.slow
 def test_a_convolutional_student_learns() -> None:
     method = build(RESNET, 64)
     batch = make_batch(tiles(8, 64))
@@ -101,6 +102,7 @@ def train(method: IJEPA, num_steps: int, images: torch.Tensor, lr: float) -> tup
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow")
 def test_without_its_guard_the_loss_falls_and_the_tokens_collapse() -> None:
     kept_loss, kept = train(build(momentum=0.98), 20, tiles(16), lr=5e-3)

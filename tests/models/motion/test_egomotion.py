@@ -78,6 +78,7 @@ def test_mirrored_views_are_refused() -> None:
         build(flip=0.5)
 
 
+@pytest.mark.slow
 def test_the_turn_of_a_camera_is_learnt_on_frames_not_seen_before() -> None:
     torch.manual_seed(0)
     method = build(components=("yaw",))

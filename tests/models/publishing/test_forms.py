@@ -118,7 +118,7 @@ def test_a_hub_finds_model_and_preparation_in_timm_s_own_layout(make: Make, tmp_
         ("vit_tiny_patch16_224", 32, {"pooling": "class"}),
         ("resnet18", 32, {}),
         ("torchvision:resnet18", 32, {}),
-        ("torchvision:mobilenet_v3_small", 32, {}),
+        pytest.param("torchvision:mobilenet_v3_small", 32, {}, marks=pytest.mark.slow),
     ],
 )
 def test_torchvision_loads_the_weights_strictly_under_its_own_names(
@@ -145,14 +145,13 @@ AMDIM = ("amdim", {"width": 8})
 @pytest.mark.parametrize(
     ("form", "name", "settings"),
     [
-        ("onnx", *RESNET),
         ("onnx", *TRANSFORMER),
         ("torch_export", *TRANSFORMER),
         ("safetensors", *RESNET),
         *(
             pytest.param(form, *encoder, marks=pytest.mark.slow)
             for form, encoder in (
-                *(("onnx", each) for each in (GEM, LAB, AMDIM)),
+                *(("onnx", each) for each in (RESNET, GEM, LAB, AMDIM)),
                 *(("torch_export", each) for each in (RESNET, GEM, LAB, AMDIM)),
                 *(("safetensors", each) for each in (GEM, LAB, TRANSFORMER, AMDIM)),
             )
@@ -230,14 +229,19 @@ DENSE = HeadConfig(name="dense", task="mask", classes=("sea", "sky"))
         ("timm", "vit_tiny_small", LINEAR, {"width": 8}),
         ("timm", "resnet18", SEVERAL, {}),
         ("torchvision", "resnet18_small", LINEAR, {}),
-        ("torchvision", "vit_tiny_patch16_224", LINEAR, {"pooling": "class"}),
-        ("torchvision", "torchvision:resnet18", LINEAR, {}),
-        pytest.param("onnx", "vit_tiny_small", ATTENTIVE, {"width": 8}, marks=pytest.mark.slow),
         ("onnx", "resnet18_small", SEVERAL, {"width": 8}),
-        ("torch_export", "resnet18_small", LINEAR, {"width": 8}),
-        ("torch_export", "vit_tiny_small", ATTENTIVE, {"width": 8, "pooling": "max"}),
         ("safetensors", "resnet18_small", ATTENTIVE, {"width": 8}),
         ("safetensors", "resnet18_small", DENSE, {"width": 8}),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("torchvision", "vit_tiny_patch16_224", LINEAR, {"pooling": "class"}),
+                ("torchvision", "torchvision:resnet18", LINEAR, {}),
+                ("onnx", "vit_tiny_small", ATTENTIVE, {"width": 8}),
+                ("torch_export", "resnet18_small", LINEAR, {"width": 8}),
+                ("torch_export", "vit_tiny_small", ATTENTIVE, {"width": 8, "pooling": "max"}),
+            )
+        ),
     ],
 )
 def test_a_head_is_published_with_its_encoder(

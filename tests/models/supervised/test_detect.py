@@ -42,6 +42,7 @@ def batch(images: Tensor, boxes: Tensor) -> Batch:
     return batch_of(images, boxes=boxes)
 
 
+@pytest.mark.slow
 def test_squares_are_found_and_the_artifact_tells_them_in_the_images_own_pixels(
     tmp_path: Path,
 ) -> None:

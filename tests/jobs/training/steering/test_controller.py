@@ -92,7 +92,9 @@ def test_a_copy_of_streams_begins_behind_what_is_committed_and_recolours(tmp_pat
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(
+    "ranks", [2, *(pytest.param(ranks, marks=pytest.mark.slow) for ranks in (1, 3))]
+)
 def test_each_rank_gets_its_batches_in_order_however_many_a_block_joins(
     tmp_path: Path, ranks: int
 ) -> None:
