@@ -6,6 +6,7 @@ import torch
 
 from augment.recipe import AnyViews
 from models.audio.cpc_audio import CPCAudio
+from models.audio.wav2vec2 import Wav2Vec2
 from models.clustering.deepcluster import DeepCluster
 from models.clustering.swav import SwAV
 from models.contrastive.amdim import AMDIM
@@ -129,6 +130,7 @@ METHODS: dict[str, type[Method]] = {
     "clip": CLIP,
     "siglip": SigLIP,
     "cpc_audio": CPCAudio,
+    "wav2vec2": Wav2Vec2,
     "skipgram": SkipGram,
     "mlm": MLM,
     "sentence_order": SentenceOrder,
