@@ -16,7 +16,7 @@ method and seed goes to out/rows.jsonl, and what is there already is not run aga
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +84,21 @@ class Corpus:
 
     def __init__(self, folder: Path, config: PretrainConfig, *, crop_bars: bool) -> None:
         self.names = sorted(path.name for path in folder.glob("*.mp4"))
-        self._files = [(folder / name).read_bytes() for name in self.names]
-        self._decoder = kept_decoder(Limits(), PROCESS)
         self._generator = ViewGenerator(config.image_views, config.seed)
-        taken = config.clip
-        whole = Clip(taken.num_frames, taken.frame_stride, None, 0.5)
-        self._clips = [
-            Clip(whole.num_frames, whole.frame_stride, None, 0.5, bars=self._bars(data))
-            if crop_bars
-            else whole
-            for data in self._files
-        ]
+        decoder = kept_decoder(Limits(), PROCESS)
+        whole = Clip(config.clip.num_frames, config.clip.frame_stride, None, 0.5)
+        self._frames = list[np.ndarray]()
+        for name in self.names:
+            data = (folder / name).read_bytes()
+            clip = replace(whole, bars=decoder.changes(data).bars) if crop_bars else whole
+            self._frames.append(decoder.clip(data, clip).pixels)
 
     def __len__(self) -> int:
-        return len(self._files)
-
-    def _bars(self, data: bytes) -> tuple[float, float, float, float]:
-        return self._decoder.changes(data).bars
+        return len(self._frames)
 
     def batch(self, rows: Sequence[int], epoch: int) -> Batch:
-        """Decode clips and make their views, as training sees them."""
-        frames = [self._decoder.clip(self._files[row], self._clips[row]).pixels for row in rows]
+        """Make the views of clips, as training sees them."""
+        frames = [self._frames[row] for row in rows]
         sample_id = torch.tensor([1000 + 7919 * row for row in rows])
         epochs = torch.full_like(sample_id, epoch)
         cut = self._generator.make_crops(frames, epochs, sample_id)

@@ -11,7 +11,7 @@ from jobs.cluster import launch
 from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
-from jobs.setup.failures import as_one_line
+from jobs.setup.failures import InputError, as_one_line
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import (
     ORDER,
@@ -27,6 +27,7 @@ from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import check_source
 from pipelines.motion.curve_files import Curves, reasons
 from pipelines.motion.motion_survey import MotionSurvey, bad_videos
+from pipelines.motion.optical_flow import lacking
 from pipelines.stream import quarantine
 
 _DECODING = (
@@ -110,15 +111,19 @@ def _look_at_videos(config: IndexConfig, manifest: Manifest) -> dict[str, Any]:
 
     Raises:
         RunError: too many cannot be used.
+        InputError: what finds flow is not installed.
     """
-    curves = Curves(manifest.uri, manifest.version)
+    flow = config.clip.flow
+    if flow is not None and (problem := lacking()):
+        raise InputError(f"clip.flow {flow} needs {problem}")
+    curves = Curves(manifest.uri, manifest.version, flow)
     folder = bad_videos(manifest.uri)
     bad = BadSamples(config.source.max_bad_fraction, folder)
     found = [curves.index()] if curves.exist() else []
     if found:
         bad.add(found[0].num_rows, reasons(found[0]))
     else:
-        survey = MotionSurvey(manifest.uri, config.source.limits())
+        survey = MotionSurvey(manifest.uri, config.source.limits(), flow)
         for some in survey.found(manifest):
             found.append(some)
             bad.add(some.num_rows, reasons(some))

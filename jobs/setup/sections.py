@@ -16,6 +16,7 @@ from pydantic import (
 from augment.frozen import Frozen
 from pipelines.corpus.file_kinds import Medium
 from pipelines.media.contract import Limits
+from pipelines.motion.optical_flow import FlowKind
 
 
 def _globs(value: object) -> object:
@@ -263,6 +264,17 @@ class ListedClipConfig(PerVideoConfig):
             " dark bars beside the manifest: for clip.motion, clip.cross_cuts and clip.crop_bars"
         ),
     )
+    flow: FlowKind | None = Field(
+        None,
+        description=(
+            "with curves: keep how far places move too, by optical flow, for clip.motion_by; null:"
+            " not"
+        ),
+    )
+
+    def idle(self) -> dict[str, str]:
+        """Return what is only found where videos are looked at."""
+        return {} if self.curves else {"flow": "curves"}
 
 
 class ClusterConfig(Frozen):

@@ -16,8 +16,9 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.motion.curve_files import Curves
-from pipelines.motion.flow import FlowKind, WithFlow, lacking
-from pipelines.motion.windows import Motion, Rule
+from pipelines.motion.flow import WithFlow
+from pipelines.motion.optical_flow import FlowKind, lacking
+from pipelines.motion.windows import Motion, MotionBy, Rule
 from pipelines.stream.shapes import Crops, Shape
 
 # what was so before it was a setting
@@ -25,6 +26,7 @@ CLIP_BEFORE = {
     "per_sample": 1,
     "max_gap_s": None,
     "motion": "any",
+    "motion_by": "change",
     "cross_cuts": True,
     "crop_bars": False,
     "flow": None,
@@ -70,6 +72,13 @@ class ClipConfig(Frozen):
             " anywhere but where the video stands still beside its other parts"
         ),
     )
+    motion_by: MotionBy = Field(
+        "change",
+        description=(
+            "what motion is. change: how much values change; dis, farneback: how far places move by"
+            " that optical flow, found with clip.flow of jobs.index"
+        ),
+    )
     cross_cuts: bool = Field(
         True,
         description=(
@@ -107,8 +116,10 @@ class ClipConfig(Frozen):
         gap = {"max_gap_s": "per_sample"} if self.per_sample == 1 else {}
         clip = (
             *("num_frames", "frame_stride", "fps", "per_sample", "max_gap_s"),
-            *("motion", "cross_cuts", "flow"),
+            *("motion", "motion_by", "cross_cuts", "flow"),
         )
+        if self.motion == "any":
+            gap["motion_by"] = "motion"
         if self.flow not in RAFTS:
             gap["flow_weights"] = "flow"
         return gap | (dict.fromkeys(clip, "as_frames") if self.as_frames else {})
@@ -121,7 +132,7 @@ class ClipConfig(Frozen):
     @property
     def rule(self) -> Rule:
         """Return which windows of a video are taken."""
-        return Rule(self.motion, self.cross_cuts, self.crop_bars)
+        return Rule(self.motion, self.cross_cuts, self.crop_bars, self.motion_by)
 
     def check(self, manifest: Manifest | None) -> None:
         """Refuse a corpus whose videos were not looked at, where that is asked for.
@@ -137,8 +148,9 @@ class ClipConfig(Frozen):
             return
         if manifest is None:
             raise InputError(f"{asked[0]} is for unlabelled videos: leave it out")
-        if schema.VIDEO in manifest.media and not Curves(manifest.uri, manifest.version).exist():
-            command = index_command(manifest, "clip.curves=true")
+        if schema.VIDEO in manifest.media and not self._curves(manifest).exist():
+            of_flow = [f"clip.flow={flow}"] if (flow := self.rule.flow) else []
+            command = index_command(manifest, "clip.curves=true", *of_flow)
             raise InputError(
                 f"{asked[0]} needs to know how the videos of {manifest.uri} version"
                 f" {manifest.version} change: have them looked at, once, with {command}"
@@ -208,6 +220,12 @@ class ClipConfig(Frozen):
         except ValueError as error:
             raise InputError(str(error)) from None
 
+    def _curves(self, manifest: Manifest) -> Curves:
+        """Return what must be known of how the videos of a corpus change."""
+        if (flow := self.rule.flow) is not None:
+            return Curves(manifest.uri, manifest.version, flow)
+        return Curves.of_any(manifest.uri, manifest.version)
+
     def _is_default(self, name: str) -> bool:
         return bool(getattr(self, name) == type(self).model_fields[name].default)
 
@@ -216,7 +234,7 @@ class ClipConfig(Frozen):
         drawn = self.sampling(manifest.per_video, seed)
         if self.rule.plain or schema.VIDEO not in manifest.media:
             return drawn
-        return replace(drawn, rule=self.rule, curves=Curves(manifest.uri, manifest.version))
+        return replace(drawn, rule=self.rule, curves=self._curves(manifest))
 
     def sampling(self, per_video: int, seed: int) -> Sampling:
         """Return how samples are drawn from videos that are listed so often, by nothing but their

@@ -164,6 +164,8 @@ class Changes:
             (N,) float64; 0 for the first.
         cuts: Whether each frame is the first of another scene, (N,) bool.
         bars: What of the height is dark bar above and below, and of the width left and right.
+        flow: How far places have moved since the frame before by optical flow, mean, as a share of
+            the longer side, (N,) float64; 0 for the first. None: it was not looked for.
     """
 
     start_s: float
@@ -173,6 +175,7 @@ class Changes:
     changes: np.ndarray
     cuts: np.ndarray
     bars: tuple[float, float, float, float]
+    flow: np.ndarray | None = None
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

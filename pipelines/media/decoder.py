@@ -21,6 +21,7 @@ from augment.picture import Picture
 from pipelines.media.contract import BadSample, Changes, Clip, Limits, Reduce, Windows
 from pipelines.media.decoder_process import Message, body_of, receive, send
 from pipelines.media.jpeg import decode_pixels, read_header
+from pipelines.motion.optical_flow import FlowKind
 
 TRIES = 2
 PROCESS = f"{__package__}.decoder_process"
@@ -103,18 +104,20 @@ class Decoder:
         start_s, end_s = self._shown
         return replace(frames, shown=(start_s, end_s))
 
-    def changes(self, source: bytes | File) -> Changes:
-        """Look at all frames of a video.
+    def changes(self, source: bytes | File, flow: FlowKind | None = None) -> Changes:
+        """Look at all frames of a video, for motion by optical flow too where a kind is given.
 
         Raises:
             BadSample: it cannot be used.
             OSError: the storage failed.
         """
-        times, changes, cuts = self._ask_of_stream({"changes": True}, source).view(np.float64)
+        found = self._ask_of_stream({"changes": flow}, source).view(np.float64)
+        times, changes, cuts = found[:3]
         assert self._shown is not None
         start_s, end_s, rate, top, bottom, left, right = self._shown
         bars = (top, bottom, left, right)
-        return Changes(start_s, end_s, rate, times, changes, cuts > 0, bars)
+        moved = None if flow is None else found[3]
+        return Changes(start_s, end_s, rate, times, changes, cuts > 0, bars, moved)
 
     def sound(self, source: bytes | File, windows: Windows) -> np.ndarray:
         """Decode stretches of a sound, (N, L) int16, one channel.

@@ -137,9 +137,11 @@ def _answer(
     if "sound" in request:
         return decode_windows(file, Windows(**request["sound"]), limits).view(np.uint8)
     if "changes" in request:
-        found = frame_changes(file, limits, partial(_more_time, limits.timeout_s))
+        alive = partial(_more_time, limits.timeout_s)
+        found = frame_changes(file, limits, alive, request["changes"])
         request["shown"] = [found.start_s, found.end_s, found.rate, *found.bars]
-        return np.stack([found.times, found.changes, found.cuts]).view(np.uint8)
+        columns = [found.times, found.changes, found.cuts]
+        return np.stack([*columns, *([] if found.flow is None else [found.flow])]).view(np.uint8)
     decoded = decode_clip(file, Clip(**request["clip"]), limits)
     request["shown"] = [decoded.times[0], decoded.end_s]  # goes back with the frames
     return decoded.frames

@@ -16,6 +16,7 @@ from pipelines.media.contract import BadSample, Changes, Limits, check_pixels
 from pipelines.media.damage import Seekable, diagnosis
 from pipelines.media.timeline import Ends, Timeline, video_stream
 from pipelines.media.video import decoded_frames, opened, timed
+from pipelines.motion.optical_flow import FlowKind, mean_motion
 
 SIDE = 64  # of the small frames' longer side, px
 FRAMES_IN_TIME = 500  # a sample's time limit is for so many frames
@@ -30,13 +31,16 @@ _DARK = 32  # of 255: no pixel of a bar is ever brighter
 _MOST_BARS = 0.35  # of a side's length; where bars seem larger, the video is dark
 
 
-def frame_changes(file: Seekable, limits: Limits, alive: Callable[[], None]) -> Changes:
+def frame_changes(
+    file: Seekable, limits: Limits, alive: Callable[[], None], flow: FlowKind | None = None
+) -> Changes:
     """Look at every frame of a video.
 
     Args:
         file: The whole video, seekable.
         limits: Checked in the header; with `allow_truncated` it ends at the first damage.
         alive: Called each `FRAMES_IN_TIME` frames.
+        flow: How to look for motion as well; None: not at all.
 
     Raises:
         BadSample: there is no video, it is damaged, or it is beyond the limits.
@@ -45,7 +49,7 @@ def frame_changes(file: Seekable, limits: Limits, alive: Callable[[], None]) -> 
     for _ in range(_ATTEMPTS):
         file.seek(0)
         try:
-            return _attempt(file, limits, alive, end_s)
+            return _attempt(file, limits, alive, end_s, flow)
         except Ends as ends:
             end_s = ends.end_s
         except (BadSample, MemoryError):
@@ -56,7 +60,11 @@ def frame_changes(file: Seekable, limits: Limits, alive: Callable[[], None]) -> 
 
 
 def _attempt(
-    file: Seekable, limits: Limits, alive: Callable[[], None], end_s: float | None
+    file: Seekable,
+    limits: Limits,
+    alive: Callable[[], None],
+    end_s: float | None,
+    flow: FlowKind | None,
 ) -> Changes:
     with opened(file) as container:
         stream = video_stream(container)
@@ -64,7 +72,7 @@ def _attempt(
         timeline = Timeline.of(container, stream, end_s)
         timeline.check(limits)
         frames = decoded_frames(container, stream, limits, sought=False)
-        looked = _Looked()
+        looked = _Looked(flow)
         shown_s = timeline.start_s
         for shown in timed(container, frames, timeline):
             check_pixels(shown.frame.height, shown.frame.width, limits.max_pixels)
@@ -78,9 +86,15 @@ def _attempt(
 
 
 class _Looked:
-    """What was seen of a video so far."""
+    """What was seen of a video so far.
 
-    def __init__(self) -> None:
+    Args:
+        flow: How motion is looked for; None: it is not.
+    """
+
+    def __init__(self, flow: FlowKind | None) -> None:
+        self._kind = flow
+        self._flow: list[float] = []
         self.times: list[float] = []
         self._changes: list[float] = []
         self._over_two: list[float] = []  # of each frame to the one before the one before
@@ -101,6 +115,8 @@ class _Looked:
         self._over_two.append(_difference(small, before[1]) if len(before) > 1 else 0.0)
         self._colours.append(float(np.abs(histogram - self._histogram).sum()) / 2 if before else 0)
         self._brightest = np.maximum(self._brightest, grey) if before else grey
+        if self._kind is not None:
+            self._flow.append(mean_motion(before[0], small, self._kind) if before else 0.0)
         self.times.append(time_s)
         self._histogram = histogram
         self._last = [small, *before[:1]]
@@ -129,6 +145,7 @@ class _Looked:
             changes,
             cuts,
             _bars(np.rot90(self._brightest, 0 if self._rotation % 90 else self._rotation // 90)),
+            None if self._kind is None else np.array(self._flow),
         )
 
 

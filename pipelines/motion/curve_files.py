@@ -4,13 +4,15 @@
 <manifest>/motion/bad/                  videos that could not be looked at, a quarantine table
 <manifest>/motion/index-000001.parquet  in which file and row each video of a version is
 
-An index is written last. That of a later version holds what the ones before hold.
+An index is written last. That of a later version holds what the ones before hold. Where motion was
+looked for by optical flow as well, names end with how: index-000001-dis.parquet.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines import schema
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.media.contract import Changes
+from pipelines.motion.optical_flow import FlowKind
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import read_table, write_table
 
@@ -26,7 +29,7 @@ VIDEO = "video"  # int64, of one content at one place, whatever clips are listed
 FILE = "file"
 PLACE = "place"
 _ANY_CLIP = -1  # in the place of a clip's number
-_INDEX = re.compile(r"index-(\d{6})\.parquet")
+_INDEX = re.compile(r"index-(\d{6})(?:-([a-z]+))?\.parquet")
 _KEPT_FILES = 256
 
 CHANGES = pa.schema(
@@ -42,6 +45,7 @@ CHANGES = pa.schema(
         pa.field("changes", pa.list_(pa.float32())),
         pa.field("cuts", pa.list_(pa.float64())),  # of the frames that begin another scene
         pa.field("bars", pa.list_(pa.float32())),  # above, below, left, right
+        pa.field("flow", pa.list_(pa.float32())),  # null where it was not looked for
     ]
 )
 INDEX = pa.schema(
@@ -73,6 +77,7 @@ def row_of(video: int, changes: Changes) -> dict[str, object]:
         "changes": changes.changes,
         "cuts": changes.times[changes.cuts],
         "bars": list(changes.bars),
+        "flow": changes.flow,
     }
 
 
@@ -83,22 +88,31 @@ class Curves:
     Attributes:
         manifest: Its URI.
         version: The version.
+        flow: How motion was looked for; None: it was not.
     """
 
     manifest: str
     version: int
+    flow: FlowKind | None = None
 
     @classmethod
-    def newest(cls, manifest: str) -> "Curves | None":
+    def newest(cls, manifest: str, flow: FlowKind | None = None) -> "Curves | None":
         """Return those of the newest version that has any."""
         names = uris.list_names(folder_of(manifest))
-        found = [int(name[1]) for name in map(_INDEX.fullmatch, names) if name]
-        return cls(manifest, max(found)) if found else None
+        found = [int(name[1]) for name in map(_INDEX.fullmatch, names) if name and name[2] == flow]
+        return cls(manifest, max(found), flow) if found else None
+
+    @classmethod
+    def of_any(cls, manifest: str, version: int) -> "Curves":
+        """Return those of a version, whichever way motion was looked for in them."""
+        several = [cls(manifest, version, flow) for flow in (None, *get_args(FlowKind))]
+        return next((one for one in several if one.exist()), several[0])
 
     @property
     def uri(self) -> str:
         """Return where the index lies."""
-        return uris.join(folder_of(self.manifest), f"index-{self.version:06d}.parquet")
+        name = f"index-{self.version:06d}{suffix_of(self.flow)}.parquet"
+        return uris.join(folder_of(self.manifest), name)
 
     def exist(self) -> bool:
         """Tell whether all videos of the version were looked at."""
@@ -129,6 +143,11 @@ class Curves:
             yield _changes(uris.join(folder_of(self.manifest), file), place)
 
 
+def suffix_of(flow: FlowKind | None) -> str:
+    """Return what names end with where motion was looked for so."""
+    return f"-{flow}" if flow else ""
+
+
 def folder_of(manifest: str) -> str:
     """Return where the changes of a manifest's videos lie."""
     return uris.join(manifest, "motion")
@@ -153,6 +172,7 @@ def _changes(uri: str, place: int) -> Changes | None:
         table[name][place].values.to_numpy() for name in ("times", "changes", "cuts", "bars")
     )
     top, bottom, left, right = bars.tolist()
+    flow = table["flow"][place].values if "flow" in table.column_names else None
     return Changes(
         start_s,
         end_s,
@@ -161,6 +181,7 @@ def _changes(uri: str, place: int) -> Changes | None:
         changes.astype(np.float64),
         np.isin(times, cuts),
         (top, bottom, left, right),
+        None if flow is None else flow.to_numpy().astype(np.float64),
     )
 
 

@@ -23,6 +23,7 @@ from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.motion import curve_files
 from pipelines.motion.curve_files import CHANGES, INDEX, VIDEO, Curves, entries, video_ids
+from pipelines.motion.optical_flow import FlowKind
 from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage import uris
 from pipelines.storage.parquet_files import read_table, write_table
@@ -44,10 +45,12 @@ class MotionSurvey:
     Attributes:
         manifest: URI of the manifest.
         limits: What a video may cost.
+        flow: How motion is looked for as well; None: not at all.
     """
 
     manifest: str
     limits: Limits
+    flow: FlowKind | None = None
 
     def found(self, manifest: Manifest) -> Iterator[pa.Table]:
         """Look at all videos of a version that were not looked at for an earlier one.
@@ -55,17 +58,17 @@ class MotionSurvey:
         Yields:
             Rows of schema `INDEX`, as they come; of earlier versions first.
         """
-        newest = Curves.newest(manifest.uri)
+        newest = Curves.newest(manifest.uri, self.flow)
         known = newest.index() if newest else INDEX.empty_table()
         yield known
         items = _items(manifest, set(known[VIDEO].to_pylist()))
         there = set(uris.list_names(curve_files.folder_of(manifest.uri)))
         while some := list(islice(items, ROUND_TASKS)):
-            done = [_name(rows) for rows in some if _name(rows) in there]
+            done = [self._name(rows) for rows in some if self._name(rows) in there]
             for name in done:
                 uri = uris.join(curve_files.folder_of(manifest.uri), name)
                 yield entries(read_table(uri), name)
-            if missing := [rows for rows in some if _name(rows) not in there]:
+            if missing := [rows for rows in some if self._name(rows) not in there]:
                 yield from self._stream(missing)
 
     def _stream(self, items: list[pa.Table]) -> Iterator[pa.Table]:
@@ -82,7 +85,7 @@ class MotionSurvey:
         decoder = kept_decoder(self.limits, PROCESS)
         found: list[dict[str, object]] = []
         bad: list[dict[str, object]] = []
-        name = _name(rows)
+        name = self._name(rows)
         coming = payloads(iter([rows]), self.limits, Stopwatch())
         for row, payload in zip(rows.to_pylist(), coming, strict=True):
             stage = "decode"
@@ -90,7 +93,7 @@ class MotionSurvey:
                 if isinstance(payload, BadSample):
                     stage = "fetch"
                     raise payload
-                found.append(curve_files.row_of(row[VIDEO], decoder.changes(payload)))
+                found.append(curve_files.row_of(row[VIDEO], decoder.changes(payload, self.flow)))
             except BadSample as problem:
                 found.append({VIDEO: row[VIDEO], schema.REASON: problem.reason})
                 bad.append(quarantine.bad_row(row, problem, stage=stage, epoch=0, run=RUN))
@@ -99,6 +102,12 @@ class MotionSurvey:
         quarantine.write(bad_videos(self.manifest), name.removesuffix(".parquet"), bad)
         write_table(uris.join(folder, name), table)
         return entries(table, name)
+
+    def _name(self, rows: pa.Table) -> str:
+        """Name a file by the videos in it."""
+        ids = rows[VIDEO].to_numpy().tobytes()
+        named = hashlib.blake2b(ids, digest_size=8).hexdigest()
+        return f"{named}{curve_files.suffix_of(self.flow)}.parquet"
 
 
 def bad_videos(manifest: str) -> str:
@@ -109,12 +118,6 @@ def bad_videos(manifest: str) -> str:
 def _task(rows: pa.Table, *, survey: MotionSurvey) -> pa.Table:
     torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
     return survey.look(rows)
-
-
-def _name(rows: pa.Table) -> str:
-    """Name a file by the videos in it."""
-    ids = rows[VIDEO].to_numpy().tobytes()
-    return f"{hashlib.blake2b(ids, digest_size=8).hexdigest()}.parquet"
 
 
 def _items(manifest: Manifest, known: set[int]) -> Iterator[pa.Table]:

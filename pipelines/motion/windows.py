@@ -8,8 +8,10 @@ from typing import Literal
 import numpy as np
 
 from pipelines.media.contract import Changes, Clip
+from pipelines.motion.optical_flow import FlowKind
 
 Motion = Literal["any", "weighted", "moving"]
+MotionBy = Literal["change", "dis", "farneback"]
 _NEAR = 2  # frames to either side
 STILL = 0.25  # of the most that moves in any window of the video: less is left out by "moving"
 
@@ -23,16 +25,24 @@ class Rule:
             that do not stand still beside the others. Of a video in which nothing moves, any.
         cross_cuts: Whether a clip may show more than one scene.
         crop_bars: Whether dark bars at the sides are cut away.
+        by: What motion is: how much values change, or how far places move by a kind of optical
+            flow.
     """
 
     motion: Motion = "any"
     cross_cuts: bool = True
     crop_bars: bool = False
+    by: MotionBy = "change"
+
+    @property
+    def flow(self) -> FlowKind | None:
+        """Return the kind of flow that must be known; None: of any kind or none."""
+        return None if self.by == "change" or self.motion == "any" else self.by
 
     @property
     def plain(self) -> bool:
         """Tell whether any window of the whole picture is taken."""
-        return self == ANY_WINDOW
+        return (self.motion, self.cross_cuts, self.crop_bars) == ("any", True, False)
 
 
 ANY_WINDOW = Rule()
@@ -88,13 +98,15 @@ def _at(weights: np.ndarray, position: float) -> int:
     return min(place, int(np.flatnonzero(weights)[-1]))
 
 
-def _steady(changes: Changes) -> np.ndarray:
+def _steady(changes: Changes, by: MotionBy) -> np.ndarray:
     """Return what of each frame's change is motion, (N,): no more than at a frame near it.
 
     A cut is none, and neither is a change alone among frames that stand still: at key frames
     compression begins anew, by which a picture that stands still changes by 0.003.
     """
-    moved = np.where(changes.cuts, 0.0, changes.changes)
+    measured = changes.changes if by == "change" else changes.flow
+    assert measured is not None
+    moved = np.where(changes.cuts, 0.0, measured)
     padded = np.pad(moved, _NEAR)
     shifts = (shift for shift in range(2 * _NEAR + 1) if shift != _NEAR)
     around = np.max([padded[shift : shift + len(moved)] for shift in shifts], axis=0)
@@ -140,15 +152,15 @@ class _Windows:
             allowed = (before == behind).astype(np.float64)
         if rule.motion == "any":
             return allowed
-        moved = self._moved(self.begins, lasts) * allowed
+        moved = self._moved(self.begins, lasts, rule.by) * allowed
         if not moved.any():
             return allowed
         return moved if rule.motion == "weighted" else (moved >= STILL * moved.max()).astype(float)
 
-    def _moved(self, begins: np.ndarray, lasts: np.ndarray) -> np.ndarray:
+    def _moved(self, begins: np.ndarray, lasts: np.ndarray, by: MotionBy) -> np.ndarray:
         """Sum what changes within each window, but for cuts, (P,)."""
         changes = self.changes
-        summed = np.cumsum(np.concatenate([[0.0], _steady(changes)]))
+        summed = np.cumsum(np.concatenate([[0.0], _steady(changes, by)]))
         first, last = (np.searchsorted(changes.times, t, "right") for t in (begins, lasts))
         # A difference of sums may come out a rounding away from nothing.
         moved: np.ndarray = np.where(last > first, summed[last] - summed[first], 0.0)

@@ -141,3 +141,19 @@ def test_the_child_finds_the_same_and_asks_for_time_as_it_gets_on(
     asked = []
     frame_changes(io.BytesIO(video(2 * FRAMES_IN_TIME + 5)), Limits(), lambda: asked.append(1))
     assert len(asked) == 2
+
+
+def test_optical_flow_tells_motion_from_light(scenes: list[np.ndarray]) -> None:
+    still = shot(scenes[0], 1)[0]
+    light = [np.minimum(still + np.uint8(3 * number), 220) for number in range(10)]
+    moving = shot(scenes[0], 10, step=4)  # px of a width of 128
+    found = {}
+    for name, frames in (("light", light), ("moving", moving)):
+        seen = frame_changes(io.BytesIO(encoded(frames)), Limits(), lambda: None, "dis")
+        assert seen.flow is not None and len(seen.flow) == 10 and seen.flow[0] == 0
+        found[name] = seen
+    assert np.median(found["moving"].flow[1:]) == pytest.approx(4 / 128, rel=0.3)
+    assert found["light"].flow.max() < found["moving"].flow[1:].min() / 4
+    assert look(encoded(moving)).flow is None
+    whole = Decoder(Limits()).changes(encoded(moving), "dis")
+    assert np.array_equal(whole.flow, found["moving"].flow)

@@ -11,7 +11,8 @@ from augment.recipe import CropGroup, Views
 from jobs.setup.failures import InputError
 from jobs.training.clip_config import ClipConfig
 from pipelines import schema
-from pipelines.motion.flow import FlowKind, WithFlow, flow_between
+from pipelines.motion.flow import WithFlow
+from pipelines.motion.optical_flow import FlowKind, flow_between
 from pipelines.stream.shapes import Clips, Crops
 
 KINDS: tuple[FlowKind, ...] = ("dis", "farneback")

@@ -143,6 +143,30 @@ def test_missing_curves_are_one_line_with_the_remedy(folder: Path, tmp_path: Pat
         list(Curves(manifest.uri, 1).of(other))
 
 
+def test_motion_by_flow_is_kept_in_files_of_its_own(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    run(folder, out)
+    manifest = open_manifest(str(out))
+    by_flow = ClipConfig(motion="weighted", motion_by="dis")
+    with pytest.raises(InputError, match=r"clip\.curves=true clip\.flow=dis out="):
+        by_flow.check(manifest)
+    before = files_of(out)
+    assert run(folder, out, "clip.flow=dis")["videos"] == 11
+    after = files_of(out)
+    assert {name: after[name] for name in before} == before
+    assert all(name.endswith("-dis.parquet") for name in after.keys() - before.keys())
+    by_flow.check(manifest)
+    curves = by_flow.sampling_of(manifest, 0).curves
+    assert curves is not None
+    found = [one for one in curves.of(manifest.read_row_group(0, 0)) if one is not None]
+    assert len(found) == 10
+    assert all(one.flow is not None and len(one.flow) == len(one.times) for one in found)
+    plain = ClipConfig(motion="weighted").sampling_of(manifest, 0).curves
+    assert plain == Curves(manifest.uri, 1)
+    (out / "motion" / "index-000001.parquet").unlink()
+    ClipConfig(crop_bars=True).check(manifest)  # what was found with flow says as much
+
+
 def test_one_and_two_workers_and_a_resumed_run_see_the_same_windows(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()

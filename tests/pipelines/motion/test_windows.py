@@ -168,3 +168,19 @@ def test_bars_are_cut_away_where_that_is_asked_for() -> None:
     assert placed(clip, video, Rule(crop_bars=True)).bars == (0.1, 0.2, 0.0, 0.3)
     assert placed(clip, video, Rule(crop_bars=True)).spans == ()
     assert placed(clip, video, Rule("weighted")).bars == clip.bars
+
+
+def test_motion_is_what_the_rule_says_it_is() -> None:
+    changes, flow = np.zeros(40), np.zeros(40)
+    changes[1:9] = 0.2  # a lamp
+    flow[25:33] = 0.05
+    video = replace(changes_of(changes.tolist()), flow=flow)
+    clip = Clip(4, 1, None, 0.0)
+    for by, span in (("change", range(8)), ("dis", range(22, 33))):
+        rule = Rule("weighted", by=by)
+        assert rule.flow == (None if by == "change" else by) and not rule.plain
+        begins = {
+            shown(placed(replace(clip, position=p), video, rule), video)[0] for p in positions(99)
+        }
+        assert begins <= set(span) and len(begins) > 5
+    assert Rule("any", by="dis").plain and Rule("any", by="dis").flow is None
