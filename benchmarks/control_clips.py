@@ -3,13 +3,13 @@ frames by but one cue."""
 
 import math
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-RATE = 25
+from benchmarks.video_files import write_video
+
 _LONGEST_SIDE = 128  # px
 _RING = 0.025  # of each side: within the border that methods make grey, in every crop
 _BAR = 0.15  # of the height, above and below
@@ -97,17 +97,7 @@ def encode(path: Path, frames: np.ndarray) -> None:
         path: An .mp4 file.
         frames: (T, H, W, 3) uint8 of even sides.
     """
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options=_OPTIONS)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.gop_size = _GOP
-        for number, pixels in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            picture.pts = number
-            picture.time_base = Fraction(1, RATE)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    write_video(path, frames, _OPTIONS, _GOP)
 
 
 def make(videos: list[Path], out: Path, num_frames: int, most: int) -> int:

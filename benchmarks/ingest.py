@@ -23,11 +23,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ from tests.object_store import ObjectStore
 USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
 # from the first batch: until what was started at once has spread over time
-WARM_UP_S = {"ray": 25.0}
+WARM_UP_S = {"ray": 25.0, "Afield": 25.0}
 OTHERS_WARM_UP_S = 5.0
 # Blocks come in order, so several at once: what had been made by the end of the time arrives a
 # little later.
@@ -54,10 +55,22 @@ MAX_FILES = 20_000
 UPLOADS = 4  # at once
 
 
-def watch(name: str, setup: Setup, seconds: float) -> Row:
-    """Run one contestant, and measure it once its stream is steady."""
+def watch(
+    name: str,
+    setup: Any,
+    seconds: float,
+    contestants: Mapping[str, Callable[[Any], None]] = CONTESTANTS,
+) -> Row:
+    """Run one contestant, and measure it once its stream is steady.
+
+    Args:
+        name: Of the contestant.
+        setup: What it is given; it writes the images of each batch to `setup.progress`.
+        seconds: How long it is watched.
+        contestants: By name.
+    """
     Path(setup.progress).unlink(missing_ok=True)
-    process = get_context("spawn").Process(target=CONTESTANTS[name], args=(setup,))
+    process = get_context("spawn").Process(target=contestants[name], args=(setup,))
     process.start()
     with ProcessTree(process.pid or 0) as tree:
         process.join()

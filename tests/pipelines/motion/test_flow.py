@@ -114,6 +114,6 @@ def test_flow_that_would_not_be_the_views_or_is_not_installed_is_refused(
     turned = CropGroup.model_validate({"rotate": {"p": 1.0, "degrees": 30.0}})
     with pytest.raises(InputError, match=r"views\.groups\.global_crops\.rotate would turn"):
         given.check_flow("m", Views(size=48, groups={"global_crops": turned}), takes_flow=True)
-    monkeypatch.setattr("pipelines.motion.flow.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.motion.optical_flow.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"clip\.flow dis needs OpenCV, .*pip install 'afield"):
         given.check_flow("m", views, takes_flow=True)
