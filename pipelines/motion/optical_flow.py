@@ -75,4 +75,5 @@ def mean_motion(first: np.ndarray, second: np.ndarray, kind: FlowKind) -> float:
         kind: As of `flow_between`.
     """
     flow = flow_between(first.transpose(2, 0, 1), second.transpose(2, 0, 1), kind)
-    return float(np.hypot(flow[0], flow[1]).mean()) / max(first.shape[:2])
+    lengths = np.hypot(flow[0], flow[1])
+    return float(lengths.mean() / max(first.shape[:2]))
