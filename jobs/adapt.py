@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
-from jobs.adaptation import labelled_sets
+from jobs.adaptation import labelled_sets, leak_check
 from jobs.adaptation.checkpoint_probes import probe_checkpoints
 from jobs.adaptation.trained import adapt_by_training
 from jobs.adaptation.training_sections import (
@@ -165,7 +165,10 @@ _Probe = TypeVar("_Probe", AdaptConfig, PropagateConfig)
 
 def _alone(config: _Probe, artifact: str) -> _Probe:
     """Return the probe of one checkpoint's artifact."""
-    one = {"artifact": artifact, "every_checkpoint": False, "out": None}
+    one: dict[str, Any] = {"artifact": artifact, "every_checkpoint": False, "out": None}
+    if config.check_leak:
+        run = launch.user_uri("artifact", config.artifact)
+        one["leak"] = leak_check.beside_run(config.leak, run)
     return config.model_copy(update=one)
 
 

@@ -65,6 +65,20 @@ def corpus_of(encoder: Artifact, uri: str, config: LeakConfig) -> Manifest:
     )
 
 
+def beside_run(config: LeakConfig, run: str) -> LeakConfig:
+    """Say where the corpus of a run's checkpoints lies, whose artifacts are made elsewhere: in the
+    run, where it keeps the manifest of its source.
+
+    Args:
+        config: Where the user says that it lies.
+        run: URI of the run.
+    """
+    beside = uris.join(run, "manifest")
+    if config.corpus is None and versions(beside):
+        return config.model_copy(update={"corpus": beside})
+    return config
+
+
 @dataclass(frozen=True)
 class Found:
     """What a search through the corpus found.

@@ -157,10 +157,20 @@ def test_a_series_of_checkpoints_is_followed_with_one_after_the_other(
 
     monkeypatch.setattr(jobs.adapt, "probe_checkpoints", series)
     monkeypatch.setattr(jobs.adapt, "judge_sequences", one)
-    given = config("runs/a", videos, every_checkpoint=True, out=str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    given = config("runs/a", videos, every_checkpoint=True, check_leak=True, out=str(tmp_path))
     told = propagate(given)
     assert [row["artifact"] for row in told["checkpoints"]] == [f"{tmp_path}/5", f"{tmp_path}/10"]
     assert all(one.out is None and not one.every_checkpoint for one in judged)
+    assert judged[0].leak.corpus is None  # what provenance names
+
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "seen.png").write_bytes((videos / "frames" / "right" / "00002.png").read_bytes())
+    run = tmp_path / "runs" / "a"
+    write_manifest(str(run / "manifest"), str(corpus), list_source(str(corpus)))
+    propagate(given)
+    assert judged[-1].leak.corpus == str(run / "manifest")
 
 
 @pytest.mark.parametrize(
