@@ -160,6 +160,7 @@ def test_planted_copies_go_with_their_reasons_and_undo_brings_them_back(
         curate(config(place, embeddings=embeddings))
 
 
+@pytest.mark.slow
 def test_captions_that_do_not_fit_go_and_the_page_says_what_they_say(
     corpus: Path, tmp_path: Path, ray_session: None
 ) -> None:

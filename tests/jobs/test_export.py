@@ -244,6 +244,7 @@ def rotten(image_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_too_many_bad_samples_end_an_export_before_all_are_read(
     rotten: Path, small_artifact: str, tmp_path: Path

@@ -181,7 +181,7 @@ _STREAM = [
         "pipelines/stream/payload.py",
         "pipelines/stream/test_payload pipelines/stream/test_ingest",
         (" or sum(map(_bytes, pieces)) >= 2 * PIECE_BYTES", ""),
-        ("length > limits.max_bytes", "length > 1 << 62"),
+        ("length > _most_bytes(rows, limits)", "length > 1 << 62"),
         ("fetch(whole, verify=verify)", "fetch(whole)"),
         ("(length > WHOLE_BYTES)", "(length < 0)"),
         ("yield from cut_by_bytes(joined, PIECE_BYTES)", "yield joined"),

@@ -88,7 +88,7 @@ def test_a_killed_actor_starts_again_and_no_batch_is_lost_or_repeated(
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("kind", ["actors", "tasks"])
+@pytest.mark.parametrize("kind", ["tasks", pytest.param("actors", marks=pytest.mark.slow)])
 def test_a_batch_that_always_kills_its_process_ends_the_job_with_one_line(
     tmp_path: Path, kind: str
 ) -> None:

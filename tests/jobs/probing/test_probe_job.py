@@ -107,7 +107,8 @@ def test_several_labels_a_sample_are_judged_by_average_precision_and_left_in_out
         adapt(config(small_artifact, labelled, **values | {"probe": {"name": "knn"}}))
 
 
-@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compared", [False, True])
 def test_nearest_patches_tell_masks(
     compared: bool, tmp_path: Path, small_artifact: str, other_artifact: str
 ) -> None:

@@ -273,7 +273,7 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
 @pytest.mark.parametrize(
     ("name", "guard_away", "steps"),
     [
-        ("byol", {"predictor": False, "momentum": 0.0}, 20),
+        pytest.param("byol", {"predictor": False, "momentum": 0.0}, 20, marks=pytest.mark.slow),
         ("vicreg", {"variance_weight": 0.0, "covariance_weight": 0.0}, 20),
         pytest.param("counting", {"contrast": 0.0}, 20, marks=pytest.mark.slow),
     ],

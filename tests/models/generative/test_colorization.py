@@ -111,6 +111,7 @@ def test_squared_error_goes_grey_where_colours_are_ambiguous_and_bins_do_not() -
     assert told_chroma((4, 2), colours, uniform_share=1.0) > squared + 4.0
 
 
+@pytest.mark.slow
 def test_rebalancing_brings_rare_colours_to_light() -> None:
     colours = torch.tensor([[2.0, 2.0], [40.0, 30.0]])  # most are nearly grey
     plain = told_chroma((5, 1), colours, uniform_share=1.0)

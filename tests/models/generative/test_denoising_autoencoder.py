@@ -101,6 +101,7 @@ def train(method: DenoisingAutoencoder, num_steps: int) -> float:
     return loss.item()
 
 
+@pytest.mark.slow
 def test_without_its_corruption_the_image_is_copied() -> None:
     assert train(build(mask="none"), 40) < 0.8 * train(build(mask_ratio=(0.75, 0.75)), 40)
 

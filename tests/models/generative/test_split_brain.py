@@ -73,6 +73,7 @@ def errors_of_others(split: Literal["lab", "whole"], num_steps: int) -> tuple[fl
     return out["colour_loss"].item(), out["lightness_loss"].item()
 
 
+@pytest.mark.slow
 def test_halves_that_see_the_whole_image_copy_what_they_should_tell() -> None:
     told = errors_of_others("lab", 24)
     copied = errors_of_others("whole", 24)

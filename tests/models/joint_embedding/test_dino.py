@@ -76,6 +76,7 @@ def test_teacher_temperature_rises_along_its_warm_up() -> None:
     assert found == pytest.approx([0.04, 0.055, 0.07, 0.07])
 
 
+@pytest.mark.slow
 def test_prototypes_wait_and_then_take_the_steps_of_an_optimiser_that_never_saw_them_wait() -> None:
     method, batch = build(freeze_fraction=0.5), make_batch("dino")
     prototypes = method.student_head.prototypes

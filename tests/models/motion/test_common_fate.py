@@ -170,6 +170,7 @@ def found(method: CommonFate, batch: Batch, masks: Tensor) -> float:
     return float(np.mean(scores))
 
 
+@pytest.mark.slow
 def test_places_of_one_moving_thing_are_found_in_still_pictures_not_seen_before() -> None:
     torch.manual_seed(0)
     method = build(size=32, grid=16, num_places=96)

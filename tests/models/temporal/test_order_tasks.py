@@ -74,7 +74,9 @@ def with_a_clock(place: str, num_frames: int) -> Tensor:
     ("place", "guard"), [("border", {"margin": 0.1}), ("detail", {"soften": 2})]
 )
 @pytest.mark.parametrize(
-    ("make", "num_frames", "steps"), [(arrow, 4, 8), (order, 5, 40)], ids=["arrow", "order"]
+    ("make", "num_frames", "steps"),
+    [(arrow, 4, 8), pytest.param(order, 5, 40, marks=pytest.mark.slow)],
+    ids=["arrow", "order"],
 )
 def test_each_guard_takes_its_clock_away(
     make: Callable[..., ArrowOfTime | FrameOrder],

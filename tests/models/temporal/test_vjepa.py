@@ -1,5 +1,6 @@
 """What V-JEPA hides and asks for, and that its guard is needed."""
 
+import pytest
 import torch
 
 from augment.masking import MaskKey
@@ -59,6 +60,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_masks_samples_and_tokens() -> Non
     assert abs(loss - total / (2 * len(clips))) < 1e-5
 
 
+@pytest.mark.slow
 def test_without_its_guard_the_tokens_forget_the_clip_while_the_loss_falls() -> None:
     method, batch = build(stop_gradient=False, short_blocks=2), make_batch("vjepa")
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)

@@ -92,6 +92,7 @@ class Deadly(ViewGenerator):
         return super().photometric(crops, epoch, sample_id)
 
 
+@pytest.mark.slow
 def test_actors_give_the_decode_tasks_blocks_in_its_order_though_one_is_killed(
     ray_session: None, order: Listed, tmp_path: Path
 ) -> None:
