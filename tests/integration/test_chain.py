@@ -121,16 +121,17 @@ def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_fo
         pretrain(config(*words, "seed=1"))
 
     for image in sorted(image_folder.glob("scene[01]/*"))[::5]:
-        with uris.open_atomic(f"s3://chain/again/{image.parent.name}/{image.name}") as file:
-            Image.open(image).save(file, "PNG")
+        pixels = Image.open(image)
+        with uris.open_atomic(f"s3://chain/shifted/{image.parent.name}/{image.name}") as file:
+            pixels.crop((1, 1, *pixels.size)).save(file, "PNG")
     labelled = {
         "artifact": second["artifact"],
         "train": {"uri": source},
-        "test": {"uri": "s3://chain/again"},
+        "test": {"uri": "s3://chain/shifted"},
     }
     embedded = embed_labelled(AdaptConfig.model_validate(labelled))
     scores = judge(ProbeConfig(name="knn", k=1), embedded)
-    assert scores["top1"] == 1  # the same pixels in another file are nearest
+    assert scores["top1"] > 0.5  # an image is nearest to what is left of it without a row
     assert (scores["num_train"], scores["num_test"]) == (101, 10)
     assert scores["classes"] == [f"scene{number}" for number in range(4)]
     linear = judge(ProbeConfig(name="linear"), embedded)
