@@ -253,6 +253,18 @@ class Method(nn.Module):
         """
         return {}
 
+    def project_beside(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the objective compares of a second modality, by its name in plural: so that
+        health sees where its tower collapses alone.
+
+        Args:
+            targets: Of N samples, "caption" as in a batch.
+
+        Returns:
+            (N, P) each; empty where no tower of its own is trained.
+        """
+        return {}
+
     @property
     def image_views(self) -> Views:
         """Return the views, of a method of images or clips."""

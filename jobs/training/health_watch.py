@@ -10,38 +10,31 @@ stop-gradient.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import pyarrow as pa
 import torch
 from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
-from augment.generator import ViewGenerator, generator_of
-from augment.recipe import AnyViews, Views
-from jobs.training.run_config import PretrainConfig
+from jobs.corpora.looked_at import read_images
 from jobs.training.run_log import Diverged, RunLog
 from jobs.training.run_sections import HealthConfig
 from jobs.training.training_job import TrainingJob
 from models import collectives, health
-from models.collectives import gather, my_share
+from models.collectives import gather
 from models.method import Method
 from models.steps import acceleration, sharding
 from models.steps.memory_layout import laid_out
 from pipelines import schema
 from pipelines.ray_internals import first_line
-from pipelines.samples.of_views import series_of
-from pipelines.stream import ingest, shapes
-from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
-from pipelines.stream.plan import Plan
 
 Result = TypeVar("Result")
 EMBEDDED_AT_A_TIME = 128  # images, or frames of clips
-MOST_FRAMES = 2048  # of all clips of a look
 PATCHES_OF = 64  # images whose patch tokens are looked at
 PLACES = 32  # of an image, whose tokens' rank is taken
-BLOCK_ROWS = 64
+_SPREAD = "health_spread"
+_BESIDE = "beside_"
 
 
 @dataclass(frozen=True)
@@ -51,12 +44,14 @@ class Look:
     Attributes:
         step: Steps done before it.
         figures: `health_step` and what was measured, by the names of the log.
-        collapse: Why the encoder counts as collapsed, None where it does not.
+        collapse: Why an encoder counts as collapsed, None where none does.
+        whose: Which of them.
     """
 
     step: int
     figures: dict[str, float]
     collapse: str | None
+    whose: str = "the encoder"
 
 
 class Health:
@@ -101,8 +96,13 @@ class Health:
         ):
             return None
         figures = broadcast_from_rank_zero(self._figures(method, autocast))
-        collapse = judge(figures, settings) if step >= settings.grace_steps else None
-        return Look(step, {"health_step": step, **figures}, collapse)
+        look = Look(step, {"health_step": step, **figures}, None)
+        if step < settings.grace_steps:
+            return look
+        if (collapse := judge(figures, settings)) is not None:
+            return replace(look, collapse=collapse)
+        whose, collapse = judge_beside(figures, settings)
+        return replace(look, collapse=collapse, whose=whose)
 
     def goes_back(self, look: Look | None, log: RunLog) -> bool:
         """Act as `health.on_collapse` says; True where the workers end, to start at the last
@@ -116,7 +116,7 @@ class Health:
         if look is None or look.collapse is None:
             return False
         wanted = self._config.health.on_collapse
-        line = f"the encoder collapsed by step {look.step}: {look.collapse}"
+        line = f"{look.whose} collapsed by step {look.step}: {look.collapse}"
         if wanted == "warn":
             if collectives.rank() == 0:
                 self._job.monitor.log.remote({"warning": line})
@@ -136,7 +136,7 @@ class Health:
             read = self._tried(lambda: read_images(self._job), method)
             if read is None:
                 return {}
-            self._images = _evened(*read, method.progress.device)
+            self._images = _evened(read, method.progress.device)
         images = self._images
         seen = self._tried(lambda: _encode(method, images, autocast), method)
         if seen is None:
@@ -167,15 +167,16 @@ class Health:
         return result
 
 
-def _evened(centre: Tensor, view: Tensor, device: torch.device) -> dict[str, Tensor]:
+def _evened(read: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Fill up this rank's images, so that all ranks have as many, and say which are none."""
-    most = int(gather(torch.tensor([len(centre)], device=device)).amax())
-    valid = torch.ones(len(centre), dtype=torch.bool)
+    count = len(read["centre"])
+    most = int(gather(torch.tensor([count], device=device)).amax())
 
     def filled(rows: Tensor) -> Tensor:
-        return torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+        return torch.cat([rows, rows.new_zeros(most - count, *rows.shape[1:])])
 
-    return {"centre": filled(centre), "view": filled(view), "valid": filled(valid)}
+    valid = torch.ones(count, dtype=torch.bool)
+    return {name: filled(rows) for name, rows in {**read, "valid": valid}.items()}
 
 
 @torch.no_grad()
@@ -190,6 +191,7 @@ def _encode(
         projection = method.project(seen["centre"])
         if projection is not None:
             seen["projection"] = projection
+        seen |= _beside(method, images, device)
         if method.trains_patches:
             few = -(-PATCHES_OF // collectives.world_size())
             seen["patches"] = _patches(method, images["centre"][:few], device)
@@ -211,7 +213,12 @@ def _measure(method: Method, seen: dict[str, Tensor], valid: Tensor) -> dict[str
     }
     if "projection" in seen:
         projection = seen["projection"][valid]
-        measured["health_spread"] = health.spread(projection, method.projection_std)
+        measured[_SPREAD] = health.spread(projection, method.projection_std)
+    for name in seen:
+        if name.startswith(_BESIDE):
+            what = name.removeprefix(_BESIDE)
+            measured[f"{_SPREAD}_{what}"] = health.spread(seen[name][valid])
+            measured[f"health_rankme_{what}"] = health.rankme(seen[name][valid])
     if "patches" in seen:
         patches = seen["patches"][seen["has_patches"]]
         measured |= _of_patches(patches, method.encoder.grid)
@@ -220,7 +227,7 @@ def _measure(method: Method, seen: dict[str, Tensor], valid: Tensor) -> dict[str
 
 def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     """Say why figures of a look are those of a collapsed encoder; None where they are not."""
-    spread = figures.get("health_spread")
+    spread = figures.get(_SPREAD)
     rank = figures.get("health_rankme")
     variation = figures.get("health_variation")
     patch_variation = figures.get("health_patch_variation")
@@ -247,97 +254,26 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     return None
 
 
-def read_images(job: TrainingJob) -> tuple[Tensor, Tensor]:
-    """Read this rank's share of the images of all looks of a run, in this process.
-
-    Returns:
-        The readable ones' centre crops and one view of each as training would see it, (N, 3, S, S)
-        float32, normalised; of clips (N, T, 3, S, S), fewer of them; of sounds two windows of each,
-        (N, L), the second changed.
-    """
-    config = job.config
-    assert job.manifest is not None
-    plan = Plan.open(job.manifest, job.ledger, config.seed)
-    wanted = config.health.num_samples
-    frames: tuple[int, ...] = ()
-    if config.num_frames is not None:
-        wanted = min(wanted, max(2, MOST_FRAMES // config.num_frames))
-        frames = (config.num_frames,)
-    share = my_share(min(wanted, plan.manifests[0].num_rows))
-    order = FirstSamples.of(plan, share.start, share.stop)
-    views = config.views
-    if not isinstance(views, Views):
-        return _read_windows(config, views, order, job.run.tokenizer())
-    if share.start == share.stop:  # more ranks than images
-        none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
-        return none, none
-    name, views = _one_view(views)
-    generator = ViewGenerator(views, config.seed)
-    work = ingest.Ingest(
-        order=order,
-        shape=shapes.of_media(
-            WithOriginal(shapes.Crops(generator, photometric=True), config.views.size),
-            config.num_frames,
-        ),
-        block_rows=BLOCK_ROWS,
-        limits=config.source.limits(),
-        quarantine=None,
-        run="health",
-        sampling=config.clip.sampling_of(plan.manifest, config.seed),
-    )
-    columns = joined(
-        ingest.run_items(pa.table({"start": [0], "stop": [share.stop - share.start]}), ingest=work)
-    )
-    valid = columns[schema.VALID]
-    epoch, sample_id = (
-        torch.from_numpy(columns[key][valid]) for key in (schema.EPOCH, schema.SAMPLE_ID)
-    )
-
-    def normalised(crops: Tensor) -> Tensor:
-        return generator({name: crops}, epoch, sample_id, photometric_done=True)[name][0]
-
-    centre, view = (torch.from_numpy(columns[key][valid]) for key in (ORIGINAL, name))
-    return normalised(centre.unsqueeze(1)), normalised(view)
-
-
-def _read_windows(
-    config: PretrainConfig, views: AnyViews, order: FirstSamples, tokenizer: str | None
-) -> tuple[Tensor, Tensor]:
-    """Read two windows of each sample of a medium that is no picture, as `read_images` does."""
-    name, group = next(iter(views.groups.items()))
-    two = views.model_copy(update={"groups": {name: group.model_copy(update={"count": 2})}})
-    series = series_of(two, config.seed, tokenizer)
-    assert series is not None
-    count = order.table.num_rows
-    if not count:
-        empty = torch.from_numpy(series[1].empty(0)[name])
-        none = generator_of(two, config.seed)({name: empty}, *[torch.zeros(0).long()] * 2)[name]
-        return none[0], none[1]
-    work = ingest.Ingest(
-        order=order,
-        shape=series[1],
-        block_rows=BLOCK_ROWS,
-        limits=config.source.limits(),
-        quarantine=None,
-        run="health",
-        series=series[0],
-    )
-    columns = joined(ingest.run_items(pa.table({"start": [0], "stop": [count]}), ingest=work))
-    valid = columns[schema.VALID]
-    rows, epoch, sample_id = (
-        torch.from_numpy(columns[key][valid]) for key in (name, schema.EPOCH, schema.SAMPLE_ID)
-    )
-    generator = generator_of(two, config.seed)
-    plain = generator({name: rows}, epoch, sample_id, photometric_done=True)[name]
-    return plain[0], generator({name: rows}, epoch, sample_id)[name][1]
-
-
-def _one_view(views: Views) -> tuple[str, Views]:
-    """Return the first group of full size, and a recipe of its first view alone."""
-    name = next(name for name in views.groups if views.group_size(name) == views.size)
-    return name, views.model_copy(
-        update={"groups": {name: views.groups[name].model_copy(update={"count": 1})}}
-    )
+def judge_beside(figures: dict[str, float], settings: HealthConfig) -> tuple[str, str | None]:
+    """Say which other tower's figures are those of a collapsed one, and why: beside an encoder that
+    tells images apart, one of captions or of sounds may collapse alone."""
+    whose = ""
+    for name, spread in figures.items():
+        if not name.startswith(f"{_SPREAD}_"):
+            continue
+        whose = f"the tower of {(what := name.removeprefix(f'{_SPREAD}_'))}"
+        rank = figures.get(f"health_rankme_{what}", math.inf)
+        if spread < settings.min_spread:
+            return whose, (
+                f"its projections spread {spread:.2f} of evenly, less than"
+                f" health.min_spread={settings.min_spread:g}"
+            )
+        if rank < settings.min_rankme:
+            return whose, (
+                f"its projections have an effective rank of {rank:.2f}, less than"
+                f" health.min_rankme={settings.min_rankme}"
+            )
+    return whose, None
 
 
 @contextmanager
@@ -359,6 +295,19 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
         for part in images.split(max(1, EMBEDDED_AT_A_TIME // frames))
     ]
     return torch.cat(parts)  # (N, D)
+
+
+def _beside(method: Method, images: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Project the captions of images by the method's other towers, (N, P) each."""
+    beside = [name for name in (schema.CAPTION,) if name in images]
+    if not beside:
+        return {}
+    found = dict[str, list[Tensor]]()
+    for parts in zip(*(images[name].split(EMBEDDED_AT_A_TIME) for name in beside), strict=True):
+        targets = {name: part.to(device) for name, part in zip(beside, parts, strict=True)}
+        for name, rows in method.project_beside(targets).items():
+            found.setdefault(_BESIDE + name, []).append(rows)
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def _patches(method: Method, images: Tensor, device: torch.device) -> Tensor:

@@ -100,6 +100,10 @@ class TwoTowers(Method):
         projected: Tensor = self.text_tower.image_projection(embedding)
         return projected
 
+    def project_beside(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what images are compared with, of captions (B, L): (B, projection_dim)."""
+        return {"captions": self.text_tower(targets[CAPTION])} if CAPTION in targets else {}
+
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """Draw how alike each image and every caption of the batch are, a column a caption, the

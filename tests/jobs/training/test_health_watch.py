@@ -24,6 +24,7 @@ from jobs.training.training_job import TrainingJob
 from models import health
 from models.joint_embedding.dino import DINO, DINOConfig
 from models.method import Method
+from models.multimodal.clip import CLIP
 from models.registry import METHODS, build_method
 from pipelines.corpus.manifest import Manifest
 from pipelines.stream.ledger import Ledger
@@ -130,7 +131,7 @@ def test_a_look_that_fails_or_finds_no_number_costs_the_run_nothing(
         100, {"health_step": 100}, None
     )
     same = torch.zeros(8, 3, 16, 16)  # copies of one image: no direction varies
-    monkeypatch.setattr(health_watch, "read_images", lambda job: (same, same))
+    monkeypatch.setattr(health_watch, "read_images", lambda job: {"centre": same, "view": same})
     look = looker.look(method, 100, saving=False, autocast=None)
     assert look is not None and "health_alpha_req" not in look.figures
     assert all(math.isfinite(value) for value in look.figures.values())
@@ -156,7 +157,8 @@ def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = tiles(48, 16)
-    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    read = {"centre": images, "view": images}
+    monkeypatch.setattr(health_watch, "read_images", lambda job: read)
     looks: dict[bool, Look] = {}
     losses: dict[bool, float] = {}
     for guard in (True, False):
@@ -181,6 +183,32 @@ def test_a_prediction_of_its_own_tokens_is_caught_while_its_loss_falls(
     assert losses[False] < losses[True]
     assert looks[True].collapse is None
     assert "its patch tokens tell" in str(looks[False].collapse)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_tower_of_captions_that_collapses_alone_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = small_batch("clip")
+    images = batch["views"]["global_crops"][0]
+    read = {"centre": images, "view": images, "caption": batch["targets"]["caption"]}
+    monkeypatch.setattr(health_watch, "read_images", lambda job: read)
+    method = build_method(METHODS["clip"].small, ENCODERS[0], CLIP.default_views(SIZE), 0)
+    assert isinstance(method, CLIP)
+    job = make_job(config("images", "out", "health.min_spread=0.05"))
+    looker = Health(job, rolled_back=False)
+    look = looker.look(method, 100, saving=False, autocast=None)
+    assert look is not None and look.collapse is None
+    assert {"health_spread", "health_spread_captions", "health_rankme_captions"} < set(look.figures)
+    weight = method.text_tower.text_projection.weight
+    for column, says in ((0, "an effective rank of 1.00"), (None, "spread 0.00 of evenly")):
+        with torch.no_grad():
+            weight.zero_()
+            if column is not None:  # two ends of one line
+                weight[:, column] = 1
+        look = looker.look(method, 100, saving=False, autocast=None)
+        assert look is not None and look.whose == "the tower of captions"
+        assert says in str(look.collapse)
 
 
 @pytest.mark.usefixtures("alone")
@@ -260,7 +288,8 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
         optimizer.step()
         method.after_step(step + 1, 20)
     images = batch["views"]["global_crops_1"][0]
-    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    read = {"centre": images, "view": images}
+    monkeypatch.setattr(health_watch, "read_images", lambda job: read)
     job = replace(make_job(config("images", "out")), manifest="images")
     look = Health(job, rolled_back=False).look(method, 100, saving=False, autocast=None)
     assert look is not None
@@ -273,7 +302,7 @@ def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings
 @pytest.mark.parametrize(
     ("name", "guard_away", "steps"),
     [
-        pytest.param("byol", {"predictor": False, "momentum": 0.0}, 20, marks=pytest.mark.slow),
+        ("byol", {"predictor": False, "momentum": 0.0}, 20),
         ("vicreg", {"variance_weight": 0.0, "covariance_weight": 0.0}, 20),
         pytest.param("counting", {"contrast": 0.0}, 20, marks=pytest.mark.slow),
     ],
@@ -284,7 +313,8 @@ def test_what_collapses_without_its_guard_is_caught(
     kind = METHODS[name]
     batch = small_batch(name)
     images = next(iter(batch["views"].values()))[0]
-    monkeypatch.setattr(health_watch, "read_images", lambda job: (images, images))
+    read = {"centre": images, "view": images}
+    monkeypatch.setattr(health_watch, "read_images", lambda job: read)
     collapse = dict[bool, str | None]()
     for guarded in (True, False):
         torch.manual_seed(0)
