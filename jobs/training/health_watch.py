@@ -102,7 +102,7 @@ class Health:
         if (collapse := judge(figures, settings)) is not None:
             return replace(look, collapse=collapse)
         whose, collapse = judge_beside(figures, settings)
-        return replace(look, collapse=collapse, whose=whose)
+        return replace(look, collapse=collapse, whose=whose) if collapse else look
 
     def goes_back(self, look: Look | None, log: RunLog) -> bool:
         """Act as `health.on_collapse` says; True where the workers end, to start at the last
