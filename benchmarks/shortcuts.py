@@ -2,16 +2,17 @@
 and letterboxes tell.
 
 python -m benchmarks.shortcuts train=DIR test=DIR out=DIR [methods=frame_order,arrow_of_time]
-[num_steps=60] [stretches=4] [draws=4] [seed=0]
+[num_steps=400] [stretches=4] [draws=4] [seed=0]
 
 DIRs hold videos, of which some stretches, at least one, are made into control clips: as they are;
 standing still, so that encoding alone tells frames apart; playing forth and back; standing still
 within a border, or between dark bars, that grow brighter. Every control is learnt by the method's
 small recipe, in this process, once with the guard against its cue and once without it, and then
 asked about on the clips of `test`: what a guard is worth is that the second is above chance and the
-first is not. What was learnt on clips as they are is asked about the same clips encoded backwards
-too: by motion it is wrong there as often as it was right, by compression as right. One JSON row a
-method and seed goes to out/rows.jsonl, and what is there already is not run again.
+first is not. Where neither is, too little was learnt to say anything: take more steps. What was
+learnt on clips as they are is asked about the same clips encoded backwards too: by motion it is
+wrong there as often as it was right, by compression as right. One JSON row a method and seed goes
+to out/rows.jsonl, and what is there already is not run again.
 """
 
 import sys
@@ -256,7 +257,7 @@ def main(words: list[str]) -> int:
         test="",
         out="",
         methods=",".join(METHODS),
-        num_steps="60",
+        num_steps="400",
         stretches="4",
         draws="4",
         seed="0",
