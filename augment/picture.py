@@ -15,6 +15,7 @@ class Picture:
         reduction: How many of those px a pixel is high and wide, of the last perhaps only a part.
         shown: Of a video: the seconds from which its first frame here is on display, and until
             which the last is.
+        sound: Of a video: stretches of its sound, (N, L) int16, where they are asked for.
     """
 
     pixels: np.ndarray
@@ -22,6 +23,7 @@ class Picture:
     width: int
     reduction: int = 1
     shown: tuple[float, float] | None = None
+    sound: np.ndarray | None = None
 
     @classmethod
     def whole(cls, pixels: np.ndarray) -> "Picture":

@@ -27,6 +27,7 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import manifest_of
 from jobs.setup.sections import TRAINING, WORKERS
 from jobs.setup.value_range import settled, warn_of_flat
+from jobs.training.planned_data import sampling_of
 from jobs.training.run_config import (
     PretrainConfig,
     build,
@@ -39,6 +40,7 @@ from pipelines import schema
 from pipelines.captions.drawn_captions import Captions
 from pipelines.corpus.manifest import Manifest
 from pipelines.samples.of_views import series_of
+from pipelines.samples.with_sound import with_sound
 from pipelines.storage import uris
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import IMAGE_SIZE, ORIGINAL, FirstSamples, WithOriginal, joined
@@ -193,7 +195,8 @@ def draw(
     pair = config.source.second_images(manifest, config.seed)
     crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
     shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
-    shape = config.clip.with_flow(shape, crops_shape)
+    sampling = sampling_of(config, manifest)
+    shape = with_sound(config.clip.with_flow(shape, crops_shape), sampling.soundtrack)
     work = ingest.Ingest(
         head,
         shape,
@@ -201,7 +204,7 @@ def draw(
         config.source.limits(),
         quarantine=None,
         run="preview",
-        sampling=config.clip.sampling_of(manifest, config.seed),
+        sampling=sampling,
         pair=pair,
         captions=captions,
     )
@@ -212,7 +215,7 @@ def draw(
     batch = _batch(generator(views, *keys, photometric_done=True), tensors)
     beside = [
         name
-        for name in (schema.PAIR, schema.MOTION, schema.FLOW, schema.CAPTION)
+        for name in (schema.PAIR, schema.MOTION, schema.FLOW, schema.CAPTION, schema.SOUND)
         if name in tensors
     ]
     if beside:

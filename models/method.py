@@ -54,8 +54,10 @@ class Batch(TypedDict):
     view of the first group, cut and mirrored as the view is, colours unchanged: (B, V, 3, S, S)
     uint8, of depths (B, V, 1, S, S) int32; and, for `Method.flow`, "flow", (B, V, T - 1, 2, S, S)
     float16: how far each place of a view moves to the right and down until the next frame, px;
-    and, for `Method.posed`, "motion" (B, 6) float32, how the camera moved from a sample's image to
-    its second one: right, down, ahead, and turns about these axes, each as its rank in [0, 1]."""
+    "sound", (B, V, L) int16: what goes with the clip of a video's sound, and for V of 2 a stretch
+    at another time, zeros where there is none; and, for `Method.posed`, "motion" (B, 6) float32,
+    how the camera moved from a sample's image to its second one: right, down, ahead, and turns
+    about these axes, each as its rank in [0, 1]."""
 
 
 class MethodConfig(Frozen):
@@ -258,7 +260,7 @@ class Method(nn.Module):
         health sees where its tower collapses alone.
 
         Args:
-            targets: Of N samples, "caption" as in a batch.
+            targets: Of N samples, "caption" or "sound" as in a batch.
 
         Returns:
             (N, P) each; empty where no tower of its own is trained.

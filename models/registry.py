@@ -51,6 +51,7 @@ from models.motion.frame_prediction_adversarial import FramePredictionAdversaria
 from models.multimodal.clip import CLIP
 from models.multimodal.cmc import CMC
 from models.multimodal.siglip import SigLIP
+from models.multimodal.sound import Sound
 from models.spatial.counting import Counting
 from models.spatial.jigsaw import Jigsaw
 from models.spatial.relative_position import RelativePosition
@@ -129,6 +130,7 @@ METHODS: dict[str, type[Method]] = {
     "frame_prediction_adversarial": FramePredictionAdversarial,
     "clip": CLIP,
     "siglip": SigLIP,
+    "sound": Sound,
     "cpc_audio": CPCAudio,
     "wav2vec2": Wav2Vec2,
     "skipgram": SkipGram,

@@ -17,6 +17,7 @@ from models.encoders import vit_small
 from models.encoders.factory import EncoderConfig
 from models.encoders.texts.text_settings import TextSettings
 from models.method import Batch, Method
+from models.multimodal.soundtrack_method import SoundtrackConfig
 from models.registry import METHODS, build_method
 from tests.texts_of_words import VOCAB, tokens_of, zen
 
@@ -147,6 +148,8 @@ def _make_batch(name: str, epoch: int, media: str) -> Batch:
         batch["targets"] = _frames_further_right(next(iter(crops.values())), epoch)
     if "caption" in kind.columns:
         batch["targets"] = {"caption": _captions(len(images), epoch)}
+    if "sound" in kind.columns:
+        batch["targets"] = {"sound": _sounds_beside(kind, epoch)}
     if kind.flow:
         batch["targets"] = {"flow": _flow_of_bright_places(next(iter(crops.values())))}
     return batch
@@ -189,6 +192,16 @@ def _batch_of_texts(name: str, epoch: int) -> Batch:
         epoch=epochs,
         valid=torch.ones(NUM_SAMPLES, dtype=torch.bool),
     )
+
+
+def _sounds_beside(kind: type[Method], epoch: int) -> torch.Tensor:
+    """Let a melody be heard with each sample, and before it where a second stretch is asked for:
+    (B, V, L) int16."""
+    assert isinstance(kind.small, SoundtrackConfig)
+    length = kind.small.sound_samples
+    sounds = torch.from_numpy(melodies(NUM_SAMPLES, 2 * length)).roll(1_000 * epoch, dims=-1)
+    count = 1 if kind.small.elsewhere_s is None else 2
+    return torch.stack(sounds[:, 0].split(length, dim=1)[-count:][::-1], dim=1)
 
 
 def _captions(num_samples: int, epoch: int) -> torch.Tensor:

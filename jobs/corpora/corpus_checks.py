@@ -9,6 +9,8 @@ from models.registry import method_class
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 
+_READ = (schema.CAPTION, schema.SOUND)  # with the sample, and no columns of the manifest
+
 
 def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
     """Refuse a corpus whose samples the method cannot eat.
@@ -22,8 +24,13 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         as_frames=config.clip.as_frames,
         name=config.method.name,
         media=config.media,
-        columns={name: of for name, of in method.columns.items() if name != schema.CAPTION},
+        columns={name: of for name, of in method.columns.items() if name not in _READ},
     )
+    if schema.SOUND in method.columns and not manifest.media.get(schema.VIDEO):
+        raise InputError(
+            f"source.uri {manifest.source} holds no videos, whose sound"
+            f" method.name={config.method.name} learns with: give it another source"
+        )
     check_captions(config, takes=schema.CAPTION in method.columns)
     config.clip.check(manifest)
     if isinstance(config.views, Views):

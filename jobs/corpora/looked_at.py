@@ -7,11 +7,13 @@ from torch import Tensor
 from augment.generator import ViewGenerator, generator_of
 from augment.recipe import AnyViews, Views
 from jobs.corpora.run_captions import captions_of_run
+from jobs.training.planned_data import sampling_of
 from jobs.training.run_config import PretrainConfig
 from jobs.training.training_job import TrainingJob
 from models.collectives import my_share
 from pipelines import schema
 from pipelines.samples.of_views import series_of
+from pipelines.samples.with_sound import with_sound
 from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
@@ -26,7 +28,8 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
     Returns:
         The readable ones' centre crops and one "view" of each as training would see it, (N, 3, S,
         S) float32, normalised; of clips (N, T, 3, S, S), fewer of them; of sounds two windows of
-        each, (N, L), the second changed. And the captions of images, as in a batch.
+        each, (N, L), the second changed. And the captions or the sound beside images, as in a
+        batch.
     """
     config = job.config
     assert job.manifest is not None
@@ -41,20 +44,22 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
     views = config.views
     if not isinstance(views, Views):
         return _read_windows(config, views, order, job.run.tokenizer())
-    sampling = config.clip.sampling_of(plan.manifest, config.seed)
+    sampling = sampling_of(config, plan.manifest)
     captions = captions_of_run(config, job.run, plan.manifest)
     if share.start == share.stop:  # more ranks than images
         none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
         read = {"centre": none, "view": none}
         if captions:
             read[schema.CAPTION] = torch.zeros(0, captions.length, dtype=torch.int32)
+        if heard := sampling.soundtrack:
+            read[schema.SOUND] = torch.zeros(0, heard.count, heard.size, dtype=torch.int16)
         return read
     name, views = _one_view(views)
     generator = ViewGenerator(views, config.seed)
     whole = WithOriginal(shapes.Crops(generator, photometric=True), config.views.size)
     work = ingest.Ingest(
         order=order,
-        shape=shapes.of_media(whole, config.num_frames),
+        shape=with_sound(shapes.of_media(whole, config.num_frames), sampling.soundtrack),
         block_rows=BLOCK_ROWS,
         limits=config.source.limits(),
         quarantine=None,
@@ -74,10 +79,12 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
         return generator({name: crops}, epoch, sample_id, photometric_done=True)[name][0]
 
     centre, view = (torch.from_numpy(columns[key][valid]) for key in (ORIGINAL, name))
-    read = {"centre": normalised(centre.unsqueeze(1)), "view": normalised(view)}
-    if captions:
-        read[schema.CAPTION] = torch.from_numpy(columns[schema.CAPTION][valid])
-    return read
+    beside = {
+        key: torch.from_numpy(columns[key][valid])
+        for key in (schema.CAPTION, schema.SOUND)
+        if key in columns
+    }
+    return {"centre": normalised(centre.unsqueeze(1)), "view": normalised(view), **beside}
 
 
 def _read_windows(

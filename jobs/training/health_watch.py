@@ -298,8 +298,8 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
 
 
 def _beside(method: Method, images: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Project the captions of images by the method's other towers, (N, P) each."""
-    beside = [name for name in (schema.CAPTION,) if name in images]
+    """Project the captions or the sound of images by the method's other towers, (N, P) each."""
+    beside = [name for name in (schema.CAPTION, schema.SOUND) if name in images]
     if not beside:
         return {}
     found = dict[str, list[Tensor]]()

@@ -11,14 +11,18 @@ from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir
 from jobs.training.steering.controller import OrderedStreams
+from models.multimodal.soundtrack_method import SoundtrackConfig
 from models.preprocess import neutral
 from pipelines import schema
 from pipelines.captions.drawn_captions import Captions
+from pipelines.corpus.manifest import Manifest
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import IGNORE, LabelledData
 from pipelines.media.clips import Sampling
+from pipelines.media.sounds.soundtrack import Soundtrack
 from pipelines.pairs.second_images import SecondImages
 from pipelines.samples.of_views import series_of
+from pipelines.samples.with_sound import with_sound
 from pipelines.stream import ingest, shapes
 from pipelines.stream.colour_actors import ActorPool, change_colours
 from pipelines.stream.ledger import Ledger
@@ -74,6 +78,7 @@ class Samples:
         names += [schema.PAIR, *self.pair.named] if self.pair else []
         names += [schema.FLOW] if self.flow else []
         names += [schema.CAPTION] if self.captions else []
+        names += [schema.SOUND] if self.sampling.soundtrack else []
         return tuple(names)
 
     @classmethod
@@ -90,7 +95,7 @@ class Samples:
             ledger=plan.ledger,
             num_stored=plan.manifest.num_stored,
             num_samples=plan.manifest.num_rows,
-            sampling=config.clip.sampling_of(plan.manifest, config.seed),
+            sampling=sampling_of(config, plan.manifest),
             manifest=plan.manifest.uri,
             pair=config.source.second_images(plan.manifest, config.seed),
             flow=config.clip.flow_of_tasks is not None,
@@ -176,6 +181,7 @@ class PlannedData:
                 photometric=self.placement == "decode",
                 samples=self.samples,
             )
+            shape = with_sound(shape, self.samples.sampling.soundtrack)
         return ingest.Ingest(
             order=self.samples.order,
             shape=shape,
@@ -192,6 +198,17 @@ class PlannedData:
             captions=self.samples.captions,
             series=series[0] if series is not None else None,
         )
+
+
+def sampling_of(config: PretrainConfig, manifest: Manifest) -> Sampling:
+    """Say what is taken of the videos of a corpus: frames, and the sound that the method hears with
+    them."""
+    sampling = config.clip.sampling_of(manifest, config.seed)
+    method = config.method
+    if not isinstance(method, SoundtrackConfig):
+        return sampling
+    heard = Soundtrack(method.sound_rate, method.sound_samples, method.elsewhere_s)
+    return replace(sampling, soundtrack=heard)
 
 
 def shape_of(

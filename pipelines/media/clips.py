@@ -1,7 +1,7 @@
 """Which frames of a video a sample takes: positions drawn by the sample's key, a stretch of the
 video to each clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from augment import rng
 from models.artifact import Artifact
 from pipelines import schema
 from pipelines.media.contract import Clip
+from pipelines.media.sounds.soundtrack import Soundtrack
 from pipelines.motion.curve_files import Curves
 from pipelines.motion.windows import ANY_WINDOW, Rule, placed
 
@@ -32,6 +33,7 @@ class Sampling:
             anywhere in the video.
         rule: Which windows of a video are taken.
         curves: How the videos change, where the rule asks for it.
+        soundtrack: What of its sound goes with each clip; None: nothing.
     """
 
     num_frames: int = 1
@@ -44,6 +46,7 @@ class Sampling:
     max_gap_s: float | None = None
     rule: Rule = ANY_WINDOW
     curves: Curves | None = None
+    soundtrack: Soundtrack | None = None
 
     @classmethod
     def seen_by(cls, artifact: Artifact, per_video: int = 1) -> Self:
@@ -86,7 +89,15 @@ class Sampling:
             else None
             for position, others, video in zip(positions, draws[:, 1:], is_video, strict=True)
         ]
-        return clips if self.curves is None else self._placed(clips, rows, self.curves)
+        if self.curves is not None:
+            clips = self._placed(clips, rows, self.curves)
+        if self.soundtrack is None:
+            return clips
+        tracks = self.soundtrack.tracks(rows, self.seed)
+        return [
+            replace(clip, track=track) if clip else None
+            for clip, track in zip(clips, tracks, strict=True)
+        ]
 
     def _placed(
         self, clips: list[Clip | None], rows: pa.Table, curves: Curves

@@ -84,6 +84,54 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Track:
+    """Which stretches of a video's sound go with a clip: the one around the middle of its frames,
+    and perhaps one at another time.
+
+    Attributes:
+        rate: Samples a second, to which the sound is resampled, Hz.
+        size: L, the length of each stretch, samples at that rate.
+        elsewhere: In [0, 1]: where the second lies among all places it can take; None: there is
+            none.
+        gap_s: How much earlier or later than the first the second is, at least and at most,
+            seconds.
+        centre_s: The middle of the frames, by the clock of the video, seconds.
+    """
+
+    rate: int
+    size: int
+    elsewhere: float | None = None
+    gap_s: tuple[float, float] = (0.0, 0.0)
+    centre_s: float = 0.0
+
+    def places(self, length: int, begin_s: float) -> list[int]:
+        """Return at which sample each stretch begins; below 0 where silence comes first.
+
+        The first is moved inside a sound that is long enough. The second lies inside, or there is
+        none: silence at an end would tell it from the first.
+
+        Args:
+            length: Samples of the sound.
+            begin_s: When it begins, by the clock of the video, seconds.
+        """
+        last = length - self.size
+        if last < 0:
+            return [last // 2]
+        wanted = (self.centre_s - begin_s) * self.rate - self.size / 2
+        first = min(max(round(wanted), 0), last)
+        if self.elsewhere is None:
+            return [first]
+        nearest, farthest = (round(gap * self.rate) for gap in self.gap_s)
+        before = max(0, min(farthest, first) - nearest + 1)
+        after = max(0, min(farthest, last - first) - nearest + 1)
+        if not before + after:
+            return [first]
+        drawn = min(int(self.elsewhere * (before + after)), before + after - 1)
+        gap = -(nearest + drawn) if drawn < before else nearest + drawn - before
+        return [first, first + gap]
+
+
+@dataclass(frozen=True)
 class Clip:
     """Which frames of a video make a sample.
 
@@ -99,6 +147,7 @@ class Clip:
         spans: When each clip begins, and its latest instant, seconds: a frame that were later is
             that one again. Where there are any, positions say nothing more.
         bars: What is cut away above, below, left and right: shares of height and width.
+        track: What of its sound goes with it; None: nothing.
     """
 
     num_frames: int
@@ -109,6 +158,7 @@ class Clip:
     max_gap_s: float | None = None
     spans: tuple[tuple[float, float], ...] = ()
     bars: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    track: Track | None = None
 
     def step_s(self, rate: float) -> float:
         """Return the time from a frame of the clip to the next, in a video of this rate."""
@@ -149,6 +199,11 @@ class Windows:
         places = abs(length - self.size) + 1
         place = min(int(position * places), places - 1)
         return place if length > self.size else -place
+
+    def places(self, length: int, begin_s: float) -> list[int]:
+        """Return at which sample of a sound of this length each stretch begins, whenever it
+        does."""
+        return [self.first(length, position) for position in self.positions]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the run.
 
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -92,16 +93,24 @@ class Decoder:
         return Picture.whole(self._ask({}, data)) if picture is None else picture
 
     def clip(self, source: bytes | File, clip: Clip) -> Picture:
-        """Decode a clip of a video.
+        """Decode a clip of a video, and what of its sound goes with it.
 
         Raises:
             BadSample: it cannot be used.
             OSError: the storage failed.
         """
-        frames = Picture.whole(self._ask_of_stream({"clip": asdict(clip)}, source))
+        found = self._ask_of_stream({"clip": asdict(clip)}, source)
+        sound: np.ndarray | None = None
+        if clip.track is not None:
+            assert self._shown is not None
+            shape = [int(length) for length in self._shown[2:]]
+            num_bytes = math.prod(shape)
+            sound = found[num_bytes:].view(np.int16).reshape(-1, clip.track.size)
+            found = found[:num_bytes].reshape(shape)
+        frames = replace(Picture.whole(found), sound=sound)
         if self._shown is None:
             return frames
-        start_s, end_s = self._shown
+        start_s, end_s = self._shown[:2]
         return replace(frames, shown=(start_s, end_s))
 
     def changes(self, source: bytes | File, flow: FlowKind | None = None) -> Changes:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipelines.media.confinement import confine
-from pipelines.media.contract import BadSample, Clip, Limits, Windows
+from pipelines.media.contract import BadSample, Clip, Limits, Track, Windows
 from pipelines.media.depth_map import decode_depth
 from pipelines.media.image import decode, deep_values
 from pipelines.media.index_map import decode_indices
@@ -130,7 +130,7 @@ def _answer(
         )
     # here, as FFmpeg is of no use to a corpus of images
     from pipelines.media.frame_changes import frame_changes
-    from pipelines.media.sounds.sound import decode_windows
+    from pipelines.media.sounds.stretches import decode_track, decode_windows
     from pipelines.media.video import decode_clip
 
     file = RemoteFile(link, request["bytes"]) if "bytes" in request else io.BytesIO(body.tobytes())
@@ -142,9 +142,16 @@ def _answer(
         request["shown"] = [found.start_s, found.end_s, found.rate, *found.bars]
         columns = [found.times, found.changes, found.cuts]
         return np.stack([*columns, *([] if found.flow is None else [found.flow])]).view(np.uint8)
-    decoded = decode_clip(file, Clip(**request["clip"]), limits)
+    track = request["clip"].pop("track")
+    clip = Clip(**request["clip"])
+    decoded = decode_clip(file, clip, limits)
     request["shown"] = [decoded.times[0], decoded.end_s]  # goes back with the frames
-    return decoded.frames
+    if track is None:
+        return decoded.frames
+    middle_s = float(np.mean(decoded.times[: clip.num_frames]))
+    sound = decode_track(file, Track(**{**track, "centre_s": middle_s}), limits)
+    request["shown"] += decoded.frames.shape
+    return np.concatenate([decoded.frames.reshape(-1), sound.view(np.uint8).reshape(-1)])
 
 
 def _more_time(timeout_s: float) -> None:

@@ -2,7 +2,7 @@
 scene."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -79,16 +79,7 @@ def placed(clip: Clip, changes: Changes, rule: Rule) -> Clip:
 
 def _replaced(clip: Clip, spans: Sequence[tuple[float, float]], bars: Sequence[float]) -> Clip:
     top, bottom, left, right = bars
-    return Clip(
-        clip.num_frames,
-        clip.frame_stride,
-        clip.fps,
-        clip.position,
-        clip.others,
-        clip.max_gap_s,
-        tuple(spans),
-        (top, bottom, left, right),
-    )
+    return replace(clip, spans=tuple(spans), bars=(top, bottom, left, right))
 
 
 def _at(weights: np.ndarray, position: float) -> int:

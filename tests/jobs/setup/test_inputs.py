@@ -50,11 +50,11 @@ def test_a_method_of_sound_takes_neither(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_column_that_the_corpus_lacks_is_refused_by_its_name_and_origin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Manifest, "columns", ["uri", "sound"])
-    monkeypatch.setattr(SimCLR, "columns", {"sound": "a .txt file beside each image"})
+    monkeypatch.setattr(Manifest, "columns", ["uri", "tag"])
+    monkeypatch.setattr(SimCLR, "columns", {"tag": "a .txt file beside each image"})
     check_corpus(config(), corpus(image=3))
     monkeypatch.setattr(Manifest, "columns", ["uri"])
-    with pytest.raises(InputError, match=r"no column sound, which .*simclr needs \(a \.txt"):
+    with pytest.raises(InputError, match=r"no column tag, which .*simclr needs \(a \.txt"):
         check_corpus(config(), corpus(image=3))
 
 
@@ -72,6 +72,13 @@ def test_captions_are_taken_where_the_method_takes_them(
         config("source.captions=caption.txt")
     with pytest.raises(InputError, match=r"source.caption_column .*source.captions"):
         config(given, "source.caption_column=text")
+
+
+def test_sound_is_taken_of_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimCLR, "columns", {"sound": "of each video"})
+    check_corpus(config("clip.as_frames=true"), corpus(image=1, video=2))
+    with pytest.raises(InputError, match=r"holds no videos, whose sound method.name=simclr"):
+        check_corpus(config(), corpus(image=3))
 
 
 def test_captions_make_another_experiment() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.media.contract import BadSample, Limits, Windows
 from pipelines.media.decoder import Decoder
-from pipelines.media.sounds.sound import decode_windows
+from pipelines.media.sounds.stretches import decode_windows
 
 MIDDLE = Windows(16_000, 1_600, (0.5,))
 LONG_S = 40.0  # more is not decoded whole

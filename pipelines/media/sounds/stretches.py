@@ -12,7 +12,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from pipelines.media.contract import BadSample, Limits, Windows
+from pipelines.media.contract import BadSample, Limits, Track, Windows
 from pipelines.media.damage import Seekable, diagnosis, is_cut
 from pipelines.media.video import CONTAINERS
 
@@ -42,19 +42,51 @@ def decode_windows(file: Seekable, windows: Windows, limits: Limits) -> np.ndarr
     Raises:
         BadSample: there is no sound, it is damaged, cut off, too long, or silent in every stretch.
     """
+    found = _decoded(file, windows, limits)
+    _check_heard(found)
+    return found
+
+
+def decode_track(file: Seekable, track: Track, limits: Limits) -> np.ndarray:
+    """Decode what of a video's sound goes with a clip.
+
+    Args:
+        file: The whole video, seekable.
+        track: Which stretches.
+        limits: As of `decode_windows`.
+
+    Returns:
+        (1, L) int16, (2, L) where a second stretch is asked for: zeros where there is no place for
+        it.
+
+    Raises:
+        BadSample: there is no sound, it is damaged, cut off, too long, or silent in the first
+            stretch.
+    """
+    file.seek(0)
+    found = _decoded(file, track, limits)
+    _check_heard(found[:1])
+    wanted = 1 if track.elsewhere is None else 2
+    return np.pad(found, ((0, wanted - len(found)), (0, 0)))
+
+
+def _decoded(file: Seekable, windows: Windows | Track, limits: Limits) -> np.ndarray:
     try:
         found = _sought(file, windows, limits)
         if found is None:
             file.seek(0)
-            found = _cut(_whole(file, windows.rate, limits), windows)
+            found = _cut(*_whole(file, windows.rate, limits), windows)
     except (BadSample, MemoryError):
         raise
     except Exception as error:  # whatever a parser trips over is a property of the bytes
         raise diagnosis(file, error) from error
-    loudest = int(np.abs(found.astype(np.int32)).max())
+    return found
+
+
+def _check_heard(stretches: np.ndarray) -> None:
+    loudest = int(np.abs(stretches.astype(np.int32)).max())
     if loudest < _SOFTEST:
         raise BadSample("silent", f"no sample is louder than {loudest} of 32767")
-    return found
 
 
 def _opened(file: Seekable) -> InputContainer:
@@ -101,7 +133,12 @@ def _check_length(length_s: float, limits: Limits) -> None:
         )
 
 
-def _sought(file: Seekable, windows: Windows, limits: Limits) -> np.ndarray | None:
+def _begin_s(stream: AudioStream) -> float:
+    """Return when a sound begins, by the clock of its file."""
+    return (stream.start_time or 0) * float(stream.time_base or 0)
+
+
+def _sought(file: Seekable, windows: Windows | Track, limits: Limits) -> np.ndarray | None:
     """Decode what lies around each stretch of a long sound; None where that does not lead there, or
     it is not long."""
     with _opened(file) as container:
@@ -113,8 +150,7 @@ def _sought(file: Seekable, windows: Windows, limits: Limits) -> np.ndarray | No
         if told_s <= max(_WHOLE_S, 2 * windows.size / windows.rate):
             return None
         stretches = []
-        for position in windows.positions:
-            first = windows.first(int(told_s * windows.rate), position)
+        for first in windows.places(int(told_s * windows.rate), _begin_s(stream)):
             stretch = _stretch(container, stream, windows, first)
             if stretch is None:
                 return None
@@ -123,12 +159,12 @@ def _sought(file: Seekable, windows: Windows, limits: Limits) -> np.ndarray | No
 
 
 def _stretch(
-    container: InputContainer, stream: AudioStream, windows: Windows, first: int
+    container: InputContainer, stream: AudioStream, windows: Windows | Track, first: int
 ) -> np.ndarray | None:
     """Decode from a little before a stretch to its end, (L,) int16; None where the file does not
     lead there."""
     base = float(stream.time_base or 0)
-    begin_s = (stream.start_time or 0) * base
+    begin_s = _begin_s(stream)
     wanted_s = begin_s + first / windows.rate
     try:
         container.seek(int(max(wanted_s - _LEAD_S, begin_s) / base), stream=stream)
@@ -152,12 +188,13 @@ def _stretch(
     return np.pad(samples, (0, windows.size - len(samples)))
 
 
-def _whole(file: Seekable, rate: int, limits: Limits) -> np.ndarray:
-    """Decode all of a sound, (N,) int16."""
+def _whole(file: Seekable, rate: int, limits: Limits) -> tuple[np.ndarray, float]:
+    """Decode all of a sound, (N,) int16; and say when it begins."""
     with _opened(file) as container:
         stream = _stream(container)
         told_s = _told_s(container, stream)
         counted = container.format.name in _COUNTED
+        begin_s = _begin_s(stream)
         frames = _frames(container, stream)
         head = next(frames, None)
         parts = list[np.ndarray]()
@@ -173,7 +210,7 @@ def _whole(file: Seekable, rate: int, limits: Limits) -> np.ndarray:
         is_cut(file) or (counted and short_s > max(_SHORTFALL_S, 0.1 * length / rate))
     ):
         raise BadSample("truncated", f"the file ends after {length / rate:.2f} s of sound")
-    return np.concatenate(parts)
+    return np.concatenate(parts), begin_s
 
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
@@ -205,11 +242,11 @@ def _resampled(head: AudioFrame, rest: Iterator[AudioFrame], rate: int) -> Itera
         yield made.to_ndarray().reshape(-1)
 
 
-def _cut(samples: np.ndarray, windows: Windows) -> np.ndarray:
+def _cut(samples: np.ndarray, begin_s: float, windows: Windows | Track) -> np.ndarray:
     """Cut stretches out of a sound (N,); what lies outside it is silence."""
-    found = np.zeros((len(windows.positions), windows.size), np.int16)
-    for stretch, position in zip(found, windows.positions, strict=True):
-        first = windows.first(len(samples), position)
+    places = windows.places(len(samples), begin_s)
+    found = np.zeros((len(places), windows.size), np.int16)
+    for stretch, first in zip(found, places, strict=True):
         inside = samples[max(first, 0) : first + windows.size]
         stretch[max(-first, 0) :][: len(inside)] = inside
     return found
