@@ -60,7 +60,7 @@ class Wav2Vec2(SoundMethod):
 
     Config: ClassVar[type[MethodConfig]] = Wav2Vec2Config
     small: ClassVar[MethodConfig] = Wav2Vec2Config(
-        mask_length=3, num_entries=8, code_dim=16, num_distractors=10
+        mask_length=3, num_entries=8, code_dim=16, num_distractors=10, temperature=0.5
     )
     accumulates: ClassVar[bool] = False
 
