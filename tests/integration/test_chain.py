@@ -84,7 +84,7 @@ def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_fo
     source, out = "s3://chain/images", "s3://chain/runs/a"
     # One of 101: an epoch is 3 steps.
     uris.write_bytes(f"{source}/scene0/broken.jpg", b"no picture")
-    words = [f"source.uri={source}", f"out={out}", "cluster.num_workers=2"]
+    words = [f"source.uri={source}", f"out={out}"]
 
     with monkeypatch.context() as patch:
         stop_at_the_first_line(patch)
@@ -105,7 +105,7 @@ def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_fo
 
     later = (image_folder / "scene5" / "02.jpg").read_bytes()
     uris.write_bytes(f"{source}/scene0/later.jpg", later)  # not in the manifest
-    words += [f"num_steps={done + 3}", "views.placement=decode"]
+    words += [f"num_steps={done + 3}", "views.placement=decode", "cluster.num_workers=2"]
     # A checkpoint at every step, the last one too.
     second = pretrain(config(*words, "checkpoint.keep=1", "checkpoint.every_s=0.001"))
     assert second["steps"] == RunDir(out).committed_step() == done + 3

@@ -71,7 +71,8 @@ def with_a_clock(place: str, num_frames: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("place", "guard"), [("border", {"margin": 0.1}), ("detail", {"soften": 2})]
+    ("place", "guard"),
+    [("border", {"margin": 0.1}), pytest.param("detail", {"soften": 2}, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize(
     ("make", "num_frames", "steps"),

@@ -282,6 +282,7 @@ def test_what_stands_for_a_bad_sample_is_the_same_however_batches_are_joined(
         assert np.array_equal(np.concatenate([block[name] for block in apart]), joined[name])
 
 
+@pytest.mark.slow
 def test_many_items_are_planned_lazily_and_stay_in_order(
     ray_session: None, files: list[Path]
 ) -> None:
