@@ -165,10 +165,6 @@ def _wanted(starts: Sequence[int], num_frames: int) -> list[int]:
     return [min(start + step, num_frames - 1) for start in starts for step in ahead]
 
 
-def _crop() -> v2.RandomResizedCrop:
-    return v2.RandomResizedCrop(SIZE, scale=SCALE, antialias=True)
-
-
 def _pyav_clip(path: str, start: int) -> Tensor:
     """Seek to the key frame before a clip and decode up to its end, (T, 3, H, W) uint8."""
     with av.open(path) as container:
@@ -188,20 +184,21 @@ def _pyav_clip(path: str, start: int) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-def pyav_loop(setup: Setup) -> None:
-    """A plain loop with PyAV: each clip opens its video, seeks and decodes."""
-    torch.set_num_threads(1)
-    crop = _crop()
+def _by_pyav(path: str, clips: int) -> list[Tensor]:
+    """Open a video for each of its clips, seek and decode; (T, 3, H, W) uint8 each."""
+    with av.open(path) as container:
+        num_frames = container.streams.video[0].frames
+    return [_pyav_clip(path, start) for start in _starts(num_frames, clips)]
 
-    def batches() -> Iterator[int]:
-        for path in _endless(setup.files):
-            with av.open(path) as container:
-                num_frames = container.streams.video[0].frames
-            for start in _starts(num_frames, setup.clips):
-                crop(_pyav_clip(path, start))
-            yield 1
 
-    setup.consume(batches())
+def _by_torchcodec(path: str, clips: int) -> Tensor:
+    """Ask for the frames of all clips of a video at once, (N, T, 3, H, W) uint8."""
+    from torchcodec.decoders import VideoDecoder
+
+    video = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
+    num_frames = len(video)
+    frames: Tensor = video.get_frames_at(_wanted(_starts(num_frames, clips), num_frames)).data
+    return frames.unflatten(0, (clips, NUM_FRAMES))
 
 
 def _endless(files: Sequence[str]) -> Iterator[str]:
@@ -210,24 +207,27 @@ def _endless(files: Sequence[str]) -> Iterator[str]:
         yield from draw.sample(files, len(files))
 
 
-def torchcodec_loop(setup: Setup) -> None:
-    """A plain loop with torchcodec: all clips of a video in one request."""
-    from torchcodec.decoders import VideoDecoder
-
+def _loop(setup: Setup, read: Callable[[str, int], Iterable[Tensor]]) -> None:
     torch.set_num_threads(1)
-    crop = _crop()
+    crop = v2.RandomResizedCrop(SIZE, scale=SCALE, antialias=True)
 
     def batches() -> Iterator[int]:
         for path in _endless(setup.files):
-            video = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
-            num_frames = len(video)
-            starts = _starts(num_frames, setup.clips)
-            frames = video.get_frames_at(_wanted(starts, num_frames)).data
-            for clip in frames.unflatten(0, (setup.clips, NUM_FRAMES)):
+            for clip in read(path, setup.clips):
                 crop(clip)
             yield 1
 
     setup.consume(batches())
+
+
+def pyav_loop(setup: Setup) -> None:
+    """A plain loop with PyAV: each clip opens its video, seeks and decodes."""
+    _loop(setup, _by_pyav)
+
+
+def torchcodec_loop(setup: Setup) -> None:
+    """A plain loop with torchcodec: all clips of a video in one request."""
+    _loop(setup, _by_torchcodec)
 
 
 class _Videos(torch.utils.data.Dataset[Tensor]):
@@ -255,20 +255,8 @@ class _Videos(torch.utils.data.Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         torch.set_num_threads(1)
         path = self._setup.files[index % len(self._setup.files)]
-        return torch.stack([self._transform(clip) for clip in self._clips(path)])
-
-    def _clips(self, path: str) -> Iterable[Tensor]:
-        clips = self._setup.clips
-        if find_spec("torchcodec"):
-            from torchcodec.decoders import VideoDecoder
-
-            video = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
-            num_frames = len(video)
-            frames = video.get_frames_at(_wanted(_starts(num_frames, clips), num_frames)).data
-            return frames.unflatten(0, (clips, NUM_FRAMES))
-        with av.open(path) as container:
-            num_frames = container.streams.video[0].frames
-        return [_pyav_clip(path, start) for start in _starts(num_frames, clips)]
+        read = _by_torchcodec if find_spec("torchcodec") else _by_pyav
+        return torch.stack([self._transform(clip) for clip in read(path, self._setup.clips)])
 
 
 def vjepa_loader(setup: Setup) -> None:

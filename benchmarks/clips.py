@@ -30,7 +30,8 @@ HEIGHT, WIDTH = 256, 340
 TOTAL_S = 600  # of the files of a length together, two files at least
 MOST_FILES = 32
 OPTIONS = {"preset": "veryfast"}
-OURS = ("Afield", "Afield without Ray")
+THROUGH_RAY = "Afield"
+OURS = (THROUGH_RAY, "Afield without Ray")
 CEILING = "decoding alone"
 
 
@@ -58,7 +59,11 @@ def made(data: str, work: Path, length_s: int) -> tuple[str, ...]:
 
 def measure(given: dict[str, str], length_s: int, clips: int) -> Row:
     """Let every loader have its turn once."""
-    from benchmarks.ingest import watch  # psutil is an extra
+    from benchmarks.ingest import (  # here, as psutil is an extra
+        OTHERS_WARM_UP_S,
+        WARM_UP_S,
+        watch,
+    )
 
     files = made(given["data"], Path(given["work"]), length_s)
     seconds = float(given["seconds"])
@@ -69,7 +74,8 @@ def measure(given: dict[str, str], length_s: int, clips: int) -> Row:
         with tempfile.TemporaryDirectory(prefix="afield-clips-") as folder:
             # more than it is watched, as it is first left alone
             setup = Setup(files, clips, seconds + 40, str(Path(folder, "progress")))
-            found = watch(name, setup, seconds, LOADERS)
+            warm_up_s = WARM_UP_S["ray"] if name == THROUGH_RAY else OTHERS_WARM_UP_S
+            found = watch(LOADERS[name], setup, seconds, warm_up_s=warm_up_s)
         row[name] = found["images_per_cpu_s"]
         row[f"{name}, a second"] = found["images_per_s"]
         print(f"{length_s} s, {clips} clips, {name}: {row[name]:.2f}", file=sys.stderr)

@@ -37,7 +37,7 @@ def ratios_of(rows: Iterable[Row], commit: str) -> Ratios:
 
 def verdict(before: list[float], after: list[float]) -> str:
     """Return "fell", "rose" or "same", by the rule above."""
-    change = statistics.median(after) / statistics.median(before) - 1
+    change = _change(before, after)
     if change < -SMALLEST_CHANGE and max(after) < min(before):
         return "fell"
     if change > SMALLEST_CHANGE and min(after) > max(before):
@@ -45,14 +45,18 @@ def verdict(before: list[float], after: list[float]) -> str:
     return "same"
 
 
+def _change(before: list[float], after: list[float]) -> float:
+    return statistics.median(after) / statistics.median(before) - 1
+
+
 def table(before: Ratios, after: Ratios) -> str:
     """Medians and ranges in Markdown, for the ratios that both commits have."""
     lines = ["| ratio | before | after | change | |", "|---|---|---|---|---|"]
     for name in sorted(before.keys() & after.keys()):
-        change = statistics.median(after[name]) / statistics.median(before[name]) - 1
+        both = before[name], after[name]
         lines.append(
-            f"| {name} | {_told(before[name])} | {_told(after[name])} | {100 * change:+.0f} % |"
-            f" {verdict(before[name], after[name])} |"
+            f"| {name} | {_told(both[0])} | {_told(both[1])} | {100 * _change(*both):+.0f} % |"
+            f" {verdict(*both)} |"
         )
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -45,7 +45,7 @@ from tests.object_store import ObjectStore
 USAGE = "python -m benchmarks.ingest data=DIR and the settings at the head of benchmarks/ingest.py"
 CORPORA = ("loose", "shards", "s3-loose", "s3-shards")
 # from the first batch: until what was started at once has spread over time
-WARM_UP_S = {"ray": 25.0, "Afield": 25.0}
+WARM_UP_S = {"ray": 25.0}
 OTHERS_WARM_UP_S = 5.0
 # Blocks come in order, so several at once: what had been made by the end of the time arrives a
 # little later.
@@ -56,30 +56,27 @@ UPLOADS = 4  # at once
 
 
 def watch(
-    name: str,
-    setup: Any,
-    seconds: float,
-    contestants: Mapping[str, Callable[[Any], None]] = CONTESTANTS,
+    contestant: Callable[[Any], None], setup: Any, seconds: float, *, warm_up_s: float
 ) -> Row:
     """Run one contestant, and measure it once its stream is steady.
 
     Args:
-        name: Of the contestant.
+        contestant: Who runs.
         setup: What it is given; it writes the images of each batch to `setup.progress`.
         seconds: How long it is watched.
-        contestants: By name.
+        warm_up_s: From its first batch until its stream is steady.
     """
     Path(setup.progress).unlink(missing_ok=True)
-    process = get_context("spawn").Process(target=contestants[name], args=(setup,))
+    process = get_context("spawn").Process(target=contestant, args=(setup,))
     process.start()
     with ProcessTree(process.pid or 0) as tree:
         process.join()
     if process.exitcode:
-        raise RuntimeError(f"{name} ended with {process.exitcode}")
+        raise RuntimeError(f"{contestant.__name__} ended with {process.exitcode}")
     times, images = np.loadtxt(setup.progress, unpack=True, ndmin=2)
     order = np.argsort(times)
     times, images = times[order], np.cumsum(images[order])
-    start = times[0] + WARM_UP_S.get(name, OTHERS_WARM_UP_S)
+    start = times[0] + warm_up_s
     stop = start + seconds
     count = float(np.diff(np.interp([start, stop], times, images))[0])
     cpu = tree.cpu_s(start, stop)
@@ -256,7 +253,7 @@ def main(words: list[str]) -> int:
                         warm + seconds + COOL_DOWN_S,
                         progress,
                     )
-                    row = watch(contestant, setup, seconds)
+                    row = watch(CONTESTANTS[contestant], setup, seconds, warm_up_s=warm)
                     rates[contestant] = row["images_per_s"]
                     what = {
                         "corpus": name,

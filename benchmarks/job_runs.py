@@ -79,13 +79,14 @@ def add_row(out: Path, row: Row) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     made = environment()
     with out.open("a") as file:
-        made_with = {"commit": made["commit"], "device": _cpu_model(), "environment": made}
+        made_with = {"commit": made["commit"], "device": cpu_model(), "environment": made}
         file.write(json.dumps(row | made_with) + "\n")
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """Name of this machine's CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next(
         (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "unknown"
     )

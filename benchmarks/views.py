@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,10 +29,11 @@ import torch
 
 from augment.recipe import Views
 from benchmarks.clip_contestants import CLIP_CONTESTANTS, CLIP_WORKLOADS, frames_of
-from benchmarks.job_runs import add_row
+from benchmarks.job_runs import add_row, cpu_model
 from benchmarks.view_contestants import CONTESTANTS, WORKLOADS, Contestant
 from jobs.cluster.cores import own_cores
 from jobs.cluster.launch import WORKER_ENV
+from jobs.training.run_dir import code_commit
 from pipelines.corpus.file_kinds import media_of
 from pipelines.media.contract import BadSample
 
@@ -234,29 +234,9 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + (
-            "-changed" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def _device() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        "unknown",
-    )
     return {
-        "cpu": model,
+        "cpu": cpu_model(),
         "cores": own_cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -303,7 +283,7 @@ def main(words: list[str]) -> int:
     }
     add_row(out.with_suffix(".jsonl"), {"settings": given, "ratios": ratios})
     same = {
-        "commit": _commit(),
+        "commit": code_commit(),
         "malloc": given["malloc"],
         "device": _device(),
         "versions": _versions(),

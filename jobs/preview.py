@@ -221,7 +221,8 @@ def draw(
     if beside:
         batch["targets"] = {name: tensors[name] for name in beside}
     if (network := config.clip.flow_network()) is not None:
-        batch["targets"] = {schema.FLOW: network(next(iter(crops.values())))}
+        flow = network(next(iter(crops.values())))
+        batch["targets"] = batch.get("targets", {}) | {schema.FLOW: flow}
     names = [name for name, good in zip(head.names(), valid, strict=True) if good]
     sizes = tensors[IMAGE_SIZE].unbind(dim=1)
     changes = {name: generator.describe(name, *keys, *sizes) for name in views}

@@ -65,6 +65,7 @@ CAPTION = "caption"  # (B, L) int32 tokens in a batch
 # (B, V, L) int16 in a batch: of a video's sound, one channel, what goes with its clip; with V of 2
 # also a stretch at another time, zeros where there is none
 SOUND = "sound"
+READ_BESIDE = (CAPTION, SOUND)  # with each sample, and no columns of the manifest
 BOXES = "boxes"  # (B, M, 5) float32 in a batch: left, top, right, bottom, class; class -1: none
 # int32, of the file's image, px
 HEIGHT = "height"

@@ -144,6 +144,8 @@ def test_every_other_module_is_there_and_takes_the_words_shown(name: str, words:
     usage = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert f"python -m {name}" in usage
     assert all(f"{word.partition('=')[0]}=" in usage for word in words if "=" in word)
+    (called,) = re.findall(rf"^python -m {re.escape(name)}((?: [A-Z]\w*(?!=)\b)*)", usage, re.M)
+    assert len(called.split()) == sum("=" not in word for word in words)
 
 
 def test_every_other_command_is_one_that_the_tree_knows() -> None:

@@ -9,8 +9,6 @@ from models.registry import method_class
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 
-_READ = (schema.CAPTION, schema.SOUND)  # with the sample, and no columns of the manifest
-
 
 def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
     """Refuse a corpus whose samples the method cannot eat.
@@ -24,7 +22,7 @@ def check_corpus(config: PretrainConfig, manifest: Manifest) -> None:
         as_frames=config.clip.as_frames,
         name=config.method.name,
         media=config.media,
-        columns={name: of for name, of in method.columns.items() if name not in _READ},
+        columns={name: of for name, of in method.columns.items() if name not in schema.READ_BESIDE},
     )
     if schema.SOUND in method.columns and not manifest.media.get(schema.VIDEO):
         raise InputError(

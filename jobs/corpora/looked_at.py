@@ -12,6 +12,8 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.training_job import TrainingJob
 from models.collectives import my_share
 from pipelines import schema
+from pipelines.captions.drawn_captions import Captions
+from pipelines.media.sounds.soundtrack import Soundtrack
 from pipelines.samples.of_views import series_of
 from pipelines.samples.with_sound import with_sound
 from pipelines.stream import ingest, shapes
@@ -48,12 +50,7 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
     captions = captions_of_run(config, job.run, plan.manifest)
     if share.start == share.stop:  # more ranks than images
         none = torch.zeros(0, *frames, 3, config.views.size, config.views.size)
-        read = {"centre": none, "view": none}
-        if captions:
-            read[schema.CAPTION] = torch.zeros(0, captions.length, dtype=torch.int32)
-        if heard := sampling.soundtrack:
-            read[schema.SOUND] = torch.zeros(0, heard.count, heard.size, dtype=torch.int16)
-        return read
+        return {"centre": none, "view": none, **_nothing_beside(captions, sampling.soundtrack)}
     name, views = _one_view(views)
     generator = ViewGenerator(views, config.seed)
     whole = WithOriginal(shapes.Crops(generator, photometric=True), config.views.size)
@@ -80,11 +77,19 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
 
     centre, view = (torch.from_numpy(columns[key][valid]) for key in (ORIGINAL, name))
     beside = {
-        key: torch.from_numpy(columns[key][valid])
-        for key in (schema.CAPTION, schema.SOUND)
-        if key in columns
+        key: torch.from_numpy(columns[key][valid]) for key in schema.READ_BESIDE if key in columns
     }
     return {"centre": normalised(centre.unsqueeze(1)), "view": normalised(view), **beside}
+
+
+def _nothing_beside(captions: Captions | None, heard: Soundtrack | None) -> dict[str, Tensor]:
+    """Return captions and sound of no image."""
+    none = dict[str, Tensor]()
+    if captions:
+        none[schema.CAPTION] = torch.zeros(0, captions.length, dtype=torch.int32)
+    if heard:
+        none[schema.SOUND] = torch.zeros(0, heard.count, heard.size, dtype=torch.int16)
+    return none
 
 
 def _read_windows(

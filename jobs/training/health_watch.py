@@ -101,8 +101,10 @@ class Health:
             return look
         if (collapse := judge(figures, settings)) is not None:
             return replace(look, collapse=collapse)
-        whose, collapse = judge_beside(figures, settings)
-        return replace(look, collapse=collapse, whose=whose) if collapse else look
+        if (beside := judge_beside(figures, settings)) is not None:
+            whose, collapse = beside
+            return replace(look, collapse=collapse, whose=whose)
+        return look
 
     def goes_back(self, look: Look | None, log: RunLog) -> bool:
         """Act as `health.on_collapse` says; True where the workers end, to start at the last
@@ -232,20 +234,14 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     variation = figures.get("health_variation")
     patch_variation = figures.get("health_patch_variation")
     if spread is not None and spread < settings.min_spread:
-        return (
-            f"its projections spread {spread:.2f} of evenly, less than"
-            f" health.min_spread={settings.min_spread:g}"
-        )
+        return _narrow(spread, settings)
     if patch_variation is not None and patch_variation < settings.min_patch_variation:
         return (
             f"its patch tokens tell {patch_variation:.4f} of the image and else their place alone,"
             f" less than health.min_patch_variation={settings.min_patch_variation:g}"
         )
     if rank is not None and rank < settings.min_rankme:
-        return (
-            f"its embeddings have an effective rank of {rank:.2f}, less than"
-            f" health.min_rankme={settings.min_rankme}"
-        )
+        return _flat("embeddings", rank, settings)
     if variation is not None and variation < settings.min_variation:
         return (
             f"all its embeddings are alike: {variation:.4f} of their length tells images apart,"
@@ -254,26 +250,33 @@ def judge(figures: dict[str, float], settings: HealthConfig) -> str | None:
     return None
 
 
-def judge_beside(figures: dict[str, float], settings: HealthConfig) -> tuple[str, str | None]:
-    """Say which other tower's figures are those of a collapsed one, and why: beside an encoder that
-    tells images apart, one of captions or of sounds may collapse alone."""
-    whose = ""
+def judge_beside(figures: dict[str, float], settings: HealthConfig) -> tuple[str, str] | None:
+    """Say which other tower's figures are those of a collapsed one, and why; None where none's are:
+    beside an encoder that tells images apart, one of captions or of sounds may collapse alone."""
     for name, spread in figures.items():
         if not name.startswith(f"{_SPREAD}_"):
             continue
-        whose = f"the tower of {(what := name.removeprefix(f'{_SPREAD}_'))}"
+        what = name.removeprefix(f"{_SPREAD}_")
         rank = figures.get(f"health_rankme_{what}", math.inf)
         if spread < settings.min_spread:
-            return whose, (
-                f"its projections spread {spread:.2f} of evenly, less than"
-                f" health.min_spread={settings.min_spread:g}"
-            )
+            return f"the tower of {what}", _narrow(spread, settings)
         if rank < settings.min_rankme:
-            return whose, (
-                f"its projections have an effective rank of {rank:.2f}, less than"
-                f" health.min_rankme={settings.min_rankme}"
-            )
-    return whose, None
+            return f"the tower of {what}", _flat("projections", rank, settings)
+    return None
+
+
+def _narrow(spread: float, settings: HealthConfig) -> str:
+    return (
+        f"its projections spread {spread:.2f} of evenly, less than"
+        f" health.min_spread={settings.min_spread:g}"
+    )
+
+
+def _flat(what: str, rank: float, settings: HealthConfig) -> str:
+    return (
+        f"its {what} have an effective rank of {rank:.2f}, less than"
+        f" health.min_rankme={settings.min_rankme}"
+    )
 
 
 @contextmanager
@@ -299,7 +302,7 @@ def _embed(method: Method, images: Tensor, device: torch.device) -> Tensor:
 
 def _beside(method: Method, images: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Project the captions or the sound of images by the method's other towers, (N, P) each."""
-    beside = [name for name in (schema.CAPTION, schema.SOUND) if name in images]
+    beside = [name for name in schema.READ_BESIDE if name in images]
     if not beside:
         return {}
     found = dict[str, list[Tensor]]()

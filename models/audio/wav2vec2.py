@@ -120,27 +120,25 @@ class Wav2Vec2(SoundMethod):
         context = self.encoder.contextual(latents, Hidden(mask, self.mask_token))
         with torch.autocast(windows.device.type, enabled=False):
             codes, shares, entry = self._quantised(latents.float(), batch)
-            predicted = functional.linear(
-                context.float(), self.prediction_head.weight, self.prediction_head.bias
-            )
+            predicted = self.prediction_head(context.float())
             targets = self.target_projection(codes)
             scores = self._scores(predicted, targets, entry, mask, batch)
             per_moment = scores.logsumexp(dim=2) - scores[..., 0]  # (B, T)
             hidden = mask.float()
             per_sample = (per_moment * hidden).sum(1) / hidden.sum(1).clamp(min=1)
             contrastive = global_mean(per_sample, valid)
-            diversity, perplexity = self._diversity(shares, hidden * valid.unsqueeze(1))
+            counted = hidden * valid.unsqueeze(1)
+            diversity, perplexity = self._diversity(shares, counted)
             loss = contrastive + self.settings.diversity_weight * diversity
         with torch.no_grad():
             best = (scores.argmax(dim=2) == 0).float()
-            top1 = (best * hidden * valid.unsqueeze(1)).sum()
-            counted = (hidden * valid.unsqueeze(1)).sum().clamp(min=1)
+            top1 = (best * counted).sum() / counted.sum().clamp(min=1)
             embedding = self.encoder.contextual(latents.detach()).mean(dim=1)
         return {
             "loss": loss,
             "contrastive": contrastive.detach(),
             "code_perplexity": perplexity.detach(),
-            "target_top1": top1 / counted,
+            "target_top1": top1,
             "embedding": embedding.detach(),
         }
 
@@ -167,8 +165,7 @@ class Wav2Vec2(SoundMethod):
             all groups (B, T) int64.
         """
         config = self.settings
-        logits = functional.linear(latents, self.choose.weight.float(), self.choose.bias.float())
-        logits = logits.unflatten(2, (config.num_groups, config.num_entries))
+        logits = self.choose(latents).unflatten(2, (config.num_groups, config.num_entries))
         shares = logits.softmax(dim=3)
         noisy = logits
         if self.training:

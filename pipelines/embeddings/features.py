@@ -148,7 +148,7 @@ class Extractor:
             own = kind in _OWN_WEIGHTS
             there = None
             if own:
-                there = (loaded or {}).get(uri) or self._loaded.get((uri, _OWN_WEIGHTS[0]))
+                there = (loaded or {}).get(uri) or self._loaded.get((uri, "pretrained"))
             encoder = (there or _load(uri, own=own)).to(device)
             memory_layout.channels_last(encoder)
             self._loaded[key] = encoder
