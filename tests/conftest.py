@@ -30,7 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STORE_FOLDER] = folder
     config.stash[_STORE] = ObjectStore(Path(folder.name))
     os.environ.update(config.stash[_STORE].env)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # At Ray's own niceness of 15 its workers starve beside one busy test.
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"})
     # A token of this run: Ray would otherwise write one into the home folder and use it from then
     # on.
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})

@@ -101,6 +101,7 @@ def config(small_artifact: str, folder: Path, name: str, **more: Any) -> Trained
     return TrainedAdaptConfig.model_validate(values)
 
 
+@pytest.mark.slow
 def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
     small_artifact: str, brightness: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

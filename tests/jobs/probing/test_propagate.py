@@ -117,6 +117,7 @@ def test_key_points_are_judged_by_pck(small_artifact: str, videos: Path, tmp_pat
     assert told["num_judged"] == 3
 
 
+@pytest.mark.slow
 def test_sequences_in_the_pretraining_corpus_are_named_and_scored_without(
     small_artifact: str, videos: Path, tmp_path: Path
 ) -> None:
