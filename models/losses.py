@@ -54,9 +54,14 @@ def nt_xent(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Te
 
 
 def info_nce(
-    queries: Tensor, keys: Tensor, *, temperature: float | Tensor, valid: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    temperature: float | Tensor,
+    valid: Tensor | None = None,
+    decoys: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Find each query's key among the keys of the global batch.
+    """Find each query's key among the keys of the global batch, and perhaps a decoy of its own.
 
     InfoNCE of contrastive predictive coding (arXiv:1807.03748, eq. 4) with cosine similarity. With
     N valid samples in the global batch, log N minus this loss bounds the mutual information of
@@ -68,6 +73,7 @@ def info_nce(
         keys: (B, D), row i belongs to query i.
         temperature: Divides the cosine similarities, > 0; a scalar tensor where it is learnt.
         valid: (B,) bool, as above.
+        decoys: (B, D), a wrong key more for each query alone; and (B,) bool, where there is one.
 
     Returns:
         Nats.
@@ -84,7 +90,9 @@ def info_nce(
         _check_positive("temperature", temperature)
     with _float32(queries):
         queries, keys = (functional.normalize(x.float(), dim=-1) for x in (queries, keys))
-        return _cross_entropy(queries / temperature, keys, valid)
+        if decoys is not None:
+            decoys = functional.normalize(decoys[0].float(), dim=-1), decoys[1]
+        return _cross_entropy(queries / temperature, keys, valid, decoys)
 
 
 def nce(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor:
@@ -114,9 +122,8 @@ def nce(z: Tensor, *, temperature: float, valid: Tensor | None = None) -> Tensor
         scores = torch.einsum("vbd,vgd->vbg", z, everyone.flip(0)) / temperature  # (2, B, W*B)
         scores = _without(scores, ~everyone_valid)
         num_valid = everyone_valid.sum()
-        log_noise = (
-            (num_valid - 1).clamp(min=1) / num_valid.clamp(min=1)
-        ).log()  # draws times their probability 1 / N
+        draws = (num_valid - 1).clamp(min=1)
+        log_noise = (draws / num_valid.clamp(min=1)).log()  # draws times their probability 1 / N
         log_z = _log_mean_z(scores.detach(), valid)
         logits = scores - log_z - log_noise
         found = functional.softplus(
@@ -152,9 +159,8 @@ def contrastive(z: Tensor, *, margin: float, valid: Tensor | None = None) -> Ten
         z = functional.normalize(z.float(), dim=-1)
         everyone, valid, everyone_valid, same = _meet(z, valid)
         negative = (~same & everyone_valid)[None, :, None]  # (1, B, 1, W*B)
-        push = (
-            (margin - _root(_squared_distances(z, everyone))).relu().square().where(negative, 0.0)
-        )
+        short = (margin - _root(_squared_distances(z, everyone))).relu()
+        push = short.square().where(negative, 0.0)
         num_negatives = 2 * negative.sum(-1).clamp(min=1).squeeze(-1)  # (1, B)
         pull = (z[0] - z[1]).square().sum(-1)  # (B,)
         return _share(pull + push.sum((2, 3)) / num_negatives, valid, everyone_valid)
@@ -194,9 +200,8 @@ def triplet(
         negative = (~same & everyone_valid)[None, :, None].expand(2, -1, 2, -1).flatten(2)
         distance = _squared_distances(z, everyone).flatten(2)
         positive = (z[0] - z[1]).square().sum(-1).expand(2, -1)  # (2, B)
-        eligible = (
-            negative & (distance > positive.unsqueeze(-1)) if mining == "semi_hard" else negative
-        )
+        farther = distance > positive.unsqueeze(-1)
+        eligible = negative & farther if mining == "semi_hard" else negative
         nearest = distance.masked_fill(~eligible, torch.inf).amin(-1)
         farthest = distance.masked_fill(~negative, 0.0).amax(-1)
         chosen = torch.where(eligible.any(-1), nearest, farthest)
@@ -353,11 +358,19 @@ def _without(logits: Tensor, excluded: Tensor) -> Tensor:
     return logits.masked_fill(excluded, torch.finfo(logits.dtype).min)
 
 
-def _cross_entropy(queries: Tensor, keys: Tensor, valid: Tensor | None) -> Tensor:
-    """Find each query's key among everyone's valid keys, by inner products."""
+def _cross_entropy(
+    queries: Tensor,
+    keys: Tensor,
+    valid: Tensor | None,
+    decoys: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Find each query's key among everyone's valid keys and its own decoy, by inner products."""
     valid = _all_valid(queries, valid)
     everyone_valid = gather(valid)
     logits = _without(queries @ gather(keys).T, ~everyone_valid)  # (B, W*B)
+    if decoys is not None:
+        own = _without((queries * decoys[0]).sum(-1), ~decoys[1])
+        logits = torch.cat([logits, own.unsqueeze(1)], dim=1)
     return _share(logits.logsumexp(-1) - (queries * keys).sum(-1), valid, everyone_valid)
 
 

@@ -48,6 +48,7 @@ from models.motion.common_fate import CommonFate
 from models.motion.egomotion import Egomotion
 from models.motion.frame_prediction import FramePrediction
 from models.motion.frame_prediction_adversarial import FramePredictionAdversarial
+from models.multimodal.audio_visual import AudioVisual
 from models.multimodal.clip import CLIP
 from models.multimodal.cmc import CMC
 from models.multimodal.siglip import SigLIP
@@ -131,6 +132,7 @@ METHODS: dict[str, type[Method]] = {
     "clip": CLIP,
     "siglip": SigLIP,
     "sound": Sound,
+    "audio_visual": AudioVisual,
     "cpc_audio": CPCAudio,
     "wav2vec2": Wav2Vec2,
     "skipgram": SkipGram,

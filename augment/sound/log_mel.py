@@ -26,18 +26,19 @@ def log_mel(windows: Tensor, rate: int, num_bands: int = NUM_BANDS) -> Tensor:
     length = max(16, round(_FRAME_S * rate))
     step = max(1, round(_STEP_S * rate))
     size = 2 ** math.ceil(math.log2(length))
+    windows = windows.float()
     spectrum = torch.stft(
-        windows.float(),
+        windows,
         size,
         hop_length=step,
         win_length=length,
-        window=torch.hann_window(length, device=windows.device),
+        window=torch.hann_window(length, dtype=windows.dtype, device=windows.device),
         center=True,
         pad_mode="constant",
         return_complex=True,
     )
     power = spectrum.abs().square() / length  # (B, size / 2 + 1, T)
-    bands = _bands(num_bands, size, rate).to(windows.device)
+    bands = _bands(num_bands, size, rate).to(windows)
     return (bands @ power).clamp(min=_FLOOR).log()
 
 

@@ -26,6 +26,9 @@ from tests.distributed.two_processes import TwoProcesses
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nt_xent": lambda z, valid: nt_xent(z, temperature=0.2, valid=valid),
     "info_nce": lambda z, valid: info_nce(z[0], z[1], temperature=0.2, valid=valid),
+    "info_nce_with_decoys": lambda z, valid: info_nce(
+        z[0], z[1], temperature=0.2, valid=valid, decoys=(z[1].flip(-1), z[0, :, 0] > -0.5)
+    ),
     "nce": lambda z, valid: nce(z, temperature=0.2, valid=valid),
     "contrastive": lambda z, valid: contrastive(z, margin=1.5, valid=valid),
     "triplet_hard": lambda z, valid: triplet(z, margin=0.5, mining="hard", valid=valid),

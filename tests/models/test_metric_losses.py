@@ -155,6 +155,24 @@ def test_info_nce_equals_a_loop() -> None:
     )
 
 
+def test_info_nce_counts_a_querys_own_decoy_and_no_others() -> None:
+    z, total = unit(views()), 0.0
+    decoys = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
+    deceives = torch.tensor([True, False, True, True, False])
+    samples = [i for i in range(5) if VALID[i]]
+    for i in samples:
+        scores = [math.exp(float(z[0, i] @ z[1, j]) / 0.3) for j in samples]
+        if deceives[i]:
+            scores.append(math.exp(float(z[0, i] @ unit(decoys)[i]) / 0.3))
+        total -= math.log(math.exp(float(z[0, i] @ z[1, i]) / 0.3) / sum(scores))
+    valid = torch.tensor(VALID)
+    first, second = views()
+    found = info_nce(first, second, temperature=0.3, valid=valid, decoys=(decoys, deceives))
+    assert found.item() == pytest.approx(total / len(samples), rel=1e-5)
+    none = info_nce(first, second, temperature=0.3, decoys=(decoys, torch.zeros(5).bool()))
+    assert none.item() == info_nce(first, second, temperature=0.3).item()
+
+
 def test_soft_nearest_neighbour_equals_a_loop() -> None:
     z, total = views().double(), 0.0
     for view, i in anchors(5):
