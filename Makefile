@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 PACKAGES := afield augment models pipelines jobs
+# What Python compiles is kept whatever the shell says: the many processes of Ray import the same.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all mutants check clean env
 
