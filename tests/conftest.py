@@ -36,8 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # on.
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     os.environ.pop("RAY_ADDRESS", None)
-    # Tensors of tests are small: threads that share one spin for longer than they compute.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
@@ -71,12 +70,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have every test draw the same weights each time, and so the fixtures it is the first to need.
+    """Have every test draw the same weights each time, and so the fixtures it is the first to need,
+    on one thread.
 
     A test of one file that needs no torch does not import it.
     """
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+        # Tensors are small: threads that share one spin for longer than they compute. PaCMAP, once
+        # imported, leaves as many as there are cores, and so does a conftest that imports torch.
+        torch.set_num_threads(1)
     if item.get_closest_marker("gpu"):
         import torch  # here, so that its threads begin after the environment is set
 

@@ -122,11 +122,11 @@ def _accepted_by(name: str) -> EncoderConfig:
 
 def make_batch(name: str, epoch: int = 0, media: str = "") -> Batch:
     """The views of the photographs, or of clips; a copy, so that a test may change it."""
-    return copy.deepcopy(_make_batch(name, epoch, media or METHODS[name].media))
+    return copy.deepcopy(kept_batch(name, epoch, media or METHODS[name].media))
 
 
 @cache
-def _make_batch(name: str, epoch: int, media: str) -> Batch:
+def kept_batch(name: str, epoch: int, media: str) -> Batch:
     if media == "audio":
         return _batch_of_sounds(name, epoch)
     if media == "text":

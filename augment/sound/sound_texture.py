@@ -43,7 +43,7 @@ def cochleagram(windows: Tensor, rate: int) -> Tensor:
     moments = max(2, round(length / rate * _ENVELOPE_HZ))
     spectrum = torch.fft.rfft(windows.float())  # (B, F)
     envelopes = list[Tensor]()
-    for first, gains in _bands(length, rate):
+    for first, gains in bands_of(length, rate):
         own = spectrum[:, first : first + len(gains)] * gains.to(windows.device)
         size = 1 << math.ceil(math.log2(max(len(gains), moments)))
         # the analytic signal, moved down to frequency 0: its magnitude is the same
@@ -89,7 +89,7 @@ def _modulations(unit: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _bands(length: int, rate: int) -> tuple[tuple[int, Tensor], ...]:
+def bands_of(length: int, rate: int) -> tuple[tuple[int, Tensor], ...]:
     """Return of each band its first frequency, an index, and its gains from there on."""
     hertz = torch.fft.rfftfreq(length, 1 / rate, dtype=torch.float64)
     low, high = (_erb(torch.tensor(x, dtype=torch.float64)) for x in (_LOWEST_HZ, rate / 2))

@@ -12,7 +12,7 @@ from models.optim import OptimConfig
 from models.starting.continuation import Anchor, StartConfig, gentle_groups
 from models.steps.optimizers import Optimizers
 from tests.distributed.test_methods_of_two import assert_as_one, my_batch
-from tests.distributed.two_processes import TwoProcesses
+from tests.distributed.two_processes import TwoProcesses, in_float64
 from tests.small_methods import build
 
 START = StartConfig(layer_decay=0.7, frozen_steps=2, pull=0.5)
@@ -21,8 +21,7 @@ PLAIN = OptimConfig(name="sgd", lr=1e-4, lr_scaling="none", warmup_fraction=0, m
 
 def train(name: str) -> dict[str, dict[str, Tensor]]:
     """Four steps in float64, of which the encoder waits for two."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    with in_float64():
         method = build(name)[0].double()
         network: torch.nn.Module = method
         if world_size() > 1:

@@ -9,7 +9,7 @@ from models.batch_norm import convert_sync_batch_norm
 from models.collectives import rank, world_size
 from models.method import Batch, total_loss
 from models.registry import METHODS
-from tests.distributed.two_processes import TwoProcesses
+from tests.distributed.two_processes import TwoProcesses, in_float64
 from tests.small_methods import NUM_SAMPLES, build, make_batch, rows_of
 
 _INVALID = [0, 1, 2, 8]  # three samples of rank 0, one of rank 1
@@ -17,13 +17,8 @@ _INVALID = [0, 1, 2, 8]  # three samples of rank 0, one of rank 1
 
 def train_once(name: str) -> dict[str, dict[str, Tensor]]:
     """Gradients of the second step, and the state after it, on this worker's half of each batch; in
-    one process on the whole batch. The first step fills queues and centres.
-
-    In float64, also where methods ask for float32: rounding then moves no unit of a ReLU across its
-    threshold, which in a batch as small as this one is per cents of a gradient.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    one process on the whole batch. The first step fills queues and centres."""
+    with in_float64():
         return _train_once(name)
 
 

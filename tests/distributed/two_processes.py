@@ -3,20 +3,40 @@ side."""
 
 import io
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
-from tests.small_methods import shallow_transformers
+from augment.sound import sound_texture
+from tests import small_methods
 
 _COLLECTIVE_TIMEOUT_S = 60  # one process failed and the other waits for it
-_SHALLOW = shallow_transformers()
+_SHALLOW = small_methods.shallow_transformers()
 _CALL_TIMEOUT_S = 180  # importing torch twice on a busy machine included
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Compute in float64 also where methods ask for float32: rounding then moves no unit of a ReLU
+    across its threshold, which in a small batch is per cents of a gradient."""
+    _forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        yield
+    _forget()
+
+
+def _forget() -> None:
+    """Have tensors that are made once and kept, in one precision, made anew."""
+    for kept in (small_methods.kept_batch, sound_texture.bands_of):
+        kept.cache_clear()
 
 
 class TwoProcesses:

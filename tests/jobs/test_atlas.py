@@ -1,5 +1,6 @@
 """jobs.atlas: the table and the page of a small export, and the page in a real browser."""
 
+import importlib.util
 import io
 import shutil
 import sys
@@ -21,7 +22,8 @@ from jobs.setup.command_line import main
 from pipelines import schema
 from tests.object_store import ObjectStore
 
-pytest.importorskip("pacmap")
+# found, not imported: it would set how many threads every later test has
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("pacmap"), reason="pacmap is missing")
 HOSTILE = '<img src=x onerror="document.title=1">.jpg'
 FOLDER = "<i id=pwned>"
 GONE = "scene0-03.jpg"
