@@ -51,6 +51,7 @@ from models.motion.frame_prediction_adversarial import FramePredictionAdversaria
 from models.multimodal.audio_visual import AudioVisual
 from models.multimodal.clip import CLIP
 from models.multimodal.cmc import CMC
+from models.multimodal.disagreement import Disagreement
 from models.multimodal.siglip import SigLIP
 from models.multimodal.sound import Sound
 from models.spatial.counting import Counting
@@ -133,6 +134,7 @@ METHODS: dict[str, type[Method]] = {
     "siglip": SigLIP,
     "sound": Sound,
     "audio_visual": AudioVisual,
+    "disagreement": Disagreement,
     "cpc_audio": CPCAudio,
     "wav2vec2": Wav2Vec2,
     "skipgram": SkipGram,

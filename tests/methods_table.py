@@ -17,7 +17,8 @@ LARGE = ("recipe", "paper", "the paper's settings", "ours")
 def row(recipe: str) -> str:
     """Return a recipe's line of its table."""
     header = read_header(recipe)
-    papers = re.match(r"arXiv:[\d.]*\d(, arXiv:[\d.]*\d)*|[A-Z]\w+ \d{4}, [A-Z]+", header["paper"])
+    arxiv, elsewhere = r"arXiv:[\d.]*\d(, arXiv:[\d.]*\d)*", r"(de )?[A-Z]\w+ \d{4}, [A-Z]+"
+    papers = re.match(rf"{arxiv}|{elsewhere}", header["paper"])
     assert papers is not None
     links = re.sub(r"arXiv:([\d.]*\d)", r"[\1](https://arxiv.org/abs/\1)", papers[0])
     said = header["paper"][papers.end() :].lstrip(",;: ") or "-"

@@ -18,7 +18,6 @@ Owens & Efros join both in one network, and ask of each pair alone whether it is
 loss is of pairs as well, by a margin. Here both meet in one softmax over all wrong answers.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -29,7 +28,6 @@ from torch.nn import functional
 from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
 from augment.sound.log_mel import mel_picture
-from augment.sound.sound_views import scaled
 from models import health
 from models.blocks.heads import mlp
 from models.blocks.pretext import pair_top1
@@ -38,7 +36,7 @@ from models.encoders.factory import EncoderConfig
 from models.losses import info_nce
 from models.method import Batch, Media, MethodConfig, ViewGroups
 from models.multimodal.sound_tower import SoundTower, SoundTowerConfig
-from models.multimodal.soundtrack_method import SOUND, SoundtrackConfig, SoundtrackMethod
+from models.multimodal.soundtrack_method import SoundtrackConfig, SoundtrackMethod
 
 PICTURE_PX = 112
 
@@ -146,12 +144,6 @@ class AudioVisual(SoundtrackMethod):
             "shifted": global_mean(shifted.float(), valid),
             "embedding": embedding.detach(),
         }
-
-    def project_beside(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what clips are compared with, of sounds (B, V, L): (B, P)."""
-        if SOUND not in targets:
-            return {}
-        return {"sounds": self.sound_tower(scaled(targets[SOUND][:, 0], 1.0))}
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
