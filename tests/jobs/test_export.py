@@ -84,14 +84,13 @@ def test_every_row_names_its_member_key_and_time(
         export(wanted)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("formats", "following"),
     [
         (["parquet"], ["parquet"]),
-        (["parquet", "lance"], ["parquet"]),
-        (["parquet", "lance"], ["parquet", "lance"]),
+        pytest.param(["parquet", "lance"], ["parquet"], marks=pytest.mark.slow),
+        pytest.param(["parquet", "lance"], ["parquet", "lance"], marks=pytest.mark.slow),
     ],
 )
 def test_an_export_follows_its_manifest_and_is_read_by_everybody(
