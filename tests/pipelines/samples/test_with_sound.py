@@ -76,10 +76,10 @@ def test_sound_is_a_column_of_one_shape_and_what_has_none_is_counted(folder: Pat
 
 
 def test_what_is_heard_is_drawn_by_epoch_and_sample(folder: Path) -> None:
-    once, again, later = (block(folder, BESIDE, epoch)[schema.SOUND] for epoch in (0, 0, 1))
+    once, again, *later = (block(folder, BESIDE, each)[schema.SOUND] for each in (0, *range(8)))
     assert np.array_equal(once, again)
-    assert not np.array_equal(once[0, 0], later[0, 0])
-    assert not np.array_equal(once[0, 1], later[0, 1])
+    for stretch in range(2):  # the films are short: two epochs may draw the same moment
+        assert any(not np.array_equal(once[0, stretch], one[0, stretch]) for one in later)
 
 
 def test_an_image_has_no_sound(tmp_path: Path, folder: Path) -> None:
