@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jobs.setup.words import recipe_names
-from tests.recipe_headers import TITLE, read_header
+from tests.recipe_headers import ELSEWHERE, TITLE, read_header
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 SMALL = ("recipe", "paper", "figure given elsewhere", "ours", "on")
@@ -17,8 +17,7 @@ LARGE = ("recipe", "paper", "the paper's settings", "ours")
 def row(recipe: str) -> str:
     """Return a recipe's line of its table."""
     header = read_header(recipe)
-    arxiv, elsewhere = r"arXiv:[\d.]*\d(, arXiv:[\d.]*\d)*", r"(de )?[A-Z]\w+ \d{4}, [A-Z]+"
-    papers = re.match(rf"{arxiv}|{elsewhere}", header["paper"])
+    papers = re.match(rf"arXiv:[\d.]*\d(, arXiv:[\d.]*\d)*|{ELSEWHERE}", header["paper"])
     assert papers is not None
     links = re.sub(r"arXiv:([\d.]*\d)", r"[\1](https://arxiv.org/abs/\1)", papers[0])
     said = header["paper"][papers.end() :].lstrip(",;: ") or "-"

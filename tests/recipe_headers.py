@@ -21,6 +21,7 @@ import jobs
 RECIPES = Path(jobs.__file__).parent / "recipes"
 KEYS = ("paper", "command", "device", "result")
 TITLE = "title"
+ELSEWHERE = r"(de )?[A-Z]\w+ \d{4}, [A-Z]+"  # a paper that arXiv does not have
 
 
 def read_header(recipe: str) -> dict[str, str]:

@@ -29,14 +29,13 @@ from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
 from augment.sound.log_mel import mel_picture
 from models import health
-from models.blocks.heads import mlp
 from models.blocks.pretext import pair_top1
 from models.collectives import global_mean, world_size
 from models.encoders.factory import EncoderConfig
 from models.losses import info_nce
-from models.method import Batch, Media, MethodConfig, ViewGroups
-from models.multimodal.sound_tower import SoundTower, SoundTowerConfig
-from models.multimodal.soundtrack_method import SoundtrackConfig, SoundtrackMethod
+from models.method import Batch, Media, MethodConfig
+from models.multimodal.sound_tower import SoundTowerConfig
+from models.multimodal.two_senses import TwoSenses, TwoSensesConfig
 
 PICTURE_PX = 112
 
@@ -47,7 +46,7 @@ def _gap(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-class AudioVisualConfig(SoundtrackConfig):
+class AudioVisualConfig(TwoSensesConfig):
     """Settings of clips and their soundtracks."""
 
     name: Literal["audio_visual"] = "audio_visual"
@@ -70,10 +69,6 @@ class AudioVisualConfig(SoundtrackConfig):
         le=1,
         description="part of the run after which hard answers count; 1: never, 0: from the start",
     )
-    tower: SoundTowerConfig = SoundTowerConfig()
-    projection_dim: int = Field(
-        default=256, ge=2, description="features in which clips and sounds are compared"
-    )
     temperature: float = Field(default=0.1, gt=0, description="divides the cosine similarities")
 
     @property
@@ -82,7 +77,7 @@ class AudioVisualConfig(SoundtrackConfig):
         return self.shift_s
 
 
-class AudioVisual(SoundtrackMethod):
+class AudioVisual(TwoSenses):
     """Encoder of clips, tower of sounds, and InfoNCE both ways."""
 
     Config: ClassVar[type[MethodConfig]] = AudioVisualConfig
@@ -93,9 +88,7 @@ class AudioVisual(SoundtrackMethod):
         tower=SoundTowerConfig(width=4),
         projection_dim=16,
     )
-    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
     media: ClassVar[Media] = "clip"
-    accumulates: ClassVar[bool] = False
 
     @staticmethod
     def default_views(size: int) -> Views:
@@ -107,9 +100,6 @@ class AudioVisual(SoundtrackMethod):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.settings = config
-        dim = self.encoder.embed_dim
-        self.projection_head = mlp([dim, dim, config.projection_dim], norm=False, last_bias=False)
-        self.sound_tower = SoundTower(config.tower, config.sound_rate, config.projection_dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell each clip's sound, and each sound's clip.

@@ -27,24 +27,22 @@ from augment.presets import PLAIN_VIEW, plain_views
 from augment.recipe import Views
 from augment.sound.log_mel import heat, mel_picture
 from models import health
-from models.blocks.heads import mlp
 from models.blocks.pretext import classification
 from models.clustering.sinkhorn import sinkhorn
 from models.collectives import global_mean
 from models.encoders.factory import EncoderConfig
-from models.method import Batch, MethodConfig, ViewGroups
-from models.multimodal.sound_tower import SoundTower, SoundTowerConfig
-from models.multimodal.soundtrack_method import SoundtrackConfig, SoundtrackMethod
+from models.method import Batch, MethodConfig
+from models.multimodal.sound_tower import SoundTowerConfig
+from models.multimodal.two_senses import TwoSenses, TwoSensesConfig
 
 PICTURE_PX = 112
 
 
-class DisagreementConfig(SoundtrackConfig):
+class DisagreementConfig(TwoSensesConfig):
     """Settings of least disagreement."""
 
     name: Literal["disagreement"] = "disagreement"
     num_classes: int = Field(default=30, ge=2, description="classes K")
-    tower: SoundTowerConfig = SoundTowerConfig()
     projection_dim: int = Field(
         default=128, ge=2, description="features in which code books of frames and of sounds live"
     )
@@ -63,7 +61,7 @@ class DisagreementConfig(SoundtrackConfig):
     )
 
 
-class Disagreement(SoundtrackMethod):
+class Disagreement(TwoSenses):
     """Encoder of frames, tower of sounds, and a code book of each."""
 
     Config: ClassVar[type[MethodConfig]] = DisagreementConfig
@@ -75,8 +73,6 @@ class Disagreement(SoundtrackMethod):
         projection_dim=16,
         temperature=1,  # labels that are nearly ties weigh little
     )
-    view_groups: ClassVar[ViewGroups] = {PLAIN_VIEW: 1}
-    accumulates: ClassVar[bool] = False
 
     @staticmethod
     def default_views(size: int) -> Views:
@@ -88,11 +84,8 @@ class Disagreement(SoundtrackMethod):
     ) -> None:
         super().__init__(config, encoder_config, views, seed)
         self.settings = config
-        dim, size = self.encoder.embed_dim, config.projection_dim
-        self.projection_head = mlp([dim, dim, size], norm=False, last_bias=False)
-        self.sound_tower = SoundTower(config.tower, config.sound_rate, size)
-        self.seen_codes = nn.Parameter(_directions(config.num_classes, size))
-        self.heard_codes = nn.Parameter(_directions(config.num_classes, size))
+        self.seen_codes = nn.Parameter(_directions(config.num_classes, config.projection_dim))
+        self.heard_codes = nn.Parameter(_directions(config.num_classes, config.projection_dim))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell the class of each frame that its sound gives, and of each sound that its frame

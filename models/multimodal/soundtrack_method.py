@@ -45,14 +45,6 @@ class SoundtrackMethod(Method):
 
     columns: ClassVar[Mapping[str, str]] = {SOUND: "of each video"}
 
-    def project_beside(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the objective compares of sounds (B, V, L), (B, P), where a part called
-        `sound_tower` is trained."""
-        tower = self._modules.get("sound_tower")
-        if tower is None or SOUND not in targets:
-            return {}
-        return {"sounds": tower(scaled(targets[SOUND][:, 0], 1.0))}
-
     @staticmethod
     def heard(batch: Batch) -> Tensor:
         """Return the sound that goes with each sample, (B, V, L) float32, full scale is 1."""

@@ -269,11 +269,7 @@ FLAT = {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("settings", "collapses"),
-    [
-        pytest.param({}, False, marks=pytest.mark.slow),
-        (SHARP, True),
-        pytest.param(FLAT, True, marks=pytest.mark.slow),
-    ],
+    [({}, False), (SHARP, True), pytest.param(FLAT, True, marks=pytest.mark.slow)],
     ids=("dino", "none", "t"),
 )
 def test_dino_without_its_centring_or_sharpening_is_caught_though_its_embeddings_differ(

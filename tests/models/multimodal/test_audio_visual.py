@@ -161,6 +161,5 @@ def learnt(hard_from: float) -> dict[str, float]:
 
 def test_hard_answers_ask_for_the_moment_where_easy_ones_are_told_by_the_place() -> None:
     easy, hard = learnt(1), learnt(0)
-    print(easy, hard)
     assert easy["sound_top1"] > 0.9 and hard["sound_top1"] > 0.9
     assert easy["in_time_top1"] < 0.75 and hard["in_time_top1"] > 0.95

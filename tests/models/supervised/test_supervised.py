@@ -60,7 +60,7 @@ def step(method: Finetune | Segment, batch: Batch, lr: float = 0.05) -> dict[str
     return outputs
 
 
-@pytest.mark.parametrize("head", ["linear", pytest.param("attentive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", ["linear", "attentive"])
 @pytest.mark.parametrize("trained", ["all", "blocks", "head"])
 def test_brightness_is_learnt_by_what_is_asked_for(head: str, trained: str) -> None:
     form = HeadConfig(name=head, classes=("dark", "bright"))

@@ -71,8 +71,7 @@ def with_a_clock(place: str, num_frames: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("place", "guard"),
-    [("border", {"margin": 0.1}), pytest.param("detail", {"soften": 2}, marks=pytest.mark.slow)],
+    ("place", "guard"), [("border", {"margin": 0.1}), ("detail", {"soften": 2})]
 )
 @pytest.mark.parametrize(
     ("make", "num_frames", "steps"),
