@@ -127,8 +127,10 @@ def nodes(
         log: What the process says on stderr; None: nowhere.
     """
     # Any free ports: other clusters may run on this machine.
-    head = {"num_cpus": 0, "include_dashboard": dashboard, "dashboard_port": 0}
+    head: dict[str, Any] = {"num_cpus": 0, "include_dashboard": dashboard, "dashboard_port": 0}
     head |= {"dashboard_agent_listen_port": 0}
+    # A lost node is known after 5 s, for 15: until then a run waits for workers on it.
+    head["_system_config"] = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
     node = {"num_cpus": cpus}
     if store_bytes is not None:
         head["object_store_memory"] = store_bytes

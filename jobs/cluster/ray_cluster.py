@@ -8,7 +8,9 @@ holds the rest and what an autoscaler may start are not to be had without a dash
 """
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import RayError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     AUTOSCALING_REQUESTS_EXPIRE_TIME_S as EXPIRES_S,
 )
@@ -35,6 +39,9 @@ TORCH = TrainingFramework.TORCH
 # Asked of a head before joining it: the cheapest question that its token check guards.
 QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _HEAD = "node:__internal_head__"
+_RUN = "train-"  # what requests of training runs are named, before the run's id
+LOOKS_AGAIN_S = 5.0
+BREATHES_S = 0.2
 _MONITOR = re.compile(r"autoscaler/(_private|v2)/monitor\.py")
 
 
@@ -62,12 +69,7 @@ def drop_unheard_requests(unheard_s: float) -> int:
     Args:
         unheard_s: So long a run has not repeated its request that it must have ended.
     """
-    try:
-        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-    except ValueError:  # nobody has asked yet
-        return 0
-    left: Any = coordinator.__ray_call__.remote(_drop_unheard, unheard_s, EXPIRES_S, REPEATED_S)
-    return int(ray.get(left, timeout=REPEATED_S))
+    return int(_ask_coordinator(_drop_unheard, unheard_s, EXPIRES_S, REPEATED_S) or 0)
 
 
 def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated_s: float) -> int:
@@ -77,7 +79,7 @@ def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated
     left = 0
     for name, request in list(coordinator._ongoing_reqs.items()):
         unheard = now - (request.expiration_time - expires_s)
-        if not name.startswith("train-") or unheard < 1.5 * repeated_s:
+        if not name.startswith(_RUN) or unheard < 1.5 * repeated_s:
             continue
         if unheard >= unheard_s:
             coordinator.cancel_request(name)
@@ -86,8 +88,43 @@ def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated
     return left
 
 
+def reserve_anew(own: str) -> None:
+    """Have what a training run may take counted on the nodes that live now, without what runs that
+    have ended still ask for.
+
+    Ray counts nodes every 20 s: with one that has just died a run would ask for workers that never
+    start, and wait for them for a minute.
+
+    Args:
+        own: The name of the living run's request. Others' requests are dropped where no other run
+            lives; which of several made which request cannot be told, and is left to
+            `drop_unheard_requests`.
+    """
+    living = state.actor_table(None, actor_state_name="ALIVE").values()
+    others = sum(actor["ActorClassName"] == "TrainController" for actor in living) > 1
+    _ask_coordinator(_reserve_anew, own, others)
+
+
+def _reserve_anew(coordinator: Any, own: str, others: bool) -> None:
+    for name in list(coordinator._ongoing_reqs):
+        if name.startswith(_RUN) and name != own and not others:
+            coordinator.cancel_request(name)
+    coordinator.get_reserved_resources(own, recompute=True)
+
+
+def _ask_coordinator(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in the actor that shares a cluster out, with that actor first; None where
+    nobody has asked for anything yet."""
+    try:
+        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    except ValueError:
+        return None
+    return ray.get(coordinator.__ray_call__.remote(ask, *arguments), timeout=REPEATED_S)
+
+
 class ControllerTeller(ControllerCallback):
-    """Hands Ray Train's controller to an actor, as soon as it runs.
+    """Hands Ray Train's controller to an actor, as soon as it runs, and has it wait for nothing
+    that has ended.
 
     Args:
         meet: The actor's method that takes it.
@@ -95,10 +132,29 @@ class ControllerTeller(ControllerCallback):
 
     def __init__(self, meet: Any) -> None:
         self._meet = meet
+        self._own = ""
+        self._reserved = 0.0
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Hand it over pickled, in its own process."""
+        self._own = f"{_RUN}{train_run_context.run_id}"
         self._meet.remote(cloudpickle.dumps(ray.get_runtime_context().current_actor))
+        self._reserve()
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Look for room anew before workers start again, and breathe where there is none: by itself
+        it asks again at once, for minutes, with a core of the head."""
+        waits = current_state is previous_state
+        again = not waits and isinstance(current_state, RestartingState | ReschedulingState)
+        if again or (waits and time.monotonic() - self._reserved > LOOKS_AGAIN_S):
+            self._reserve()
+        if waits:
+            time.sleep(BREATHES_S)
+
+    def _reserve(self) -> None:
+        with suppress(RayError):  # an actor under load that does not answer is no reason to end
+            reserve_anew(self._own)
+        self._reserved = time.monotonic()
 
 
 @dataclass(frozen=True)
