@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what of the suite runs in one process, where several share it: a file; all that needs the
-    run's Ray; and all that starts clusters of its own.
+    run's Ray; all that starts clusters of its own; and all that runs in the same two processes.
 
     The last two take longest and wait most, so they begin first (xdist keeps the order only with
     `--no-loadscope-reorder`, and tells its processes nothing of `--dist`).
@@ -58,6 +58,8 @@ def _group(item: pytest.Item) -> str:
         return "ray"
     if not {"faults", "integration", "cluster"}.isdisjoint(item.path.parts):
         return "clusters"
+    if "distributed" in item.path.parts:
+        return "distributed"
     return item.path.stem
 
 

@@ -47,14 +47,15 @@ ENCODERS = (
 NUM_FRAMES = 6
 
 
-def photographs() -> list[np.ndarray]:
+@cache
+def photographs() -> tuple[np.ndarray, ...]:
     """Tiles of three photographs, as decoded images of different sizes."""
     tiles = []
     for image in (skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()):
         for index in range(NUM_SAMPLES // 3):
             top, left, side = 40 * index, 60 * index, 96 + 16 * index
             tiles.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
-    return tiles
+    return tuple(tiles)
 
 
 def clips() -> list[np.ndarray]:

@@ -25,7 +25,11 @@ from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[att
 from ray.exceptions import RayError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
+from ray.train.v2._internal.execution.controller.state import (
+    ReschedulingState,
+    RestartingState,
+    RunningState,
+)
 from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
     AUTOSCALING_REQUESTS_EXPIRE_TIME_S as EXPIRES_S,
 )
@@ -123,15 +127,17 @@ def _ask_coordinator(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class ControllerTeller(ControllerCallback):
-    """Hands Ray Train's controller to an actor, as soon as it runs, and has it wait for nothing
-    that has ended.
+    """Hands Ray Train's controller to an actor, as soon as it runs, and keeps what it may take
+    counted on the nodes that there are.
 
     Args:
         meet: The actor's method that takes it.
+        grows: Whether the run takes more workers where there come more nodes.
     """
 
-    def __init__(self, meet: Any) -> None:
+    def __init__(self, meet: Any, *, grows: bool) -> None:
         self._meet = meet
+        self._grows = grows
         self._own = ""
         self._reserved = 0.0
 
@@ -142,11 +148,12 @@ class ControllerTeller(ControllerCallback):
         self._reserve()
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Look for room anew before workers start again, and breathe where there is none: by itself
-        it asks again at once, for minutes, with a core of the head."""
+        """Look for room before workers start again, and every 5 s while more may come; breathe
+        where it waits: by itself it asks again at once, for minutes, with a core of the head."""
         waits = current_state is previous_state
         again = not waits and isinstance(current_state, RestartingState | ReschedulingState)
-        if again or (waits and time.monotonic() - self._reserved > LOOKS_AGAIN_S):
+        looks = waits or (self._grows and isinstance(current_state, RunningState))
+        if again or (looks and time.monotonic() - self._reserved > LOOKS_AGAIN_S):
             self._reserve()
         if waits:
             time.sleep(BREATHES_S)

@@ -97,7 +97,7 @@ def _trainer(job: TrainingJob, streams: OrderedStreams, session: Session) -> Dat
     if session.use_gpu:
         resources["GPU"] = session.gpus_per_worker
     rule = FailureRule(job.monitor, job.run.uri, job.config.cluster.max_failures)
-    teller = ControllerTeller(job.monitor.meet)
+    teller = ControllerTeller(job.monitor.meet, grows=not isinstance(session.scaling, int))
     return DataParallelTrainer(
         train_worker,
         train_loop_config={"job": ray.put(job)},

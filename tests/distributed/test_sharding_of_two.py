@@ -25,7 +25,10 @@ NUM_STEPS = 4
 TURNING = ("whitening", "centroids")  # along directions of a variance, which rounding turns
 HALFWAY = 2
 # batch norm and a head; a teacher; masks and a decoder; weights that are set anew; two optimisers
-NAMES = ["simclr", "dino", "mae", "deepcluster", "context_encoder_adversarial"]
+NAMES = [
+    *("simclr", "mae", "context_encoder_adversarial"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("dino", "deepcluster")),
+]
 
 
 def begin(name: str, settings: dict[str, Any]) -> TrainState:

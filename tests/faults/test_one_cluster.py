@@ -91,9 +91,9 @@ def submit(cluster: Nodes, *words: str) -> subprocess.Popen[str]:
 
 def range_of_workers(images: Path, out: Path) -> list[str]:
     """A run that takes a second worker where there comes a second node."""
-    words = [f"source.uri={images}", f"out={out}", "num_steps=100000", "log.every_steps=5"]
+    words = [f"source.uri={images}", f"out={out}", "num_steps=100000", "log.every_steps=1"]
     words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
-    return [*words, "checkpoint.every_s=1", "debug.log_samples=true"]
+    return [*words, "checkpoint.every_s=0.001", "debug.log_samples=true"]
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def described() -> Iterator[dict[str, str]]:
         yield from csv.DictReader(io.TextIOWrapper(table, "utf-8"))
 
 
-@pytest.mark.parametrize("packed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [True, False])
 def test_every_hostile_file_is_embedded_or_named_with_a_true_reason(
     packed: bool, encoder: str, tmp_path: Path
 ) -> None:

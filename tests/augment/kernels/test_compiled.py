@@ -58,6 +58,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, int]:
     return int(total), int(hits)
 
 
+@pytest.mark.slow
 def test_a_change_of_any_source_is_seen_and_processes_share_what_they_compiled(copy: Path) -> None:
     base = copy / "augment/kernels/__pycache__"
     for number in range(6):

@@ -98,8 +98,9 @@ def test_a_controller_looks_for_room_anew_and_breathes_while_it_waits(
     monkeypatch.setattr("time.sleep", slept.append)
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
     monkeypatch.setattr(ray_cluster, "reserve_anew", reserved.append)
-    teller = ray_cluster.ControllerTeller(meet=None)
-    waiting, running = ray_cluster.RestartingState(training_failed_error=Exception()), object()
+    teller = ray_cluster.ControllerTeller(meet=None, grows=False)
+    waiting = ray_cluster.RestartingState(training_failed_error=Exception())
+    running = ray_cluster.RunningState()
     teller.after_controller_state_update(waiting, running)
     assert not slept and not reserved
     teller.after_controller_state_update(running, waiting)
@@ -110,3 +111,9 @@ def test_a_controller_looks_for_room_anew_and_breathes_while_it_waits(
     monkeypatch.setattr("time.monotonic", lambda: 1000.0 + 2 * ray_cluster.LOOKS_AGAIN_S)
     teller.after_controller_state_update(waiting, waiting)
     assert len(reserved) == 2
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0 + 4 * ray_cluster.LOOKS_AGAIN_S)
+    teller.after_controller_state_update(running, ray_cluster.RunningState())
+    assert len(reserved) == 2  # it takes no more workers than it has
+    growing = ray_cluster.ControllerTeller(meet=None, grows=True)
+    growing.after_controller_state_update(running, ray_cluster.RunningState())
+    assert len(reserved) == 3 and len(slept) == 4

@@ -91,6 +91,7 @@ def test_two_encoders_each_get_their_own_preprocessing_in_one_pass(
         adapt(config(small_artifact, labelled, compare=small_artifact))
 
 
+@pytest.mark.slow
 def test_several_labels_a_sample_are_judged_by_average_precision_and_left_in_out(
     labelled: Path, small_artifact: str
 ) -> None:

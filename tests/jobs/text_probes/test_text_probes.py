@@ -109,6 +109,7 @@ def test_a_table_of_names_must_name_the_classes(tmp_path: Path) -> None:
         names_of(("blue", "red"), str(names))
 
 
+@pytest.mark.slow
 def test_captions_are_found_beside_chance_and_words_told_by_colour(
     trained: str, squares: Path, tmp_path: Path
 ) -> None:

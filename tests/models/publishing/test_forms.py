@@ -145,13 +145,12 @@ AMDIM = ("amdim", {"width": 8})
 @pytest.mark.parametrize(
     ("form", "name", "settings"),
     [
-        ("onnx", *TRANSFORMER),
         ("torch_export", *TRANSFORMER),
         ("safetensors", *RESNET),
         *(
             pytest.param(form, *encoder, marks=pytest.mark.slow)
             for form, encoder in (
-                *(("onnx", each) for each in (RESNET, GEM, LAB, AMDIM)),
+                *(("onnx", each) for each in (TRANSFORMER, RESNET, GEM, LAB, AMDIM)),
                 *(("torch_export", each) for each in (RESNET, GEM, LAB, AMDIM)),
                 *(("safetensors", each) for each in (GEM, LAB, TRANSFORMER, AMDIM)),
             )
