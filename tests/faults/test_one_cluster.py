@@ -1,24 +1,33 @@
-"""A cluster in short: a job that waits for room; a submitted run that grows and loses its driver
-and a node at once; and, slow, one that keeps its folder from another, outlives a node and goes on.
+"""A cluster in short: a job that waits for room; a submitted run on object storage that grows,
+loses its driver and a node at once, goes on and is stopped by a signal; and, slow, one that keeps
+its folder from another and outlives a node.
 
 The long forms are slow: `test_growth`, `test_lost_nodes`, `test_stop_and_resume`,
 `tests/integration/test_cluster.py`. All of these share one cluster, in a process of its own.
 """
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.artifact import MakeArtifactConfig, make
 from jobs.training.run_dir import RunDir
+from models import artifact
+from pipelines.corpus.manifest import open_manifest
+from pipelines.storage import uris
+from pipelines.stream import quarantine
+from pipelines.stream.plan import Plan
 from tests import commands
 from tests.faults import killing
 from tests.nodes import Nodes, command_line, nodes
+from tests.object_store import ObjectStore
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -89,7 +98,7 @@ def submit(cluster: Nodes, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def range_of_workers(images: Path, out: Path) -> list[str]:
+def range_of_workers(images: Path | str, out: Path | str) -> list[str]:
     """A run that takes a second worker where there comes a second node."""
     words = [f"source.uri={images}", f"out={out}", "num_steps=100000", "log.every_steps=1"]
     words += ["cluster.shared_fs=true", "cluster.num_workers=1..2", "cluster.cpus_per_worker=2"]
@@ -162,19 +171,25 @@ def drivers(cluster: Nodes) -> list[int]:
     return [process for process in found if command_line(process).startswith(sys.executable)]
 
 
-def test_a_submitted_run_grows_loses_its_driver_and_a_node_and_is_ended_where_it_stands(
-    cluster: Nodes, image_folder: Path, tmp_path: Path
+def test_a_submitted_run_on_object_storage_grows_loses_its_driver_and_a_node_goes_on_and_is_stopped(
+    cluster: Nodes,
+    object_store: ObjectStore,
+    image_folder: Path,
+    put_folder: Callable[[Path, str], None],
 ) -> None:
-    out = tmp_path / "run"
-    words = range_of_workers(image_folder, out)
+    images, out = "s3://grows/images", "s3://grows/run"
+    object_store.make_bucket("grows")
+    put_folder(image_folder, images)
+    uris.write_bytes(f"{images}/scene0/broken.jpg", b"no picture")  # one of 201
+    words = range_of_workers(images, out)
     submitted = submit(cluster, *words)
     try:
         commands.read_until(submitted, "training on 1 worker")
         commands.read_until(submitted, "loss")
         cluster.add()
         commands.read_until(submitted, " on 2 workers")
-        alone = RunDir(str(out)).committed_step()
-        while RunDir(str(out)).committed_step() == alone:
+        alone = RunDir(out).committed_step()
+        while RunDir(out).committed_step() == alone:
             commands.read_until(submitted, "loss")
         workers = cluster.processes(killing.TRAIN_WORKER)
         assert len(workers) == 2
@@ -186,14 +201,39 @@ def test_a_submitted_run_grows_loses_its_driver_and_a_node_and_is_ended_where_it
         cluster.lose()
     assert submitted.returncode == 1
     killing.wait_for_end(workers)  # they may commit another step before Ray ends them
-    committed = RunDir(str(out)).committed_step()
+    committed = RunDir(out).committed_step()
     assert committed > alone > 0
 
-    # It can be gone on with; here no step is left but what comes after the last.
-    at = [f"num_steps={committed}", f"cluster.address={cluster.address}"]
-    again = commands.run("pretrain", *commands.TINY, *words, *at)
-    assert again.returncode == 0 and (out / "artifact").is_dir(), again.stderr
-    killing.check_each_once(str(out))
+    steps = stopped_at_a_line(cluster, words, committed)
+    killing.check_each_once(out, samples=201, bad=1)
+    lines = [json.loads(line) for line in uris.read_bytes(f"{out}/metrics.jsonl").splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, steps + 1))
+    assert {Path(row["uri"]).name for row in quarantine.read(f"{out}/quarantine")} == {"broken.jpg"}
+    plan = Plan.fresh(open_manifest(f"{out}/manifest"), seed=0)
+    planned = [uri for rows in plan.rows(0, 32 * steps) for uri in rows["uri"].to_pylist()]
+    assert lines[-1]["bad_samples"] == planned.count(f"{images}/scene0/broken.jpg") > 0
+
+    made = make(MakeArtifactConfig(run=out, out=f"{out}/made"))
+    encoder = artifact.load(made["artifact"])
+    assert encoder.provenance["samples_seen"] == 32 * steps == 32 * made["step"]
+
+
+def stopped_at_a_line(cluster: Nodes, words: list[str], committed: int) -> int:
+    """Go on with a run, stop it by SIGTERM once it trains, and return the step it says it is at."""
+    again = commands.start("pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}")
+    try:
+        commands.read_until(again, f"going on from step {committed} on 1 worker")
+        commands.read_until(again, "loss")
+        again.send_signal(signal.SIGTERM)
+        _, stderr = again.communicate(timeout=200)
+    finally:
+        again.kill()
+    stopped = re.search(r"stopped at step (\d+) of 100000; the same command line", stderr)
+    assert again.returncode == 1 and stopped is not None, stderr
+    (out,) = (word.removeprefix("out=") for word in words if word.startswith("out="))
+    steps = RunDir(out).committed_step()
+    assert int(stopped[1]) == steps > committed
+    return steps
 
 
 @pytest.mark.slow
@@ -227,18 +267,7 @@ def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driv
     committed = RunDir(str(out)).committed_step()
     assert committed
 
-    again = commands.start("pretrain", *commands.TINY, *here)
-    try:
-        commands.read_until(again, f"going on from step {committed} on 1 worker")
-        commands.read_until(again, "loss")
-        again.send_signal(signal.SIGTERM)
-        _, stderr = again.communicate(timeout=200)
-    finally:
-        again.kill()
-    stopped = re.search(r"stopped at step (\d+) of 100000; the same command line", stderr)
-    assert again.returncode == 1 and stopped is not None, stderr
-    steps = RunDir(str(out)).committed_step()
-    assert int(stopped[1]) == steps > committed
+    stopped_at_a_line(cluster, words, committed)
     killing.check_each_once(str(out))
 
 

@@ -73,6 +73,7 @@ def logged(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in uris.read_bytes(f"{out}/metrics.jsonl").splitlines()]
 
 
+@pytest.mark.slow
 def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_for_a_bad_file(
     object_store: ObjectStore,
     image_folder: Path,
@@ -124,39 +125,63 @@ def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_fo
     ):
         pretrain(config(*words, "seed=1"))
 
+    exported = export(
+        ExportConfig.model_validate(
+            {
+                "artifact": second["artifact"],
+                "source": {"uri": source},
+                "out": "s3://chain/embeddings",
+            }
+        )
+    )
+    assert (exported["rows"], exported["parts_written"], exported["quarantined"]) == (101, 1, 1)
+    page = report(ReportConfig(run=out))
+    assert b"<html" in uris.read_bytes(page["result"])
+
+
+def test_an_artifact_on_object_storage_is_judged_and_embeds_images_there_once(
+    object_store: ObjectStore,
+    image_folder: Path,
+    small_artifact: str,
+    put_folder: Callable[[Path, str], None],
+) -> None:
+    object_store.make_bucket("judged")
+    source, small = "s3://judged/images", "s3://judged/artifact"
+    for scene in ("scene0", "scene1", "scene2", "scene3"):
+        put_folder(image_folder / scene, f"{source}/{scene}")
+    put_folder(Path(small_artifact), small)
+    uris.write_bytes(f"{source}/scene0/broken.jpg", b"no picture")
+    encoder = artifact.load(small)
     for image in sorted(image_folder.glob("scene[01]/*"))[::5]:
         pixels = Image.open(image)
-        with uris.open_atomic(f"s3://chain/shifted/{image.parent.name}/{image.name}") as file:
+        with uris.open_atomic(f"s3://judged/shifted/{image.parent.name}/{image.name}") as file:
             pixels.crop((1, 1, *pixels.size)).save(file, "PNG")
     labelled = {
-        "artifact": second["artifact"],
+        "artifact": small,
         "train": {"uri": source},
-        "test": {"uri": "s3://chain/shifted"},
+        "test": {"uri": "s3://judged/shifted"},
     }
     embedded = embed_labelled(AdaptConfig.model_validate(labelled))
     scores = judge(ProbeConfig(name="knn", k=1), embedded)
     assert scores["top1"] > 0.5  # an image is nearest to what is left of it without a row
-    assert (scores["num_train"], scores["num_test"]) == (101, 10)
+    assert (scores["num_train"], scores["num_test"]) == (100, 10)
     assert scores["classes"] == [f"scene{number}" for number in range(4)]
     linear = judge(ProbeConfig(name="linear"), embedded)
     assert 0.25 < linear["top1"] <= 1.0 and linear["artifact_digest"] == encoder.digest
 
     wanted = ExportConfig.model_validate(
-        {"artifact": second["artifact"], "source": {"uri": source}, "out": "s3://chain/embeddings"}
+        {"artifact": small, "source": {"uri": source}, "out": "s3://judged/embeddings"}
     )
     exported = export(wanted)
-    assert (exported["rows"], exported["parts_written"], exported["quarantined"]) == (101, 1, 1)
-    (table,) = parts("s3://chain/embeddings/embeddings").values()
-    assert table.num_rows == 101 and len(set(table["sample_id"].to_pylist())) == 101
+    assert (exported["rows"], exported["parts_written"], exported["quarantined"]) == (100, 1, 1)
+    (table,) = parts("s3://judged/embeddings/embeddings").values()
+    assert table.num_rows == 100 and len(set(table["sample_id"].to_pylist())) == 100
     assert table.schema.field("embedding").type.list_size == encoder.embed_dim
     assert set(table["artifact_digest"].to_pylist()) == {encoder.digest}
     again = export(wanted)
     assert (again["rows"], again["parts_written"], again["parts_kept"]) == (0, 0, 1)
     with pytest.raises(InputError, match="another export: it differs in dtype"):
         export(wanted.model_copy(update={"dtype": "float16"}))
-
-    page = report(ReportConfig(run=out))
-    assert b"<html" in uris.read_bytes(page["result"])
 
 
 @pytest.mark.slow

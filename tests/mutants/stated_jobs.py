@@ -124,7 +124,7 @@ TRAINING = [
     ),
     *of(
         "jobs/training/worker.py",
-        "integration/test_chain",
+        "faults/test_one_cluster",
         (
             "            training.save(wait=True)\n            log.close()",
             "            log.close()",
@@ -133,7 +133,7 @@ TRAINING = [
     ),
     *of(
         "jobs/training/fit.py",
-        "integration/test_chain",
+        "faults/test_one_cluster",
         ("                monitor.stop.remote()", "                pass"),
     ),
     *of(
