@@ -49,7 +49,8 @@ REMEDIES = {
 
 
 def join(address: str, runtime_env: Mapping[str, Any]) -> None:
-    """Call `ray.init` for a cluster that runs already.
+    """Call `ray.init` for a cluster that runs already, and have nothing count that jobs which have
+    ended asked it for.
 
     Raises:
         InputError: it cannot be joined; why, and what to set.
@@ -66,6 +67,7 @@ def join(address: str, runtime_env: Mapping[str, Any]) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
+        ray_cluster.drop_requests_of_ended_jobs()
     except (OSError, RuntimeError, ValueError, RayError) as error:
         if isinstance(error, InputError):
             raise

@@ -63,31 +63,39 @@ def start_autoscaling_coordinator() -> None:
     get_or_create_autoscaling_coordinator()
 
 
-def drop_unheard_requests(unheard_s: float) -> int:
-    """Cancel what training runs that have ended still ask the cluster for; returns how many of
-    those not heard of are left.
+def drop_requests_of_ended_jobs() -> None:
+    """Cancel what jobs that have ended still ask the cluster for, where none runs but this one,
+    which has not asked yet.
 
-    A run repeats its request every 20 s, and it counts for 180 s after the last time: until then a
-    killed driver's run keeps the next one's workers from starting.
+    What a killed driver's training workers and streams asked for counts for 180 s: until then the
+    next job's workers do not start, and its streams get half of the CPUs that are free.
+    """
+    if not other_jobs():
+        _ask_coordinator(_drop_but, ("",), "")
+
+
+def drop_unheard_requests(unheard_s: float) -> int:
+    """Cancel what jobs that have ended still ask the cluster for, whoever else runs; returns how
+    many requests of training runs not heard of are left.
+
+    A training run repeats its request every 20 s and a stream every 10 s; it counts for 180 s after
+    the last time.
 
     Args:
-        unheard_s: So long a run has not repeated its request that it must have ended.
+        unheard_s: So long a job has not repeated its request that it must have ended.
     """
     return int(_ask_coordinator(_drop_unheard, unheard_s, EXPIRES_S, REPEATED_S) or 0)
 
 
 def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated_s: float) -> int:
-    """Do it, in the actor. Streams' requests are left alone: their drivers cancel them, and they
-    last for less."""
+    """Do it, in the actor."""
     now = coordinator._get_current_time()
     left = 0
     for name, request in list(coordinator._ongoing_reqs.items()):
         unheard = now - (request.expiration_time - expires_s)
-        if not name.startswith(_RUN) or unheard < 1.5 * repeated_s:
-            continue
         if unheard >= unheard_s:
             coordinator.cancel_request(name)
-        else:
+        elif name.startswith(_RUN) and unheard >= 1.5 * repeated_s:
             left += 1
     return left
 
@@ -106,14 +114,20 @@ def reserve_anew(own: str) -> None:
     """
     living = state.actor_table(None, actor_state_name="ALIVE").values()
     others = sum(actor["ActorClassName"] == "TrainController" for actor in living) > 1
-    _ask_coordinator(_reserve_anew, own, others)
+    if not others:
+        _ask_coordinator(_drop_but, (_RUN,), own)
+    _ask_coordinator(_count_anew, own)
 
 
-def _reserve_anew(coordinator: Any, own: str, others: bool) -> None:
-    for name in list(coordinator._ongoing_reqs):
-        if name.startswith(_RUN) and name != own and not others:
-            coordinator.cancel_request(name)
+def _count_anew(coordinator: Any, own: str) -> None:
     coordinator.get_reserved_resources(own, recompute=True)
+
+
+def _drop_but(coordinator: Any, beginnings: tuple[str, ...], own: str) -> None:
+    """Cancel the requests whose names begin so, but one's own, in the actor."""
+    for name in list(coordinator._ongoing_reqs):
+        if name.startswith(beginnings) and name != own:
+            coordinator.cancel_request(name)
 
 
 def _ask_coordinator(ask: Callable[..., Any], *arguments: Any) -> Any:

@@ -30,7 +30,8 @@ def requests(ray_session: None) -> Iterator[Callable[[], set[str]]]:
     from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 
     coordinator = get_or_create_autoscaling_coordinator()
-    heard = {"train-alive": 0, "train-silent": 35, "train-ended": 70, "data-silent": 70}
+    heard = {"train-alive": 0, "train-silent": 35, "train-ended": 70, "data-alive": 9}
+    heard |= {"data-ended": 70}
     for name, silent_s in heard.items():
         left_s = ray_cluster.EXPIRES_S - silent_s
         ray.get(coordinator.request_resources.remote(name, [{"CPU": 1}], left_s))
@@ -48,7 +49,7 @@ def test_what_a_run_that_has_ended_asked_for_is_dropped_and_a_living_runs_reques
     requests: Callable[[], set[str]],
 ) -> None:
     assert ray_cluster.drop_unheard_requests(60) == 1
-    assert requests() == {"train-alive", "train-silent", "data-silent"}
+    assert requests() == {"train-alive", "train-silent", "data-alive"}
 
 
 class TrainController:
@@ -69,7 +70,19 @@ def test_the_only_living_run_drops_all_others_requests_at_once(
     deadline = time.monotonic() + 20
     while "train-ended" in requests() and time.monotonic() < deadline:
         ray_cluster.reserve_anew("train-alive")
-    assert requests() == {"train-alive", "data-silent"}
+    assert requests() == {"train-alive", "data-alive", "data-ended"}
+
+
+def test_a_job_that_finds_no_other_drops_all_that_was_asked_before_it(
+    requests: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = requests()
+    monkeypatch.setattr(ray_cluster, "other_jobs", lambda: ["python -m jobs.export"])
+    ray_cluster.drop_requests_of_ended_jobs()
+    assert requests() == before
+    monkeypatch.undo()
+    ray_cluster.drop_requests_of_ended_jobs()
+    assert requests() == set()
 
 
 def test_what_is_reserved_is_on_nodes_that_live(requests: Callable[[], set[str]]) -> None:
@@ -77,7 +90,7 @@ def test_what_is_reserved_is_on_nodes_that_live(requests: Callable[[], set[str]]
 
     def add_a_dead_node(self: Any) -> None:
         for nodes in self._cluster_node_resources.values():
-            nodes |= {"dead": next(iter(nodes.values()))}
+            nodes |= {"dead": dict(next(iter(nodes.values())))}
         self.request_resources("train-alive", [{"CPU": 1}] * 1000, 60)
 
     def where(self: Any) -> set[str]:
