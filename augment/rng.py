@@ -1,14 +1,11 @@
 """Random numbers that are a function of what they are for, not of when or where they are drawn."""
 
-import hashlib
 import math
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from augment.kernels import hashing
+from augment import column_draws
 
 # splitmix64 (Steele, Lea & Flood, OOPSLA 2014), its constants as int64 because torch has no uint64
 # arithmetic.
@@ -47,11 +44,14 @@ def state(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor, op
     if sample_id.device.type == "cpu" and not torch.compiler.is_compiling():
         # A draw of few samples is a hundred small operations, and those were a twentieth of a
         # decode task's time.
-        columns = (
-            np.ascontiguousarray(key.numpy())
-            for key in (epoch, sample_id, torch.zeros_like(sample_id) + view)
+        drawn = column_draws.state(
+            seed=seed,
+            epoch=epoch.numpy(),
+            sample_id=sample_id.numpy(),
+            view=view.numpy() if isinstance(view, Tensor) else view,
+            op=op,
         )
-        return torch.from_numpy(hashing.hash_keys(_hash_name(f"{seed}/{op}"), *columns))
+        return torch.from_numpy(drawn)
     return _state_of_tensors(f"{seed}/{op}", epoch, sample_id, view)
 
 
@@ -67,7 +67,7 @@ def _state_of_tensors(name: str, epoch: Tensor, sample_id: Tensor, view: int | T
 def uniform_of(state: Tensor, num: int) -> Tensor:
     """Expand `state` (B,) to (B, num) float32 uniform in [0, 1); see `uniform`."""
     if state.device.type == "cpu" and not torch.compiler.is_compiling():
-        return torch.from_numpy(hashing.expand(np.ascontiguousarray(state.numpy()), num))
+        return torch.from_numpy(column_draws.uniform_of(state.numpy(), num))
     return _uniform_of_tensor(state, num)
 
 
@@ -103,12 +103,4 @@ def let_compile() -> None:
 
 
 def _hash_name(name: str) -> int:
-    return _cached_hash(name)
-
-
-@lru_cache(maxsize=1024)
-def _cached_hash(name: str) -> int:
-    """Turn a name into an int64 that is the same in every process, unlike `hash`."""
-    return int.from_bytes(
-        hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True
-    )
+    return column_draws.hash_name(name)

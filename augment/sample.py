@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment.kernels.crop import NUM_UNIFORMS, draw_boxes
+from augment.column_draws import crop_bounds, crop_uniforms
+from augment.kernels.crop import draw_boxes
 from augment.ops import Affine, ColorJitter, Cutout
 from augment.recipe import AnyViews, CropGroup
 from augment.rng import state, uniform
@@ -63,24 +64,16 @@ def sample_crops(
         image_height: (B,) int64, px.
         image_width: (B,) int64, px.
     """
-    u = crop_uniforms(seed=seed, epoch=epoch, sample_id=sample_id, view=view)
+    u = crop_uniforms(
+        seed=seed,
+        epoch=epoch.numpy(),
+        sample_id=sample_id.numpy(),
+        view=view.numpy() if isinstance(view, Tensor) else view,
+    )
     heights, widths = (np.ascontiguousarray(size.numpy()) for size in (image_height, image_width))
     boxes = draw_boxes(u, heights, widths, crop_bounds(group))
     top, left, height, width, flip = torch.from_numpy(boxes).unbind(dim=1)
     return CropDraws(top=top, left=left, height=height, width=width, flip=flip.bool())
-
-
-def crop_uniforms(*, seed: int, epoch: Tensor, sample_id: Tensor, view: int | Tensor) -> np.ndarray:
-    """Return the numbers of which `augment.kernels.crop.draw_box` makes boxes, a row an image."""
-    numbers: np.ndarray = uniform(
-        NUM_UNIFORMS, seed=seed, epoch=epoch, sample_id=sample_id, view=view, op="crop"
-    ).numpy()
-    return numbers
-
-
-def crop_bounds(group: CropGroup) -> np.ndarray:
-    """Return what `augment.kernels.crop.draw_box` takes of a recipe."""
-    return np.array([*group.scale, *group.ratio, group.flip], np.float64)
 
 
 def sample_photometric(

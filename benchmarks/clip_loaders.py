@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from augment.generator import ViewGenerator
 from augment.recipe import CropGroup, Views
 from pipelines import schema
 from pipelines.labels.labelled_stream import LabelledOrder
@@ -98,7 +97,7 @@ class Setup:
         """What is cut of each clip."""
         group = CropGroup(count=self.clips, scale=SCALE, flip=0.5)
         views = Views(size=SIZE, groups={"global_crops": group})
-        return Clips(Crops(ViewGenerator(views, 0), photometric=False), NUM_FRAMES)
+        return Clips(Crops(views, 0, photometric=False), NUM_FRAMES)
 
 
 def _afield_loop(setup: Setup, *, cut: bool) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from augment.generator import ViewGenerator
 from jobs.cluster.cores import own_cores
 from jobs.training.run_config import PretrainConfig, load_pretrain
 from pipelines import schema
@@ -73,7 +72,7 @@ class Setup:
     def crops(self) -> Crops:
         """What is cut of each image."""
         config = self.config()
-        return Crops(ViewGenerator(config.views, config.seed), photometric=False)
+        return Crops(config.views, config.seed, photometric=False)
 
     def consume(self, batches: Iterable[int]) -> None:
         """Take batches, each as its number of images, until the time is over."""

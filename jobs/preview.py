@@ -193,7 +193,9 @@ def draw(
     generator = ViewGenerator(config.views, config.seed)
     in_task = config.placement == "decode"
     pair = config.source.second_images(manifest, config.seed)
-    crops_shape = shapes.Crops(generator, photometric=in_task, pair=pair.kind if pair else None)
+    crops_shape = shapes.Crops(
+        config.views, config.seed, photometric=in_task, pair=pair.kind if pair else None
+    )
     shape = shapes.of_media(WithOriginal(crops_shape, ORIGINAL_PX), config.num_frames)
     sampling = sampling_of(config, manifest)
     shape = with_sound(config.clip.with_flow(shape, crops_shape), sampling.soundtrack)

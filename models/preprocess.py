@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from augment.boxes import fitted
+from augment.execution.boxes import fitted
 from augment.frozen import Frozen
 
 _Positive = Annotated[float, Field(gt=0)]

@@ -16,6 +16,12 @@ from jobs.cluster.joining import beside_the_code
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = ("augment", "models", "pipelines", "jobs")
+# modules of what a decode task is handed, of any medium
+DECODE_TASK = (
+    "pipelines.stream.ingest, pipelines.stream.plan, pipelines.stream.first_samples,"
+    " pipelines.labels.labelled_stream, pipelines.motion.flow, pipelines.pairs.posed_frames,"
+    " pipelines.samples.sound_windows, pipelines.samples.with_sound, pipelines.texts.text_tokens"
+)
 
 
 def in_a_fresh_process(script: str) -> None:
@@ -43,6 +49,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
     [
         ("jobs.training.steering.monitor", "{'torch', 'numpy', 'pandas', 'ray.data', 'ray.train'}"),
         ("jobs.training.steering.controller", "{'torch', 'numba', 'models', 'augment'}"),
+        (DECODE_TASK, "{'torch', 'models.artifact'}"),
         ("models.encoders.resnet_small", "{'torchvision', 'timm', 'torch._dynamo'}"),
         ("pipelines.predictions.one_image", "{'ray', 'scipy.stats', 'torchvision', 'timm'}"),
     ],

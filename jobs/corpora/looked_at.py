@@ -53,7 +53,7 @@ def read_images(job: TrainingJob) -> dict[str, Tensor]:
         return {"centre": none, "view": none, **_nothing_beside(captions, sampling.soundtrack)}
     name, views = _one_view(views)
     generator = ViewGenerator(views, config.seed)
-    whole = WithOriginal(shapes.Crops(generator, photometric=True), config.views.size)
+    whole = WithOriginal(shapes.Crops(views, config.seed, photometric=True), config.views.size)
     work = ingest.Ingest(
         order=order,
         shape=with_sound(shapes.of_media(whole, config.num_frames), sampling.soundtrack),

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
-from augment.boxes import fitted
+from augment.execution.boxes import fitted
 from jobs.reporting import contact_sheet
 from jobs.reporting.contact_sheet import Cell, Colour
 from jobs.reporting.figures import Drawing

@@ -177,7 +177,6 @@ class PlannedData:
         else:
             shape = shape_of(
                 config,
-                ViewGenerator(config.image_views, config.seed),
                 photometric=self.placement == "decode",
                 samples=self.samples,
             )
@@ -213,14 +212,13 @@ def sampling_of(config: PretrainConfig, manifest: Manifest) -> Sampling:
 
 def shape_of(
     config: PretrainConfig,
-    generator: ViewGenerator,
     *,
     photometric: bool,
     samples: Samples | None = None,
 ) -> shapes.Shape:
     """Say what a decode task makes of a sample: views of an image, or of each frame of a clip, and
     what the samples name beside them."""
-    crops = shapes.Crops(generator, photometric=photometric)
+    crops = shapes.Crops(config.image_views, config.seed, photometric=photometric)
     if samples is not None:
         crops = replace(
             crops,

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from augment.boxes import fitted
+from augment.execution.boxes import fitted
 from augment.frozen import Frozen
 from models.encoders.encoder import Encoder
 

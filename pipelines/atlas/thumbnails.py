@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 
-from augment.boxes import fitted
+from augment.execution.boxes import fitted
 from pipelines import schema
 from pipelines.atlas import script_files
 from pipelines.corpus.manifest import Manifest

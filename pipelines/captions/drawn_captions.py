@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment.rng import uniform
+from augment.column_draws import uniform
 from models.texts.tokenizer import encode
 from pipelines import schema
 from pipelines.captions.caption_table import CaptionTable
@@ -77,14 +76,9 @@ class Captions:
         Returns:
             (B, L) int32.
         """
-        draws = uniform(
-            1,
-            seed=self.seed,
-            epoch=torch.tensor(epoch),
-            sample_id=torch.tensor(sample_id),
-            view=0,
-            op="caption",
-        )[:, 0].tolist()
+        draws = uniform(1, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="caption")[
+            :, 0
+        ].tolist()
         chosen = [
             "" if isinstance(texts, BadSample) else texts[int(draw * len(texts))]
             for texts, draw in zip(told, draws, strict=True)

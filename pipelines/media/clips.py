@@ -2,19 +2,20 @@
 video to each clip."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment import rng
-from models.artifact import Artifact
+from augment import column_draws
 from pipelines import schema
 from pipelines.media.contract import Clip
 from pipelines.media.sounds.soundtrack import Soundtrack
 from pipelines.motion.curve_files import Curves
 from pipelines.motion.windows import ANY_WINDOW, Rule, placed
+
+if TYPE_CHECKING:
+    from models.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Sampling:
     soundtrack: Soundtrack | None = None
 
     @classmethod
-    def seen_by(cls, artifact: Artifact, per_video: int = 1) -> Self:
+    def seen_by(cls, artifact: "Artifact", per_video: int = 1) -> Self:
         """Return what an encoder sees of videos: the frame in the middle of each stretch, or the
         clip there."""
         if artifact.num_frames is None:  # as of sounds, of which there are no clips
@@ -114,10 +115,8 @@ class Sampling:
     def _draw(self, rows: pa.Table) -> np.ndarray:
         if self.seed is None:
             return np.full((rows.num_rows, self.per_sample), 0.5)
-        epoch, sample_id = (
-            torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
-        )
-        draws = rng.uniform(
+        epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
+        draws = column_draws.uniform(
             self.per_sample, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="clip"
         )
-        return draws.double().numpy()
+        return draws.astype(np.float64)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augment.generator import ViewGenerator
 from augment.picture import Picture
 from pipelines import schema
 from pipelines.motion.optical_flow import FlowKind, flow_between
@@ -33,7 +32,7 @@ class WithFlow:
 
     @property
     def _group(self) -> str:
-        return next(iter(self.crops.generator.views.groups))
+        return next(iter(self.crops.views.groups))
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate the clips' columns and that of the flow."""
@@ -48,7 +47,7 @@ class WithFlow:
         filler = self.shape.filler(others, epoch, sample_id)
         plain: Filler | None = None
         frames = columns[self._group]
-        if self.crops.photometric and self.crops.generator.views.groups[self._group].changes():
+        if self.crops.photometric and self.crops.views.groups[self._group].changes():
             alone = Clips(_first_group(self.crops), self.num_frames)
             uncoloured = alone.empty(len(epoch))
             plain = alone.filler(uncoloured, epoch, sample_id)
@@ -58,10 +57,9 @@ class WithFlow:
 
 def _first_group(crops: Crops) -> Crops:
     """Return the crops of the first group alone, cut alike, with their colours as they are."""
-    views = crops.generator.views
-    name, group = next(iter(views.groups.items()))
-    first = views.model_copy(update={"groups": {name: group}})
-    return Crops(ViewGenerator(first, crops.generator.seed), photometric=False)
+    name, group = next(iter(crops.views.groups.items()))
+    first = crops.views.model_copy(update={"groups": {name: group}})
+    return Crops(first, crops.seed, photometric=False)
 
 
 @dataclass(frozen=True)

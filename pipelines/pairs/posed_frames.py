@@ -9,9 +9,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 
-from augment import rng
+from augment.column_draws import uniform
 from pipelines import schema
 from pipelines.pairs.files_beside import FilesBeside
 from pipelines.storage import uris
@@ -69,10 +68,8 @@ class PosedFrames(FilesBeside):
 
     def _drawn(self, poses: "_Poses", rows: pa.Table) -> list[tuple[int | None, int | None]]:
         """Draw the frame that belongs to each row, by its key."""
-        epoch, sample_id = (
-            torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
-        )
-        draws = rng.uniform(
+        epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
+        draws = uniform(
             1, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="second frame"
         )[:, 0].tolist()
         drawn = list[tuple[int | None, int | None]]()

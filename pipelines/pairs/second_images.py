@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from augment.picture import Picture
 from augment.recipe import PairKind
-from augment.scenes.hha import hha, hha_image
 from pipelines.media.contract import BadSample, Limits
 from pipelines.media.decoder import Decoder
 from pipelines.pairs.files_beside import FilesBeside
@@ -77,6 +75,10 @@ class SecondImages:
 
     def _hha(self, depth: np.ndarray) -> np.ndarray:
         """Turn depth (H, W) into the three channels of HHA, (H, W, 3) uint8."""
+        import torch  # here, as few recipes need it
+
+        from augment.scenes.hha import hha, hha_image
+
         assert self.camera is not None
         metres = torch.from_numpy(depth.astype(np.float32) * self.unit_m).unsqueeze(0)
         image = hha_image(hha(metres, torch.tensor([self.camera])))[0]

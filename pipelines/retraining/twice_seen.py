@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from augment.generator import ViewGenerator
 from augment.ops import ColorJitter
 from augment.recipe import CropGroup, Views
 from pipelines import schema
@@ -100,7 +99,7 @@ def see_twice(
     views = Views(size=looking.size, placement="decode", groups={_CHANGED: _SLIGHTLY})
     work = ingest.Ingest(
         order=FirstSamples(keyed(rows, epoch=0, start=0)),
-        shape=WithOriginal(Crops(ViewGenerator(views, _SEED), photometric=True), looking.size),
+        shape=WithOriginal(Crops(views, _SEED, photometric=True), looking.size),
         block_rows=BLOCK_ROWS,
         limits=limits,
         quarantine=None,

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment import rng
+from augment.column_draws import uniform
 from augment.sound.sound_recipe import SoundViews
 from pipelines import schema
 from pipelines.media.contract import Windows
@@ -39,13 +38,11 @@ class SoundWindows:
         """Draw where the windows of each sample lie."""
         positions = np.full((rows.num_rows, self.count), 0.5)
         if self.seed is not None:
-            epoch, sample_id = (
-                torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
-            )
-            drawn = rng.uniform(
+            epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
+            drawn = uniform(
                 self.count, seed=self.seed, epoch=epoch, sample_id=sample_id, view=0, op="window"
             )
-            positions = drawn.double().numpy()
+            positions = drawn.astype(np.float64)
         return [Windows(self.rate, self.size, tuple(row)) for row in positions.tolist()]
 
     def read(self, payload: bytes | File, wanted: Windows, decoder: Decoder) -> np.ndarray:

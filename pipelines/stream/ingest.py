@@ -5,6 +5,8 @@ One block is one rank's micro-batch and blocks come in plan order, so Ray deals 
 the ranks of step s.
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import ray.data
-import torch
 
 from pipelines import schema
 from pipelines.captions.drawn_captions import Captions, Told
@@ -111,8 +112,16 @@ def dataset(ingest: Ingest, ranges: Sequence[tuple[int, int]]) -> ray.data.Datas
 
 
 def _task(items: pa.Table, deal: Deal, *, ingest: Ingest) -> Iterator[Columns]:
-    torch.set_num_threads(1)  # the parallelism is Ray's: one task a logical CPU
+    _compute_on_one_thread()
     yield from run_items(items, ingest=replace(ingest, block_rows=deal.rows), deal=deal)
+
+
+def _compute_on_one_thread() -> None:
+    """Leave the parallelism to Ray: one task a logical CPU. Most tasks never import torch; where
+    one does later, torch goes by the variable."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def run_items(items: pa.Table, *, ingest: Ingest, deal: Deal | None = None) -> Iterator[Columns]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import torch
 
-from augment.boxes import crop_boxes, fitted
+from augment.execution.boxes import crop_boxes, fitted
+from augment.execution.cutter import Cutter
 from augment.execution.geometry import (
     centre_crop,
     crop_resize,
@@ -14,9 +14,8 @@ from augment.execution.geometry import (
     reduction_for,
     resize_whole,
 )
-from augment.generator import Cutter, ViewGenerator
 from augment.picture import Picture
-from augment.recipe import PairKind
+from augment.recipe import PairKind, Views
 from pipelines import schema
 
 Columns = dict[str, np.ndarray]
@@ -77,7 +76,8 @@ class Crops:
     as large in it as where `Fitted` shows them.
 
     Attributes:
-        generator: Draws and cuts.
+        views: The recipe.
+        seed: The run's seed.
         photometric: Whether colours are changed here.
         masks: Whether a column has the class indices of the first group's first view, by nearest
             neighbour; its views must be upright.
@@ -88,7 +88,8 @@ class Crops:
             two surfaces. None: no column.
     """
 
-    generator: ViewGenerator
+    views: Views
+    seed: int
     photometric: bool
     masks: bool = False
     boxes: int = 0
@@ -99,32 +100,26 @@ class Crops:
     def empty(self, num_rows: int) -> Columns:
         """Allocate (B, V, 3, S, S) uint8 a group, masks (B, S, S) uint8, boxes (B, M, 5), and
         second images (B, V, 3, S, S) uint8 or (B, V, 1, S, S) int32."""
-        views = self.generator.views
-        sizes = {
-            name: (group.count, 3, views.group_size(name), views.group_size(name))
-            for name, group in views.groups.items()
-        }
-        columns = {name: np.empty((num_rows, *shape), np.uint8) for name, shape in sizes.items()}
+        columns = dict[str, np.ndarray]()
+        for name, group in self.views.groups.items():
+            side = self.views.group_size(name)
+            columns[name] = np.empty((num_rows, group.count, 3, side, side), np.uint8)
+        first = next(iter(columns.values()))
         if self.masks:
-            columns[schema.MASK] = np.empty_like(next(iter(columns.values()))[:, 0, 0])
+            columns[schema.MASK] = np.empty_like(first[:, 0, 0])
         if self.boxes:
             columns[schema.BOXES] = np.empty((num_rows, self.boxes, 5), np.float32)
-        if self.pair:
-            first = next(iter(columns.values()))
-            columns[schema.PAIR] = (
-                np.empty_like(first[:, :, :1], np.int32)
-                if self.pair == "depth"
-                else np.empty_like(first)
-            )
+        if self.pair == "depth":
+            columns[schema.PAIR] = np.empty_like(first[:, :, :1], np.int32)
+        elif self.pair:
+            columns[schema.PAIR] = np.empty_like(first)
         return columns
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Draw every view; a row's are cut from one decode."""
-        views = self.generator.views
-        seed = self.generator.seed
-        keys = (torch.tensor(epoch), torch.tensor(sample_id))
-        crops = {name: column for name, column in columns.items() if name in views.groups}
-        cutter = Cutter(views, seed, crops, *keys, photometric=self.photometric)
+        crops = {name: column for name, column in columns.items() if name in self.views.groups}
+        keys = (epoch, sample_id)
+        cutter = Cutter(self.views, self.seed, crops, *keys, photometric=self.photometric)
         size = next(iter(crops.values())).shape[-1]
         if self.masks or self.boxes:
             return _LabelledCropFiller(cutter, columns, size, self.ignore, self.rest)

@@ -10,9 +10,8 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment import rng
+from augment.column_draws import uniform
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 
@@ -260,8 +259,8 @@ def _keys(addresses: np.ndarray) -> np.ndarray:
 def permutation(size: int, *, seed: int, epoch: int, stream: int) -> np.ndarray:
     """Permute range(size) by keyed hashes, so that the order outlives a change of library
     versions."""
-    index = torch.arange(size, dtype=torch.int64)
-    keys = rng.uniform(
-        1, seed=seed, epoch=torch.full_like(index, epoch), sample_id=index, view=stream, op="order"
+    index = np.arange(size)
+    keys = uniform(
+        1, seed=seed, epoch=np.full_like(index, epoch), sample_id=index, view=stream, op="order"
     )
-    return np.argsort(keys[:, 0].numpy(), kind="stable")
+    return np.argsort(keys[:, 0], kind="stable")

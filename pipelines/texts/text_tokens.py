@@ -4,21 +4,22 @@ by the sample's key."""
 import json
 import unicodedata
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment.rng import uniform
+from augment.column_draws import uniform
 from augment.texts.special_tokens import END, PAD, START
-from augment.texts.text_views import TextViews
 from models.texts.tokenizer import word_ids
 from pipelines import schema
 from pipelines.media.contract import BadSample
 from pipelines.media.decoder import Decoder, File
 from pipelines.texts.text_files import unquoted
 from pipelines.texts.text_places import DEFAULT_COLUMNS, TextPlace
+
+if TYPE_CHECKING:
+    from augment.texts.text_views import TextViews
 
 # A token is 3 to 5 characters of most languages, and a word of no language is longer than this.
 _MOST_CHARACTERS = 32  # looked at for each token of a view
@@ -54,7 +55,7 @@ class TextTokens:
     seed: int = 0
 
     @classmethod
-    def of_views(cls, tokenizer: str, views: TextViews, seed: int) -> "TextTokens":
+    def of_views(cls, tokenizer: str, views: "TextViews", seed: int) -> "TextTokens":
         """Return what the views of a run are cut from."""
         windows = [group.window for group in views.groups.values() for _ in range(group.count)]
         return cls(tokenizer, views.size, tuple(windows), seed)
@@ -64,11 +65,9 @@ class TextTokens:
         places = map(TextPlace.named, rows[schema.MEMBER].to_pylist())
         positions = np.zeros((rows.num_rows, len(self.windows)))
         if "drawn" in self.windows:
-            epoch, sample_id = (
-                torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
-            )
+            epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
             keys: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "sample_id": sample_id}
-            drawn = uniform(len(self.windows), view=0, op="window", **keys).double().numpy()
+            drawn = uniform(len(self.windows), view=0, op="window", **keys).astype(np.float64)
             positions = drawn * [window == "drawn" for window in self.windows]
         return [
             Stretches(place, tuple(row))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from augment.generator import Cutter, ViewGenerator
+from augment.execution.cutter import Cutter
+from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.presets import simclr_views
 from augment.recipe import CropGroup, Views
@@ -192,7 +193,8 @@ def test_views_are_cut_in_turn_from_the_clips_of_a_sample() -> None:
         "b": np.empty((1, 1, 2, 3, 16, 16), np.uint8),
     }
     keys = EPOCHS[:1], SAMPLES[:1]
-    Cutter(views, 0, columns, *keys, photometric=False).fill(0, Picture.whole(clips))
+    rows = (key.numpy() for key in keys)
+    Cutter(views, 0, columns, *rows, photometric=False).fill(0, Picture.whole(clips))
     for clip, group, view in ((early, "a", 0), (late, "a", 1), (early, "b", 0)):
         alone = generator.make_crops([np.ascontiguousarray(clip)], *keys)[group][0, view]
         assert np.array_equal(columns[group][0, view], np.stack([alone, alone]))

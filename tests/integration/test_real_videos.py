@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from augment.generator import ViewGenerator
 from augment.presets import simclr_views
 from pipelines import schema
 from pipelines.media.clips import Sampling
@@ -89,7 +88,7 @@ def test_memory_stays_flat_over_a_thousand_clips(tmp_path: Path) -> None:
     table = pa.concat_tables(
         [few.set_column(0, schema.SAMPLE_ID, pa.array(range(i, i + 8))) for i in range(0, 1200, 8)]
     )
-    shape = shapes.Clips(shapes.Crops(ViewGenerator(simclr_views(32), 0), photometric=False), 8)
+    shape = shapes.Clips(shapes.Crops(simclr_views(32), 0, photometric=False), 8)
     sampling = Sampling(num_frames=8, frame_stride=2, as_frames=False, seed=0)
     work = Ingest(
         Listed(table), shape, 50, Limits(), quarantine=None, run="test", sampling=sampling

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from augment.generator import ViewGenerator
 from augment.presets import simclr_views
 from jobs.adapt import AdaptConfig, embed_labelled
 from jobs.export import ExportConfig, export
@@ -114,7 +113,7 @@ def test_a_manifest_with_another_number_of_clips_is_refused_with_the_remedy(
 def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: Path) -> None:
     manifest = make_manifest(str(mixed), str(tmp_path / "manifest"), 2)
     views = simclr_views(16)
-    shape = shapes.Clips(shapes.Crops(ViewGenerator(views, 0), photometric=False), num_frames=5)
+    shape = shapes.Clips(shapes.Crops(views, 0, photometric=False), num_frames=5)
     sampling = Sampling(num_frames=5, frame_stride=2, per_video=2, as_frames=False, seed=0)
     work = ingest.Ingest(
         Plan.fresh(manifest, 0), shape, 17, Limits(), quarantine=None, run="test", sampling=sampling

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from augment import rng
+from augment.column_draws import uniform
 from pipelines import schema
 from pipelines.media.contract import Track
 
@@ -42,9 +41,7 @@ class Soundtrack:
             return [Track(self.rate, self.size)] * rows.num_rows
         drawn = np.full(rows.num_rows, 0.5)
         if seed is not None:
-            epoch, sample_id = (
-                torch.tensor(rows[name].to_numpy()) for name in (schema.EPOCH, schema.SAMPLE_ID)
-            )
+            epoch, sample_id = (rows[name].to_numpy() for name in (schema.EPOCH, schema.SAMPLE_ID))
             keys = {"epoch": epoch, "sample_id": sample_id}
-            drawn = rng.uniform(1, seed=seed, view=0, op="soundtrack", **keys)[:, 0].numpy()
+            drawn = uniform(1, seed=seed, view=0, op="soundtrack", **keys)[:, 0]
         return [Track(self.rate, self.size, float(each), self.gap_s) for each in drawn]

@@ -149,12 +149,12 @@ def test_second_images_make_another_experiment_and_none_the_same_as_ever() -> No
 def test_an_encoder_of_clips_is_fed_clips() -> None:
     wanted = config("clip.num_frames=5")
     generator = ViewGenerator(wanted.views, 0)
-    assert shape_of(wanted, generator, photometric=False).empty(2)["global_crops"].shape == (
+    assert shape_of(wanted, photometric=False).empty(2)["global_crops"].shape == (
         *(2, 2, 3),
         *(16, 16),
     )
     wanted = config("clip.num_frames=5", "encoder.time=frames")
-    columns = shape_of(wanted, generator, photometric=False).empty(2)
+    columns = shape_of(wanted, photometric=False).empty(2)
     assert columns["global_crops"].shape == (2, 2, 5, 3, 16, 16)
     crops = {"global_crops": torch.from_numpy(np.zeros_like(columns["global_crops"]))}
     views = generator(crops, torch.zeros(2).long(), torch.arange(2), photometric_done=True)

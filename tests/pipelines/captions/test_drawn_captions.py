@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from augment.generator import ViewGenerator
 from augment.presets import plain_views
 from jobs.estimating.storage_use import of_a_sample
 from models.texts.tokenizer import decode, learn
@@ -101,7 +100,7 @@ def work_of(manifest: Manifest, place: object, seed: int = 0) -> Ingest:
     assert isinstance(place, FilesBeside | CaptionTable)
     return Ingest(
         order=ManifestOrder(manifest),
-        shape=Crops(ViewGenerator(plain_views(8, (1.0, 1.0), 0), 0), photometric=False),
+        shape=Crops(plain_views(8, (1.0, 1.0), 0), 0, photometric=False),
         block_rows=NUM,
         limits=Limits(),
         quarantine=None,

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment.generator import ViewGenerator
 from augment.ops import ColorJitter
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views
@@ -53,7 +52,7 @@ def test_frames_smaller_than_opencv_takes_have_flow_in_their_own_pixels(
 def columns_of(
     views: Views, clips: list[np.ndarray], *, photometric: bool
 ) -> dict[str, np.ndarray]:
-    crops = Crops(ViewGenerator(views, 0), photometric=photometric)
+    crops = Crops(views, 0, photometric=photometric)
     shape = WithFlow(Clips(crops, 3), crops, 3, "dis")
     columns = shape.empty(len(clips))
     keys = np.zeros(len(clips), np.int64), np.arange(len(clips)) * 7919

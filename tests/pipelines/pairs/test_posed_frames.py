@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from augment.generator import ViewGenerator
 from augment.presets import plain_views
 from jobs.corpora.paired_source import PairedSource, check_poses_given
 from jobs.setup.failures import InputError
@@ -110,7 +109,7 @@ def test_blocks_have_the_second_frame_and_the_motion_to_it(tmp_path: Path) -> No
     Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(tmp_path / "a" / "other.png")
     rows = rows_of(tmp_path / "a", [*FRAMES, "other.png"]).drop_columns([schema.EPOCH])
     crops = shapes.Crops(
-        ViewGenerator(plain_views(16, (0.7, 1.0), flip=0.0), 0), photometric=False, pair="colours"
+        plain_views(16, (0.7, 1.0), flip=0.0), 0, photometric=False, pair="colours"
     )
     frames = SecondImages(PosedFrames(table, max_gap=2, seed=3))
     work = ingest.Ingest(

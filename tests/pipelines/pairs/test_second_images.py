@@ -94,7 +94,7 @@ def work(
 ) -> Ingest:
     files = FilesBeside(rule, manifest.left_out_uri)
     pair = SecondImages(files, kind, camera=(90.0, 85.0, 40.0, 20.0))
-    shape = Crops(ViewGenerator(VIEWS, seed=3), photometric=photometric, pair=kind)
+    shape = Crops(VIEWS, 3, photometric=photometric, pair=kind)
     return Ingest(
         order=ManifestOrder(manifest),
         shape=shape,

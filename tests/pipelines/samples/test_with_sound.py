@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from augment.generator import ViewGenerator
 from augment.presets import plain_views
 from pipelines import schema
 from pipelines.corpus.entry import Selection
@@ -43,7 +42,7 @@ def block(folder: Path, soundtrack: Soundtrack | None, epoch: int = 0) -> dict[s
     table = pa.Table.from_pylist(list(rows_of(entries, Selection())), schema=LISTED)
     rows = table.filter(table[LEFT_OUT.name].is_null()).select(schema.MANIFEST.names)
     rows = rows.sort_by(schema.URI).append_column(schema.ROW, pa.array(range(rows.num_rows)))
-    crops = Crops(ViewGenerator(plain_views(16, (1.0, 1.0)), 1), photometric=False)
+    crops = Crops(plain_views(16, (1.0, 1.0)), 1, photometric=False)
     work = Ingest(
         FirstSamples(keyed(rows, epoch=epoch, start=0)),
         with_sound(of_media(crops, 4), soundtrack),

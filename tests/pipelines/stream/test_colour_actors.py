@@ -53,7 +53,7 @@ def order(image_folder: Path, tmp_path: Path) -> Listed:
 
 
 def stream(order: Listed, generator: ViewGenerator, *, photometric: bool) -> ray.data.Dataset:
-    shape = Crops(generator, photometric=photometric)
+    shape = Crops(generator.views, generator.seed, photometric=photometric)
     work = Ingest(order, shape, ROWS, Limits(), quarantine=None, run="test")
     return ingest.dataset(work, [(0, 8), (8, 12), (12, 22)])
 
@@ -111,7 +111,7 @@ def test_actors_give_the_decode_tasks_blocks_in_its_order_though_one_is_killed(
 
 def test_an_actor_adds_its_time_to_the_cropping_and_says_when_the_block_was_ready() -> None:
     generator = ViewGenerator(simclr_views(16), seed=0)
-    block = Crops(generator, photometric=False).empty(3) | {
+    block = Crops(generator.views, generator.seed, photometric=False).empty(3) | {
         schema.SAMPLE_ID: np.arange(3),
         schema.EPOCH: np.zeros(3, np.int64),
         schema.CROP_S: np.ones(3, np.float32),

@@ -25,6 +25,7 @@ from pipelines.media.contract import REASONS, Limits
 from pipelines.media.image import decode
 from pipelines.media.jpeg import decode_jpeg
 from pipelines.stream import ingest, quarantine, sealed, shapes
+from pipelines.stream.first_samples import WithOriginal
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed, Order, keyed
 from pipelines.stream.payload import FileInParts, content_of
@@ -90,7 +91,7 @@ def test_every_row_carries_its_share_of_the_time(files: list[Path]) -> None:
 
 
 def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> None:
-    crops = Crops(ViewGenerator(simclr_views(16), seed=3), photometric=False)
+    crops = Crops(simclr_views(16), 3, photometric=False)
     large = next(run_items(items((0, 8)), ingest=work(listed(files), None, crops, block_rows=8)))
     small = list(run_items(items((4, 8)), ingest=work(listed(files), None, crops, block_rows=2)))
     assert np.array_equal(
@@ -99,8 +100,32 @@ def test_crops_are_those_of_the_sample_whatever_the_block(files: list[Path]) -> 
     image = decode(files[5].read_bytes(), max_pixels=10**7)
     keys = torch.zeros(1, dtype=torch.int64), torch.tensor(large[schema.SAMPLE_ID][5:6])
     assert np.array_equal(
-        crops.generator.make_crops([image], *keys)["global_crops"][0], large["global_crops"][5]
+        ViewGenerator(crops.views, crops.seed).make_crops([image], *keys)["global_crops"][0],
+        large["global_crops"][5],
     )
+
+
+def test_a_task_that_only_cuts_never_imports_torch(files: list[Path], tmp_path: Path) -> None:
+    shape = WithOriginal(Crops(simclr_views(32), 3, photometric=False), 32)
+    expected = next(run_items(items((0, 4)), ingest=work(listed(files), None, shape)))
+    (tmp_path / "work").write_bytes(pickle.dumps(work(listed(files), None, shape)))
+    script = f"""
+import pickle, sys
+from pathlib import Path
+import pyarrow as pa
+ingest = pickle.loads(Path({str(tmp_path / "work")!r}).read_bytes())
+from pipelines.stream.ingest import run_items
+[block] = run_items(pa.table({{"start": [0], "stop": [4]}}), ingest=ingest)
+found = {{"torch", "models.artifact"}} & set(sys.modules)
+assert not found, found
+Path({str(tmp_path / "block")!r}).write_bytes(pickle.dumps(block))
+"""
+    root = Path(ingest.__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+    block = pickle.loads((tmp_path / "block").read_bytes())
+    assert block[schema.VALID].all() and set(block) == set(expected)
+    for name in {schema.SAMPLE_ID, *shape.empty(1)}:
+        assert np.array_equal(block[name], expected[name]), name
 
 
 def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path: Path) -> None:
@@ -110,11 +135,8 @@ def test_large_files_are_decoded_as_small_as_their_smallest_view_allows(tmp_path
         small = Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
         small.resize((int(name.stem) * 5 // 4, int(name.stem))).save(name)
     views = Views(size=32, groups={"global_crops": CropGroup(count=2, scale=(0.5, 1.0))})
-    shapes = {
-        Crops(ViewGenerator(views, seed=3), photometric=False): "global_crops",
-        Centre(32): "image",
-    }
-    for shape, column in shapes.items():
+    crops = Crops(views, 3, photometric=False)
+    for shape, column in ((crops, "global_crops"), (Centre(32), "image")):
         rows = work(listed(names), None, shape, block_rows=3)
         block = next(run_items(items((0, 3)), ingest=rows))
         whole = shape.empty(3)
@@ -178,7 +200,10 @@ def test_colours_changed_in_the_decode_task_are_those_of_the_worker(files: list[
     crops, coloured = (
         next(
             run_items(
-                items((0, 8)), ingest=work(listed(files), None, Crops(generator, photometric=done))
+                items((0, 8)),
+                ingest=work(
+                    listed(files), None, Crops(generator.views, generator.seed, photometric=done)
+                ),
             )
         )
         for done in (False, True)
@@ -211,7 +236,7 @@ def test_a_clip_is_made_as_its_frames_one_by_one_would_be(photometric: bool) -> 
     still = rng.integers(0, 256, (44, 44, 3), dtype=np.uint8)
     keys = np.zeros(3, np.int64), np.array([5, -6, 7])
     for shape in (
-        Crops(ViewGenerator(simclr_views(16), seed=2), photometric=photometric),
+        Crops(simclr_views(16), 2, photometric=photometric),
         Centre(16),
     ):
         whole = filled(shapes.Clips(shape, num_frames=3), [clips[0], still, clips[1]], *keys)

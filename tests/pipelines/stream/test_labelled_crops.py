@@ -5,7 +5,6 @@ from typing import cast
 import numpy as np
 import pytest
 
-from augment.generator import ViewGenerator
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views
 from pipelines import schema
@@ -22,9 +21,7 @@ def test_the_largest_crop_is_the_whole_image_as_it_is_judged(
     views = Views(
         size=32, groups={"images": CropGroup(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)}
     )
-    crops = Crops(
-        ViewGenerator(views, 0), photometric=False, masks=True, boxes=1, ignore=9, rest=REST
-    )
+    crops = Crops(views, 0, photometric=False, masks=True, boxes=1, ignore=9, rest=REST)
     whole = Fitted(32, masks=True, ignore=9, rest=REST)
     rng = np.random.default_rng(0)
     smaller = (-(-height // reduction), -(-width // reduction))

@@ -5,8 +5,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from augment.boxes import crop_boxes
-from augment.generator import ViewGenerator
+from augment.execution.boxes import crop_boxes
 from augment.picture import Picture
 from augment.recipe import CropGroup, Views
 from pipelines import schema
@@ -33,7 +32,7 @@ def test_a_box_that_hardly_shows_is_none() -> None:
 def test_a_crop_and_its_boxes_show_the_same_object() -> None:
     """A bright rectangle lies where its box says, in crops as they are drawn."""
     views = Views(size=64, groups={"images": CropGroup(scale=(0.3, 1.0), flip=0.5)})
-    shape = Crops(ViewGenerator(views, seed=3), photometric=True, boxes=1)
+    shape = Crops(views, 3, photometric=True, boxes=1)
     columns = shape.empty(24)
     keys = (np.zeros(24, np.int64), np.arange(24))
     filler = shape.filler(columns, *keys)
