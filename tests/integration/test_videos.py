@@ -138,6 +138,7 @@ def test_clips_stream_with_one_box_for_all_their_frames(mixed: Path, tmp_path: P
     assert not np.array_equal(first, second)  # another epoch, other positions and boxes
 
 
+@pytest.mark.slow
 def test_clips_are_pretrained_on_and_their_encoder_takes_as_many_frames_everywhere(
     tmp_path: Path,
 ) -> None:
