@@ -113,7 +113,7 @@ def session(
     global _own
     _set_patience(cluster)
     started = not ray.is_initialized()
-    before = dict(os.environ)
+    unset = ALONE_ENV.keys() - os.environ.keys()
     if started:
         _own = _start(cluster)
     _quiet_ray_data()
@@ -127,7 +127,7 @@ def session(
         if started:
             ray.shutdown()
             _own = False
-            for name in ALONE_ENV.keys() - before.keys():
+            for name in unset:
                 os.environ.pop(name, None)  # a cluster joined later may lose nodes
 
 

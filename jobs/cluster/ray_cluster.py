@@ -70,8 +70,14 @@ def drop_requests_of_ended_jobs() -> None:
     What a killed driver's training workers and streams asked for counts for 180 s: until then the
     next job's workers do not start, and its streams get half of the CPUs that are free.
     """
-    if not other_jobs():
-        _ask_coordinator(_drop_but, ("",), "")
+
+    def drop(coordinator: Any) -> None:
+        for name in list(coordinator._ongoing_reqs):
+            coordinator.cancel_request(name)
+
+    with suppress(RayError):  # no reason not to run: what is left ends by itself
+        if not other_jobs():
+            _ask_coordinator(drop)
 
 
 def drop_unheard_requests(unheard_s: float) -> int:
@@ -84,20 +90,19 @@ def drop_unheard_requests(unheard_s: float) -> int:
     Args:
         unheard_s: So long a job has not repeated its request that it must have ended.
     """
-    return int(_ask_coordinator(_drop_unheard, unheard_s, EXPIRES_S, REPEATED_S) or 0)
 
+    def drop(coordinator: Any) -> int:
+        now = coordinator._get_current_time()
+        left = 0
+        for name, request in list(coordinator._ongoing_reqs.items()):
+            unheard = now - (request.expiration_time - EXPIRES_S)
+            if unheard >= unheard_s:
+                coordinator.cancel_request(name)
+            elif name.startswith(_RUN) and unheard >= 1.5 * REPEATED_S:
+                left += 1
+        return left
 
-def _drop_unheard(coordinator: Any, unheard_s: float, expires_s: float, repeated_s: float) -> int:
-    """Do it, in the actor."""
-    now = coordinator._get_current_time()
-    left = 0
-    for name, request in list(coordinator._ongoing_reqs.items()):
-        unheard = now - (request.expiration_time - expires_s)
-        if unheard >= unheard_s:
-            coordinator.cancel_request(name)
-        elif name.startswith(_RUN) and unheard >= 1.5 * repeated_s:
-            left += 1
-    return left
+    return int(_ask_coordinator(drop) or 0)
 
 
 def reserve_anew(own: str) -> None:
@@ -114,30 +119,29 @@ def reserve_anew(own: str) -> None:
     """
     living = state.actor_table(None, actor_state_name="ALIVE").values()
     others = sum(actor["ActorClassName"] == "TrainController" for actor in living) > 1
-    if not others:
-        _ask_coordinator(_drop_but, (_RUN,), own)
-    _ask_coordinator(_count_anew, own)
+
+    def reserve(coordinator: Any) -> None:
+        for name in list(coordinator._ongoing_reqs):
+            if name.startswith(_RUN) and name != own and not others:
+                coordinator.cancel_request(name)
+        coordinator.get_reserved_resources(own, recompute=True)
+
+    _ask_coordinator(reserve)
 
 
-def _count_anew(coordinator: Any, own: str) -> None:
-    coordinator.get_reserved_resources(own, recompute=True)
+def _ask_coordinator(ask: Callable[[Any], Any]) -> Any:
+    """Call a function in the actor that shares a cluster out, with that actor; None where nobody
+    has asked for anything yet.
 
-
-def _drop_but(coordinator: Any, beginnings: tuple[str, ...], own: str) -> None:
-    """Cancel the requests whose names begin so, but one's own, in the actor."""
-    for name in list(coordinator._ongoing_reqs):
-        if name.startswith(beginnings) and name != own:
-            coordinator.cancel_request(name)
-
-
-def _ask_coordinator(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in the actor that shares a cluster out, with that actor first; None where
-    nobody has asked for anything yet."""
+    Args:
+        ask: A function inside another, which travels whole: the actor is of the job that asked
+            first, and need not have this module.
+    """
     try:
         coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
     except ValueError:
         return None
-    return ray.get(coordinator.__ray_call__.remote(ask, *arguments), timeout=REPEATED_S)
+    return ray.get(coordinator.__ray_call__.remote(ask), timeout=REPEATED_S)
 
 
 class ControllerTeller(ControllerCallback):

@@ -204,7 +204,7 @@ def test_a_submitted_run_on_object_storage_grows_loses_its_driver_and_a_node_goe
     committed = RunDir(out).committed_step()
     assert committed > alone > 0
 
-    steps = stopped_at_a_line(cluster, words, committed)
+    steps = stopped_at_a_line(cluster, words, out, committed)
     killing.check_each_once(out, samples=201, bad=1)
     lines = [json.loads(line) for line in uris.read_bytes(f"{out}/metrics.jsonl").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, steps + 1))
@@ -218,7 +218,7 @@ def test_a_submitted_run_on_object_storage_grows_loses_its_driver_and_a_node_goe
     assert encoder.provenance["samples_seen"] == 32 * steps == 32 * made["step"]
 
 
-def stopped_at_a_line(cluster: Nodes, words: list[str], committed: int) -> int:
+def stopped_at_a_line(cluster: Nodes, words: list[str], out: str, committed: int) -> int:
     """Go on with a run, stop it by SIGTERM once it trains, and return the step it says it is at."""
     again = commands.start("pretrain", *commands.TINY, *words, f"cluster.address={cluster.address}")
     try:
@@ -230,7 +230,6 @@ def stopped_at_a_line(cluster: Nodes, words: list[str], committed: int) -> int:
         again.kill()
     stopped = re.search(r"stopped at step (\d+) of 100000; the same command line", stderr)
     assert again.returncode == 1 and stopped is not None, stderr
-    (out,) = (word.removeprefix("out=") for word in words if word.startswith("out="))
     steps = RunDir(out).committed_step()
     assert int(stopped[1]) == steps > committed
     return steps
@@ -267,7 +266,7 @@ def test_a_submitted_run_keeps_its_folder_grows_and_outlives_a_node_and_its_driv
     committed = RunDir(str(out)).committed_step()
     assert committed
 
-    stopped_at_a_line(cluster, words, committed)
+    stopped_at_a_line(cluster, words, str(out), committed)
     killing.check_each_once(str(out))
 
 

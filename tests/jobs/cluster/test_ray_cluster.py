@@ -1,11 +1,15 @@
 """What a cluster says of itself, held against the installed Ray."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import ray
+from ray import cloudpickle
 
 from jobs.cluster import ray_cluster
 
@@ -50,6 +54,27 @@ def test_what_a_run_that_has_ended_asked_for_is_dropped_and_a_living_runs_reques
 ) -> None:
     assert ray_cluster.drop_unheard_requests(60) == 1
     assert requests() == {"train-alive", "train-silent", "data-alive"}
+
+
+def test_what_the_coordinator_is_asked_needs_no_module_of_this_project_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bytes] = []
+    call = SimpleNamespace(remote=lambda ask: asked.append(cloudpickle.dumps(ask)))
+    monkeypatch.setattr("ray.get_actor", lambda *_, **__: SimpleNamespace(__ray_call__=call))
+    monkeypatch.setattr("ray.get", lambda *_, **__: 0)
+    monkeypatch.setattr(ray_cluster, "other_jobs", list)
+    monkeypatch.setattr(
+        ray_cluster, "state", SimpleNamespace(actor_table=lambda *_, **__: dict[str, Any]())
+    )
+    ray_cluster.drop_requests_of_ended_jobs()
+    ray_cluster.drop_unheard_requests(60)
+    ray_cluster.reserve_anew("train-alive")
+    for name in [name for name in sys.modules if name.split(".")[0] == "jobs"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    coordinator = MagicMock(_ongoing_reqs={}, _get_current_time=lambda: 0.0)
+    assert [cloudpickle.loads(ask)(coordinator) for ask in asked] == [None, 0, None]
+    coordinator.get_reserved_resources.assert_called_once_with("train-alive", recompute=True)
 
 
 class TrainController:
