@@ -30,7 +30,7 @@ from pipelines.storage import uris
 SUBMITTED_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for `ray job submit`
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 # Where exceptions of tasks, of Train's workers and of its controller keep what is behind them.
-_BEHIND = ("cause", "_base_exc", "controller_failure")
+_BEHIND = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 DOING = "afield_doing"  # of a stream's context: what it does, and to how many rows
 PLAN_AHEAD = 64  # blocks; each becomes a task of some seconds
 _FRAME = re.compile(r'^\s*File "([^"]+)", line \d+, in .+\n\s*(.*)$', re.MULTILINE)

@@ -3,7 +3,8 @@
 Its process, and the one that builds the streams, import no networks.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import ray
@@ -13,11 +14,14 @@ from ray.train import DataConfig, UserCallback
 
 from jobs.setup.failures import Failure, RunError, failure_of
 from jobs.training import checkpoints
-from pipelines.ray_internals import first_line
+from pipelines.ray_internals import chain, first_line
 from pipelines.storage import uris
 from pipelines.stream.sealed import Deal, SealedStream
 
 Recolour = Callable[[Dataset, int], Dataset]
+
+_FULL = re.compile(r"(?:out of|low on|can't allocate) memory")
+_USED = re.compile(r"was (\S+) used / (\S+) limit")
 
 
 class TooManyFailures(RunError):
@@ -49,14 +53,18 @@ class FailureRule(UserCallback):
         """Look at what each worker raised, before Ray Train decides."""
         errors = list(worker_exceptions.values())
         found = [failure_of(error) for error in errors]
-        failure = next(filter(None, found), None) or self._too_many(errors)
+        # Train wraps what ended a worker's process, an announced loss of its node among them
+        behind = [one for error in errors for one in chain(error)]
+        why = _why(behind)
+        failure = next(filter(None, found), None) or self._too_many(behind, why)
         if failure is not None:
             ray.get(self._monitor.fail.remote(failure))
         else:
+            self._monitor.log.remote({"warning": f"a training worker failed: {why}"})
             self._monitor.log.remote({"waiting": "starting the training workers again"})
 
-    def _too_many(self, errors: list[Exception]) -> Failure | None:
-        if any(isinstance(error, RayActorError) and error.preempted for error in errors):
+    def _too_many(self, behind: Iterable[BaseException], why: str) -> Failure | None:
+        if any(isinstance(one, RayActorError) and one.preempted for one in behind):
             return None
         step = checkpoints.committed_step(self._run)
         if step > self._step:
@@ -65,11 +73,25 @@ class FailureRule(UserCallback):
         self._failures += 1
         if self._max < 0 or self._failures <= self._max:
             return None
-        last = f"{type(errors[0]).__name__}: {first_line(str(errors[0]))}"
         return TooManyFailures(
             f"{self._failures} failures in a row without a new checkpoint, more than "
-            f"cluster.max_failures={self._max}; the last was {last}"
+            f"cluster.max_failures={self._max}; the last: {why}"
         )
+
+
+def _why(behind: list[BaseException]) -> str:
+    """Say in one line why workers failed, and what helps where that is known."""
+    for one in behind:
+        if _FULL.search(text := str(one)):
+            used = _USED.search(text)
+            told = f"{used[1]} of {used[2]} of its node's in use" if used else first_line(text)
+            return (
+                f"not enough memory ({told}): a smaller global_batch_size, more workers on other"
+                " nodes or train.checkpoint_activations=true need less"
+            )
+    # what else raised then follows from the loss of one
+    one = next((one for one in behind if isinstance(one, RayActorError)), behind[0])
+    return f"{type(one).__name__}: {first_line(str(one))}"
 
 
 class OrderedStreams(DataConfig):

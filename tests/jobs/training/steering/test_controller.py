@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.data import Dataset
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from jobs.setup.failures import InputError
 from jobs.training import checkpoints
@@ -26,12 +27,15 @@ class Local:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failures: list[Exception] = []
+        self.lines: list[dict[str, Any]] = []
         self.fail = self.log = self
         monkeypatch.setattr(ray, "get", lambda reference: reference)
 
     def remote(self, what: Any) -> None:
         if isinstance(what, Exception):
             self.failures.append(what)
+        else:
+            self.lines.append(what)
 
 
 def test_only_failures_without_progress_between_them_end_a_run(
@@ -49,17 +53,60 @@ def test_only_failures_without_progress_between_them_end_a_run(
     assert isinstance(failure, TooManyFailures) and "3 failures in a row" in str(failure)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 def test_a_node_that_was_announced_to_leave_does_not_count(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrapped: bool
 ) -> None:
     monitor = Local(monkeypatch)
     rule = FailureRule(monitor, str(tmp_path), max_failures=0)
-    announced = ActorDiedError()
+    announced: Exception = ActorDiedError()
     announced._preempted = True  # type: ignore[attr-defined]
+    if wrapped:  # as it comes where Train's next look at the worker fails
+        announced = WorkerHealthCheckFailedError("A worker health check failed.", announced)
     rule.after_exception(None, {0: KeyError("follows from it"), 1: announced})
     assert monitor.failures == []
     rule.after_exception(None, {0: InputError("a.b is 3")})
     assert [str(failure) for failure in monitor.failures] == ["a.b is 3"]
+
+
+def health(failure: Exception) -> WorkerHealthCheckFailedError:
+    """What Train makes of a worker whose process ended."""
+    return WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: ...", failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            health(
+                OutOfMemoryError(
+                    "6 worker(s) were killed due to the node running low on memory. Memory on the"
+                    " node (IP: 192.0.2.2, ID: ee6b) was 22.53GB used / 23.54GB limit (0.957)\n..."
+                )
+            ),
+            "not enough memory (22.53GB of 23.54GB of its node's in use): a smaller"
+            " global_batch_size",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"),
+            "not enough memory (CUDA out of memory. Tried to allocate 20.00 GiB.): a smaller",
+        ),
+        (health(ActorDiedError()), "ActorDiedError: The actor died unexpectedly"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_why_workers_start_again_is_told_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, said: str
+) -> None:
+    monitor = Local(monkeypatch)
+    rule = FailureRule(monitor, str(tmp_path), max_failures=1)
+    follows = [] if isinstance(error, KeyError) else [ConnectionError("a peer is gone")]
+    for _ in range(2):
+        rule.after_exception(None, dict(enumerate([*follows, error])))
+    warning, waiting = monitor.lines
+    assert warning["warning"].startswith(f"a training worker failed: {said}")
+    assert waiting == {"waiting": "starting the training workers again"}
+    assert f"cluster.max_failures=1; the last: {said}" in str(monitor.failures[0])
 
 
 def rows_of(items: pa.Table, deal: Deal) -> Iterator[dict[str, np.ndarray]]:
