@@ -6,13 +6,16 @@ PACKAGES := afield augment models pipelines jobs
 # What Python compiles is kept whatever the shell says: the many processes of Ray import the same.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-all mutants check clean env
+.PHONY: demo test test-long test-all mutants check clean env
 
 demo: env
 	$(BIN)/python -m jobs.demo out=runs/demo
 
 test: env
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+
+test-long: env
+	$(BIN)/python -m pytest -m "long and not slow and not gpu" --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 test-all: env
 	$(BIN)/python -m pytest -m "not gpu" -o session_timeout=14400

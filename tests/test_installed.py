@@ -129,6 +129,7 @@ def test_the_wheel_takes_one_name_and_holds_every_package_and_recipe(site: Path)
     assert sorted(path.name for path in of_page) == sorted(path.name for path in ours)
 
 
+@pytest.mark.long
 def test_jobs_run_from_the_wheel(site: Path, project: Path) -> None:
     listed = run(site, project, "afield")
     assert listed.returncode == 0 and "pretrain" in listed.stdout

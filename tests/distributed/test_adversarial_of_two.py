@@ -1,5 +1,6 @@
 """Two losses in one backward pass: two workers get the gradients of one, and each loss its own."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ def train_adversarial() -> dict[str, dict[str, Tensor]]:
         return train_once(NAME)
 
 
+@pytest.mark.long
 def test_two_workers_train_both_sides_as_one_process_with_the_joined_batch(
     two_processes: TwoProcesses,
 ) -> None:

@@ -26,7 +26,11 @@ TURNING = ("whitening", "centroids")  # along directions of a variance, which ro
 HALFWAY = 2
 # batch norm and a head; a teacher; masks and a decoder; weights that are set anew; two optimisers
 NAMES = [
-    *("simclr", "mae", "context_encoder_adversarial"),
+    "mae",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("simclr", "context_encoder_adversarial")
+    ),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("dino", "deepcluster")),
 ]
 

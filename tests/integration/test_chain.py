@@ -139,6 +139,7 @@ def test_the_chain_runs_on_object_storage_is_stopped_and_goes_on_and_accounts_fo
     assert b"<html" in uris.read_bytes(page["result"])
 
 
+@pytest.mark.long
 def test_an_artifact_on_object_storage_is_judged_and_embeds_images_there_once(
     object_store: ObjectStore,
     image_folder: Path,

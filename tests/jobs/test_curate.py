@@ -114,6 +114,7 @@ def check_nothing_is_shown_twice(uri: str) -> None:
     assert shown.num_rows > ORIGINALS
 
 
+@pytest.mark.long
 def test_planted_copies_go_with_their_reasons_and_undo_brings_them_back(
     corpus: Path, even_handed: str, tmp_path: Path, ray_session: None
 ) -> None:

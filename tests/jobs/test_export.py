@@ -46,6 +46,7 @@ def config(artifact: str, source: Path, out: Path) -> ExportConfig:
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_every_row_names_its_member_key_and_time(
     image_folder: Path, small_artifact: str, tmp_path: Path
@@ -84,6 +85,7 @@ def test_every_row_names_its_member_key_and_time(
         export(wanted)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("formats", "following"),
@@ -258,6 +260,7 @@ def test_too_many_bad_samples_end_an_export_before_all_are_read(
     assert 100 <= seen < 200
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_short_export_is_judged_at_its_end_and_verifies_where_that_is_asked_for(
     image_folder: Path, small_artifact: str, tmp_path: Path

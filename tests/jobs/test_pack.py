@@ -235,6 +235,7 @@ def test_a_wrong_column_is_refused_with_the_columns_there_are(
         pack(configured(str(tmp_path / "data"), tmp_path / "q", source={"bytes_column": "label"}))
 
 
+@pytest.mark.long
 @ray_only
 def test_tars_in_a_bucket_are_packed_anew_to_a_bucket(
     object_store: ObjectStore,

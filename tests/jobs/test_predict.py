@@ -55,6 +55,7 @@ def config(artifact_uri: str, source: Path, out: Path, **more: object) -> Predic
     return PredictConfig.model_validate({**values, "out": str(out), "part_rows": 16, **more})
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_every_sample_is_told_once_and_only_what_is_missing_is_written(
     image_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -182,6 +182,7 @@ def made(run: RunDir) -> Page:
     return page
 
 
+@pytest.mark.long
 def test_finished_run_has_every_picture_and_finding(manifest: Manifest, tmp_path: Path) -> None:
     run, config = begin(tmp_path / "run", manifest.uri, "simclr")
     log(run)

@@ -72,6 +72,7 @@ def promoted(loop: Loop) -> tuple[dict[str, Any], str]:
     return first, model_versions.read(loop.model, 1).lineage["retraining"]["trunk"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_cycles_promote_keep_stop_and_do_nothing_twice(
     loop: Loop, ray_session: None, monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,8 @@ class Trial:
         return failed
 
     def _first_failure(self, *tests: str) -> str | None:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["-m", "not gpu and not slow", *tests]
         # Bytecode is told from its source by time and size: two mutants in a second may look the
         # same.
         env = {**os.environ, "PYTHONPATH": str(self._tree), "PYTHONDONTWRITEBYTECODE": "1"}

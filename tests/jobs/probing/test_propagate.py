@@ -55,6 +55,7 @@ def config(uri: str, videos: Path, **more: Any) -> PropagateConfig:
     return PropagateConfig.model_validate(values)
 
 
+@pytest.mark.long
 def test_encoder_is_judged_beside_its_baselines_and_leaves_a_page(
     small_artifact: str, videos: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def captions(uri: str, squares: Path, **more: Any) -> RetrieveCaptionsConfig:
     return RetrieveCaptionsConfig.model_validate(values | more)
 
 
+@pytest.mark.long
 def test_classes_are_told_by_their_names_beside_the_untrained_towers(
     trained: str, squares: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_ranks_share_every_step_from_the_committed_one_to_the_last(
     assert np.array_equal(steps.reshape(-1), np.arange(16, 48))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_samples_are_verified_and_colours_changed_where_that_is_asked_for(
     corpus: Path, tmp_path: Path

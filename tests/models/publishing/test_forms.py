@@ -145,7 +145,7 @@ AMDIM = ("amdim", {"width": 8})
 @pytest.mark.parametrize(
     ("form", "name", "settings"),
     [
-        ("torch_export", *TRANSFORMER),
+        pytest.param("torch_export", *TRANSFORMER, marks=pytest.mark.long),
         ("safetensors", *RESNET),
         *(
             pytest.param(form, *encoder, marks=pytest.mark.slow)
@@ -228,7 +228,7 @@ DENSE = HeadConfig(name="dense", task="mask", classes=("sea", "sky"))
         ("timm", "vit_tiny_small", LINEAR, {"width": 8}),
         ("timm", "resnet18", SEVERAL, {}),
         ("torchvision", "resnet18_small", LINEAR, {}),
-        ("onnx", "resnet18_small", SEVERAL, {"width": 8}),
+        pytest.param("onnx", "resnet18_small", SEVERAL, {"width": 8}, marks=pytest.mark.long),
         ("safetensors", "resnet18_small", ATTENTIVE, {"width": 8}),
         ("safetensors", "resnet18_small", DENSE, {"width": 8}),
         *(

@@ -115,6 +115,7 @@ def test_a_compiled_convolutional_encoder_that_computes_again_is_the_same_functi
     assert_alike(trained(encoder), trained(build(STACKS[0])))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("light_compiler")
 def test_a_compiled_transformer_is_the_same_function_of_images_and_masks() -> None:
     def shallow() -> Encoder:
