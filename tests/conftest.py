@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.object_store import ObjectStore
 
+LONGEST = ("clusters", "ray", "test_methods", "distributed")
 _STORE = pytest.StashKey[ObjectStore]()
 _STORE_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
@@ -44,13 +45,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Say what of the suite runs in one process, where several share it: a file; all that needs the
     run's Ray; all that starts clusters of its own; and all that runs in the same two processes.
 
-    The last two take longest and wait most, so they begin first (xdist keeps the order only with
-    `--no-loadscope-reorder`, and tells its processes nothing of `--dist`).
+    What takes longest begins first, so that no process is left with much at the end (xdist keeps
+    the order only with `--no-loadscope-reorder`, and tells its processes nothing of `--dist`).
     """
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _group(item) not in ("ray", "clusters"))
+        longest = {group: place for place, group in enumerate(LONGEST)}
+        items.sort(key=lambda item: longest.get(_group(item), len(longest)))
 
 
 def _group(item: pytest.Item) -> str:

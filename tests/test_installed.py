@@ -36,6 +36,8 @@ resize.resize_box(np.full((8, 8, 3), 7, np.uint8), (0, 0, 8, 8), False, out)
 assert (out == 7).all() and "augment.kernels" not in sys.modules
 """
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -129,7 +131,6 @@ def test_the_wheel_takes_one_name_and_holds_every_package_and_recipe(site: Path)
     assert sorted(path.name for path in of_page) == sorted(path.name for path in ours)
 
 
-@pytest.mark.long
 def test_jobs_run_from_the_wheel(site: Path, project: Path) -> None:
     listed = run(site, project, "afield")
     assert listed.returncode == 0 and "pretrain" in listed.stdout

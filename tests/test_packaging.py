@@ -30,6 +30,7 @@ def in_a_fresh_process(script: str) -> None:
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
 
 
+@pytest.mark.long
 def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() -> None:
     script = (
         "import sys, pipelines.stream.ingest\n"
@@ -44,6 +45,7 @@ def test_what_every_process_of_a_job_imports_leaves_out_what_few_of_them_need() 
     in_a_fresh_process(script)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "late"),
     [

@@ -60,6 +60,7 @@ def test_a_night_without_its_settings_runs_nothing(
     assert not commands.exists()
 
 
+@pytest.mark.long
 def test_dagster_materialises_a_night_in_process(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

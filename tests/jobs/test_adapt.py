@@ -68,6 +68,7 @@ def test_a_probe_judges_the_first_folders_and_accounts_for_every_file(
     assert "1 images are in train.uri as well" in said
 
 
+@pytest.mark.long
 def test_a_test_set_copied_from_the_training_set_is_refused(
     labelled: Path, small_artifact: str
 ) -> None:

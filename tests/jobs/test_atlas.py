@@ -23,7 +23,10 @@ from pipelines import schema
 from tests.object_store import ObjectStore
 
 # found, not imported: it would set how many threads every later test has
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("pacmap"), reason="pacmap is missing")
+pytestmark = [
+    pytest.mark.skipif(not importlib.util.find_spec("pacmap"), reason="pacmap is missing"),
+    pytest.mark.long,
+]
 HOSTILE = '<img src=x onerror="document.title=1">.jpg'
 FOLDER = "<i id=pwned>"
 GONE = "scene0-03.jpg"

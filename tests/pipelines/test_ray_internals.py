@@ -118,6 +118,7 @@ class Recorder(BackpressurePolicy):
         return None
 
 
+@pytest.mark.long
 def test_a_plan_runs_only_a_little_ahead(
     ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_killed_actor_starts_again_and_no_batch_is_lost_or_repeated(
     assert "constructor arguments in the object store" not in capfd.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("kind", ["tasks", pytest.param("actors", marks=pytest.mark.slow)])
 def test_a_batch_that_always_kills_its_process_ends_the_job_with_one_line(

@@ -62,6 +62,7 @@ def test_ray_client_is_refused_before_anything_is_asked() -> None:
     assert "`ray job submit`" in refused("ray://127.0.0.1:10001")
 
 
+@pytest.mark.long
 def test_a_job_says_so_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("0.0.0.0", 0))

@@ -57,6 +57,7 @@ def records(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_one_run_of_wandb_with_config_metrics_and_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

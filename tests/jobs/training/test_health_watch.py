@@ -266,6 +266,7 @@ SHARP = {"centring": "none"}
 FLAT = {"teacher_temperature": 1.0, "first_teacher_temperature": 1.0}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("settings", "collapses"),

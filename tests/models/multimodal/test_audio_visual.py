@@ -159,6 +159,7 @@ def learnt(hard_from: float) -> dict[str, float]:
     return {name: sum(float(out[name]) for out in told) / len(told) for name in names}
 
 
+@pytest.mark.long
 def test_hard_answers_ask_for_the_moment_where_easy_ones_are_told_by_the_place() -> None:
     easy, hard = learnt(1), learnt(0)
     assert easy["sound_top1"] > 0.9 and hard["sound_top1"] > 0.9
