@@ -268,6 +268,7 @@ def test_what_is_gone_since_the_index_is_quarantined(pictures: Path, tmp_path: P
     assert contents(open_manifest(result["manifest"])) == of_folder(source)
 
 
+@pytest.mark.long
 @ray_only
 def test_too_many_bad_samples_end_a_pack_before_all_are_read(
     pictures: Path, tmp_path: Path

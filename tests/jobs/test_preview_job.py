@@ -82,6 +82,7 @@ def test_another_epoch_shows_other_views(manifest: Manifest, tmp_path: Path) -> 
     assert not first.views["global_crops"][order[0]].equal(second.views["global_crops"][order[1]])
 
 
+@pytest.mark.long
 def test_sheet_of_a_folder_has_a_row_an_image_and_a_column_a_view(
     ray_session: None, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_method_that_cannot_be_built_is_refused_before_ray_starts(
         preview(wanted)
 
 
+@pytest.mark.long
 def test_unreadable_images_are_left_out_and_counted(
     ray_session: None, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +184,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert message in error and "secret" not in error
 
 
+@pytest.mark.long
 def test_json_names_the_picture(
     manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_hub_reads_the_card_to_which_a_later_call_adds_forms_and_no_other_arti
     assert score.metric_args == {"ci95": [0.38, 0.44]}
 
 
+@pytest.mark.long
 def test_the_card_tells_origin_curves_health_and_probes_and_a_cut_file_is_written_again(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_the_card_tells_origin_curves_health_and_probes_and_a_cut_file_is_writte
     assert (out / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.long
 def test_a_form_that_is_not_equal_is_named_and_stays_away(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_form_that_is_not_equal_is_named_and_stays_away(
     assert set(publish(config(run, out))["formats"]) == set(QUICK)
 
 
+@pytest.mark.long
 def test_a_head_is_published_too_and_the_card_says_what_each_form_gives(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +228,7 @@ def test_a_head_is_published_too_and_the_card_says_what_each_form_gives(
     assert "the encoder alone, without its head: timm (" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_publish_that_was_killed_between_two_files_is_finished_by_the_next(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +252,7 @@ def test_a_publish_that_was_killed_between_two_files_is_finished_by_the_next(
     assert artifact.load(str(out)).digest == artifact.load(run.path("artifact")).digest
 
 
+@pytest.mark.long
 def test_a_bucket_holds_what_a_folder_would(
     run: RunDir, tmp_path: Path, object_store: ObjectStore
 ) -> None:

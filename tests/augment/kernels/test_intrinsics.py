@@ -221,6 +221,7 @@ def test_an_array_with_gaps_does_not_compile() -> None:
         run_weigh_lanes(pixels, 3, weights_of(1, 6), 4, 1, np.zeros((6, 3, LANES), np.uint8))
 
 
+@pytest.mark.long
 def test_vector_code_is_reached_through_two_functions_only() -> None:
     root = FOLDER.parents[1]
     for package in ("augment", "models", "pipelines", "jobs"):

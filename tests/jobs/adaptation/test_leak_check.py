@@ -29,6 +29,7 @@ def save(uri: str, provenance: dict[str, object]) -> str:
     return uri
 
 
+@pytest.mark.long
 def test_copies_of_test_images_in_the_corpus_are_found_exact_and_near(
     image_folder: Path, tmp_path: Path
 ) -> None:

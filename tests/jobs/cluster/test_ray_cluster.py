@@ -83,6 +83,7 @@ class TrainController:
     def ready(self) -> None: ...
 
 
+@pytest.mark.long
 def test_the_only_living_run_drops_all_others_requests_at_once(
     requests: Callable[[], set[str]],
 ) -> None:
