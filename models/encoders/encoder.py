@@ -121,6 +121,7 @@ class Encoder(nn.Module):
 
     Attributes:
         name: As the configuration calls it; for messages.
+        changed_by: Keys that made another encoder of the one of that name; for messages.
         media: What one sample is to it.
         core: Name of the module in it whose tensors have the names of the library or paper that the
             network is of; empty: itself.
@@ -139,6 +140,7 @@ class Encoder(nn.Module):
     """
 
     name: str = "encoder"
+    changed_by: tuple[str, ...] = ()
     media: Literal["image", "clip", "audio", "text"] = "image"
     core: str = ""
     embed_dim: int
@@ -304,7 +306,10 @@ class Encoder(nn.Module):
         if feature == "trainable_maps" and not self.supports("maps"):
             feature = "maps"
         lack, remedy = _LACKING[feature]
-        raise ValueError(f"encoder.name={self.name} {lack}; {by} needs that: {remedy}")
+        name = self.name
+        if keys := " and ".join(self.changed_by):
+            name, remedy = f"{name} with {keys}", f"{remedy}, without {keys}"
+        raise ValueError(f"encoder.name={name} {lack}; {by} needs that: {remedy}")
 
     def use_pooling(self, pooling: Pooling) -> None:
         """Choose how `forward` makes embeddings.

@@ -282,6 +282,8 @@ def build_encoder(config: EncoderConfig, image_size: int) -> Encoder:
     if config.causal is not None:
         encoder = _made_causal(encoder, config)
     encoder.name = config.name
+    changing = {key: getattr(config, key) for key in ("patch_size", "split", "causal")}
+    encoder.changed_by = tuple(f"encoder.{key}" for key, value in changing.items() if value)
     encoder.media = config.media
     if config.keep_tokens < 1:
         _keep_some_tokens(encoder, config)

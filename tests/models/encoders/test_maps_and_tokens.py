@@ -176,6 +176,15 @@ def test_what_an_encoder_does_not_give_is_refused_with_who_has_it(
     assert "method.name=some needs that" in str(caught.value)
 
 
+def test_an_encoder_that_a_key_made_another_names_the_key() -> None:
+    patches = build("vit_tiny_small", 32, width=8, patch_size=8)
+    with pytest.raises(
+        ValueError, match=r"vit_tiny_small with encoder\.patch_size gives"
+    ) as caught:
+        patches.require("tokens", by="method.name=mae")
+    assert str(caught.value).endswith("vit_base_patch16_224, without encoder.patch_size")
+
+
 def test_freezing_the_patch_embedding_freezes_it_alone() -> None:
     encoder = build("vit_tiny_small", 32, width=8)
     before = {name for name, p in encoder.named_parameters() if p.requires_grad}
