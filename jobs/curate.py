@@ -11,11 +11,13 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from jobs.cluster import launch
 from jobs.curating import curate_page
@@ -36,6 +38,7 @@ from pipelines.curation.duplicates import Gone, Looking, NearPairs, find, nothin
 from pipelines.curation.near_pairs import find_pairs
 from pipelines.embeddings.stored import Stored
 from pipelines.embeddings.stored_rows import digest_of
+from pipelines.motion.curve_files import carry
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 
@@ -78,8 +81,17 @@ def _undone(before: Manifest) -> dict[str, Any]:
     """Bring back all that curation took out."""
     if before.taken_out is None:
         return _told(before, {}, unchanged=True)
-    made, counts = write_curated(before, map(stay, before.read_taken_out()), {})
+    made, counts = _written(before, map(stay, before.read_taken_out()), {})
     return _told(made, counts.reasons, unchanged=False, back=made.diff.added)
+
+
+def _written(
+    before: Manifest, decided: Iterable[pa.Table], record: dict[str, Any]
+) -> tuple[Manifest, Counts]:
+    """Write the next version, whose videos are known as those of the one before are."""
+    made, counts = write_curated(before, decided, record)
+    carry(made.uri, before.version, made.version)
+    return made, counts
 
 
 def _reasons(manifest: Manifest) -> dict[str, int]:
@@ -148,7 +160,7 @@ class _Curation:
             )
             decisions = Decisions(work, gone, rules, folder)
             self.mine.check()
-            made, counts = write_curated(self.before, decisions.tables(), self.record)
+            made, counts = _written(self.before, decisions.tables(), self.record)
         found = self._measured(work.centres, decisions, gone, counts)
         page = None
         if made.taken_out is not None:

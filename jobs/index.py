@@ -4,14 +4,13 @@ import sys
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field
 
 from jobs.cluster import launch
-from jobs.setup.bad_samples import BadSamples
+from jobs.corpora.video_survey import survey
 from jobs.setup.claims import check_writable
 from jobs.setup.command_line import main
-from jobs.setup.failures import InputError, as_one_line
+from jobs.setup.failures import as_one_line
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import (
     ORDER,
@@ -25,10 +24,6 @@ from jobs.setup.sections import (
 from pipelines.corpus.changes import Diff
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.corpus.manifest_writer import check_source
-from pipelines.motion.curve_files import Curves, reasons
-from pipelines.motion.motion_survey import MotionSurvey, bad_videos
-from pipelines.motion.optical_flow import lacking
-from pipelines.stream import quarantine
 
 _DECODING = (
     "source.max_pixels",
@@ -107,32 +102,8 @@ def index(config: IndexConfig) -> dict[str, Any]:
 
 
 def _look_at_videos(config: IndexConfig, manifest: Manifest) -> dict[str, Any]:
-    """Look once at every frame of the videos, and keep how they change beside the version.
-
-    Raises:
-        RunError: too many cannot be used.
-        InputError: what finds flow is not installed.
-    """
-    flow = config.clip.flow
-    if flow is not None and (problem := lacking()):
-        raise InputError(f"clip.flow {flow} needs {problem}")
-    curves = Curves(manifest.uri, manifest.version, flow)
-    folder = bad_videos(manifest.uri)
-    bad = BadSamples(config.source.max_bad_fraction, folder)
-    found = [curves.index()] if curves.exist() else []
-    if found:
-        bad.add(found[0].num_rows, reasons(found[0]))
-    else:
-        survey = MotionSurvey(manifest.uri, config.source.limits(), flow)
-        for some in survey.found(manifest):
-            found.append(some)
-            bad.add(some.num_rows, reasons(some))
-            bad.check()
-        bad.check(final=True)
-        quarantine.compact(folder, quarantine.FEW)
-        curves.write_index(pa.concat_tables(found))
-    bad.tell()
-    return {"videos": bad.seen, "bad_videos": dict(bad.reasons)}
+    surveyed = survey(config.source, manifest, config.clip.flow)
+    return {"videos": surveyed.videos, "bad_videos": surveyed.bad}
 
 
 def _before(out: str, source: str) -> Manifest | None:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from jobs.corpora.video_survey import survey
 from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.setup.inputs import make_manifest
+from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.registry.model_versions import Version
 from pipelines.retraining.mixture import Ages
@@ -16,7 +18,8 @@ LINEAGE = "retraining"  # what a version's lineage says of its cycle
 def list_anew(
     config: RetrainConfig, source: str, out: str, champion: Version | None
 ) -> dict[str, Any]:
-    """List the corpus, and count what is new to the champion; a manifest is taken as it is.
+    """List the corpus, have its new videos looked at where clips are drawn by that, and count what
+    is new to the champion; a manifest is taken as it is.
 
     Returns:
         What the record of the cycle says of it.
@@ -31,6 +34,9 @@ def list_anew(
             medium=config.medium,
             max_gone_fraction=config.retrain.max_gone_fraction,
         )
+        if config.clip.looked_at and schema.VIDEO in manifest.media:
+            survey(config.source, manifest, config.clip.rule.flow)
+    config.clip.check(manifest)
     since = _trained_on(champion, manifest)
     before = open_manifest(manifest.uri, since) if since is not None else None
     ages = Ages.since(manifest, before)

@@ -130,6 +130,11 @@ class ClipConfig(Frozen):
         return {"num_frames": self.num_frames, **spacing}
 
     @property
+    def looked_at(self) -> list[str]:
+        """Return the keys for which the videos must have been looked at."""
+        return [f"clip.{name}" for name in _LOOKED_AT if not self._is_default(name)]
+
+    @property
     def rule(self) -> Rule:
         """Return which windows of a video are taken."""
         return Rule(self.motion, self.cross_cuts, self.crop_bars, self.motion_by)
@@ -143,8 +148,7 @@ class ClipConfig(Frozen):
         Raises:
             InputError: with what helps.
         """
-        asked = [f"clip.{name}" for name in _LOOKED_AT if not self._is_default(name)]
-        if not asked:
+        if not (asked := self.looked_at):
             return
         if manifest is None:
             raise InputError(f"{asked[0]} is for unlabelled videos: leave it out")
@@ -223,8 +227,8 @@ class ClipConfig(Frozen):
     def _curves(self, manifest: Manifest) -> Curves:
         """Return what must be known of how the videos of a corpus change."""
         if (flow := self.rule.flow) is not None:
-            return Curves(manifest.uri, manifest.version, flow)
-        return Curves.of_any(manifest.uri, manifest.version)
+            return Curves(manifest.home, manifest.version, flow)
+        return Curves.of_any(manifest.home, manifest.version)
 
     def _is_default(self, name: str) -> bool:
         return bool(getattr(self, name) == type(self).model_fields[name].default)

@@ -120,7 +120,7 @@ def write_selection(
     made = replace(
         made,
         uri=uris.absolute(out),
-        files=manifest.files or manifest.uri,
+        files=manifest.home,
         media=dict(media),
         diff=Diff(0, manifest.num_rows - made.num_rows, 0, made.num_rows),
         left_out={},

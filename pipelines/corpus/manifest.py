@@ -96,6 +96,11 @@ class Manifest:
     files: str | None = None
 
     @property
+    def home(self) -> str:
+        """Return the manifest that the parts belong to, and what is known of their videos."""
+        return self.files or self.uri
+
+    @property
     def per_video(self) -> int:
         """Return the samples of each video, one a clip."""
         return self.selection.per_video
@@ -144,7 +149,7 @@ class Manifest:
         return self._alive(table, part, row_group)
 
     def _file(self, part: int) -> pq.ParquetFile:
-        return _parquet(uris.join(self.files or self.uri, self.parts[part].path))
+        return _parquet(uris.join(self.home, self.parts[part].path))
 
     def _check_addresses(self, table: pa.Table) -> None:
         """Refuse rows that name another scheme, host or folder than the source's: no listing wrote

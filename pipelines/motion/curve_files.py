@@ -143,6 +143,14 @@ class Curves:
             yield _changes(uris.join(folder_of(self.manifest), file), place)
 
 
+def carry(manifest: str, version: int, later: int) -> None:
+    """Let a later version have all that is known of one's videos, where it has no others."""
+    for flow in (None, *get_args(FlowKind)):
+        curves = Curves(manifest, version, flow)
+        if curves.exist():
+            Curves(manifest, later, flow).write_index(curves.index())
+
+
 def suffix_of(flow: FlowKind | None) -> str:
     """Return what names end with where motion was looked for so."""
     return f"-{flow}" if flow else ""

@@ -8,15 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.curate import curate
+from jobs.curating.curate_sections import CurateConfig
 from jobs.index import IndexConfig, index
+from jobs.retraining.corpus import list_anew
+from jobs.retraining.retrain_sections import complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import manifest_of
 from jobs.training.clip_config import ClipConfig
 from pipelines import schema
+from pipelines.corpus.curated_version import DECIDED, write_curated, write_selection
 from pipelines.corpus.manifest import open_manifest
 from pipelines.media.contract import Limits
-from pipelines.motion.curve_files import Curves, video_ids
+from pipelines.motion.curve_files import Curves, carry, video_ids
 from pipelines.stream import ingest, quarantine, shapes
 from pipelines.stream.plan import Plan
 from tests.pipelines.media.videos import sound, video
@@ -119,6 +124,66 @@ def test_what_was_interrupted_is_gone_on_with_and_a_new_version_looks_at_what_is
     )
     known = Curves(str(out), 2).index()["video"].to_pylist()
     assert set(video_ids(rows).tolist()) < set(known) and known == sorted(known)
+
+
+def test_what_is_made_of_a_version_knows_its_videos(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    run(folder, out)
+    manifest = open_manifest(str(out))
+    asked = ClipConfig(motion="weighted")
+    # some of its samples, as a retraining takes them
+    some = write_selection(
+        manifest,
+        str(tmp_path / "some"),
+        lambda rows: np.arange(rows.num_rows) % 2 == 0,
+        {},
+    )
+    asked.check(some)
+    curves = asked.sampling_of(some, 0).curves
+    assert curves is not None
+    rows = some.read_row_group(0, 0)
+    assert 0 < rows.num_rows < manifest.num_rows
+    assert len(list(curves.of(rows))) == rows.num_rows
+    # a version without some of them, as curation makes it
+    first = manifest.read_row_group(0, 0)[schema.SAMPLE_ID][:1]
+    gone = {
+        name: pa.nulls(1, kind) for name, kind in zip(DECIDED.names, DECIDED.types, strict=True)
+    }
+    gone |= {schema.SAMPLE_ID: first, schema.REASON: pa.array(["outlier"])}
+    curated, _ = write_curated(manifest, [pa.table(gone).cast(DECIDED)], {})
+    with pytest.raises(InputError, match="version 2 change: have them looked at"):
+        asked.check(curated)
+    carry(manifest.uri, 1, 2)
+    asked.check(curated)
+    asked_for = {"source": {"uri": str(out)}, "out": str(out), "undo": True}
+    assert curate(CurateConfig.model_validate(asked_for))["version"] == 3
+    asked.check(open_manifest(str(out)))
+    assert Curves(manifest.uri, 3).index().equals(Curves(manifest.uri, 1).index())
+
+
+def test_a_retraining_has_new_videos_looked_at(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "cpc_temporal_small",
+        "num_steps=1",
+        f"source.uri={folder}",
+        f"registry={tmp_path}",
+        "name=e",
+    ]
+    config = parse(complete, [*words, "slot=1", "clip.cross_cuts=false"])
+    told = list_anew(config, str(folder), str(tmp_path / "out"), None)
+    assert told["rows"] == 11
+    assert "left out 1 of 11 samples: 1 x no_video" in capsys.readouterr().err
+    before = files_of(tmp_path / "out" / "manifest")
+    (folder / "new.mp4").write_bytes(video(30))
+    assert list_anew(config, str(folder), str(tmp_path / "out"), None)["version"] == 2
+    after = files_of(tmp_path / "out" / "manifest")
+    assert len(after) == len(before) + 2 and all(after[name] == before[name] for name in before)
+    # a manifest that somebody else keeps is not written to
+    listed = manifest_of(str(folder), str(tmp_path / "theirs"))
+    with pytest.raises(InputError, match=r"clip\.cross_cuts needs to know .* have them looked at"):
+        list_anew(config, listed.uri, str(tmp_path / "out"), None)
 
 
 def test_missing_curves_are_one_line_with_the_remedy(folder: Path, tmp_path: Path) -> None:
