@@ -26,6 +26,7 @@ from jobs.retraining.retrain_sections import RetrainConfig, complete
 from jobs.retraining.training import Stopped, train
 from jobs.setup.claims import check_writable, held
 from jobs.setup.command_line import main
+from jobs.setup.failures import InputError
 from jobs.setup.help_page import command_of
 from pipelines.registry import model_versions, moves
 from pipelines.registry.model_versions import Version
@@ -54,6 +55,11 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
     Raises:
         InputError: the slot was begun with other settings, or what a job of the cycle raises.
     """
+    if config.medium != "pictures":
+        raise InputError(
+            f"method.name {config.method.name} learns from {config.medium}, and a cycle judges"
+            " encoders of images and clips: train on by jobs.pretrain with encoder.weights=ARTIFACT"
+        )
     registry = launch.user_uri("registry", config.registry)
     check_writable("registry", registry)
     model = RegisteredModel(registry, config.name)

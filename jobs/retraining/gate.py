@@ -137,11 +137,15 @@ def _main(figure: Figure) -> bool:
 
 
 def _healthy(config: RetrainConfig, last_line: dict[str, Any]) -> Figure:
-    """Judge the last look at the encoder while it trained."""
+    """Judge the last look at the encoder while it trained: by the spread of its projections where
+    the method compares some, else by how much of its embeddings tells images apart."""
     collapse = health_watch.judge(last_line, config.health)
-    spread = last_line.get("health_spread", float("nan"))
+    if collapse is None and (beside := health_watch.judge_beside(last_line, config.health)):
+        collapse = ": ".join(beside)
+    what = "spread" if "health_spread" in last_line else "variation"
     rule = collapse or "it has not collapsed"
-    return Figure("spread while training", spread, rule=rule, passed=collapse is None)
+    figure = last_line.get(f"health_{what}", float("nan"))
+    return Figure(f"{what} while training", figure, rule=rule, passed=collapse is None)
 
 
 def _on_corpus(

@@ -12,6 +12,7 @@ from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.setup.inputs import load_artifact
 from jobs.setup.value_range import limits_for
 from pipelines.corpus.manifest import Manifest
+from pipelines.media.clips import Sampling
 from pipelines.retraining.drawn_rows import lowest
 from pipelines.retraining.mixture import HELD_OUT, Ages
 from pipelines.retraining.twice_seen import Looking, Seen, see_twice
@@ -54,11 +55,11 @@ def look(
 ) -> Seen:
     """Embed samples with an artifact, as they are and slightly changed."""
     encoder = load_artifact(artifact)
+    sampling = Sampling.seen_by(encoder, max(1, manifest.per_video))
     return see_twice(
         sampled.rows,
-        Looking(artifact, encoder.image_size, session.placed),
+        Looking(artifact, encoder.image_size, sampling, session.placed),
         limits_for(encoder, config.source.limits()),
-        per_video=max(1, manifest.per_video),
         num_actors=session.num_workers,
     )
 

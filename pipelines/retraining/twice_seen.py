@@ -16,7 +16,7 @@ from pipelines.ray_tasks import Placed, map_in_networks, said_to
 from pipelines.stream import ingest
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal
 from pipelines.stream.orders import keyed
-from pipelines.stream.shapes import Crops
+from pipelines.stream.shapes import Crops, of_media
 
 BLOCK_ROWS = 64
 _CHANGED = "changed"
@@ -35,12 +35,19 @@ class Looking:
     Attributes:
         artifact: Its URI.
         size: Side of the images that it takes, px.
+        sampling: What it sees of videos.
         placed: Where the actors run.
     """
 
     artifact: str
     size: int
+    sampling: Sampling
     placed: Placed
+
+    @property
+    def num_frames(self) -> int | None:
+        """Return the frames of a sample; None: it is an image."""
+        return None if self.sampling.as_frames else self.sampling.num_frames
 
 
 class EmbedTwice:
@@ -84,27 +91,25 @@ class Seen:
     changed: np.ndarray
 
 
-def see_twice(
-    rows: pa.Table, looking: Looking, limits: Limits, *, per_video: int, num_actors: int
-) -> Seen:
+def see_twice(rows: pa.Table, looking: Looking, limits: Limits, *, num_actors: int) -> Seen:
     """Embed samples with one encoder, as they are and slightly changed.
 
     Args:
         rows: Of a manifest, with `schema.ROW`; at least one.
         looking: The encoder.
         limits: How its images are read, and what they may cost.
-        per_video: Clips that each video of the corpus has; of each the frame in the middle counts.
         num_actors: Size of the pool.
     """
     views = Views(size=looking.size, placement="decode", groups={_CHANGED: _SLIGHTLY})
+    crops = Crops(views, _SEED, photometric=True)
     work = ingest.Ingest(
         order=FirstSamples(keyed(rows, epoch=0, start=0)),
-        shape=WithOriginal(Crops(views, _SEED, photometric=True), looking.size),
+        shape=of_media(WithOriginal(crops, looking.size), looking.num_frames),
         block_rows=BLOCK_ROWS,
         limits=limits,
         quarantine=None,
         run="retrain",
-        sampling=Sampling(per_video=per_video),
+        sampling=looking.sampling,
     )
     images = ingest.dataset(work, [(0, rows.num_rows)])
     stream = map_in_networks(

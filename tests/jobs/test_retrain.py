@@ -173,6 +173,26 @@ def test_an_encoder_that_tells_samples_apart_worse_is_kept_out_with_every_reason
     assert len(found["worse"].why) == 7 and not found["worse"].passed
 
 
+@pytest.mark.parametrize(
+    ("looked", "name", "figure", "passed"),
+    [
+        ({"health_spread": 0.9, "health_variation": 0.5}, "spread", 0.9, True),
+        ({"health_spread": 0.01, "health_variation": 0.5}, "spread", 0.01, False),
+        ({"health_variation": 0.5}, "variation", 0.5, True),
+        ({"health_variation": 0.0}, "variation", 0.0, False),
+        ({"health_spread": 0.9, "health_spread_captions": 0.01}, "spread", 0.9, False),
+    ],
+)
+def test_the_gate_judges_by_what_the_last_look_measured(
+    looked: dict[str, float], name: str, figure: float, passed: bool
+) -> None:
+    values = {"method": {"name": "simclr"}, "num_steps": 1, "source": {"uri": "/a"}, "out": "/b"}
+    values |= {"registry": "/r", "name": "n", "slot": "1"}
+    kind, completed = complete(values)
+    judged = gate._healthy(kind.model_validate(completed), looked)
+    assert (judged.name, judged.value, judged.passed) == (f"{name} while training", figure, passed)
+
+
 def test_new_samples_far_from_the_old_ones_or_in_a_cluster_of_their_own_want_a_person() -> None:
     wanted = RetrainingConfig(max_distance=0.1, max_shift=0.2)
     near = {"distance": 0.05, "p_value": 0.01, "shift": 0.1, "grown": [0.1, 0.2]}
