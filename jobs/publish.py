@@ -105,10 +105,10 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     check_writable("out", out)
     place = run_artifact.find(given, began=recorded(out, RECORD))
     artifact = load_artifact(place)
-    if artifact.of_texts is not None:
+    if (other := {"text": "texts", "audio": "sounds"}.get(artifact.encoder.media)) is not None:
         raise InputError(
-            f"artifact {config.artifact} is an encoder of texts, of which there is no form to"
-            " publish: afield.load reads it as it is"
+            f"artifact {config.artifact} is an encoder of {other}, of which there is no form"
+            " to publish: afield.load reads it as it is"
         )
     forms, left_out = _forms(config, artifact)
     log, scores = _measured(config, artifact, place)

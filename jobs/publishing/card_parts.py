@@ -138,10 +138,15 @@ def preparing(artifact: Artifact) -> str:
     return f"{table(('', ''), rows)}\n\n{code}"
 
 
-def loading(usages: Mapping[str, str]) -> str:
+def loading(usages: Mapping[str, str], *, clips: bool) -> str:
     """Show for each form how it is loaded, in the folder of the files."""
+    given = (
+        "`images` are clips, (B, T, 3, S, S), whose frames are each prepared as above."
+        if clips
+        else "`images` are prepared as above, (B, 3, S, S)."
+    )
     blocks = [f"{_TITLES[form]}:\n\n```python\n{code}\n```" for form, code in usages.items()]
-    return "\n\n".join(["`images` are prepared as above, (B, 3, S, S).", *blocks])
+    return "\n\n".join([given, *blocks])
 
 
 def health(last: Mapping[str, Any], *, labelled: bool = False) -> str:
@@ -186,7 +191,8 @@ def limits(artifact: Artifact, scores: list[Score], source: str) -> str:
     """Tell what the encoder is not known, or not made, to do."""
     size = artifact.image_size
     lines = [
-        f"- It was trained on images of {size} x {size} px from {source}; images of other kinds,"
+        f"- It was trained on {'clips' if artifact.num_frames else 'images'} of {size} x {size} px"
+        f" from {source}; those of other kinds,"
         " sizes or cameras may embed poorly.",
         _BIAS[artifact.head is not None],
         "- It is not made to identify people, nor to decide about them.",

@@ -14,14 +14,17 @@ TOLERANCE = 1e-4
 _PHOTOGRAPH = "grace_hopper.jpg"  # inside matplotlib's wheel
 _CROPS = 8
 _SMALLEST = 64
+_PAN = 4  # px from one frame to the next
 
 
 def check_images(artifact: Artifact) -> Tensor:
-    """Prepare crops of a photograph, always the same ones, of different places, sizes and shapes.
+    """Prepare crops of a photograph, always the same ones, of different places, sizes and shapes;
+    of a clip's frames each lies a little to the right of the one before.
 
     Returns:
-        (B, 3, S, S) float32.
+        (B, 3, S, S) float32, or clips (B, T, 3, S, S).
     """
+    num_frames = artifact.num_frames
     place = cbook.get_sample_data(_PHOTOGRAPH, asfileobj=False)
     pixels = np.array(Image.open(str(place)).convert("RGB"))
     rng = np.random.default_rng(0)
@@ -30,8 +33,10 @@ def check_images(artifact: Artifact) -> Tensor:
         height, width = rng.integers(_SMALLEST, min(pixels.shape[:2]) + 1, size=2)
         top = rng.integers(0, pixels.shape[0] - height + 1)
         left = rng.integers(0, pixels.shape[1] - width + 1)
-        crop = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
-        prepared.append(artifact.preprocess(crop.permute(2, 0, 1)[None]))
+        lefts = np.minimum(left + _PAN * np.arange(num_frames or 1), pixels.shape[1] - width)
+        frames = np.stack([pixels[top : top + height, at : at + width] for at in lefts])
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None]  # (1, T, 3, H, W)
+        prepared.append(artifact.preprocess(clip[:, 0] if num_frames is None else clip))
     return torch.cat(prepared)
 
 

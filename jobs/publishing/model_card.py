@@ -97,7 +97,7 @@ def write(told: Published) -> str:
         ("Files", parts.files(told.checks, told.left_out)),
         *([("Classes", parts.classes(told.artifact, told.alone))] if told.head else []),
         ("Preparing images", parts.preparing(told.artifact)),
-        ("Loading", parts.loading(told.usages)),
+        ("Loading", parts.loading(told.usages, clips=told.artifact.num_frames is not None)),
         ("Training data and provenance", _provenance(told)),
         ("Training curves", _curves(told.curves)),
         ("Health", parts.health(told.last, labelled=told.head is not None)),
@@ -171,9 +171,13 @@ def _lead(told: Published) -> str:
     if told.head:
         learnt = f"adapted {by}with labels"
         beside = f"a head that tells {parts.what_is_told(told.head)}"
+    frames = told.artifact.num_frames
+    kind, seen = "An image", "images"
+    if frames is not None:
+        kind, seen = "A video", f"clips of {frames} frames"
     return (
-        f"An image encoder, {told.encoder}, {learnt}, with"
-        f" Afield. RGB images of {size} x {size} px become embeddings of"
+        f"{kind} encoder, {told.encoder}, {learnt}, with"
+        f" Afield. RGB {seen} of {size} x {size} px become embeddings of"
         f" {told.artifact.embed_dim} values. It has {weights:,} parameters and {beside}."
     )
 

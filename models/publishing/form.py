@@ -14,7 +14,8 @@ EMBEDDING = "embedding"
 Scores = Literal["logits", "probabilities"]
 Outputs = dict[str, Tensor]
 Tell = Callable[[Tensor], Outputs]
-"""Prepared images (B, 3, S, S) to `embedding` (B, D), and what else a form gives, (B, C)."""
+"""Prepared images (B, 3, S, S), or clips (B, T, 3, S, S), to `embedding` (B, D), and what else a
+form gives, (B, C)."""
 
 
 class Unsupported(ValueError):
@@ -79,7 +80,8 @@ class Form:
         return (EMBEDDING,) if self.head is None else (EMBEDDING, self.scores)
 
     def wanted(self, images: Tensor) -> Outputs:
-        """Return what the artifact itself gives of prepared images (B, 3, S, S)."""
+        """Return what the artifact itself gives of prepared images (B, 3, S, S), or clips (B, T, 3,
+        S, S)."""
         made = self.artifact
         outputs: Outputs = {EMBEDDING: made(images)}
         if self.head is not None and self.scores == "logits":
@@ -124,17 +126,28 @@ def classifier_of(head: Head) -> tuple[Tensor, Tensor]:
     return head.linear.weight, head.linear.bias
 
 
+def sample_shape(artifact: Artifact) -> tuple[int, ...]:
+    """Return the shape of a prepared image, (3, S, S), or clip, (T, 3, S, S)."""
+    frames = () if artifact.num_frames is None else (artifact.num_frames,)
+    return (*frames, 3, artifact.image_size, artifact.image_size)
+
+
 def preparation(artifact: Artifact) -> dict[str, Any]:
-    """Describe in plain JSON how an image becomes the input of every form."""
+    """Describe in plain JSON how an image, or each frame of a clip, becomes the input of every
+    form."""
     prepared = artifact.of_images
+    shape = ", ".join(map(str, sample_shape(artifact)))
     described: dict[str, Any] = {
-        "input": f"(batch, 3, {prepared.image_size}, {prepared.image_size}) float32, RGB",
+        "input": f"(batch, {shape}) float32, RGB",
         "crop": "the largest centred square",
         "resize": f"to {prepared.image_size} px a side, bilinear with antialiasing",
         "scale": "values / 255, minus mean, divided by std",
         "mean": list(prepared.mean),
         "std": list(prepared.std),
     }
+    if artifact.num_frames is not None:
+        apart = f"1 / {prepared.fps:g} s" if prepared.fps else f"{prepared.frame_stride} frames"
+        described["frames"] = f"{artifact.num_frames} of a video, {apart} from one to the next"
     if prepared.value_range != "auto":
         described["value_range"] = prepared.value_range
     if prepared.bands:

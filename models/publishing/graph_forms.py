@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from models.artifact import Artifact
 from models.encoders.encoder import Encoder
-from models.publishing.form import Form, Outputs, Tell, preparation, told_of
+from models.publishing.form import Form, Outputs, Tell, preparation, sample_shape, told_of
 from models.supervised.head import Head
 
 _TRACED = 2  # images: a batch of one would be taken for a constant
@@ -48,13 +48,12 @@ class _Told(nn.Module):
 
 
 def program_of(form: Form) -> ExportedProgram:
-    """Trace what a form gives for any number of images, without the paths of the code that it came
-    from."""
-    size = form.artifact.image_size
+    """Trace what a form gives for any number of images or clips, without the paths of the code that
+    it came from."""
     encoder = form.artifact.encoder
     traced = encoder if form.head is None else _Told(encoder, form.head).eval()
-    example = torch.zeros(_TRACED, 3, size, size)
-    batch = {"images": {0: Dim("batch", min=1)}}
+    example = torch.zeros(_TRACED, *sample_shape(form.artifact))
+    batch = ({0: Dim("batch", min=1)},)
     with torch.no_grad():
         program = torch.export.export(traced, (example,), dynamic_shapes=batch)
     for module in program.graph_module.modules():

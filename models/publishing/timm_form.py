@@ -146,6 +146,8 @@ def _as_timm(artifact: Artifact, name: str) -> tuple[str, dict[str, Any], dict[s
     encoder = artifact.encoder
     size = artifact.image_size
     settings: dict[str, Any] = {"num_classes": 0}
+    if encoder.media == "clip":
+        raise Unsupported("timm's networks see still images, and it sees clips")
     if encoder.supports("causal"):
         raise Unsupported("timm's transformers see the whole image at every patch")
     if isinstance(encoder, VisionTransformerEncoder):

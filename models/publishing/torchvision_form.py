@@ -159,6 +159,8 @@ def _as_torchvision(artifact: Artifact, name: str) -> _Network:
         Unsupported: there is none.
     """
     encoder = artifact.encoder
+    if encoder.media == "clip":
+        raise Unsupported("this form is for networks of still images, and it sees clips")
     if isinstance(encoder, ResNetSmall):
         return _small_resnet(encoder, artifact.config["encoder"].get("norm", "batch"))
     if isinstance(encoder, VisionTransformerEncoder):

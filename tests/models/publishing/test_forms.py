@@ -14,10 +14,11 @@ import torch
 import torchvision
 
 from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+from jobs.publishing.equality import check_images
 from models import artifact
 from models.artifact import Artifact
 from models.encoders.factory import EncoderConfig, build_encoder
-from models.publishing.form import Unsupported
+from models.publishing.form import Unsupported, preparation, sample_shape
 from models.publishing.forms import FORMS, missing_packages
 from models.supervised.head import HeadConfig, build_head
 
@@ -43,7 +44,12 @@ def make(tmp_path: Path) -> Make:
             place,
             encoder,
             config={"encoder": config.model_dump(), "seed": 0},
-            preprocess={"image_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            preprocess={
+                "image_size": size,
+                "mean": IMAGENET_MEAN,
+                "std": IMAGENET_STD,
+                **({"num_frames": 4, "fps": 8} if config.media == "clip" else {}),
+            },
             provenance={"source": "/home/somebody/photos"},
             head=None if head is None else build_head(head, encoder),
         )
@@ -61,7 +67,7 @@ def check_equal(made: Artifact, form: str, folder: Path) -> None:
     written.write(str(folder))
     assert {path.name for path in folder.iterdir()} == set(written.files)
     tell = written.load(str(folder))
-    images = torch.rand(5, 3, made.image_size, made.image_size) * 2 - 1
+    images = torch.rand(5, *sample_shape(made)) * 2 - 1
     with torch.no_grad():
         wanted = {"embedding": made(images)}
         if written.head is not None:
@@ -172,6 +178,51 @@ def test_every_encoder_has_the_forms_that_need_no_library_of_networks(
         says_how_to_prepare_images_and_takes_any_number(folder, made)
     if form == "torch_export":
         runs_without_this_code(folder, made)
+
+
+def narrow(name: str) -> dict[str, Any]:
+    """The width of this project's own networks."""
+    return {"width": 8} if name.endswith("_small") else {}
+
+
+CLIPS = [("resnet18_small", "inflated"), ("vit_tiny_small", "tubelets"), ("resnet18", "frames")]
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize(
+    ("form", "name", "time"),
+    [
+        ("safetensors", *CLIPS[0]),
+        pytest.param("torch_export", *CLIPS[2], marks=pytest.mark.long),
+        *(
+            pytest.param(form, *each, marks=pytest.mark.slow)
+            for form, each in (
+                *(("onnx", each) for each in CLIPS),
+                *(("torch_export", each) for each in CLIPS[:2]),
+            )
+        ),
+    ],
+)
+def test_encoders_of_clips_have_them_too(
+    make: Make, tmp_path: Path, form: str, name: str, time: str
+) -> None:
+    made = make(name, 16, time=time, **narrow(name))
+    folder = tmp_path / "form"
+    folder.mkdir()
+    check_equal(made, form, folder)
+    assert preparation(made)["input"] == "(batch, 4, 3, 16, 16) float32, RGB"
+    assert preparation(made)["frames"] == "4 of a video, 1 / 8 s from one to the next"
+    assert check_images(made).shape == (8, 4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("form", ["timm", "torchvision"])
+@pytest.mark.parametrize(("name", "time"), [*CLIPS, ("torchvision:r3d_18", None)])
+def test_libraries_of_networks_of_images_have_none_of_clips(
+    make: Make, form: str, name: str, time: str | None
+) -> None:
+    made = make(name, 16, time=time, **narrow(name))
+    with pytest.raises(Unsupported):
+        FORMS[form](made)
 
 
 def says_how_to_prepare_images_and_takes_any_number(folder: Path, made: Artifact) -> None:
