@@ -53,6 +53,9 @@ class ReportConfig(JobConfig):
     cluster: ClusterConfig = ClusterConfig()
 
 
+_SAMPLES = {"image": "images", "clip": "clips", "audio": "sounds", "text": "texts"}
+
+
 @dataclass(frozen=True)
 class Found:
     """What a run directory holds so far.
@@ -76,6 +79,16 @@ class Found:
     bad: quarantine.Summary
     probes: list[dict[str, Any]]
     environment: dict[str, Any]
+
+    @property
+    def what(self) -> str:
+        """Return what the samples are."""
+        return _SAMPLES[self.config.media]
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Tell whether a sample is a picture, or several."""
+        return self.config.media in ("image", "clip")
 
 
 def report(config: ReportConfig) -> dict[str, Any]:
@@ -159,7 +172,7 @@ def _pictures(found: Found, session: launch.Session) -> dict[str, Drawing]:
         ]
     if found.manifest:
         drawn += _shown(found, found.manifest)
-    if found.manifest and found.encoder:
+    if found.manifest and found.encoder and found.sees_pictures:
         uri = found.run.path("artifact")
         drawn += pictures.alike(config, found.manifest, uri, found.encoder, session)
     return {picture.name.partition(".")[0]: picture for picture in drawn if picture}
@@ -190,7 +203,7 @@ def _steps(found: Found) -> int:
 
 def _sections(found: Found, pictures: dict[str, Drawing]) -> list[Html]:
     unseen = (
-        "The images can no longer be read."
+        f"The {found.what} can no longer be read."
         if found.manifest
         else "The corpus has not been listed yet."
     )
@@ -222,8 +235,8 @@ def _head(found: Found) -> list[Html]:
     if last:
         shown += [(f"{last['loss']:#.4g}", "final loss" if found.encoder else "loss so far")]
     if found.manifest:
-        shown += [(f"{found.manifest.num_rows:,}", "images in the corpus")]
-    shown += [(f"{found.bad.num_samples:,}", "unreadable images")]
+        shown += [(f"{found.manifest.num_rows:,}", f"{found.what} in the corpus")]
+    shown += [(f"{found.bad.num_samples:,}", f"unreadable {found.what}")]
     for probe in found.probes:
         measure = measure_of(probe)
         shown.append((f"{probe[measure]:.1%}", f"{probe['probe']} {WORDS[measure]}"))
@@ -262,7 +275,9 @@ def _learnt(found: Found, pictures: dict[str, Drawing]) -> list[Html]:
     missing = (
         "There is no artifact yet: it is written after the last step."
         if not found.encoder
-        else "There are too few images that can be read."
+        else f"There are too few {found.what} that can be read."
+        if found.sees_pictures
+        else f"The {found.what} are no pictures: jobs.search finds alike ones in an export."
     )
     alike = [html.pictures(pictures["atlas"])] if "atlas" in pictures else []
     alike.append(_sheet(pictures, "neighbours", missing))
