@@ -53,9 +53,6 @@ class ReportConfig(JobConfig):
     cluster: ClusterConfig = ClusterConfig()
 
 
-_SAMPLES = {"image": "images", "clip": "clips", "audio": "sounds", "text": "texts"}
-
-
 @dataclass(frozen=True)
 class Found:
     """What a run directory holds so far.
@@ -83,7 +80,7 @@ class Found:
     @property
     def what(self) -> str:
         """Return what the samples are."""
-        return _SAMPLES[self.config.media]
+        return pictures.SAMPLES[self.config.media]
 
     @property
     def sees_pictures(self) -> bool:

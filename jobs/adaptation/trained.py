@@ -78,6 +78,11 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     labelled_sets.check_places(config)
     check_writable("out", out)
     start = load_artifact(uri)
+    if (other := {"audio": "sounds", "text": "texts"}.get(start.encoder.media)) is not None:
+        raise InputError(
+            f"probe.name={config.probe.name} trains on images and clips, and artifact"
+            f" {config.artifact} is an encoder of {other}: take probe.name=linear or few_label"
+        )
     paths = (uri, out, *labelled_sets.places(config).values())
     with (
         held("adapt", out, *OWN_FOLDERS) as mine,

@@ -30,6 +30,7 @@ from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
 
+SAMPLES = {"image": "images", "clip": "clips", "audio": "sounds", "text": "texts"}
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
 NUM_QUERIES = 8
 NUM_NEIGHBOURS = 7
@@ -43,9 +44,10 @@ PAGE_COLUMNS = 9
 
 
 def views(config: PretrainConfig, drawn: preview.Drawn) -> Drawing:
-    """Show the first images of the first epoch with the views that training makes of them."""
-    each = f"{config.views.num_views} views of {config.views.size} {config.views.unit}"
-    finding = f"{each} of each of {len(drawn.names)} images, first epoch"
+    """Show the first samples of the first epoch with the views that training makes of them."""
+    number = config.views.num_views
+    each = f"{number} view{'s' * (number > 1)} of {config.views.size} {config.views.unit}"
+    finding = f"{each} of each of {len(drawn.names)} {SAMPLES[config.media]}, first epoch"
     sheet = preview.contact_sheet(drawn, title=finding, page_columns=PAGE_COLUMNS)
     return Drawing("views.png", finding, preview.to_png(sheet))
 

@@ -12,6 +12,7 @@ from jobs.reporting.contact_sheet import Cell, grid
 from jobs.searching.sample_rows import Read, Sample, read
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
+from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from pipelines.stream.shapes import Fitted, fitted
 
@@ -26,7 +27,8 @@ _PER_LINE = 17  # characters
 def read_pictures(samples: Sequence[Sample], manifest: Manifest | None, per_video: int) -> Read:
     """Read whole pictures; of a video that is no sample of the corpus, the frame in its middle."""
     per_video = 1 if all(sample.clip is None for sample in samples) else per_video
-    return read(samples, SHAPE, Limits(), manifest=manifest, per_video=per_video)
+    sampling = Sampling(per_video=per_video)
+    return read(samples, SHAPE, Limits(), manifest=manifest, sampling=sampling)
 
 
 def cells(samples: Sequence[Sample], captions: Sequence[str], seen: Read) -> list[Cell]:

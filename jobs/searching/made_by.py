@@ -16,8 +16,10 @@ from models.artifact import Artifact
 from pipelines import schema
 from pipelines.embeddings.features import Extractor
 from pipelines.embeddings.stored import Stored
+from pipelines.media.clips import Sampling
+from pipelines.samples.of_views import seen_by
 from pipelines.storage import uris
-from pipelines.stream.shapes import Centre
+from pipelines.stream.shapes import Centre, of_media
 
 
 class Encoding:
@@ -33,7 +35,7 @@ class Encoding:
         self._given = artifact
 
     def embed_files(self, files: Sequence[Sample]) -> np.ndarray:
-        """Embed pictures, and of videos the frame in the middle.
+        """Embed files: of videos the frame in the middle, or the clip there.
 
         Returns:
             (B, D) float32.
@@ -42,9 +44,17 @@ class Encoding:
             InputError: a file cannot be used, or the artifact is not there or another one.
         """
         place, encoder = self.encoder()
+        if encoder.of_texts is not None:
+            raise InputError(
+                f"query {files[0].uri}: the encoder of the embeddings reads texts: give one as text"
+            )
         made_by = self._stored.column
         limits = limits_for(encoder, SourceConfig(uri="-").limits())
-        found = read(files, Centre(encoder.image_size), limits)
+        series, shape = seen_by(encoder) or (
+            None,
+            of_media(Centre(encoder.image_size), encoder.num_frames),
+        )
+        found = read(files, shape, limits, sampling=Sampling.seen_by(encoder), series=series)
         for file, problem in zip(files, found.problems, strict=True):
             if problem:
                 raise InputError(f"query {file.uri} cannot be used: {problem}; give another file")
@@ -53,7 +63,7 @@ class Encoding:
         return extractor({encoder.image_size: images})[schema.EMBEDDING].float().numpy()
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed texts, where the embeddings are those that texts are compared with.
+        """Embed texts, where the embeddings are of texts, or those that texts are compared with.
 
         Returns:
             (N, P) float32.
@@ -61,11 +71,12 @@ class Encoding:
         Raises:
             InputError: they are not, or the artifact is not there or another one.
         """
-        if self._stored.column.form != "joint":
+        form = self._stored.column.form
+        if form != "joint" and not (form == "pooled" and self.encoder()[1].of_texts):
             raise InputError(
                 f"text needs embeddings that texts are compared with, and {self._stored.uri} holds"
-                f" form={self._stored.column.form}: export an artifact of images and captions with"
-                " form=joint"
+                f" form={form}: export an artifact of images and captions with form=joint, or an"
+                " encoder of texts"
             )
         _, encoder = self.encoder()
         try:

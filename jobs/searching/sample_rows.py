@@ -11,14 +11,18 @@ import pyarrow.compute as pc
 
 from pipelines import schema
 from pipelines.corpus.entry import Selection
+from pipelines.corpus.file_kinds import Medium
 from pipelines.corpus.listed_rows import LEFT_OUT, LISTED, MESSAGE, rows_of
 from pipelines.corpus.listing import look_up
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, Limits
+from pipelines.samples.rows_of_numbers import Series
 from pipelines.stream.ingest import Ingest, run_items
 from pipelines.stream.orders import Listed
 from pipelines.stream.shapes import Columns, Shape
+
+MIDDLE_FRAME = Sampling()
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def read(
     limits: Limits,
     *,
     manifest: Manifest | None = None,
-    per_video: int = 1,
+    sampling: Sampling = MIDDLE_FRAME,
+    series: Series | None = None,
 ) -> Read:
     """Fetch and decode samples in this process.
 
@@ -63,9 +68,10 @@ def read(
         shape: What to make of them.
         limits: What they may cost.
         manifest: Where members of shards are looked up first; else in the shards themselves.
-        per_video: Clips that each video of the corpus has.
+        sampling: What is taken of videos.
+        series: How samples are read that are rows of numbers; None: they are pictures.
     """
-    located = locate(samples, manifest)
+    located = locate(samples, manifest, "pictures" if series is None else "audio")
     rows = pa.Table.from_pylist(located, schema=LISTED)
     problems = [row[LEFT_OUT.name] or "" for row in located]
     there = pa.array([not problem for problem in problems])
@@ -77,7 +83,8 @@ def read(
         limits=limits,
         quarantine=None,
         run="search",
-        sampling=Sampling(per_video=per_video),
+        sampling=sampling,
+        series=series,
     )
     columns = shape.empty(len(samples))
     if not found.num_rows:
@@ -96,15 +103,17 @@ Place = tuple[str, str | None]
 Row = dict[str, Any]
 
 
-def locate(samples: Sequence[Sample], manifest: Manifest | None) -> list[Row]:
-    """Look samples up.
+def locate(
+    samples: Sequence[Sample], manifest: Manifest | None, medium: Medium = "pictures"
+) -> list[Row]:
+    """Look samples up, of which a file that is in no manifest is one of a medium.
 
     Returns:
         A row of schema `LISTED` a sample, in order; `left_out` says why there is none.
     """
     found = _listed(samples, manifest) if manifest else {}
     for uri in {sample.uri for sample in samples} - {uri for uri, _ in found}:
-        found |= _looked_up(uri)
+        found |= _looked_up(uri, medium)
     return [_row(sample, found) for sample in samples]
 
 
@@ -133,7 +142,7 @@ def _listed(samples: Sequence[Sample], manifest: Manifest) -> dict[Place, Row]:
     return found
 
 
-def _looked_up(uri: str) -> dict[Place, Row]:
+def _looked_up(uri: str, medium: Medium) -> dict[Place, Row]:
     """List a file, or all members of a shard."""
     try:
         entry = look_up(uri)
@@ -141,5 +150,5 @@ def _looked_up(uri: str) -> dict[Place, Row]:
         return {}
     if entry.uri != uri:  # a folder
         return {}
-    rows = rows_of([entry], Selection(any_name=True))
+    rows = rows_of([entry], Selection(any_name=True, medium=medium))
     return {(uri, row[schema.MEMBER]): row for row in rows}

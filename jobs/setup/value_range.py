@@ -8,6 +8,7 @@ from dataclasses import replace
 from jobs.setup.failures import InputError
 from jobs.setup.sections import SourceConfig
 from models.artifact import Artifact
+from models.preprocess import Preprocess
 from pipelines.corpus.manifest import Manifest
 from pipelines.media.contract import Limits
 from pipelines.storage import uris
@@ -59,10 +60,10 @@ def recorded(folder: str) -> tuple[float, float] | None:
 
 
 def limits_for(encoder: Artifact, limits: Limits) -> Limits:
-    """Read deep images as the encoder has seen them, but for what is given otherwise."""
-    if encoder.of_sounds is not None:
+    """Read deep images as the encoder has seen them, but for what is given otherwise; one of sounds
+    or texts has seen none."""
+    if not isinstance(seen := encoder.prepared, Preprocess):
         return limits
-    seen = encoder.of_images
     if limits.value_range == Limits.value_range:
         limits = replace(limits, value_range=seen.value_range)
     return limits if limits.bands else replace(limits, bands=seen.bands)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import wave as wave_file
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jobs.training.bottleneck import bottleneck
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from jobs.training.run_dir import RunDir
 from models import artifact
+from models.encoders.factory import build_encoder
 from models.registry import build_method
 from pipelines import ray_internals
 from pipelines.corpus.manifest import Manifest
@@ -228,6 +230,32 @@ def test_a_run_shows_what_the_method_of_its_checkpoint_makes_of_its_views(
     assert "At step 30, what mae makes of a view" in found
     sheet = Image.open(run.path("report", "shown.png"))
     assert sheet.width > 9 * 112  # three times a view, what is visible of it, and what is painted
+
+
+def test_sounds_are_drawn_as_views_and_not_as_a_map_of_images(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tone = np.sin(np.arange(16000) / 20)
+    for number in range(4):
+        wave = (tone * 8000 * (number + 1) / 4).astype(np.int16)
+        with wave_file.open(str(tmp_path / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(wave.tobytes())
+    words = ["cpc_audio_small", f"source.uri={tmp_path}", f"out={tmp_path / 'run'}", "num_steps=30"]
+    config = parse(complete_pretrain, words)
+    run = RunDir(str(tmp_path / "run"))
+    run.write_config(config)
+    make_manifest(str(tmp_path), run.path("manifest"), medium="audio")
+    log(run)
+    encoder = build_encoder(config.encoder, config.views.size)
+    kept = {name: config.model_dump(mode="json")[name] for name in ("encoder", "seed")}
+    prepared = config.preprocess()
+    artifact.save(run.path("artifact"), encoder, config=kept, preprocess=prepared, provenance={})
+    monkeypatch.setattr("jobs.report.pictures.alike", None)
+    report(ReportConfig(run=run.uri))
+    page = Path(run.path("report", "index.html")).read_text()
+    assert "1 view of 4000 samples of each of 4 sounds, first epoch" in page
+    assert "sounds in the corpus" in page and "The sounds are no pictures" in page
 
 
 def test_unfinished_run_says_what_is_missing(manifest: Manifest, tmp_path: Path) -> None:

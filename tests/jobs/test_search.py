@@ -26,6 +26,7 @@ from pipelines import schema
 from pipelines.corpus.listed_rows import sample_id
 from pipelines.embeddings.features import Extractor, Features, Form
 from pipelines.embeddings.provenance import Provenance, VectorColumn
+from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from pipelines.stream.shapes import Centre
 from tests.captioned import save_captioned
@@ -74,7 +75,8 @@ def export(
     """Write what jobs.export writes, without Ray."""
     loaded = artifact.load(encoder)
     samples = samples_of(corpus)
-    seen = read(samples, Centre(loaded.image_size), Limits(), per_video=PER_VIDEO)
+    sampling = Sampling(per_video=PER_VIDEO)
+    seen = read(samples, Centre(loaded.image_size), Limits(), sampling=sampling)
     assert not any(seen.problems)
     features = Features(encoder, form=taken)
     images = torch.from_numpy(seen.columns[schema.IMAGE])

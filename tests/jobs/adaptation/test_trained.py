@@ -19,6 +19,7 @@ from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from models import artifact
+from models.encoders.factory import EncoderConfig, build_encoder
 from models.supervised.head import AttentiveHead
 from pipelines.predictions.one_image import tell
 from tests.faults.killing import Killer
@@ -183,6 +184,22 @@ def test_detection_learns_boxes_and_its_artifact_tells_them(
     true = torch.tensor([[left, top, left + wide, top + tall]])
     assert box_iou(found.corners[:1], true) > 0.5
     assert (found.corners <= torch.tensor([32, 24, 32, 24])).all()
+
+
+def test_an_encoder_of_sounds_is_refused_before_anything_starts(
+    brightness: Path, tmp_path: Path
+) -> None:
+    heard = EncoderConfig.model_validate({"name": "wave_gru", "width": 8})
+    artifact.save(
+        str(tmp_path / "sounds"),
+        build_encoder(heard, 4000),
+        config={"encoder": heard.model_dump(mode="json"), "seed": 0},
+        preprocess={"image_size": 4000, "rate": 8000, "std": 0.1},
+        provenance={},
+    )
+    asked = config(str(tmp_path / "sounds"), brightness, "finetune")
+    with pytest.raises(InputError, match=r"is an encoder of sounds: take probe\.name=linear"):
+        adapt_by_training(asked)
 
 
 def test_labels_of_another_kind_are_refused(small_artifact: str, brightness: Path) -> None:
