@@ -27,7 +27,9 @@ from jobs.setup.sections import (
     JobConfig,
     SourceConfig,
 )
-from pipelines.corpus.manifest import versions
+from pipelines.corpus.entry import Selection
+from pipelines.corpus.file_kinds import Medium
+from pipelines.corpus.manifest import open_manifest, versions
 from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.packing import parquet_source
 from pipelines.packing.pack_plan import HashOrder, PackPlan, is_planned, samples_of, write_plan
@@ -137,7 +139,10 @@ def _pack(config: PackConfig, source: str, work: Pack, mine: Held) -> dict[str, 
         bad.check(final=True)
         mine.fence.check()
         manifest = write_manifest(
-            uris.join(out, "manifest"), work.shards, work.listed(plan.num_shards)
+            uris.join(out, "manifest"),
+            work.shards,
+            work.listed(plan.num_shards),
+            Selection(medium=_medium(config, source)),
         )
     _clear(uris.join(out, "staging"))
     quarantined = plan.rows_in - manifest.num_rows
@@ -153,6 +158,13 @@ def _pack(config: PackConfig, source: str, work: Pack, mine: Held) -> dict[str, 
             f" {manifest.uri}"
         ),
     }
+
+
+def _medium(config: PackConfig, source: str) -> Medium:
+    """Return of which medium the samples are, as they were listed."""
+    if config.source.media is None and versions(source):
+        return open_manifest(source).selection.medium
+    return config.source.media or "pictures"
 
 
 def _claim(out: str, source: str, config: PackConfig) -> None:

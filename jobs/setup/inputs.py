@@ -138,7 +138,7 @@ def _check_selection(
         return
     shown = {
         "clip.per_video": (wanted.per_video, listed.per_video),
-        "source.members": (",".join(wanted.members), ",".join(listed.members) or "null"),
+        "source.members": tuple(",".join(one.members) or "null" for one in (wanted, listed)),
         "source.any_name": (wanted.any_name, listed.any_name),
         "source.media": (wanted.medium, listed.medium),
         "source.text_columns": (

@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from pipelines import schema
-from pipelines.corpus.file_kinds import HEAD_BYTES, kind_of_bytes, media_of, no_sample
+from pipelines.corpus.file_kinds import HEAD_BYTES, IMAGE, kind_of, kind_of_bytes, no_sample
 from pipelines.corpus.left_out import NO_EPOCH
 from pipelines.corpus.listed_rows import LEFT_OUT, LISTED, sample_id
 from pipelines.corpus.listing import look_up
@@ -42,6 +42,8 @@ _ORIGIN = (
     ("member", pa.string()),
 )
 DONE = pa.schema([*LISTED, *(pa.field(f"origin_{name}", kind) for name, kind in _ORIGIN)])
+
+_SAMPLES = (IMAGE, schema.VIDEO, schema.AUDIO)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _add(
     etag."""
     if isinstance(payload, BadSample):
         raise payload
-    suffix = _suffix(row["name"], payload)
+    suffix = "txt" if row["media"] == schema.TEXT else _suffix(row["name"], payload)
     if pack.reencoding and row["media"] == "image":
         payload, suffix = _reencoded(payload, suffix, pack.reencoding, pack.limits)
     # WebDataset's key ends at the first dot of the name: the id has none.
@@ -201,7 +203,7 @@ def _add(
         schema.OFFSET: offset,
         schema.LENGTH: len(payload),
         "member": member.name,
-        "media": media_of(member.name),
+        "media": kind_of(member.name).what,
     }
     return what | origin | {"origin_sample_id": row[schema.SAMPLE_ID]}
 
@@ -243,7 +245,7 @@ def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, A
 
 def _suffix(name: str | None, data: bytes) -> str:
     """Return the suffix of a member: the name's, or what the bytes look like."""
-    if name and media_of(name):
+    if name and kind_of(name).what in _SAMPLES:
         return name.rpartition(".")[2].lower()
     return kind_of_bytes(data[:HEAD_BYTES]).suffix or "jpg"
 

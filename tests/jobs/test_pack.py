@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tarfile
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from PIL import Image
 from jobs import index as indexing
 from jobs.pack import PackConfig, pack
 from jobs.setup.failures import InputError, RunError
-from jobs.setup.inputs import make_manifest
+from jobs.setup.inputs import make_manifest, manifest_of
+from jobs.setup.sections import SourceConfig
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest
 from pipelines.packing import parquet_source
@@ -285,6 +287,37 @@ def test_too_many_bad_samples_end_a_pack_before_all_are_read(
         pack(configured(str(source), tmp_path / "p", **words))
     seen = int(str(caught.value).partition(" of ")[2].partition(" ")[0])
     assert 100 <= seen < 206 * copies
+
+
+@pytest.mark.parametrize("media", ["audio", "text"])
+def test_sounds_and_texts_are_packed_as_what_they_are(tmp_path: Path, media: str) -> None:
+    (tmp_path / "in").mkdir()
+    if media == "audio":
+        for number in range(3):
+            with wave.open(str(tmp_path / "in" / f"{number}.wav"), "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes(bytes([number, 0]) * 4000)
+        wanted = {path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    else:
+        (tmp_path / "in" / "a.txt").write_text("one line\nanother\nthe third\n")
+        wanted = {b"one line", b"another", b"the third"}
+    out = tmp_path / "out"
+    source = {"uri": str(tmp_path / "in"), "media": media}
+    assert pack(PackConfig.model_validate({"source": source, "out": str(out)}))["rows"] == 3
+    found = {}
+    for shard in (out / "shards").glob("*.tar"):
+        with tarfile.open(shard) as tar:
+            found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert {data.strip() for data in found.values()} == wanted
+    assert {Path(name).suffix for name in found} == {".wav" if media == "audio" else ".txt"}
+    manifest = open_manifest(str(out / "manifest"))
+    assert manifest.media == {media: 3} and manifest.selection.medium == media
+    # the pack is a source of the same medium, told by its manifest, and of no other
+    again = pack(PackConfig.model_validate({"source": {"uri": manifest.uri}, "out": f"{out}2"}))
+    assert again["rows"] == 3
+    other = SourceConfig(uri=manifest.uri, media="pictures")
+    with pytest.raises(InputError, match=rf"source\.media pictures, but .* listed with {media}"):
+        manifest_of(other, str(tmp_path / "listing"))
 
 
 @pytest.mark.slow
