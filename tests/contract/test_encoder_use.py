@@ -87,6 +87,7 @@ def test_looking_behind_an_encoder_is_found() -> None:
 def test_what_is_promised_is_little() -> None:
     own = PROMISED - set(dir(nn.Module)) - ONLY_THERE
     assert own == {
+        "changed_by",
         "check_pooling",
         "contextual",
         "core",
