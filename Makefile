@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
+TWO_PROCESSES := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 PACKAGES := afield augment models pipelines jobs
 # What Python compiles is kept whatever the shell says: the many processes of Ray import the same.
 export PYTHONDONTWRITEBYTECODE :=
@@ -12,10 +13,10 @@ demo: env
 	$(BIN)/python -m jobs.demo out=runs/demo
 
 test: env
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TWO_PROCESSES)
 
 test-long: env
-	$(BIN)/python -m pytest -m "long and not slow and not gpu" --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "long and not slow and not gpu" $(TWO_PROCESSES)
 
 test-all: env
 	$(BIN)/python -m pytest -m "not gpu" -o session_timeout=14400

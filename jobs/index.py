@@ -102,8 +102,8 @@ def index(config: IndexConfig) -> dict[str, Any]:
 
 
 def _look_at_videos(config: IndexConfig, manifest: Manifest) -> dict[str, Any]:
-    surveyed = survey(config.source, manifest, config.clip.flow)
-    return {"videos": surveyed.videos, "bad_videos": surveyed.bad}
+    looked_at = survey(config.source, manifest, config.clip.flow)
+    return {"videos": looked_at.seen, "bad_videos": dict(looked_at.reasons)}
 
 
 def _before(out: str, source: str) -> Manifest | None:

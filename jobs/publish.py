@@ -23,9 +23,11 @@ from jobs.setup.command_line import InputError, main
 from jobs.setup.inputs import load_artifact
 from jobs.setup.sections import JobConfig
 from models.artifact import Artifact
+from models.method import MEDIA_WORDS
 from models.publishing.form import Form, Unsupported
 from models.publishing.forms import FORMS, missing_packages
 from models.publishing.places import name_of
+from pipelines.corpus.file_kinds import medium_of
 from pipelines.storage import uris
 from pipelines.storage.copies import put_file
 
@@ -105,10 +107,10 @@ def publish(config: PublishConfig) -> dict[str, Any]:
     check_writable("out", out)
     place = run_artifact.find(given, began=recorded(out, RECORD))
     artifact = load_artifact(place)
-    if (other := {"text": "texts", "audio": "sounds"}.get(artifact.encoder.media)) is not None:
+    if medium_of(media := artifact.encoder.media) != "pictures":
         raise InputError(
-            f"artifact {config.artifact} is an encoder of {other}, of which there is no form"
-            " to publish: afield.load reads it as it is"
+            f"artifact {config.artifact} is an encoder of {MEDIA_WORDS[media]}, of which there is"
+            " no form to publish: afield.load reads it as it is"
         )
     forms, left_out = _forms(config, artifact)
     log, scores = _measured(config, artifact, place)

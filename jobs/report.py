@@ -27,6 +27,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import RunDir, open_run
 from models.artifact import Artifact
 from models.encoders.factory import build_encoder
+from models.method import MEDIA_WORDS
 from models.scores import WORDS, measure_of
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
@@ -80,12 +81,12 @@ class Found:
     @property
     def what(self) -> str:
         """Return what the samples are."""
-        return pictures.SAMPLES[self.config.media]
+        return MEDIA_WORDS[self.config.media]
 
     @property
     def sees_pictures(self) -> bool:
         """Tell whether a sample is a picture, or several."""
-        return self.config.media in ("image", "clip")
+        return self.config.medium == "pictures"
 
 
 def report(config: ReportConfig) -> dict[str, Any]:

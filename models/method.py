@@ -26,7 +26,7 @@ Media = Literal["image", "clip", "audio", "text"]
 MEDIA_WORDS: dict[Media, str] = {
     "image": "images",
     "clip": "clips",
-    "audio": "sound",
+    "audio": "sounds",
     "text": "texts",
 }
 

@@ -26,8 +26,10 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
+from models.method import MEDIA_WORDS
 from models.scores import WORDS, measure_of
 from pipelines import schema
+from pipelines.corpus.file_kinds import medium_of
 from pipelines.embeddings import embed
 from pipelines.labels import labelled_stream
 from pipelines.labels.labelled_data import LabelledData
@@ -78,10 +80,11 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     labelled_sets.check_places(config)
     check_writable("out", out)
     start = load_artifact(uri)
-    if (other := {"audio": "sounds", "text": "texts"}.get(start.encoder.media)) is not None:
+    if medium_of(media := start.encoder.media) != "pictures":
         raise InputError(
             f"probe.name={config.probe.name} trains on images and clips, and artifact"
-            f" {config.artifact} is an encoder of {other}: take probe.name=linear or few_label"
+            f" {config.artifact} is an encoder of {MEDIA_WORDS[media]}: take probe.name=linear or"
+            " few_label"
         )
     paths = (uri, out, *labelled_sets.places(config).values())
     with (

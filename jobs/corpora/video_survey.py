@@ -1,7 +1,5 @@
 """Have the videos of a corpus looked at, once, for what clips are drawn by."""
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from jobs.setup.bad_samples import BadSamples
@@ -14,20 +12,7 @@ from pipelines.motion.optical_flow import FlowKind, lacking
 from pipelines.stream import quarantine
 
 
-@dataclass(frozen=True)
-class Surveyed:
-    """What came of it.
-
-    Attributes:
-        videos: How many there are.
-        bad: Those that could not be looked at, by reason.
-    """
-
-    videos: int
-    bad: dict[str, int]
-
-
-def survey(source: SourceConfig, manifest: Manifest, flow: FlowKind | None) -> Surveyed:
+def survey(source: SourceConfig, manifest: Manifest, flow: FlowKind | None) -> BadSamples:
     """Look once at every frame of the videos, and keep how they change beside the version; what was
     looked at for an earlier version is not looked at again.
 
@@ -35,6 +20,9 @@ def survey(source: SourceConfig, manifest: Manifest, flow: FlowKind | None) -> S
         source: What a video may cost, and how many may be bad.
         manifest: The version.
         flow: How motion is looked for as well; None: not at all.
+
+    Returns:
+        How many videos there are, and why some could not be looked at.
 
     Raises:
         RunError: too many cannot be used.
@@ -57,4 +45,4 @@ def survey(source: SourceConfig, manifest: Manifest, flow: FlowKind | None) -> S
         quarantine.compact(folder, quarantine.FEW)
         curves.write_index(pa.concat_tables(found))
     bad.tell()
-    return Surveyed(bad.seen, dict(bad.reasons))
+    return bad

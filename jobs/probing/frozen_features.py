@@ -16,6 +16,7 @@ from jobs.setup.failures import InputError
 from jobs.setup.inputs import load_artifact
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact, Baseline
+from models.method import MEDIA_WORDS
 from pipelines.corpus.file_kinds import medium_of
 from pipelines.embeddings import embed
 from pipelines.embeddings.features import Features, Kind, check
@@ -154,8 +155,8 @@ def encoders_of(
     media = (encoder.encoder.media, other.encoder.media)
     if len(set(map(medium_of, media))) > 1:
         raise InputError(
-            f"compare {config.compare} was trained on {media[1]}s and artifact {config.artifact} on"
-            f" {media[0]}s: compare encoders that see the same"
+            f"compare {config.compare} was trained on {MEDIA_WORDS[media[1]]} and artifact"
+            f" {config.artifact} on {MEDIA_WORDS[media[0]]}: compare encoders that see the same"
         )
     return uri, encoder, other_uri, other
 

@@ -20,6 +20,7 @@ from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir
 from models.artifact import Artifact
 from models.clustering.k_means import k_means
+from models.method import MEDIA_WORDS
 from models.temporal.film import film
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest
@@ -30,7 +31,6 @@ from pipelines.stream import ingest, shapes
 from pipelines.stream.first_samples import ORIGINAL, FirstSamples, WithOriginal, joined
 from pipelines.stream.plan import Plan
 
-SAMPLES = {"image": "images", "clip": "clips", "audio": "sounds", "text": "texts"}
 NUM_VIEWED = 12  # fills one, two, three and four blocks evenly
 NUM_QUERIES = 8
 NUM_NEIGHBOURS = 7
@@ -47,7 +47,7 @@ def views(config: PretrainConfig, drawn: preview.Drawn) -> Drawing:
     """Show the first samples of the first epoch with the views that training makes of them."""
     number = config.views.num_views
     each = f"{number} view{'s' * (number > 1)} of {config.views.size} {config.views.unit}"
-    finding = f"{each} of each of {len(drawn.names)} {SAMPLES[config.media]}, first epoch"
+    finding = f"{each} of each of {len(drawn.names)} {MEDIA_WORDS[config.media]}, first epoch"
     sheet = preview.contact_sheet(drawn, title=finding, page_columns=PAGE_COLUMNS)
     return Drawing("views.png", finding, preview.to_png(sheet))
 

@@ -72,13 +72,13 @@ class Encoding:
             InputError: they are not, or the artifact is not there or another one.
         """
         form = self._stored.column.form
-        if form != "joint" and not (form == "pooled" and self.encoder()[1].of_texts):
+        encoder = self.encoder()[1] if form in ("joint", "pooled") else None
+        if encoder is None or (form == "pooled" and encoder.of_texts is None):
             raise InputError(
                 f"text needs embeddings that texts are compared with, and {self._stored.uri} holds"
                 f" form={form}: export an artifact of images and captions with form=joint, or an"
                 " encoder of texts"
             )
-        _, encoder = self.encoder()
         try:
             return encoder.embed_texts(texts).numpy()
         except ValueError as error:

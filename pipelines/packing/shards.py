@@ -190,7 +190,7 @@ def _add(
     etag."""
     if isinstance(payload, BadSample):
         raise payload
-    suffix = "txt" if row["media"] == schema.TEXT else _suffix(row["name"], payload)
+    suffix = _suffix(row, payload)
     if pack.reencoding and row["media"] == "image":
         payload, suffix = _reencoded(payload, suffix, pack.reencoding, pack.limits)
     # WebDataset's key ends at the first dot of the name: the id has none.
@@ -243,8 +243,11 @@ def _bad_row(row: dict[str, Any], problem: BadSample, stage: str) -> dict[str, A
     return quarantine.bad_row(found_at, problem, stage=stage, epoch=NO_EPOCH, run="pack")
 
 
-def _suffix(name: str | None, data: bytes) -> str:
-    """Return the suffix of a member: the name's, or what the bytes look like."""
+def _suffix(row: dict[str, Any], data: bytes) -> str:
+    """Return the suffix of a member: a text's, the name's, or what the bytes look like."""
+    if row["media"] == schema.TEXT:  # one of those that a file holds
+        return "txt"
+    name: str | None = row["name"]
     if name and kind_of(name).what in _SAMPLES:
         return name.rpartition(".")[2].lower()
     return kind_of_bytes(data[:HEAD_BYTES]).suffix or "jpg"

@@ -43,7 +43,7 @@ def test_an_encoder_of_clips_takes_videos_and_still_frames_where_asked_for() -> 
 
 def test_a_method_of_sound_takes_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimCLR, "media", "audio")
-    with pytest.raises(InputError, match="takes sound: give it another source"):
+    with pytest.raises(InputError, match="takes sounds: give it another source"):
         check_corpus(config(), corpus(image=3))
 
 
