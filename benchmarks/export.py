@@ -239,7 +239,8 @@ def main(words: list[str]) -> int:
     rows = {name: _summed(found) for name, found in rates.items()}
     first = next(iter(rows.values()))["images_per_s"]
     print(
-        "| | images/s | range | of the first | whole run | first after |\n|---|---|---|---|---|---|"
+        "| | images/s | range | of the first | CPU ms an image | whole run | first after |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for name, row in rows.items():
         low, high = row["range"]

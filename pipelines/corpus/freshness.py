@@ -91,12 +91,13 @@ def changes_since(manifest: Manifest) -> str:
     known = _known(manifest)
     every = list(known.etags)
     drawn = np.random.default_rng(0).permutation(len(every)).tolist()
-    sampled = [every[index] for index in drawn]
-    if uris.is_local(manifest.source):
-        return str(_in_folders(manifest, known, sampled[:SAMPLED_FILES]))
-    if uris.is_s3(manifest.source):
-        return str(_in_bucket(manifest, known, sampled[:SAMPLED_KEYS]))
-    return ""
+    local = uris.is_local(manifest.source)
+    if not local and not uris.is_s3(manifest.source):
+        return ""
+    most, look = (SAMPLED_FILES, _in_folders) if local else (SAMPLED_KEYS, _in_bucket)
+    found = str(look(manifest, known, [every[index] for index in drawn[:most]]))
+    all_seen = known.whole and len(every) <= most
+    return found if all_seen or not found[:1].isdigit() else f"at least {found}"
 
 
 def _known(manifest: Manifest) -> _Known:

@@ -88,9 +88,9 @@ def test_of_a_large_source_a_part_is_looked_at(
     assert len(list(manifest.row_groups())) == 3
     assert changes_since(manifest) == ""
     (source / "a" / "new.jpg").write_bytes(b"x")
-    assert changes_since(manifest) == "1 new"
+    assert changes_since(manifest) == "at least 1 new"
     monkeypatch.setattr(freshness, "SCANNED_FILES", 3)
-    assert changes_since(manifest) in ("1 new", f"{source}/a was written to")
+    assert changes_since(manifest) in ("at least 1 new", f"{source}/a was written to")
 
 
 def test_a_source_that_is_gone_says_so(source: Path, tmp_path: Path) -> None:
