@@ -74,7 +74,7 @@ def read(
     located = locate(samples, manifest, "pictures" if series is None else "audio")
     rows = pa.Table.from_pylist(located, schema=LISTED)
     problems = [row[LEFT_OUT.name] or "" for row in located]
-    there = pa.array([not problem for problem in problems])
+    there = pa.array([not problem for problem in problems], pa.bool_())
     found = rows.filter(there).select(schema.MANIFEST.names)
     work = Ingest(
         order=Listed(found),

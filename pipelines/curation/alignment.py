@@ -51,7 +51,7 @@ def alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _flat(pictures: np.ndarray) -> np.ndarray:
     """Tell pictures of one grey all over, (P,) bool."""
-    flat: np.ndarray = np.ptp(pictures.reshape(len(pictures), -1), axis=1) <= FLAT
+    flat: np.ndarray = np.ptp(pictures, axis=(1, 2)) <= FLAT
     return flat
 
 

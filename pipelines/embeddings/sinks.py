@@ -210,9 +210,8 @@ def _by_frame(
 
 def _lists(values: np.ndarray, dtype: str) -> pa.Array:
     """Return (n, ...) values as lists of one length, flat."""
-    flat = values.reshape(len(values), -1).astype(dtype)
     size = int(np.prod(values.shape[1:]))
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), size)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(dtype).reshape(-1)), size)
 
 
 def key_of(member: str | None) -> str | None:

@@ -167,7 +167,8 @@ class Stored:
 def vectors_of(column: pa.Array) -> np.ndarray:
     """Return a column of lists of one length as (n, values) float32."""
     values = column.flatten().to_numpy(zero_copy_only=False)
-    vectors: np.ndarray = np.asarray(values, np.float32).reshape(len(column), -1)
+    size = len(values) // max(1, len(column))
+    vectors: np.ndarray = np.asarray(values, np.float32).reshape(len(column), size)
     return vectors
 
 

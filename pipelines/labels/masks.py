@@ -45,7 +45,7 @@ class MaskFolder:
     def __init__(self, uri: str) -> None:
         uri = uris.absolute(uri)
         listed = list_files(uri)
-        listed = listed.filter(pa.array([r is None for r in listed[LEFT_OUT.name].to_pylist()]))
+        listed = listed.filter(listed[LEFT_OUT.name].is_null())
         self._names = names_below(listed, root_of_names(uri))
         self._places = [
             tuple(row.values())

@@ -178,7 +178,7 @@ def _read(beside: pa.Table, columns: Columns) -> pa.Table:
 
 
 def _read_part(beside: pa.Table, columns: Columns) -> pa.Table:
-    beside = beside.append_column("etag", pa.array([""] * beside.num_rows))
+    beside = beside.append_column("etag", pa.array([""] * beside.num_rows, pa.string()))
     small = np.asarray(beside[schema.LENGTH]) <= MAX_BYTES
     payloads = iter(fetch(beside.filter(pa.array(small))) if small.any() else ())
     rows = []

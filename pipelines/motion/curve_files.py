@@ -196,7 +196,7 @@ def _changes(uri: str, place: int) -> Changes | None:
 def entries(table: pa.Table, file: str) -> pa.Table:
     """Return the rows of an index for a file's rows."""
     places = pa.array(np.arange(table.num_rows), pa.int32())
-    names = pa.array([file] * table.num_rows).dictionary_encode()
+    names = pa.array([file] * table.num_rows, pa.string()).dictionary_encode()
     columns = [table[VIDEO], names, places, table[schema.REASON]]
     return pa.table(columns, names=INDEX.names).cast(INDEX)
 

@@ -71,4 +71,4 @@ def _box_rows(found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], side: in
         row[:count, 2:4] = corners[:, 2:] - corners[:, :2]
         row[:count, 4] = own.labels.cpu()
         row[:count, 5] = own.scores.cpu()
-    return rows.reshape(len(found), -1)
+    return rows.reshape(len(found), MOST * 6)

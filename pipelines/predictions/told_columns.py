@@ -198,7 +198,8 @@ class BoxColumns:
         self, batch: Mapping[str, np.ndarray], samples: Samples, fence: Fence | None
     ) -> Columns:
         """Name the boxes of each sample."""
-        found = batch[FOUND_BOXES][samples.first].reshape(len(samples.first), -1, 6)
+        found = batch[FOUND_BOXES][samples.first]
+        found = found.reshape(len(found), found.shape[1] // 6, 6)  # of no image too
         sides = [pa.array(batch[name][samples.first], pa.int32()) for name in _SIDES]
         boxes = [[self._box(box) for box in rows if self._is_told(box)] for rows in found]
         columns: Columns = dict(zip(_SIDES, sides, strict=True))

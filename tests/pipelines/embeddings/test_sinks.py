@@ -64,6 +64,26 @@ def test_a_whole_part_is_written_without_the_samples_that_could_not_be_used(
     assert files.read((16, 33), [schema.SAMPLE_ID]).column_names == [schema.SAMPLE_ID]
 
 
+@pytest.mark.parametrize("frames", [None, 2.0])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_part_of_which_nothing_could_be_used_is_written_empty(
+    kind: Literal["parquet", "lance"], frames: float | None, tmp_path: Path
+) -> None:
+    files = part_files(str(tmp_path), kind)
+    bad = batch(16, 32)
+    bad[schema.VALID][:] = False
+    if frames:
+        bad[schema.EMBEDDING] = np.repeat(bad[schema.EMBEDDING][:, None], 4, axis=1)
+    into = sink(files, fps=frames)
+    counts = into.write(bad)
+    assert (counts["rows"], counts["quarantined"]) == (0, 16) and files.there() == [(16, 33)]
+    if not frames:
+        into.write(batch(0, 16))
+        files.finish(into.schema)
+        ids = [int(one) for block in open_stored(str(tmp_path)).blocks() for one in block.ids]
+        assert ids == [number for number in range(16) if number % 5]
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_part_written_again_takes_the_place_of_the_first(
     kind: Literal["parquet", "lance"], tmp_path: Path

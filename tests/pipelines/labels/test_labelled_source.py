@@ -171,6 +171,14 @@ def test_masks_come_with_their_images_and_those_that_do_not_fit_are_bad_samples(
     assert (batch["mask"][0] == [0, 0, 7, 7]).all()
 
 
+def test_an_empty_folder_of_masks_gives_every_image_none(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "1.png")
+    (tmp_path / "masks").mkdir()
+    images = read_source(str(tmp_path / "images"), Columns(), "mask")
+    found = masks.MaskFolder(str(tmp_path / "masks")).pair({"train": images})["train"]
+    assert found.rows.num_rows == 0 and found.left_out.names == {masks.NO_MASK: ["1.png"]}
+
+
 def test_masks_of_colours_say_so(tmp_path: Path) -> None:
     image(tmp_path / "images" / "1.png")
     image(tmp_path / "masks" / "1.png")

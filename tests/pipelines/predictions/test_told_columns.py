@@ -18,8 +18,9 @@ from pipelines.predictions.whole_videos import cuts
 
 
 def samples(owner: list[int], names: list[str]) -> Samples:
-    first = np.unique(owner, return_index=True)[1]
-    return Samples(pa.table({}), first, np.array(owner), np.arange(len(owner)), names)
+    owners = np.array(owner, np.int64)
+    first = np.unique(owners, return_index=True)[1]
+    return Samples(pa.table({}), first, owners, np.arange(len(owners)), names)
 
 
 def test_a_part_holds_whole_videos_and_as_many_as_it_can() -> None:
@@ -67,6 +68,23 @@ def test_no_two_classes_have_one_colour() -> None:
     colours = class_colours(256)
     assert len(np.unique(colours, axis=0)) == 256
     assert colours[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_of_a_part_of_which_nothing_could_be_used_nothing_is_told(tmp_path: Path) -> None:
+    batch = {
+        PROBABILITIES: np.zeros((2, 3), np.float32),
+        TOLD_MASK: np.zeros((2, 8, 8), np.uint8),
+        FOUND_BOXES: np.zeros((2, 18), np.float32),
+        schema.HEIGHT: np.array([10, 10]),
+        schema.WIDTH: np.array([20, 20]),
+    }
+    names = ("a", "b", "c")
+    one = ClassColumns(names, several=False, top_k=2, threshold=0.5, every=True)
+    more = ClassColumns(names, several=True, top_k=2, threshold=0.5, every=True)
+    for columns in (one, more, MaskColumns(str(tmp_path), 8, 3), BoxColumns(names, 0.05)):
+        made = columns.columns(batch, samples([], []), None)
+        table = pa.table(made, schema=pa.schema(columns.fields))
+        assert table.num_rows == 0 and not list(tmp_path.iterdir())
 
 
 def test_boxes_are_rows_and_a_coco_file_that_reads_back(tmp_path: Path) -> None:
