@@ -9,7 +9,7 @@ import numpy as np
 
 from jobs.adaptation import labelled_sets
 from jobs.adaptation.trained import train_from_scratch
-from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.adaptation.training_sections import TrainedAdaptConfig, with_defaults
 from jobs.cluster import launch
 from jobs.probing.few_label_probe import Draws, Scratch
 from jobs.probing.frozen_features import Labelled
@@ -71,4 +71,4 @@ def trained_config(config: AdaptConfig, out: str) -> TrainedAdaptConfig:
         "num_steps": config.probe.scratch_steps,
         "seed": config.probe.seed,
     }
-    return validate(TrainedAdaptConfig, values)
+    return validate(TrainedAdaptConfig, with_defaults(values))

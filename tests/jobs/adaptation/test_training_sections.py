@@ -14,10 +14,11 @@ from jobs.adapt import complete
         ({"probe": {"name": "segment", "trained": "head"}, "optim": {"weight_decay": 0}}, 0.05),
         ({"probe": {"name": "segment"}, "optim": {"lr": 0.3}}, 0.3),
         ({"probe": {"name": "segment", "trained": "all"}}, 2e-3),
-        ({"probe": {"name": "finetune"}}, 2e-3),
+        ({"probe": {"name": "attentive"}}, 2e-3),
+        ({"probe": {"name": "finetune"}}, 1e-2),
     ],
 )
-def test_a_head_of_pixels_alone_learns_faster_where_nothing_is_said(
+def test_where_nothing_is_said_the_rate_suits_what_learns(
     given: dict[str, Any], lr: float
 ) -> None:
     kind, values = complete({"artifact": "a", "out": "o", **given})
