@@ -203,6 +203,11 @@ def complete(
     values: dict[str, Any],
 ) -> tuple[type[FrozenConfig | TrainedAdaptConfig], dict[str, Any]]:
     """Choose the configuration class by `probe.name`."""
+    if "encoder" in values:
+        raise InputError(
+            "an adaptation takes artifact=URI: of other weights, python -m jobs.artifact"
+            " encoder.name=NAME encoder.weights=URI out=URI makes one"
+        )
     probe = values.get("probe") or {}
     name = probe.get("name") if isinstance(probe, dict) else None
     if name in _OTHERS:

@@ -225,5 +225,7 @@ def find(uri: str, key: str = "artifact", began: str | None = None) -> str:
             f"python -m jobs.artifact run={parent} out={uris.join(parent, FOLDER)}"
         )
     raise InputError(
-        f"{key} {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that has one"
+        f"{key} {uri} holds no {DESCRIPTION}: give the folder of an artifact, or a run that has"
+        " one; of weights that were trained elsewhere python -m jobs.artifact encoder.name=NAME"
+        " encoder.weights=URI out=URI makes one"
     )

@@ -17,6 +17,7 @@ from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import START, RunDir
 from models import artifact
 from models.encoders.encoder import Encoder
+from models.encoders.factory import EncoderConfig
 from models.starting.fitting import Fit, starting_encoder
 from pipelines.storage import uris
 
@@ -41,16 +42,30 @@ def prepare(config: PretrainConfig, run: RunDir) -> Start | None:
     Raises:
         InputError: there is no such file, it is none of weights, or too little of it fits.
     """
-    uri = config.encoder.weights
-    if uri is None or (copy_of(run.uri) and run.has_steps()):
+    if config.encoder.weights is None or (copy_of(run.uri) and run.has_steps()):
         return None
-    registered.check_reachable("encoder.weights", uri)
-    place = registered.resolved(uri, "encoder.weights")
+    return read(config.encoder, config.views.size, config.seed)
+
+
+def read(config: EncoderConfig, image_size: int, seed: int) -> Start:
+    """Build an encoder with the weights of a file, and say in a line on stderr which were taken.
+
+    Args:
+        config: What to build, with the weights' URI.
+        image_size: Side of the images, px.
+        seed: Of what the file does not hold.
+
+    Raises:
+        InputError: there is no such file, it is none of weights, or too little of it fits.
+    """
+    assert config.weights is not None
+    registered.check_reachable("encoder.weights", config.weights)
+    place = registered.resolved(config.weights, "encoder.weights")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)  # of what the file does not hold
-            found = config.encoder.model_copy(update={"weights": place})
-            encoder, fit = starting_encoder(found, config.views.size)
+            torch.default_generator.manual_seed(seed)
+            found = config.model_copy(update={"weights": place})
+            encoder, fit = starting_encoder(found, image_size)
     except ValueError as error:
         raise InputError(str(error)) from None
     assert fit is not None

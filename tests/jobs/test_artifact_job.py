@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
-from jobs.artifact import MakeArtifactConfig, make
+from jobs.artifact import AdoptConfig, MakeArtifactConfig, complete, make
 from jobs.setup import run_artifact
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
@@ -118,3 +119,34 @@ def test_what_is_no_artifact_is_refused_with_the_command_that_makes_one(
 ) -> None:
     with pytest.raises(InputError, match=words):
         run_artifact.find(run.path(below))
+
+
+def adopted(out: Path, weights: Path, **preprocess: object) -> AdoptConfig:
+    words = ["encoder.name=torchvision:resnet18", f"encoder.weights={weights}", f"out={out}"]
+    words += [f"preprocess.{name}={value}" for name, value in preprocess.items()]
+    config = parse(complete, words)
+    assert isinstance(config, AdoptConfig)
+    return config
+
+
+def test_weights_from_elsewhere_become_an_artifact_that_sees_what_they_saw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = resnet18(weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    made = make(adopted(tmp_path / "out", tmp_path / "w.pth", image_size=64))
+    said = "100 tensors taken, 0 resampled, 0 missing, 2 left over; 100.0%"
+    assert said in capsys.readouterr().err
+    loaded = artifact.load(made["artifact"])
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    shown = loaded.preprocess(images)
+    network.fc = torch.nn.Identity()
+    torch.testing.assert_close(loaded(shown), network(shown))
+    assert make(adopted(tmp_path / "out", tmp_path / "w.pth", image_size=64)) == made
+    torch.save({"module.fc.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="fewer"):
+        make(adopted(tmp_path / "new", tmp_path / "other.pth"))
+    torch.save(network.state_dict(), tmp_path / "again.pth")
+    with pytest.raises(InputError, match=r"holds an artifact of step 0 of .*w\.pth: choose"):
+        make(adopted(tmp_path / "out", tmp_path / "again.pth"))

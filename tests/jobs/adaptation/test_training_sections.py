@@ -18,9 +18,7 @@ from jobs.adapt import complete
         ({"probe": {"name": "finetune"}}, 1e-2),
     ],
 )
-def test_where_nothing_is_said_the_rate_suits_what_learns(
-    given: dict[str, Any], lr: float
-) -> None:
+def test_where_nothing_is_said_the_rate_suits_what_learns(given: dict[str, Any], lr: float) -> None:
     kind, values = complete({"artifact": "a", "out": "o", **given})
     sets = {f"{split}": {"uri": "u"} for split in ("train", "test")}
     assert kind.model_validate(values | sets).model_dump()["optim"]["lr"] == lr
