@@ -1,5 +1,5 @@
-"""Make an artifact of a checkpoint of a run, the newest or a step that is kept; or of other weights,
-as of timm, torchvision or one of the common self-supervised codebases."""
+"""Make an artifact of a checkpoint of a run, the newest or a step that is kept; or of weights that
+were trained elsewhere, as by timm, torchvision or a common self-supervised codebase."""
 
 import json
 import sys
