@@ -102,7 +102,7 @@ def config(small_artifact: str, folder: Path, name: str, **more: Any) -> Trained
     return TrainedAdaptConfig.model_validate(values)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
     small_artifact: str, brightness: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +132,7 @@ def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
         adapt_by_training(wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves: Path) -> None:
     masks = {"uri": str(halves / "masks"), "ignore": 9}
     given = config(
@@ -154,7 +154,7 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     assert all((tuned[name] == value).all() for name, value in start.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_detection_learns_boxes_and_its_artifact_tells_them(
     small_artifact: str, squares: Path, capsys: pytest.CaptureFixture[str]
@@ -262,7 +262,7 @@ def test_of_several_settings_the_best_on_validation_ships_alone(
     assert "steps of" not in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_killed_adaptation_goes_on_with_another_number_of_workers(
     small_artifact: str, brightness: Path
