@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from jobs.cluster import launch
-from jobs.exporting import progress
+from jobs.exporting import progress, remarks
 from jobs.exporting.export_sections import ExportConfig
 from jobs.setup import run_artifact
 from jobs.setup.bad_samples import BadSamples
@@ -40,6 +40,7 @@ from pipelines.embeddings.provenance import Provenance, VectorColumn
 from pipelines.embeddings.stored import FOLDER, RECORD
 from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
+from pipelines.packing.carried import Carried
 from pipelines.samples.of_views import seen_by
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
@@ -202,6 +203,7 @@ class _Job:
         bad.check(final=True)
         if written or not now.is_complete:
             self._finish(now)
+        remarks.tell_of_carried(self.config.carry, counts)
         digests = [one.digest for one in self.encoded.artifacts.values()]
         return {
             "rows": counts["rows"],
@@ -211,6 +213,7 @@ class _Job:
             "parts_kept": kept,
             "quarantined": counts["quarantined"],
             "reasons": dict(bad.reasons),
+            "carried": {name: counts[sinks.in_column(name)] for name in self.config.carry},
             "storage_retries": counts["retries"],
             "manifest_version": self.manifest.version,
             "artifact_digest": digests[0],
@@ -287,7 +290,7 @@ class _Job:
         made = Provenance(self.manifest.source, self.manifest.version, self.encoded.made)
         fps = self.config.clip.fps if self.config.clip.each_frame else None
         return sinks.EmbeddingSink(
-            self.files, order, parts, made, self._carried(), fps, self.mine.fence
+            self.files, order, parts, made, self._carried, fps, self.mine.fence
         )
 
     @cached_property
@@ -339,7 +342,8 @@ class _Job:
             )
         return first
 
-    def _carried(self) -> sinks.Carried | None:
+    @cached_property
+    def _carried(self) -> Carried | None:
         """Return the columns that come along.
 
         Raises:
@@ -347,10 +351,10 @@ class _Job:
         """
         if not self.config.carry:
             return None
-        possible = sinks.Carried.possible(self.manifest)
+        possible = Carried.possible(self.manifest)
         if unknown := [name for name in self.config.carry if name not in possible]:
             raise InputError(f"carry {unknown[0]} is none of {', '.join(possible)}")
-        return sinks.Carried(self.config.carry, self.manifest)
+        return Carried.of_manifest(self.config.carry, self.manifest)
 
     def _finish(self, now: progress.Progress) -> None:
         """Check that every sample is there, and say that the export is whole."""

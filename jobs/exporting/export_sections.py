@@ -18,6 +18,10 @@ from pipelines import schema
 from pipelines.embeddings.features import Features, Form
 from pipelines.embeddings.part_files import Format
 from pipelines.media.clips import Sampling
+from pipelines.packing.carried import TEXTS
+
+# Of what lies beside samples: since 2 loose files and class folders give something.
+CARRY_RULES = 2
 
 
 def _several(value: object) -> object:
@@ -133,8 +137,9 @@ class ExportConfig(JobConfig):
     carry: Words = Field(
         (),
         description=(
-            "columns to carry along: label, caption, json (the .cls, .txt and .json beside members"
-            " of shards), or a column of the manifest, as etag"
+            "columns to carry along: caption, json (.txt and .json beside a sample), label (.cls or"
+            " .json beside it; where no sample has one, its first folder below the source), or a"
+            " column of the manifest, as etag"
         ),
         examples=["NAME,..."],
     )
@@ -177,4 +182,6 @@ class ExportConfig(JobConfig):
         values = self.model_dump(mode="json", include=set(names), exclude_defaults=True)
         clip = self.clip.model_dump(mode="json", exclude_defaults=True, exclude={"per_video"})
         made = {"files" if name == "format" else name: values[name] for name in sorted(values)}
+        if TEXTS.keys() & {*self.carry}:
+            made["carry_rules"] = CARRY_RULES
         return made | ({"clip": clip} if clip else {})

@@ -11,93 +11,15 @@ import pyarrow as pa
 import ray.data
 
 from pipelines import schema
-from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.part_files import PartFiles
 from pipelines.embeddings.parts import Range
 from pipelines.embeddings.provenance import Provenance
-from pipelines.packing.texts_beside import TextsBeside
+from pipelines.packing.carried import Carried
 from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.storage.lease import Fence
-from pipelines.stream.fetch import fetch
 from pipelines.stream.orders import Order
 
 COUNTS = ("rows", "samples", "quarantined", "retries")
-# What a member of a shard may have beside it: name of the column to suffix.
-TEXTS = {"label": "cls", "caption": "txt", "json": "json"}
-
-
-@dataclass(frozen=True)
-class Carried:
-    """Columns that rows of an export have beside their vectors.
-
-    Attributes:
-        names: Of columns of the manifest, or of `TEXTS`.
-        manifest: Where they are from.
-    """
-
-    names: tuple[str, ...]
-    manifest: Manifest
-
-    @classmethod
-    def possible(cls, manifest: Manifest) -> list[str]:
-        """Return the names that a manifest can carry, those left out that every row has."""
-        own = {*schema.embeddings({}, []).names, *TEXTS}
-        return [*TEXTS, *(name for name in manifest.columns if name not in own)]
-
-    @property
-    def fields(self) -> list[pa.Field]:
-        """Return the fields of the columns."""
-        kinds = {one.name: one.type for one in schema.MANIFEST}
-        return [pa.field(name, kinds.get(name, pa.string())) for name in self.names]
-
-    def of(self, rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:
-        """Return the columns of manifest rows."""
-        texts = [name for name in self.names if name in TEXTS]
-        columns = {name: rows[name] for name in self.names if name not in texts}
-        return columns | (self._texts(rows, texts) if texts else {})
-
-    def _texts(self, rows: pa.Table, names: list[str]) -> dict[str, pa.Array]:
-        """Read what lies beside members of shards; null where there is nothing."""
-        shards = rows[schema.URI].to_pylist()
-        beside = TextsBeside(self.manifest).of(shards, rows[schema.MEMBER].to_pylist())
-        columns = {}
-        for name in names:
-            places = [_place(one.as_py(), TEXTS[name]) for one in beside]
-            there = [index for index, place in enumerate(places) if place is not None]
-            values: list[str | None] = [None] * len(places)
-            found = [(shards[index], *places[index]) for index in there]  # type: ignore[misc]
-            for index, data in zip(there, _read(found), strict=True):
-                values[index] = data
-            columns[name] = pa.array(values, pa.string())
-        return columns
-
-
-def _place(beside: list[dict[str, int]], suffix: str) -> tuple[int, int] | None:
-    """Return offset and length of the text of a suffix."""
-    for one in beside:
-        if one["suffix"] == suffix:
-            return one[schema.OFFSET], one[schema.LENGTH]
-    return None
-
-
-def _read(places: list[tuple[str, int, int]]) -> list[str | None]:
-    """Read texts of shards, in few requests; None for one that cannot be read."""
-    if not places:
-        return []
-    shards, offsets, lengths = zip(*places, strict=True)
-    count = len(places)
-    rows = {
-        schema.URI: list(shards),
-        schema.OFFSET: list(offsets),
-        schema.LENGTH: list(lengths),
-        schema.MEMBER: ["text"] * count,
-        "etag": [""] * count,
-        schema.MEDIA: ["image"] * count,
-    }
-    found = fetch(pa.table(rows))
-    return [
-        data.decode(errors="replace").strip() if isinstance(data, bytes) else None for data in found
-    ]
 
 
 @dataclass(frozen=True)
@@ -140,7 +62,8 @@ class EmbeddingSink:
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the batch's part; returns one row: `rows` written, of so many `samples`,
-        `quarantined`, and storage `retries` in reading."""
+        `quarantined`, storage `retries` in reading, and for each carried column how many of the
+        rows have something in it, under `in_column` of its name."""
         position = batch[schema.POSITION]
         valid = batch[schema.VALID]
         start = int(position[0])
@@ -154,6 +77,8 @@ class EmbeddingSink:
         samples = int(valid.sum())
         counts = {"rows": table.num_rows, "samples": samples, "quarantined": len(valid) - samples}
         counts["retries"] = batch[schema.RETRIES].sum()
+        for name in self.carried.names if self.carried else ():
+            counts[in_column(name)] = table.num_rows - table[name].null_count
         return {name: np.array([count]) for name, count in counts.items()}
 
     def _table(self, rows: pa.Table, batch: dict[str, np.ndarray]) -> pa.Table:
@@ -214,6 +139,11 @@ def _lists(values: np.ndarray, dtype: str) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(dtype).reshape(-1)), size)
 
 
+def in_column(name: str) -> str:
+    """Name the count of rows that have something in a carried column."""
+    return f"in {name}"
+
+
 def key_of(member: str | None) -> str | None:
     """Return what WebDataset groups the files of a shard by: the name up to the first dot of its
     last part."""
@@ -227,7 +157,7 @@ class PartSink(Protocol):
     """Writes the parts of a stream."""
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Write the batch's part; returns one row of `COUNTS`."""
+        """Write the batch's part; returns one row of `COUNTS`, and what else it counts."""
 
 
 def write_part(batch: dict[str, np.ndarray], sink: PartSink) -> dict[str, np.ndarray]:
@@ -249,10 +179,10 @@ def write_parts(
 
     Yields:
         As they are written: `rows`, of so many `samples`, samples `quarantined`, and `retries`,
-            storage requests tried again in reading.
+            storage requests tried again in reading; and what else the sink counts.
     """
     write = partial(write_part, sink=sink)
     written = map_in_tasks(stream, write, batch_size=part_rows, num_cpus=0.1)
     said_to(written, doing, num_rows)
     for batch in written.iter_batches(batch_size=None):
-        yield {name: round(float(batch[name].sum())) for name in COUNTS}
+        yield {name: round(float(batch[name].sum())) for name in batch}

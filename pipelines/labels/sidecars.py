@@ -186,12 +186,12 @@ def _read_part(beside: pa.Table, columns: Columns) -> pa.Table:
         member = place[schema.MEMBER]
         what = {"shard": place[schema.URI], "key": key_of(member), "suffix": suffix_of(member)}
         data = next(payloads) if is_small else BadSample("too_large", "no label")
-        rows.append(what | _told(data, what["suffix"], columns))
+        rows.append(what | told(data, what["suffix"], columns))
     return pa.Table.from_pylist(rows, schema=_FOUND)
 
 
-def _told(data: bytes | BadSample, suffix: str, columns: Columns) -> dict[str, Any]:
-    """Read what one file says: labels, split and group, or what is wrong with it."""
+def told(data: bytes | BadSample, suffix: str, columns: Columns) -> dict[str, Any]:
+    """Read what one file says: labels, split and group, or the `problem` that it has."""
     if isinstance(data, BadSample):
         return {"problem": f"label {data.reason}"}
     try:

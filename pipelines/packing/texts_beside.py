@@ -57,7 +57,8 @@ class TextsBeside:
         assert self._file is not None
         texts: dict[str, list[dict[str, Any]]] = defaultdict(list)
         table = rows_of_shard(self._file, shard)
-        for row in table.filter(pc.starts_with(table["reason"], "no image")).to_pylist():
+        # "no image", or of other media "no video", "no sound"
+        for row in table.filter(pc.starts_with(table["reason"], "no ")).to_pylist():
             suffix = suffix_of(row[schema.MEMBER] or "")
             if suffix in SUFFIXES and 0 < row[schema.LENGTH] <= MAX_BYTES:
                 place = {name: row[name] for name in (schema.OFFSET, schema.LENGTH)}

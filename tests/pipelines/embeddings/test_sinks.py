@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from pipelines import schema
+from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.part_files import PartFiles, part_files
 from pipelines.embeddings.provenance import Provenance
-from pipelines.embeddings.sinks import EmbeddingSink
+from pipelines.embeddings.sinks import EmbeddingSink, in_column
 from pipelines.embeddings.stored import open_stored
+from pipelines.packing.carried import Carried
 from pipelines.stream.orders import Listed
 from tests.pipelines.embeddings.test_stored import DIM, MADE
 
@@ -27,7 +29,8 @@ def sink(files: PartFiles, **changes: Any) -> EmbeddingSink:
     ]
     order = Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
     made = {schema.EMBEDDING: MADE}
-    return EmbeddingSink(files, order, PARTS, Provenance("/", 1, made), **changes)
+    given = {"order": order, "parts": PARTS, "provenance": Provenance("/", 1, made)}
+    return EmbeddingSink(files, **given | changes)
 
 
 def batch(start: int, stop: int) -> dict[str, np.ndarray]:
@@ -142,3 +145,19 @@ def test_every_frame_before_the_end_of_a_video_is_a_row(tmp_path: Path) -> None:
     assert [row["start_s"] for row in rows[1:5]] == [10.0, 10.5, 11.0, 11.5]
     assert [row["end_s"] for row in rows[5:7]] == [10.5, 10.9] and rows[0]["end_s"] is None
     assert [row["embedding"][0] for row in rows[1:5]] == [33 / 4 + 8 * k for k in range(4)]
+
+
+def test_carried_columns_are_counted_where_there_is_something(tmp_path: Path) -> None:
+    (tmp_path / "17.txt").write_text("a caption")
+    rows = [
+        {"sample_id": n, "uri": f"{tmp_path}/{n}.jpg", "offset": 0, "length": 1, "etag": "e"}
+        for n in range(NUM_ROWS)
+    ]
+    order = Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
+    blank = Manifest(str(tmp_path / "m"), 1, str(tmp_path), ())
+    files = part_files(str(tmp_path / "out"), "parquet")
+    into = sink(files, order=order, carried=Carried(("caption", "json", "etag"), blank))
+    counts = into.write(batch(16, 32))
+    counted = {name: counts[in_column(name)].item() for name in ("caption", "json", "etag")}
+    assert counted == {"caption": 1, "json": 0, "etag": 13}
+    assert [one for one in files.read((16, 33))["caption"].to_pylist() if one] == ["a caption"]
