@@ -171,7 +171,8 @@ def _told(config: PredictConfig, adapted: Artifact, uri: str, out: str) -> Told:
     if head.task == "boxes":
         return BoxColumns(head.classes, config.min_score)
     if head.task == "mask":
-        return MaskColumns(uris.join(out, MASKS), adapted.image_size, len(head.classes))
+        folder = uris.join(out, MASKS)
+        return MaskColumns(folder, adapted.image_size, len(head.classes), head.values)
     return ClassColumns(
         classes=head.classes,
         several=head.task == "classes",

@@ -7,7 +7,6 @@ from pydantic import Field
 from augment.frozen import Frozen
 from jobs.setup.sections import JobConfig
 from pipelines.labels.label_tables import Columns
-from pipelines.labels.labelled_data import IGNORE
 
 
 class LabelledConfig(Frozen):
@@ -68,7 +67,15 @@ class MasksConfig(Frozen):
             "folder of PNG masks of class indices, grey or palette, paired with the images by path"
         ),
     )
-    ignore: int = Field(IGNORE, ge=0, le=255, description="value of the pixels that are not judged")
+    ignore: int | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description=(
+            "value of the pixels that are not judged; null: 255, unless masks have but one other"
+            " value"
+        ),
+    )
     classes: str | None = Field(
         None, min_length=1, description="CSV file of index,name; null: the values are the names"
     )

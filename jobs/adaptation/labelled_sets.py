@@ -2,6 +2,7 @@
 would make a score a lie."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from jobs.adaptation import dense_labels, splitting
 from jobs.adaptation.label_sections import LabelledJobConfig
 from jobs.adaptation.splitting import Sets
-from jobs.adaptation.telling import account_of, say, shown, tell_sets, told
+from jobs.adaptation.telling import Unknown, account_of, say, shown, tell_sets, told
 from jobs.cluster import launch
 from jobs.setup.failures import InputError
 from pipelines import schema
@@ -105,8 +106,11 @@ def read_sets(config: LabelledJobConfig, medium: Medium = "pictures") -> Labelle
     task = task_of(config)
     sets = splitting.read_splits(config, task, medium)
     beside: dict[str, LeftOutNames] = {}
+    values: tuple[int, ...] = ()
+    unknown: Unknown = {}
     if task == "mask":
-        sets, classes, beside = dense_labels.with_masks(sets, config)
+        sets, of_masks, beside = dense_labels.with_masks(sets, config)
+        classes, values, unknown = of_masks.names, of_masks.values, of_masks.unknown
     else:
         if task == "boxes":
             sets, beside = dense_labels.with_boxes(sets, config)
@@ -119,8 +123,9 @@ def read_sets(config: LabelledJobConfig, medium: Medium = "pictures") -> Labelle
             " two: of a folder, the first folder below it is the class"
         )
     sets = _without_leaks(sets)
-    sets, unknown = _known_only(sets, classes) if task != "mask" else (sets, [])
-    tell_sets(sets, unknown, classes)
+    if task != "mask":
+        sets, unknown = _known_only(sets, classes)
+    tell_sets(sets, unknown, classes, task)
     _check_left(sets, config, unknown, classes)
     account = account_of(sets, beside, unknown) | {"task": task}
     sets, drawn = splitting.with_validation(sets, config)
@@ -129,7 +134,7 @@ def read_sets(config: LabelledJobConfig, medium: Medium = "pictures") -> Labelle
         encoded(sets, classes),
         tuple(classes),
         task,
-        config.masks.ignore,
+        values,
         val_drawn=drawn,
         account=account,
     )
@@ -179,13 +184,24 @@ def _without_leaks(sets: Sets) -> Sets:
     return cleaned
 
 
-def _known_only(sets: Sets, classes: list[str]) -> tuple[Sets, list[str]]:
-    """Leave out what is of classes that training has not; gives their names too."""
+def _known_only(sets: Sets, classes: list[str]) -> tuple[Sets, Unknown]:
+    """Leave out what is of classes that training has not; counts it too."""
     known = set(classes)
-    unknown = sorted({name for one in sets.values() for name in one.classes} - known)
-    if not unknown:
-        return sets, []
-    return {split: _of_known(one, known) for split, one in sets.items()}, unknown
+    cleaned = dict(sets)
+    unknown: Unknown = {}
+    for split, one in sets.items():
+        if set(one.classes) - known:
+            unknown[split] = _of_others(one, known)
+            cleaned[split] = _of_known(one, known)
+    return cleaned, unknown
+
+
+def _of_others(found: LabelledRows, known: set[str]) -> Counter[str]:
+    """Count the labels and boxes of each class but those that are known."""
+    names = [name for labels in found.rows[schema.LABELS].to_pylist() for name in labels or ()]
+    for boxes in found.rows[schema.BOXES].to_pylist():
+        names += [box[schema.LABEL] for box in boxes or ()]
+    return Counter(name for name in names if name not in known)
 
 
 def _of_known(found: LabelledRows, known: set[str]) -> LabelledRows:
@@ -200,7 +216,7 @@ def _of_known(found: LabelledRows, known: set[str]) -> LabelledRows:
 
 
 def _check_left(
-    sets: Sets, config: LabelledJobConfig, unknown: list[str], classes: list[str]
+    sets: Sets, config: LabelledJobConfig, unknown: Unknown, classes: list[str]
 ) -> None:
     """Refuse sets of which nothing is left to judge."""
     for split in ("val", "test"):
@@ -210,9 +226,10 @@ def _check_left(
         left_out = sets[split].left_out.counts
         if left_out[LEAKED] or left_out[LEAKED_VAL]:
             raise InputError(leaked(config, split))
-        if unknown:
+        if split in unknown:
             raise InputError(
-                f"{split}.uri {place} has no class of train.uri's: {shown(unknown)} there, "
+                f"{split}.uri {place} has no class of train.uri's: {shown(sorted(unknown[split]))}"
+                " there, "
                 f"{shown(classes)} in train.uri"
             )
         raise InputError(

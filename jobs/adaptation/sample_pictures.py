@@ -62,7 +62,7 @@ def _shown(adapted: Artifact, data: LabelledData, *names: str) -> dict[str, np.n
     masks = data.task == "mask"
     work = labelled_stream.work_of(
         data,
-        whole_images(adapted, masks=masks, ignore=data.ignore),
+        whole_images(adapted, masks=masks),
         limits_for(adapted, Limits()),
         run="adapt",
         block_rows=NUM_SHOWN,

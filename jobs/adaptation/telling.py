@@ -2,16 +2,20 @@
 programs."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.corpus.left_out import most_frequent
 from pipelines.labels.class_folders import parts_of_data_sets
+from pipelines.labels.labelled_data import Split, Task
 from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames
 
 NAMES_SHOWN = 8  # of classes, in a line for people
 NAMES_KEPT = 1000  # of classes, for programs
 LONGEST_NAME = 60
+Unknown = dict[Split, Counter[str]]
+"""How much of each class that training has not is in a set: labels, boxes, or masks with it."""
 
 
 def say(line: str) -> None:
@@ -41,7 +45,9 @@ def told(left_out: LeftOutNames) -> str:
     return ", ".join(said)
 
 
-def tell_sets(sets: Mapping[Any, LabelledRows], unknown: list[str], classes: list[str]) -> None:
+def tell_sets(
+    sets: Mapping[Any, LabelledRows], unknown: Unknown, classes: list[str], task: Task
+) -> None:
     """Say on stderr what is judged and what is not."""
     for split, one in sets.items():
         if total := one.left_out.counts.total():
@@ -51,8 +57,15 @@ def tell_sets(sets: Mapping[Any, LabelledRows], unknown: list[str], classes: lis
                 f"{split}.uri: class folders without an image ({len(one.empty)}): "
                 f"{shown(one.empty)}"
             )
-    if unknown:
-        say(f"test.uri: classes that train.uri has not ({len(unknown)}): {shown(unknown)}")
+    what = {"mask": "the pixels of so many masks", "boxes": "so many boxes"}.get(
+        task, "so many labels"
+    )
+    for split, counts in unknown.items():
+        names = [f"{name} ({counts[name]})" for name in sorted(counts)]
+        say(
+            f"{split}.uri: classes that train.uri has not ({len(counts)}): {shown(names)}:"
+            f" {what} are not judged"
+        )
     say(f"judging {len(classes)} classes: {shown(classes)}")
     if parts := parts_of_data_sets(classes):
         say(
@@ -63,7 +76,7 @@ def tell_sets(sets: Mapping[Any, LabelledRows], unknown: list[str], classes: lis
 
 
 def account_of(
-    sets: Mapping[Any, LabelledRows], beside: Mapping[str, LeftOutNames], unknown: list[str]
+    sets: Mapping[Any, LabelledRows], beside: Mapping[str, LeftOutNames], unknown: Unknown
 ) -> dict[str, Any]:
     """Return what was left out of the sets, and of the masks or boxes beside them, for a
     program."""
@@ -79,5 +92,9 @@ def account_of(
             for name, one in left_out.items()
         },
         "empty_classes": {str(name): one.empty[:NAMES_KEPT] for name, one in sets.items()},
-        "test_only_classes": unknown[:NAMES_KEPT],
+        "test_only_classes": sorted(set().union(*unknown.values()))[:NAMES_KEPT],
+        "not_judged": {
+            str(split): dict(sorted(counts.items())[:NAMES_KEPT])
+            for split, counts in unknown.items()
+        },
     }

@@ -298,7 +298,7 @@ def _work(config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData) -
     adapted = artifact.load(_place(run))
     shape = looked_at(adapted)
     if data.task == "mask":
-        shape = whole_images(adapted, masks=True, ignore=data.ignore)
+        shape = whole_images(adapted, masks=True)
     return labelled_stream.work_of(
         data,
         shape,

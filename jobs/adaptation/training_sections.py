@@ -108,11 +108,12 @@ class TrainedProbeConfig(LearningConfig, MixingConfig):
             name=forms[self.name],
             task=data.task,
             classes=data.classes,
+            values=() if data.values == tuple(range(data.num_classes)) else data.values,
             width=self.width,
             copies=max(1, len(self.settings)),
         )
         if self.name == "segment":
-            return SegmentConfig(head=head, ignore=data.ignore, **learning)
+            return SegmentConfig(head=head, **learning)
         if self.name == "detect":
             return DetectConfig(head=head, **learning)
         if head.copies > 1:

@@ -55,7 +55,7 @@ class _Passes:
         """Say how some samples are streamed with their masks."""
         return labelled_stream.work_of(
             self.data.keep(rows),
-            whole_images(encoder, masks=True, ignore=self.data.ignore),
+            whole_images(encoder, masks=True),
             limits_for(encoder, Limits()),
             run="adapt",
             sampling=Sampling(per_video=self.config.clip.per_video or 1),

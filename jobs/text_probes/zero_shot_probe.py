@@ -70,10 +70,10 @@ def _read(uri: str, config: ZeroShotConfig) -> LabelledData:
             " them apart takes two: of a folder, the first folder below it is the class"
         )
     several = labelled_sets.several_labels(rows)
-    tell_sets({"test": rows}, [], classes)
+    tell_sets({"test": rows}, {}, classes, "class")
     if several:
         say(f"test: {len(several)} samples have several labels: judged as multi-label")
-    account = account_of({"test": rows}, {}, [])
+    account = account_of({"test": rows}, {}, {})
     account |= {
         "task": "classes" if several else "class",
         "duplicates": 0,

@@ -17,7 +17,7 @@ from pipelines import schema
 from pipelines.captions.drawn_captions import Captions
 from pipelines.corpus.manifest import Manifest
 from pipelines.labels import labelled_stream
-from pipelines.labels.labelled_data import IGNORE, LabelledData
+from pipelines.labels.labelled_data import LabelledData
 from pipelines.media.clips import Sampling
 from pipelines.media.sounds.soundtrack import Soundtrack
 from pipelines.pairs.second_images import SecondImages
@@ -47,7 +47,8 @@ class Samples:
         carried: Columns of the order that a batch has too, and the bytes a row of each.
         masks: Whether the order's rows name masks.
         boxes: Boxes that each of the order's rows holds; 0: none.
-        ignore: Of masks: the value of pixels that teach nothing.
+        mask_values: Of masks: the value of each class in their files; empty: the values are the
+            classes.
         pair: Where the rows' second images are; None: nowhere.
         flow: Whether a batch has the flow of its clips.
         captions: Where the rows' captions are; None: nowhere.
@@ -63,7 +64,7 @@ class Samples:
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
     boxes: int = 0
-    ignore: int = IGNORE
+    mask_values: tuple[int, ...] = ()
     pair: SecondImages | None = None
     flow: bool = False
     captions: Captions | None = None
@@ -127,7 +128,7 @@ class Samples:
             carried=labelled_stream.carried_by(data),
             masks=data.task == "mask",
             boxes=data.most_boxes if data.task == "boxes" else 0,
-            ignore=data.ignore,
+            mask_values=data.values,
         )
 
 
@@ -192,6 +193,7 @@ class PlannedData:
             verify=config.source.verify == "etag",
             carried=self.samples.carried,
             masks=self.samples.masks,
+            mask_values=self.samples.mask_values,
             boxes=self.samples.boxes > 0,
             pair=self.samples.pair,
             captions=self.samples.captions,
@@ -224,7 +226,6 @@ def shape_of(
             crops,
             masks=samples.masks,
             boxes=samples.boxes,
-            ignore=samples.ignore,
             rest=neutral(config.image_views.mean),
             pair=samples.pair.kind if samples.pair else None,
         )

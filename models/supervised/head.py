@@ -56,6 +56,11 @@ class HeadConfig(Frozen):
     name: Literal["linear", "attentive", "dense", "boxes"] = Field(description="form of the head")
     task: Task = Field("class", description="what it tells")
     classes: tuple[str, ...] = Field(min_length=1, description="their names, in the outputs' order")
+    values: tuple[int, ...] = Field(
+        (),
+        exclude_if=lambda values: not values,  # as before it was a setting
+        description="dense: the value of each class in mask files; empty: their places",
+    )
     width: int | None = Field(
         None,
         ge=1,

@@ -24,7 +24,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 # What is known of a sample: one class, any number of classes, a class for each pixel, or boxes.
 Task = Literal["class", "classes", "mask", "boxes"]
-IGNORE = 255  # of a pixel that is not judged
+IGNORE = 255  # in a stream of masks: a pixel that is not judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,8 @@ class LabelledData:
             `classes`.
         classes: Names in NFC, sorted; of masks, by index.
         task: What the labels are.
-        ignore: Of masks: the value of pixels that are not judged.
+        values: Of masks: the value of each class in their files; all others are not judged. Empty:
+            the classes are the values.
         val_drawn: Whether validation was drawn from train: a probe that chooses nothing by it may
             learn from both.
         chooses: Whether something is chosen by validation, which then teaches nothing.
@@ -50,7 +51,7 @@ class LabelledData:
     rows: pa.Table
     classes: tuple[str, ...]
     task: Task = "class"
-    ignore: int = IGNORE
+    values: tuple[int, ...] = ()
     val_drawn: bool = False
     chooses: bool = False
     account: dict[str, Any] = field(default_factory=dict)

@@ -74,7 +74,8 @@ def work_of(
 
     A batch holds what every stream does; `schema.ROW` is the sample's index in `data.rows`. Beside
     it stand the targets: of task `class` the column `label`, (B,) int64; of `classes`
-    `label_hot`, (B, C) uint8; of `mask` `mask`, (B, S, S) uint8, where the shape makes masks; of
+    `label_hot`, (B, C) uint8; of `mask` `mask`, (B, S, S) uint8, classes or `IGNORE`, where the
+    shape makes masks; of
     `boxes` `boxes`, (B, M, 5) float32, where it crops them. Those of the file are
     `data.boxes(row)`.
 
@@ -101,6 +102,7 @@ def work_of(
         content=content,
         carried=carried_by(data),
         masks=data.task == "mask" and schema.MASK in shape.empty(1),
+        mask_values=data.values,
         boxes=data.task == "boxes",
         series=series,
     )

@@ -20,12 +20,10 @@ TOLD_MASK = "told_mask"  # (B, S, S) uint8 class indices
 FOUND_BOXES = "found_boxes"
 
 
-def whole_images(adapted: Artifact, *, masks: bool = False, ignore: int = 255) -> Fitted:
+def whole_images(adapted: Artifact, *, masks: bool = False) -> Fitted:
     """Return the shape of blocks of whole images, with what an artifact takes for nothing beside
     them."""
-    return Fitted(
-        adapted.image_size, masks=masks, ignore=ignore, rest=neutral(adapted.of_images.mean)
-    )
+    return Fitted(adapted.image_size, masks=masks, rest=neutral(adapted.of_images.mean))
 
 
 def looked_at(adapted: Artifact) -> Shape:

@@ -123,11 +123,13 @@ class MaskColumns:
         folder: Where the masks go; each lies as its sample below the source, with `.png` behind.
         image_size: S, the longer side of what was looked at, px.
         num_classes: C.
+        values: What each class is called in mask files; empty: by its place.
     """
 
     folder: str
     image_size: int
     num_classes: int
+    values: tuple[int, ...] = ()
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -143,6 +145,7 @@ class MaskColumns:
         self, batch: Mapping[str, np.ndarray], samples: Samples, fence: Fence | None
     ) -> Columns:
         """Write the mask of each sample and count its pixels."""
+        values = np.array(self.values or range(self.num_classes), np.uint8)
         heights = batch[schema.HEIGHT][samples.first]
         widths = batch[schema.WIDTH][samples.first]
         if fence:
@@ -151,7 +154,7 @@ class MaskColumns:
         def write(index: int) -> np.ndarray:
             told = batch[TOLD_MASK][samples.first[index]]
             mask = of_file_size(told, int(heights[index]), int(widths[index]))
-            uris.write_bytes(self._place(samples.names[index]), palette_png(mask))
+            uris.write_bytes(self._place(samples.names[index]), palette_png(values[mask]))
             return np.bincount(mask.reshape(-1), minlength=self.num_classes)
 
         pixels = list(side_by_side(write, range(len(samples.names))))

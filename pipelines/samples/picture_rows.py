@@ -1,6 +1,7 @@
 """Fills rows of a block from pictures, and from what belongs to each: its mask, boxes and second
 image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -67,6 +68,7 @@ class PictureRows:
         filler: Of the block.
         decoder: What decodes.
         clock: Takes the time.
+        classes: Class of each value of masks, (256,) uint8; None: the values are the classes.
         boxes: Of the block's rows; they are drawn where the block has a column for them.
         pair: What is made of second images; None: there are none.
         as_image: Whether a clip is one frame, and that an image.
@@ -76,6 +78,7 @@ class PictureRows:
     filler: Filler
     decoder: Decoder
     clock: Stopwatch
+    classes: np.ndarray | None = None
     boxes: Boxes | None = None
     pair: SecondImages | None = None
     as_image: bool = False
@@ -111,13 +114,28 @@ class PictureRows:
         with self.clock.time("crop"):
             self.filler.fill(index, picture)
             if values is not None:
-                cast(MaskFiller, self.filler).fill_mask(index, values)
+                told = values if self.classes is None else self.classes[values]
+                cast(MaskFiller, self.filler).fill_mask(index, told)
             if second is not None:
                 cast(PairFiller, self.filler).fill_pair(index, second)
             if self.boxes is not None:
                 self.boxes.check(index, picture)
                 if self.fills_boxes:
                     self.boxes.fill(cast(BoxFiller, self.filler), index, picture)
+
+
+def classes_of(values: Sequence[int]) -> np.ndarray | None:
+    """Return the class of each value of masks, (256,) uint8, 255 of one that is none; None where
+    the values are the classes.
+
+    Args:
+        values: The value of each class, at most 255 of them; empty: the values are the classes.
+    """
+    if not values:
+        return None
+    classes = np.full(256, 255, np.uint8)
+    classes[list(values)] = np.arange(len(values))
+    return classes
 
 
 def _mask(payload: Payload, picture: Picture, decoder: Decoder) -> np.ndarray:

@@ -23,7 +23,7 @@ from pipelines.media.clips import Sampling
 from pipelines.media.contract import REASONS, BadSample, Limits
 from pipelines.media.decoder import PROCESS, kept_decoder
 from pipelines.pairs.second_images import SecondImages
-from pipelines.samples.picture_rows import Boxes, PictureRows, numbers_of
+from pipelines.samples.picture_rows import Boxes, PictureRows, classes_of, numbers_of
 from pipelines.samples.rows_of_numbers import NumberFiller, Series, SeriesRows
 from pipelines.stream import quarantine, stage_times
 from pipelines.stream.orders import Order
@@ -53,6 +53,8 @@ class Ingest:
         content: Whether a column of hashes of the files' bytes is added.
         carried: Columns of the order's rows that blocks have as well, and the bytes a row of each.
         masks: Whether the order's rows name masks, which the shape crops with their images.
+        mask_values: The value of each class in the files of masks, all others being none; empty:
+            the values are the classes.
         boxes: Whether the order's rows hold boxes; they follow the crops of a shape that has a
             column for them.
         pair: Where the rows' second images are, which the shape crops with their images; None:
@@ -74,6 +76,7 @@ class Ingest:
     content: bool = False
     carried: tuple[tuple[str, int], ...] = ()
     masks: bool = False
+    mask_values: tuple[int, ...] = ()
     boxes: bool = False
     pair: SecondImages | None = None
     captions: Captions | None = None
@@ -240,6 +243,7 @@ def _row_filler(
         filler,
         decoder,
         clock,
+        classes=classes_of(ingest.mask_values),
         boxes=Boxes.of(rows) if ingest.boxes else None,
         pair=ingest.pair,
         as_image=ingest.sampling.as_frames,

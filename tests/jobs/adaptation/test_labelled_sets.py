@@ -1,7 +1,9 @@
 """jobs.adaptation: what a probe judges, what it leaves out, and what it refuses."""
 
+import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from jobs.adaptation.telling import NAMES_KEPT
 from jobs.setup.command_line import InputError
 from pipelines import schema
 from pipelines.corpus.left_out import MOST_REASONS
-from pipelines.labels import labelled_source
+from pipelines.labels import labelled_source, masks
 from pipelines.labels.class_folders import BESIDE
 from pipelines.labels.label_tables import Columns
 from pipelines.labels.labelled_data import LabelledData, Task
@@ -76,6 +78,7 @@ def test_a_class_only_the_test_set_has_is_left_out_counted_and_named(
     _, data = judged(data, None, [0, 1, 2, 3])
     account = data.account
     assert account["test_only_classes"] == ["cow"]
+    assert account["not_judged"] == {"test": {"cow": 1}}
     assert account["left_out"]["test"] == {labelled_sets.UNKNOWN: 1}
     assert account["left_out_names"]["test"] == {labelled_sets.UNKNOWN: ["cow/11.jpg"]}
     assert (account["num_classes"], account["classes"]) == (2, ["cat", "dog"])
@@ -228,6 +231,93 @@ def test_groups_on_both_sides_of_a_line_the_user_drew_are_warned_of(
     listed["test"] = rows("cat", "dog", "dog", first=10, group=["c", "c", "d"])
     assert judged(read(), None, [0, 1, 2, 3, 4])[1].account["num_test_groups"] == 2
     assert "by group, 2 for 3" in capsys.readouterr().err
+
+
+def test_labels_and_boxes_of_classes_only_the_test_set_has_are_counted_one_by_one(
+    listed: dict[str, LabelledRows], capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed |= {"train": rows("cat|dog"), "test": rows("cat|owl", "dog|owl", "elk|owl", first=10)}
+    account = read().account
+    assert account["test_only_classes"] == ["elk", "owl"]
+    assert account["not_judged"] == {"test": {"elk": 1, "owl": 3}}
+    assert account["left_out"]["test"] == {labelled_sets.UNKNOWN: 1}
+    assert "has not (2): elk (1), owl (3): so many labels are not" in capsys.readouterr().err
+    sides = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "crowd": False}
+    boxes = [[{**sides, "label": name} for name in names] for names in (["cat"], ["cat", "owl"])]
+    listed |= {
+        "t.json": rows("cat", boxes=boxes[:1]),
+        "test": rows("cat", "cat", first=10, boxes=[boxes[1], [*boxes[1], boxes[1][1]]]),
+    }
+    data = read(train={"uri": "t.json"})
+    assert data.account["not_judged"] == {"test": {"owl": 3}}
+    assert "owl (3): so many boxes are not judged" in capsys.readouterr().err
+
+
+@pytest.fixture
+def masked(
+    listed: dict[str, LabelledRows], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., LabelledData]:
+    """Reads sets of masks with given values."""
+
+    def read_masks(
+        train: list[set[int]], test: list[set[int]], **masks_keys: object
+    ) -> LabelledData:
+        for split, values, first in (("train", train, 0), ("test", test, 10)):
+            names = [json.dumps(sorted(one)) for one in values]
+            none = [None] * len(values)
+            listed[split] = rows(*["x"] * len(values), first=first, mask_uri=names, labels=none)
+        return read(columns={"mask": "mask"}, masks=masks_keys)
+
+    def survey(found: pa.Table) -> tuple[list[set[int]], list[str | None]]:
+        values = [set(json.loads(name)) for name in found["mask_uri"].to_pylist()]
+        return values, [None] * len(values)
+
+    monkeypatch.setattr(masks, "survey_masks", survey)
+    return read_masks
+
+
+def test_masks_of_255_and_one_other_value_are_two_classes(
+    masked: Callable[..., LabelledData], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = masked([{0, 255}, {0}], [{0, 255}])
+    assert (data.classes, data.values) == (("0", "255"), (0, 255))
+    assert "masks have the values 0 and 255 alone: 255 is a class" in capsys.readouterr().err
+    assert masked([{0, 1}, {1, 255}], [{0, 255}]).values == (0, 1)
+    assert masked([{0, 9}, {255}], [{0, 255}], ignore=9).values == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("train", "keys", "said"),
+    [
+        ([{0, 255}], {"ignore": 255}, "255 leaves the masks of train.uri but one class, 0, and a"),
+        ([{0}], {}, "masks.ignore 255 leaves the masks of train.uri but one class, 0"),
+        ([{255}], {}, "masks.ignore 255 leaves the masks of train.uri no class"),
+    ],
+)
+def test_masks_of_one_class_are_refused(
+    masked: Callable[..., LabelledData], train: list[set[int]], keys: dict[str, int], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        masked(train, [{0, 255}], **keys)
+
+
+def test_values_of_masks_that_training_has_not_are_no_classes_and_are_told(
+    masked: Callable[..., LabelledData], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = masked([{0, 7}, {7, 255}], [{0, 7, 9}, {9}, {3}])
+    assert (data.classes, data.values) == (("0", "7"), (0, 7))
+    _, data = judged(data, None, [0, 1, 2, 3, 4])
+    assert (data.account["num_classes"], data.account["classes"]) == (2, ["0", "7"])
+    assert data.account["test_only_classes"] == ["3", "9"]
+    assert data.account["not_judged"] == {"test": {"3": 1, "9": 2}}
+    said = capsys.readouterr().err
+    assert "has not (2): 3 (1), 9 (2): the pixels of so many masks are not judged" in said
+    assert "judging 2 classes: 0, 7" in said
+    names = tmp_path / "names.csv"
+    names.write_text("index,name\n0,sky\n3,sea\n5,sun\n7,bird\n9,fish\n")
+    data = masked([{0, 7}], [{9}], classes=str(names))
+    assert data.classes == ("sky", "bird")
+    assert data.account["test_only_classes"] == ["fish"]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def halves(tmp_path: Path) -> Path:
             mask = np.zeros((24, 32), np.uint8)
             half = np.s_[:, 16:] if number % 2 else np.s_[:, :16]
             pixels[half] += 150
-            mask[half] = 1
+            mask[half] = 255
             mask[0] = 9
             for kind, values in (("images", pixels.astype(np.uint8)), ("masks", mask)):
                 folder = tmp_path / kind / split
@@ -146,9 +146,11 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     )
     result = adapt_by_training(given)
     assert result["miou"] > 0.6 and result["ci95"][0] <= result["miou"] <= result["ci95"][1]
-    assert result["per_class"].keys() == {"0", "1"}
+    assert result["per_class"].keys() == {"0", "255"}
     assert "untrained_miou" not in result
     assert "segment mIoU of 2 classes" in result["result"]
+    head = artifact.load(result["artifact"]).head
+    assert head is not None and head.config.values == (0, 255)
     start = artifact.load(small_artifact).encoder.state_dict()
     tuned = artifact.load(result["artifact"]).encoder.state_dict()
     assert all((tuned[name] == value).all() for name, value in start.items())

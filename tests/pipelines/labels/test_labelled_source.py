@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,10 @@ def test_masks_come_with_their_images_and_those_that_do_not_fit_are_bad_samples(
     centre = labelled_stream.work_of(data, Centre(4, masks=True), Limits(), run="t", block_rows=3)
     (batch,) = labelled_stream.blocks(centre).iter_batches(batch_size=None)
     assert (batch["mask"][0] == [0, 0, 7, 7]).all()
+    data = replace(data, values=(7, 9))  # as classes 0 and 1; 0 is none of them
+    centre = labelled_stream.work_of(data, Centre(4, masks=True), Limits(), run="t", block_rows=3)
+    (batch,) = labelled_stream.blocks(centre).iter_batches(batch_size=None)
+    assert (batch["mask"][0] == [255, 255, 0, 0]).all()
 
 
 def test_an_empty_folder_of_masks_gives_every_image_none(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_a_mask_is_of_its_files_size_and_keeps_its_indices(tmp_path: Path) -> No
     assert (mask[:, :10] == 1).all() and (mask[:, 10:] == 2).all()
     assert made[schema.CLASS_PIXELS].to_pylist() == [[0, 100, 100]]
     assert np.asarray(image.convert("RGB"))[0, 0].tolist() == class_colours(3)[1].tolist()
+    by_value = MaskColumns(str(tmp_path), 8, 3, (0, 7, 255))
+    assert by_value.columns(batch, samples([0], ["x.jpg"]), None)[schema.CLASS_PIXELS].to_pylist()
+    written = np.asarray(Image.open(tmp_path / "x.jpg.png"))
+    assert (written[:, :10] == 7).all() and (written[:, 10:] == 255).all()
 
 
 def test_no_two_classes_have_one_colour() -> None:
