@@ -300,12 +300,12 @@ class _Job:
         sizes = [one.image_size for one in self.encoded.artifacts.values()]
         numbers = seen_by(self.encoded.first, times=True)
         pictures = embed.shape_for(sizes, times=True, num_frames=self._num_frames)
+        shape = numbers[1] if numbers else pictures
         return ingest.Ingest(
             order=ManifestOrder(self.manifest),
-            shape=numbers[1] if numbers else pictures,
+            shape=shape,
             series=numbers[0] if numbers else None,
-            # whole blocks make whole parts
-            block_rows=math.gcd(embed.BLOCK_ROWS, self.part_rows),
+            block_rows=embed.block_rows(shape, self.part_rows),
             limits=limits,
             verify=self.config.source.verify == "etag",
             quarantine=uris.join(self.out, "quarantine"),

@@ -5,7 +5,6 @@ A row a sample, in Parquet; masks as PNG files of the size of their images, and 
 COCO file as well.
 """
 
-import math
 import sys
 from collections import Counter
 from typing import Any, ClassVar
@@ -289,11 +288,11 @@ def _write(
 def _work(config: PredictConfig, out: str, adapted: Artifact, order: WholeVideos) -> ingest.Ingest:
     limits = limits_for(adapted, settled(config.source, order.manifest).limits())
     warn_of_flat(order.manifest, limits)
+    shape = looked_at(adapted)
     return ingest.Ingest(
         order=order,
-        shape=looked_at(adapted),
-        # whole blocks make whole parts
-        block_rows=math.gcd(embed.BLOCK_ROWS, config.part_rows),
+        shape=shape,
+        block_rows=embed.block_rows(shape, config.part_rows),
         limits=limits,
         verify=config.source.verify == "etag",
         quarantine=uris.join(out, BAD),

@@ -1,5 +1,6 @@
 """Embeds streams of centre crops with frozen encoders, in a pool of Ray Data actors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from pipelines.ray_tasks import Placed, map_in_networks
 from pipelines.stream.shapes import Centre, Centres, Shape, of_media
 
 BLOCK_ROWS = 256
+BLOCK_BYTES = 256 << 20  # of pixels; 256 images of 224 px are 37 MiB, as many clips gigabytes
+MOST_IMAGES = BLOCK_ROWS  # that an encoder is given at once, the frames of clips counted
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,25 @@ class Embed:
         by_frame = bool(frames) and not self._extract.sees_clips
         if by_frame:
             images = {size: clips.flatten(0, 1) for size, clips in images.items()}
-        features = self._extract(images)
+        most = MOST_IMAGES if by_frame else max(1, MOST_IMAGES // math.prod(frames))
+        features = self._features(images, most)
         if by_frame:
             features = {
                 name: self._of_clips(values.unflatten(0, (-1, *frames)), self._columns[name])
                 for name, values in features.items()
             }
         return batch | {name: values.cpu().numpy() for name, values in features.items()}
+
+    def _features(self, images: Mapping[int, Tensor], most: int) -> dict[str, Tensor]:
+        """Embed images or clips, so many at a time."""
+        count = len(next(iter(images.values())))
+        chunks = [
+            self._extract({size: one[start : start + most] for size, one in images.items()})
+            for start in range(0, count, most)
+        ]
+        if len(chunks) == 1:
+            return chunks[0]
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def _of_clips(self, values: Tensor, features: Features) -> Tensor:
         """Return (B, T, ...) features of frames as they are, or their mean (B, ...)."""
@@ -68,6 +83,19 @@ class Embed:
         named = schema.image_at(size)
         column = batch.pop(named if named in batch else schema.IMAGE)
         return torch.from_numpy(np.array(column)).to(self._device)
+
+
+def block_rows(shape: Shape, part_rows: int) -> int:
+    """Return the rows of a block: a power of two, so few that blocks of clips are no larger than
+    `BLOCK_BYTES`, and whole blocks make a part.
+
+    Args:
+        shape: Of the stream.
+        part_rows: Of the part.
+    """
+    row_bytes = sum(column.nbytes for column in shape.empty(1).values())
+    fitting = min(BLOCK_ROWS, max(1, BLOCK_BYTES // row_bytes))
+    return math.gcd(1 << (fitting.bit_length() - 1), part_rows)
 
 
 def shape_for(sizes: Sequence[int], *, times: bool = False, num_frames: int | None = None) -> Shape:
