@@ -16,8 +16,9 @@ from models.artifact import Artifact
 from models.optim import OptimConfig
 from models.starting.continuation import StartConfig
 from models.supervised.detect import DetectConfig
-from models.supervised.finetune import FinetuneConfig, MixingConfig
+from models.supervised.finetune import FinetuneConfig
 from models.supervised.head import HeadConfig
+from models.supervised.mixing import MixingConfig
 from models.supervised.segment import SegmentConfig
 from models.supervised.several_heads import HeadSetting, SeveralHeadsConfig
 from models.supervised.supervised import GROUP, Learning, LearningConfig, SupervisedConfig

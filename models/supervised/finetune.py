@@ -5,30 +5,20 @@ rate that falls layer by layer, mixup (arXiv:1710.09412) and CutMix (arXiv:1905.
 labels.
 """
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from augment.frozen import Frozen
+from augment.recipe import Views
 from models.collectives import global_mean
+from models.encoders.factory import EncoderConfig
 from models.method import Batch, MethodConfig
 from models.supervised.head import HeadConfig
+from models.supervised.mixing import Mixing, MixingConfig
 from models.supervised.supervised import GROUP, Supervised, SupervisedConfig, flat
-
-
-class MixingConfig(Frozen):
-    """How labels are smoothed and images mixed."""
-
-    label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="finetune: share of a label given to all classes"
-    )
-    mixup: float = Field(0.0, ge=0, description="finetune: alpha of mixup; 0: none")
-    cutmix: float = Field(0.0, ge=0, description="finetune: alpha of CutMix; 0: none")
 
 
 class FinetuneConfig(MixingConfig, SupervisedConfig):
@@ -48,6 +38,12 @@ class Finetune(Supervised):
     takes_clips: ClassVar[bool] = True
     config: FinetuneConfig
 
+    def __init__(
+        self, config: FinetuneConfig, encoder_config: EncoderConfig, views: Views, seed: int
+    ) -> None:
+        super().__init__(config, encoder_config, views, seed)
+        self.mixing = Mixing(config, seed) if config.mixup or config.cutmix else None
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Tell the classes of the images.
 
@@ -59,10 +55,12 @@ class Finetune(Supervised):
                 low where images are mixed.
             embedding: The head's features of each image, averaged over places, detached, (B, D).
         """
-        images = batch["views"][GROUP][0]  # (B, 3, S, S)
+        images = batch["views"][GROUP][0]  # (B, 3, S, S), or clips (B, T, 3, S, S)
         wanted = class_targets(batch, self.config.head)  # (B, C)
-        mixed, target = self._mixed(images, wanted, batch)
-        features = self.head.features(self.encoder, mixed)
+        target = wanted
+        if self.mixing is not None and self.training:
+            images, target = self.mixing(images, wanted, batch)
+        features = self.head.features(self.encoder, images)
         with torch.autocast(images.device.type, enabled=False):
             scores = self.head(features)  # (B, C)
             loss = class_losses(scores, target, self.config.head, self.config.label_smoothing)
@@ -72,26 +70,6 @@ class Finetune(Supervised):
             "top1": global_mean(right.float(), batch["valid"]),
             "embedding": flat(features).detach(),
         }
-
-    def _mixed(self, images: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mix each image with its neighbour in the batch, by draws keyed by the batch's first."""
-        config = self.config
-        if not self.training or not (config.mixup or config.cutmix) or len(images) < 2:
-            return images, target
-        from torchvision.transforms import v2
-
-        ways: list[Any] = []
-        if config.mixup:
-            ways.append(v2.MixUp(alpha=config.mixup, num_classes=target.shape[1]))
-        if config.cutmix:
-            ways.append(v2.CutMix(alpha=config.cutmix, num_classes=target.shape[1]))
-        key = f"{self.seed}/{int(batch['epoch'][0])}/{int(batch['sample_id'][0])}"
-        draw = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draw)
-            way = ways[int(torch.randint(len(ways), ()))]
-            mixed: tuple[Tensor, Tensor] = way(images, target)
-        return mixed
 
 
 def class_targets(batch: Batch, head: HeadConfig) -> Tensor:

@@ -12,7 +12,7 @@ from models import artifact
 from models.encoders.factory import EncoderConfig
 from models.method import Batch
 from models.registry import build_method
-from models.supervised.finetune import Finetune, FinetuneConfig, class_targets
+from models.supervised.finetune import Finetune, FinetuneConfig
 from models.supervised.head import HeadConfig
 from models.supervised.segment import Segment, SegmentConfig
 
@@ -134,18 +134,6 @@ def test_the_running_average_ships_and_lags_behind() -> None:
     weight = head.state_dict()["linear.weight"]
     assert (weight != method.head.state_dict()["linear.weight"]).any()
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-
-
-def test_mixing_is_keyed_by_the_batch() -> None:
-    method = finetune(mixup=0.8, cutmix=1.0)
-    images, label = brightness()
-    batch = batch_of(images, label=label)
-    target = class_targets(batch, method.config.head)
-    first, mixed_target = method._mixed(images, target, batch)
-    torch.manual_seed(1)
-    second, _ = method._mixed(images, target, batch)
-    assert (first == second).all() and (first != images).any() and (mixed_target != target).any()
-    assert (method.eval()._mixed(images, target, batch)[0] == images).all()
 
 
 def test_several_labels_an_image_are_told_each_by_itself() -> None:
