@@ -219,8 +219,16 @@ class TrainedAdaptConfig(LabelledJobConfig):
         return other_of(("num_steps", "num_epochs"), key, values)
 
     def idle(self) -> dict[str, str]:
-        """Return what heads with weight decays of their own have no use for."""
-        return {"optim.weight_decay": "probe.name"} if self.probe.settings else {}
+        """Return what heads with weight decays of their own, or weights that stay, have no use
+        for."""
+        idle = {"optim.weight_decay": "probe.name"} if self.probe.settings else {}
+        if not self._starts_gently():
+            idle |= {f"start.{name}": "probe.trained" for name in AdaptStartConfig.model_fields}
+        return idle
+
+    def _starts_gently(self) -> bool:
+        """Tell whether weights of the artifact itself are changed."""
+        return self.probe.what_learns() in ("all", "blocks")
 
     def _optim(self) -> OptimConfig:
         """Return how weights are updated: of one head beside no other by its own setting."""
@@ -271,7 +279,7 @@ class TrainedAdaptConfig(LabelledJobConfig):
             "num_steps": num_steps,
             **{name: getattr(self, name) for name in ("seed", "precision", "global_batch_size")},
         }
-        if weights is not None and self.probe.what_learns() in ("all", "blocks"):
+        if weights is not None and self._starts_gently():
             values["start"] = self.start.model_dump(mode="json")
         values["optim"] = self._optim().model_dump(mode="json")
         for name in ("cluster", "checkpoint", "log"):

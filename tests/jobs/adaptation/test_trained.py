@@ -287,6 +287,9 @@ def test_a_killed_adaptation_goes_on_with_another_number_of_workers(
         ["probe.name=finetune", "probe.lr_scales=[1,2]"],
         ["probe.name=attentive", "probe.trained=all", "probe.weight_decays=0.1"],
         ["probe.name=attentive", "optim.weight_decay=0.1"],
+        ["probe.name=segment", "start.layer_decay=0.5"],
+        ["probe.name=attentive", "start.frozen_steps=3"],
+        ["probe.name=finetune", "probe.trained=lora", "start.pull=0.1"],
     ],
 )
 def test_the_command_line_refuses_what_another_probe_takes(
