@@ -2,7 +2,7 @@
 pretrained on."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,37 @@ class Leaks:
 
     leaked: np.ndarray
     account: dict[str, Any]
+
+    def among(self, rows: np.ndarray, data: LabelledData) -> np.ndarray:
+        """Tell which test samples of some rows of the set leaked.
+
+        Args:
+            rows: (N,) bool.
+            data: The samples of these rows.
+        """
+        leaked: np.ndarray = self.leaked[rows][data.of("test")]
+        return leaked
+
+
+class Checking(Protocol):
+    """A job that may look for its test samples in a pretraining corpus."""
+
+    @property
+    def check_leak(self) -> bool:
+        """Tell whether it does."""
+
+    @property
+    def leak(self) -> LeakConfig:
+        """Return where."""
+
+
+def corpus_asked_for(job: Checking, encoder: Artifact, uri: str) -> Manifest | None:
+    """Open the corpus that a job is to look through, as `corpus_of`; None where it is not to.
+
+    Raises:
+        InputError: it is not there.
+    """
+    return corpus_of(encoder, uri, job.leak) if job.check_leak else None
 
 
 def corpus_of(encoder: Artifact, uri: str, config: LeakConfig) -> Manifest:
@@ -156,22 +187,26 @@ def search(rows: pa.Table, encoder: Artifact, corpus: Manifest, config: LeakConf
 
 
 def find_leaks(
-    data: LabelledData, encoder: Artifact, corpus: Manifest, config: LeakConfig
-) -> Leaks:
-    """Look for every test image in a corpus, in one pass over it.
+    data: LabelledData, encoder: Artifact, corpus: Manifest | None, config: LeakConfig
+) -> tuple[LabelledData, Leaks | None]:
+    """Look for every test image in a corpus, in one pass over it, and tell of it in the samples'
+    account.
 
     Args:
         data: The labelled sets.
         encoder: Whose way of reading deep images is used.
-        corpus: What it was pretrained on.
+        corpus: What it was pretrained on; None: nobody asked.
         config: How near is near.
     """
+    if corpus is None:
+        return data, None
     test = np.flatnonzero(data.of("test"))
     rows = manifest_rows(data.keep(data.of("test")))
     found = search(rows, encoder, corpus, config)
     leaked = np.zeros(data.num_rows, bool)
     leaked[test[sorted(found.best)]] = True
-    return Leaks(leaked, found.account(rows))
+    leaks = Leaks(leaked, found.account(rows))
+    return data.with_account({"leak": leaks.account}), leaks
 
 
 def _shown(row: dict[str, Any]) -> str:

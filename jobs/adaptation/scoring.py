@@ -2,7 +2,7 @@
 interval, and its scores by class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,6 +28,8 @@ class Scored:
         correct: Whether each test sample was told rightly; None where that is no matter of yes or
             no.
         groups: By which test samples are drawn for intervals; None: each by itself.
+        of_some: Scores some of the test samples (N,) bool, at least one; None where they ask
+            nothing. It is None itself of what is never scored so.
     """
 
     measure: str
@@ -35,6 +37,7 @@ class Scored:
     resampled: Callable[[], np.ndarray]
     correct: np.ndarray | None = None
     groups: np.ndarray | None = None
+    of_some: "Callable[[np.ndarray], Scored | None] | None" = None
 
     @property
     def value(self) -> float:
@@ -45,6 +48,23 @@ class Scored:
     def line(self) -> str:
         """Say the main score and its interval."""
         return share(self.value, self.scores["ci95"])
+
+    def unleaked(self, leaked: np.ndarray | None, prefix: str = "") -> dict[str, Any]:
+        """Return the score of the test samples that are not in the pretraining corpus, by names
+        with a prefix: null where all are; nothing where nobody looked.
+
+        Args:
+            leaked: (N,) bool, which are there; None: nobody looked.
+            prefix: Of the names.
+        """
+        if leaked is None:
+            return {}
+        assert self.of_some is not None
+        rest = None if leaked.all() else self.of_some(~leaked)
+        return {
+            f"{prefix}unleaked_{self.measure}": rest.value if rest else None,
+            f"{prefix}unleaked_ci95": rest.scores["ci95"] if rest else None,
+        }
 
     def prefixed(self, prefix: str) -> dict[str, Any]:
         """Return what is said of a baseline, by names with a prefix."""
@@ -82,12 +102,19 @@ def score(data: LabelledData, answers: np.ndarray) -> Scored:
         answers: In their order: probabilities (N, C); of masks, pixels of class i told as class j,
             (N, C * C); of boxes, (N, M * 6) as `predictor.FOUND_BOXES`.
     """
-    if data.task == "boxes":
-        return _of_boxes(data, answers.reshape(data.num_rows, -1, 6))
-    if data.task == "mask":
-        return _of_masks(data, _confusions(data, answers))
-    if data.task == "classes":
-        return _of_several(data, answers)
+    of_task = {
+        "boxes": _of_boxes,
+        "mask": _of_masks,
+        "classes": _of_several,
+        "class": _of_one,
+    }
+    return replace(
+        of_task[data.task](data, answers),
+        of_some=lambda some: score(data.keep(some), answers[some]),
+    )
+
+
+def _of_one(data: LabelledData, answers: np.ndarray) -> Scored:
     groups = data.drawn_whole
     one = judge_classes(answers, data.labels, groups)
     correct = answers.argmax(1) == data.labels
@@ -123,8 +150,8 @@ def _of_several(data: LabelledData, answers: np.ndarray) -> Scored:
     return Scored("map", scores, lambda: drawn)
 
 
-def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
-    masks = judge_masks(confusions, data.drawn_whole)
+def _of_masks(data: LabelledData, answers: np.ndarray) -> Scored:
+    masks = judge_masks(_confusions(data, answers), data.drawn_whole)
     scores = {
         "miou": masks.miou,
         "ci95": list(masks.ci95),
@@ -135,7 +162,7 @@ def _of_masks(data: LabelledData, confusions: np.ndarray) -> Scored:
 
 
 def _of_boxes(data: LabelledData, answers: np.ndarray) -> Scored:
-    told = [rows[rows[:, 4] >= 0] for rows in answers]
+    told = [rows[rows[:, 4] >= 0] for rows in answers.reshape(data.num_rows, -1, 6)]
     known = [data.boxes(row) for row in range(data.num_rows)]
     one = judge_boxes(told, known, data.num_classes, data.drawn_whole)
     scores = {

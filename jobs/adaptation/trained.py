@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from jobs.adaptation import head_choice, judging, labelled_sets, sample_pictures, scoring
+from jobs.adaptation import (
+    head_choice,
+    judging,
+    labelled_sets,
+    leak_check,
+    sample_pictures,
+    scoring,
+)
 from jobs.adaptation.choosing import check_validation
 from jobs.adaptation.training_sections import TrainedAdaptConfig
 from jobs.cluster import launch
@@ -86,12 +93,15 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             f" {config.artifact} is an encoder of {MEDIA_WORDS[media]}: take probe.name=linear or"
             " few_label"
         )
+    corpus = leak_check.corpus_asked_for(config, start, uri)
     paths = (uri, out, *labelled_sets.places(config).values())
     with (
         held("adapt", out, *OWN_FOLDERS) as mine,
         launch.session(config.cluster, paths=paths) as session,
     ):
         data = _data_of(config)
+        data, leaks = leak_check.find_leaks(data, start, corpus, config.leak)
+        leaked: np.ndarray | None = None
         train = data.keep(data.learns)
         num_steps = config.steps(train.num_rows)
         judged = dict[str, _Judged]()
@@ -101,7 +111,9 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             if not _train(run, train, num_steps, session, mine, prefix):
                 return {"exit_code": 1, "steps": RunDir(place).committed_step(), "result": out}
             if usable is None:
-                usable, answers = _first_answers(config, run, data, session)
+                found, answers = _first_answers(config, run, data, session)
+                usable = found.data
+                leaked = leaks.among(found.kept, usable) if leaks else None
                 told = usable.keep(_told(usable))
                 test = usable.keep(usable.of("test"))
             else:
@@ -110,7 +122,8 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             directory = RunDir(place, mine.fence)
             answers, about = head_choice.chosen_of(settings, directory, run, told, answers)
             scored = scoring.score(test, answers)
-            judged[prefix] = _Judged(scored.scores | about, scored.line, _counted(run))
+            scores = scored.scores | scored.unleaked(leaked) | about
+            judged[prefix] = _Judged(scores, scored.line, _counted(run))
         assert usable is not None
         shown = sample_pictures.some_samples(config, out, usable)
     result = _result(config, judged, usable, out)
@@ -253,7 +266,7 @@ class _Judged:
 
 def _first_answers(
     config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
-) -> tuple[LabelledData, np.ndarray]:
+) -> tuple[judging.Found, np.ndarray]:
     """Read every sample, training too, which tells copies among the test samples.
 
     Returns:
@@ -264,7 +277,7 @@ def _first_answers(
     told = _predicted(config, run, data.keep(rows), session)
     others = labelled_stream.blocks(_work(config, run, data.keep(~rows)))
     found = judging.read_apart(told, others, name, rows, data, config)
-    return found.data, found.values[name]
+    return found, found.values[name]
 
 
 def _answers(

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from jobs.adaptation import scoring
+from jobs.adaptation.scoring import Scored
 from jobs.probing.answering import targets_of
 from jobs.probing.frozen_features import COMPARED, Labelled
 from jobs.probing.probe_sections import OWN, ProbeConfig
 from jobs.setup.failures import InputError
 from models.probing.few_labels import draw_few, wanted_of
 from models.probing.logistic import logistic_path, standard_of
-from models.probing.resampling import Groups, over_draws
+from models.probing.resampling import Groups, over_draws, resampled_means
 from models.scores import judge_classes
 from pipelines.labels.labelled_data import LabelledData
 
@@ -86,17 +87,19 @@ def judge_few(
     result: dict[str, Any] = {}
     lines = []
     groups = labelled.data.keep(labelled.data.of("test")).drawn_whole
+    leaked = labelled.leaked_test
     for draws in draws_of(probe, labelled.data):
         right, result = _pretrained(probe, labelled, draws)
         point: dict[str, Any] = {"labels": draws.num_labels, "setting": str(draws.setting)}
-        point |= {"draws": len(draws.rows)} | _scores("", right, groups)
+        point |= {"draws": len(draws.rows)} | _scores("", right, groups, leaked)
         shown = [f"pretrained {scoring.share(point['top1'], point['ci95'])}"]
         beside = {kind: _right(probe, labelled, kind, draws) for kind in labelled.others}
         point |= {"scratch_top1": None}
         if scratch:
             beside["scratch"] = scratch(labelled, draws)
         for kind, other in beside.items():
-            point |= _scores(f"{kind}_", other, groups) | _ahead(kind, right, other, groups)
+            point |= _scores(f"{kind}_", other, groups, leaked)
+            point |= _ahead(kind, right, other, groups)
             name = labelled.artifact.baseline if kind == "untrained" else kind
             shown.append(f"{name} {scoring.share(point[f'{kind}_top1'], point[f'{kind}_ci95'])}")
         curve.append(point)
@@ -156,9 +159,23 @@ def _told(probe: ProbeConfig, labelled: Labelled, kind: str, draws: Draws) -> li
     return [path[0].numpy() for path in paths]
 
 
-def _scores(prefix: str, right: np.ndarray, groups: Groups) -> dict[str, Any]:
+def _scores(
+    prefix: str, right: np.ndarray, groups: Groups, leaked: np.ndarray | None
+) -> dict[str, Any]:
+    scored = _scored(right, groups)
+    named = {f"{prefix}{name}": value for name, value in scored.scores.items()}
+    return named | scored.unleaked(leaked, prefix)
+
+
+def _scored(right: np.ndarray, groups: Groups) -> Scored:
+    """Score which test samples each draw told rightly, (R, N)."""
     mean, interval = over_draws(right * 1.0, groups)
-    return {f"{prefix}top1": mean, f"{prefix}ci95": list(interval)}
+    return Scored(
+        "top1",
+        {"top1": mean, "ci95": list(interval)},
+        lambda: resampled_means(right.mean(0), groups),
+        of_some=lambda some: _scored(right[:, some], None if groups is None else groups[some]),
+    )
 
 
 def _ahead(kind: str, right: np.ndarray, other: np.ndarray, groups: Groups) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class Labelled:
     compared: Judged | None = None
 
     @property
+    def leaked_test(self) -> np.ndarray | None:
+        """Tell which test samples the pretraining corpus has too; None: not looked for."""
+        return None if self.leaked is None else self.leaked[self.data.of("test")]
+
+    @property
     def others(self) -> tuple[str, ...]:
         """Return what is judged beside the artifact."""
         return tuple(kind for kind in (*KINDS[1:], STILL, COMPARED) if kind in self.features)
@@ -85,7 +90,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     config = labelled_sets.with_absolute_places(config)
     labelled_sets.check_places(config)
     uri, encoder, other_uri, other = encoders_of(config)
-    corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
+    corpus = leak_check.corpus_asked_for(config, encoder, uri)
     kinds = (*KINDS, STILL) if encoder.encoder.media == "clip" else KINDS
     own: dict[str, str] = dict.fromkeys(kinds, uri)
     columns = _columns(config.probe, own, encoder)
@@ -96,9 +101,7 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
     with launch.session(config.cluster, work="embed", paths=paths) as session:
         data = labelled_sets.read_sets(config, medium_of(encoder.encoder.media))
         check_task(config.probe, data)
-        leaks = None
-        if corpus:
-            leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
+        data, leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
         runs = passes(columns, encoder, compared, other)
         streams = [
             (stream_of(data, chosen, readers, config.clip.per_video or 1, session), tuple(chosen))
@@ -106,8 +109,6 @@ def embed_labelled(config: AdaptConfig) -> Labelled:
         ]
         found = judging.read_all(streams, data, config)
     data = found.data
-    if leaks:
-        data = data.with_account({"leak": leaks.account})
     features: dict[str, dict[Setting, Tensor]] = {}
     for name, values in found.values.items():
         kind, setting = _named(name)

@@ -12,7 +12,7 @@ from jobs.probing.few_label_probe import Scratch
 from jobs.probing.frozen_features import COMPARED, Judged, Labelled
 from jobs.probing.probe_sections import ProbeConfig
 from jobs.setup.failures import InputError
-from models.scores import WORDS, interval_of_share
+from models.scores import WORDS
 from pipelines.labels.labelled_data import LabelledData
 
 _PROBES: dict[str, Callable[[ProbeConfig, Labelled, str], Answered]] = {
@@ -51,15 +51,12 @@ def judge(probe: ProbeConfig, labelled: Labelled, scratch: Scratch | None = None
     for kind, one in answered.items():
         if kind != "pretrained" and "chosen" in one.about:
             result[f"{kind}_chosen"] = one.about["chosen"]
-        if labelled.leaked is not None and one.scored.correct is not None:
-            leaked = labelled.leaked[labelled.data.of("test")]
-            prefix = "" if kind == "pretrained" else f"{kind}_"
-            result |= without_leaks(prefix, one.scored, leaked)
     return result | in_words(
         probe.name,
         labelled.data,
         {kind: one.scored for kind, one in answered.items()},
         labelled.artifact,
+        labelled.leaked_test,
     )
 
 
@@ -104,16 +101,21 @@ def told_of(
 
 
 def in_words(
-    name: str, data: LabelledData, scored: Mapping[str, Scored], artifact: Judged
+    name: str,
+    data: LabelledData,
+    scored: Mapping[str, Scored],
+    artifact: Judged,
+    leaked: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return the scores of every kind of features, and the line that says them."""
+    """Return the scores of every kind of features, without the test samples that leaked too, and
+    the line that says them."""
     own = scored["pretrained"]
-    result = dict(own.scores)
+    result = own.scores | own.unleaked(leaked)
     shown = [f"pretrained {own.line}"]
     for kind, one in scored.items():
         if kind == "pretrained":
             continue
-        result |= one.prefixed(f"{kind}_")
+        result |= one.prefixed(f"{kind}_") | one.unleaked(leaked, f"{kind}_")
         shown.append(f"{artifact.baseline if kind == 'untrained' else kind} {one.line}")
     line = f"{name} {WORDS[own.measure]} of {data.account['num_classes']} classes:"
     line = f"{line} {', '.join(shown)}"
@@ -123,14 +125,3 @@ def in_words(
         low, high = ahead["difference_ci95"]
         line += f"; ahead of compared by {ahead['difference']:+.1%} [{low:+.1%}, {high:+.1%}]"
     return result | {"result": line}
-
-
-def without_leaks(prefix: str, scored: Scored, leaked: np.ndarray) -> dict[str, Any]:
-    """Score the test images that are not in the pretraining corpus; null where all are."""
-    assert scored.correct is not None
-    rest = scored.correct[~leaked]
-    if not len(rest):
-        return {f"{prefix}unleaked_top1": None, f"{prefix}unleaked_ci95": None}
-    groups = None if scored.groups is None else scored.groups[~leaked]
-    interval = list(interval_of_share(rest, groups))
-    return {f"{prefix}unleaked_top1": float(rest.mean()), f"{prefix}unleaked_ci95": interval}

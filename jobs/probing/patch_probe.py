@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from jobs.adaptation import judging, labelled_sets, scoring
+from jobs.adaptation import judging, labelled_sets, leak_check, scoring
 from jobs.adaptation.choosing import check_validation, choose
 from jobs.adaptation.scoring import Scored
 from jobs.cluster import launch
@@ -124,11 +124,13 @@ def judge_patches(config: AdaptConfig) -> dict[str, Any]:
     _check_maps("artifact", encoder)
     if other is not None:
         _check_maps("compare", other)
+    corpus = leak_check.corpus_asked_for(config, encoder, uri)
     paths = (uri, *([other_uri] if other else []), *labelled_sets.places(config).values())
     with launch.session(config.cluster, work="embed", paths=paths) as session:
         data = labelled_sets.read_sets(config)
         if len(config.probe.k) > 1:
             check_validation(data, "probe.k")
+        data, leaks = leak_check.find_leaks(data, encoder, corpus, config.leak)
         passes = _Passes(config, data, session)
         of_rows = passes.run(encoder, columns)
         parts = [next(of_rows), next(of_rows)]
@@ -148,7 +150,8 @@ def judge_patches(config: AdaptConfig) -> dict[str, Any]:
     for name, (_, about) in answers.items():
         result |= about if name == "pretrained" else {f"{name}_chosen": about["chosen"]}
     scored = {name: one for name, (one, _) in answers.items()}
-    return result | in_words(config.probe.name, found.data, scored, artifact)
+    leaked = leaks.among(found.rows, found.told) if leaks else None
+    return result | in_words(config.probe.name, found.data, scored, artifact, leaked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +161,13 @@ class _Told:
     Attributes:
         data: All samples that are judged, those remembered too.
         told: Those of them that were told something.
+        rows: (N,) bool, which these are of all samples.
         values: By kind of features, how their pixels were told, (n, len(k) * C * C).
     """
 
     data: LabelledData
     told: LabelledData
+    rows: np.ndarray
     values: dict[str, np.ndarray]
 
 
@@ -187,8 +192,9 @@ def _read(
     kept, usable = judging.judged(data, valid, content, config)
     values, _, _ = embed.averaged(parts[1], names, int((~remembered).sum()))
     there = kept[~remembered]
-    told_data = data.keep(kept & ~remembered)
-    return _Told(usable, told_data, {name: one[there] for name, one in values.items()})
+    rows_told = kept & ~remembered
+    of_kinds = {name: one[there] for name, one in values.items()}
+    return _Told(usable, data.keep(rows_told), rows_told, of_kinds)
 
 
 def _answered(probe: ProbeConfig, found: _Told, name: str) -> tuple[Scored, dict[str, Any]]:

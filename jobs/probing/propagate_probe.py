@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def judge_sequences(config: PropagateConfig) -> tuple[dict[str, Any], list[Drawi
     }
     if other is not None:
         columns[COMPARED] = _features(config, other_uri, other, "pretrained", "compare")
-    corpus = leak_check.corpus_of(encoder, uri, config.leak) if config.check_leak else None
+    corpus = leak_check.corpus_asked_for(config, encoder, uri)
     paths = (uri, *([other_uri] if other else []), *_places(config).values())
     with launch.session(config.cluster, work="embed", paths=paths) as session:
         listed = _listed(config)
@@ -81,7 +82,10 @@ def judge_sequences(config: PropagateConfig) -> tuple[dict[str, Any], list[Drawi
     compared = judged_of(other_uri, other) if other is not None else None
     result = _told(config, judged_of(uri, encoder), compared) | account
     if leaks is not None:
-        result |= {"leak": leaks} | _without_leaks(judged, scored, set(leaks["sequences"]))
+        result |= {"leak": leaks}
+        leaked = np.array([one["name"] in leaks["sequences"] for one in judged], bool)
+        for kind, one in scored.items():
+            result |= one.unleaked(leaked, "" if kind == "pretrained" else f"{kind}_")
     result |= _in_words(scored, judged_of(uri, encoder), len(judged))
     return result, _pictures(rows, result)
 
@@ -175,23 +179,6 @@ def _leaks(
     return found.account(rows) | {"sequences": leaked}
 
 
-def _without_leaks(
-    judged: _Answers, scored: Mapping[str, Scored], leaked: set[str]
-) -> dict[str, Any]:
-    """Score the sequences of which no frame is in the corpus; null where there is none."""
-    rest = [one["scores"] for one in judged if one["name"] not in leaked]
-    result: dict[str, Any] = {}
-    for kind, one in scored.items():
-        prefix = "unleaked_" if kind == "pretrained" else f"{kind}_unleaked_"
-        result |= {f"{prefix}{one.measure}": None, f"{prefix}ci95": None}
-        if rest:
-            values = np.array([_measures(scores[kind])[one.measure] for scores in rest])
-            interval = resampling.interval_of(resampling.resampled_means(values))
-            result[f"{prefix}{one.measure}"] = float(values.mean())
-            result[f"{prefix}ci95"] = list(interval)
-    return result
-
-
 def _rows_of(batch: Mapping[str, np.ndarray]) -> list[tuple[dict[str, Any], bytes]]:
     return [
         (json.loads(text), bytes(film)) for text, film in zip(batch[TOLD], batch[FILM], strict=True)
@@ -246,7 +233,12 @@ def _scored(judged: _Answers, name: str) -> Scored:
         scores[measure] = float(values[measure].mean())
         scores["ci95" if measure == main else f"{measure}_ci95"] = list(interval)
     scores["per_sequence"] = dict(list(of_sequences.items())[:_NAMES_KEPT])
-    return Scored(main, scores, lambda: resampling.resampled_means(values[main]))
+    return Scored(
+        main,
+        scores,
+        lambda: resampling.resampled_means(values[main]),
+        of_some=lambda some: _scored(list(compress(judged, some)), name),
+    )
 
 
 def _measures(scores: Mapping[str, float]) -> dict[str, float]:

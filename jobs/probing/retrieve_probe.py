@@ -33,25 +33,48 @@ def retrieve_test(probe: ProbeConfig, labelled: Labelled, kind: str) -> Answered
             f"probe.gallery={probe.gallery}: no test image has another image of its class to find:"
             " give classes of two test images or more, or probe.gallery=train"
         )
-    judged = data.keep(test)
-    precision = precision[asked]
-    hits = found.hits.numpy()[:, asked]
-    groups = judged.drawn_whole
-    drawn = resampling.resampled_means(precision, None if groups is None else groups[asked])
-    scores = {
-        "map": float(precision.mean()),
-        "ci95": list(resampling.interval_of(drawn)),
-        "per_class": scoring.by_class(data, _by_class(judged, asked, precision)),
-        "recall_at": {
-            str(k): float(hit.mean()) for k, hit in zip(probe.recall_at, hits, strict=True)
-        },
-    }
+    scored = _scored(probe, data.keep(test), precision, found.hits.numpy())
+    assert scored is not None
     about = {
         "gallery": probe.gallery,
         "num_gallery": int(gallery.sum()),
         "num_queries": int(asked.sum()),
     }
-    return Answered(Scored("map", scores, lambda: drawn), about)
+    return Answered(scored, about)
+
+
+def _scored(
+    probe: ProbeConfig, judged: LabelledData, of_each: np.ndarray, found: np.ndarray
+) -> Scored | None:
+    """Score what test samples found; None where none of them had anything to find.
+
+    Args:
+        probe: Of the job.
+        judged: The test samples.
+        of_each: Average precision of each, (N,), NaN of one with nothing to find.
+        found: Whether each found its class, by length of the answer, (K, N).
+    """
+    asked = ~np.isnan(of_each)
+    if not asked.any():
+        return None
+    precision = of_each[asked]
+    hits = found[:, asked]
+    groups = judged.drawn_whole
+    drawn = resampling.resampled_means(precision, None if groups is None else groups[asked])
+    scores = {
+        "map": float(precision.mean()),
+        "ci95": list(resampling.interval_of(drawn)),
+        "per_class": scoring.by_class(judged, _by_class(judged, asked, precision)),
+        "recall_at": {
+            str(k): float(hit.mean()) for k, hit in zip(probe.recall_at, hits, strict=True)
+        },
+    }
+    return Scored(
+        "map",
+        scores,
+        lambda: drawn,
+        of_some=lambda some: _scored(probe, judged.keep(some), of_each[some], found[:, some]),
+    )
 
 
 def _items(labelled: Labelled, x: torch.Tensor, chosen: np.ndarray) -> Items:

@@ -21,6 +21,8 @@ from jobs.setup.failures import InputError
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
 from models.supervised.head import AttentiveHead
+from pipelines.corpus.listing import list_source
+from pipelines.corpus.manifest_writer import write_manifest
 from pipelines.predictions.one_image import tell
 from tests.faults.killing import Killer
 
@@ -135,11 +137,17 @@ def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
 @pytest.mark.long
 def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves: Path) -> None:
     masks = {"uri": str(halves / "masks"), "ignore": 9}
+    corpus = halves / "corpus"
+    corpus.mkdir()
+    shutil.copy(halves / "images" / "test" / "test1.png", corpus)
+    manifest = write_manifest(str(halves / "m"), str(corpus), list_source(str(corpus)))
     given = config(
         small_artifact,
         halves / "images",
         "segment",
         masks=masks,
+        check_leak=True,
+        leak={"corpus": manifest.uri, "max_distance": 0},
         num_steps=20,
         optim={"lr": 0.05, "lr_scaling": "none"},
         probe={"baseline": False},
@@ -147,6 +155,8 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     result = adapt_by_training(given)
     assert result["miou"] > 0.6 and result["ci95"][0] <= result["miou"] <= result["ci95"][1]
     assert result["per_class"].keys() == {"0", "255"}
+    assert (result["leak"]["exact"], result["leak"]["near"]) == (1, 0)
+    assert 0.6 < result["unleaked_miou"] != result["miou"]
     assert "untrained_miou" not in result
     assert "segment mIoU of 2 classes" in result["result"]
     head = artifact.load(result["artifact"]).head

@@ -121,6 +121,33 @@ def test_every_probe_tells_the_paired_difference(probe: ProbeConfig, several: bo
     assert "difference" not in judge(probe, labelled(several=several, compared=False))
 
 
+@pytest.mark.parametrize(
+    ("name", "several"),
+    [("knn", False), ("linear", True), ("few_label", False), ("retrieve", False)],
+)
+def test_every_probe_gives_the_score_without_what_the_corpus_has(name: str, several: bool) -> None:
+    more = {"gallery": "train"} if name == "retrieve" else {}
+    probe = ProbeConfig.model_validate({"name": name, **more})
+    alone = labelled(several=several)
+    leaked = alone.data.of("test") & (np.arange(alone.data.num_rows) % 4 == 0)
+    told = judge(probe, replace(alone, leaked=leaked))
+    features = {
+        kind: {setting: values[torch.from_numpy(~leaked)] for setting, values in one.items()}
+        for kind, one in alone.features.items()
+    }
+    content = alone.content[torch.from_numpy(~leaked)]
+    rest = judge(
+        probe, replace(alone, features=features, data=alone.data.keep(~leaked), content=content)
+    )
+    measure = "map" if several or name == "retrieve" else "top1"
+    for prefix in ("", "untrained_", "colour_", "compared_"):
+        for key in (measure, "ci95"):
+            assert told[f"{prefix}unleaked_{key}"] == pytest.approx(rest[f"{prefix}{key}"])
+    assert not any("unleaked" in key for key in rest)
+    told = judge(probe, replace(alone, leaked=alone.data.of("test")))
+    assert told[f"unleaked_{measure}"] is None and told["unleaked_ci95"] is None
+
+
 def test_few_labels_are_drawn_alike_for_every_encoder() -> None:
     features = labelled()
     probe = ProbeConfig(name="few_label", labels=(2, "50%", "100%"))

@@ -16,6 +16,8 @@ from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.failures import InputError
 from models import artifact
 from models.encoders.factory import EncoderConfig, build_encoder
+from pipelines.corpus.listing import list_source
+from pipelines.corpus.manifest_writer import write_manifest
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -122,6 +124,8 @@ def test_nearest_patches_tell_masks(
             half = np.s_[:, 16:] if number % 2 else np.s_[:, :16]
             pixels[half] += 150
             mask[half] = 1
+            if not compared and (split, number) == ("test", 1):
+                mask = 1 - mask  # a wrong one, of the image that the corpus has
             mask[0] = 255
             for kind, values in ((split, pixels.astype(np.uint8)), ("masks", mask)):
                 folder = tmp_path / kind
@@ -130,15 +134,24 @@ def test_nearest_patches_tell_masks(
                 Image.fromarray(values).save(folder / f"{split}{number}.png")
     masks = {"masks": {"uri": str(tmp_path / "masks")}, "val": {"fraction": 0.2}}
     probe = {"k": [3, 9], "patches": 100}
-    other = {"compare": other_artifact} if compared else {}
+    other: dict[str, Any] = {"compare": other_artifact}
+    if not compared:
+        (tmp_path / "corpus").mkdir()
+        shutil.copy(tmp_path / "test" / "test1.png", tmp_path / "corpus")
+        corpus = str(tmp_path / "corpus")
+        manifest = write_manifest(str(tmp_path / "m"), corpus, list_source(corpus))
+        other = {"check_leak": True, "leak": {"corpus": manifest.uri, "max_distance": 0}}
     told = adapt(config(small_artifact, tmp_path, probe=probe, **other, **masks))
     assert told["task"] == "mask" and told["num_test"] == 6
-    assert told["colour_miou"] > 0.8 and told["miou"] > 0.5
+    assert told["colour_miou"] > 0.6 and told["miou"] > 0.5
     assert told["ci95"][0] <= told["miou"] <= told["ci95"][1]
     assert (
         set(told["by_k"]) == {"3", "9"} and told["by_k"][str(told["chosen"]["k"])] == told["miou"]
     )
     if not compared:
+        assert (told["leak"]["exact"], told["leak"]["near"]) == (1, 0)
+        assert told["unleaked_miou"] > told["miou"] + 0.1
+        assert told["colour_unleaked_miou"] > told["colour_miou"] + 0.1
         return
     assert told["difference"] == pytest.approx(told["miou"] - told["compared_miou"])
     with pytest.raises(InputError, match=r"probe.k 101 is more than the 64 labelled patches"):
