@@ -49,6 +49,7 @@ def test_a_night_is_a_slot_of_words_that_the_job_takes(
     after = datetime.now(UTC)
     assert dated.split()[6] in (f"slot={today:%Y-%m-%d}", f"slot={after:%Y-%m-%d}")
     assert "slot=2026-11-29" in given.split() and "global_batch_size=840" in given.split()
+    assert dated.split()[:2] == given.split()[:2] == ["afield", "nightly"]
     printed(given, monkeypatch)
 
 
