@@ -15,6 +15,7 @@ class Picture:
         reduction: How many of those px a pixel is high and wide, of the last perhaps only a part.
         shown: Of a video: the seconds from which its first frame here is on display, and until
             which the last is.
+        lasts_s: Of a video: how long all of it is, seconds.
         sound: Of a video: stretches of its sound, (N, L) int16, where they are asked for.
     """
 
@@ -23,6 +24,7 @@ class Picture:
     width: int
     reduction: int = 1
     shown: tuple[float, float] | None = None
+    lasts_s: float | None = None
     sound: np.ndarray | None = None
 
     @classmethod

@@ -204,6 +204,7 @@ class _Job:
         if written or not now.is_complete:
             self._finish(now)
         remarks.tell_of_carried(self.config.carry, counts)
+        remarks.tell_of_longer(self.config.clip, counts)
         digests = [one.digest for one in self.encoded.artifacts.values()]
         return {
             "rows": counts["rows"],
@@ -214,6 +215,8 @@ class _Job:
             "quarantined": counts["quarantined"],
             "reasons": dict(bad.reasons),
             "carried": {name: counts[sinks.in_column(name)] for name in self.config.carry},
+            sinks.CUT: counts[sinks.CUT],
+            sinks.LONGEST: counts[sinks.LONGEST],
             "storage_retries": counts["retries"],
             "manifest_version": self.manifest.version,
             "artifact_digest": digests[0],
@@ -257,7 +260,7 @@ class _Job:
                 added = Counter[str]()
                 with quarantine.compacting(uris.join(self.out, "quarantine")):
                     persist(partial(self._missing, parts), partial(self._embed, added))
-                counts += added
+                sinks.add(counts, added)
         return counts, len(self.files.there()) - begun
 
     def _missing(self, parts: dict[Range, Range]) -> dict[Range, Range]:
@@ -280,7 +283,7 @@ class _Job:
         )
         rows = sum(stop - start for start, stop in missing)
         for added in sinks.write_parts(stream, sink, self.part_rows, "embedding samples", rows):
-            counts.update(added)
+            sinks.add(counts, added)
             self.mine.check()
             seen = counts["samples"] + counts["quarantined"]
             if counts["quarantined"] > self.config.source.max_bad_fraction * seen:

@@ -36,6 +36,7 @@ READY_AT = "ready_at"  # float64, seconds since the epoch at which the block was
 # for embedding: (B, 3, S, S) uint8 centre crops, or what a window of another medium holds, (B, L)
 IMAGE = "image"
 # float64, when the frames of a video are on display; else NaN
+LASTS_S = "lasts_s"  # in blocks with times: how long the whole video is
 START_S = "start_s"
 END_S = "end_s"
 # of a member of a tar shard: what WebDataset groups files by, its name up to the first dot

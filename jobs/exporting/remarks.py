@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Mapping
 
-from pipelines.embeddings.sinks import in_column
+from jobs.exporting.export_sections import ExportedClipConfig
+from pipelines.embeddings.sinks import CUT, LONGEST, in_column
 
 _SOUGHT = {
     "label": "in .cls or .json beside samples, or as the first folder below the source",
@@ -27,3 +28,19 @@ def tell_of_carried(names: tuple[str, ...], counts: Mapping[str, int]) -> None:
                 f" written: there is none{sought}",
                 file=sys.stderr,
             )
+
+
+def tell_of_longer(clip: ExportedClipConfig, counts: Mapping[str, int]) -> None:
+    """Say how many videos are longer than a clip of which every frame is a row.
+
+    Args:
+        clip: What was taken of each.
+        counts: What was counted in writing.
+    """
+    if clip.each_frame and counts[CUT]:
+        print(
+            f"videos longer than clip.num_frames={clip.num_frames} at clip.fps={clip.fps:g}:"
+            f" {counts[CUT]:,}; their frames before and behind the clip have no row: for all of"
+            f" them choose another out and clip.num_frames={counts[LONGEST]}",
+            file=sys.stderr,
+        )

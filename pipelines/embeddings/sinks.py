@@ -1,6 +1,7 @@
 """Writes embeddings in parts named by the rows they answer for, so that a rerun writes only what is
 missing."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,6 +21,9 @@ from pipelines.storage.lease import Fence
 from pipelines.stream.orders import Order
 
 COUNTS = ("rows", "samples", "quarantined", "retries")
+CUT = "videos_cut"
+LONGEST = "longest_frames"
+_ROUNDED_S = 0.002  # by as much do time stamps in whole milliseconds err, of start and end together
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ class EmbeddingSink:
 
     def write(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the batch's part; returns one row: `rows` written, of so many `samples`,
-        `quarantined`, storage `retries` in reading, and for each carried column how many of the
-        rows have something in it, under `in_column` of its name."""
+        `quarantined`, and storage `retries` in reading; of frames the videos that are longer than a
+        clip (`CUT`, `LONGEST`), and for each carried column how many of the rows have something in
+        it, under `in_column` of its name."""
         position = batch[schema.POSITION]
         valid = batch[schema.VALID]
         start = int(position[0])
@@ -77,9 +82,19 @@ class EmbeddingSink:
         samples = int(valid.sum())
         counts = {"rows": table.num_rows, "samples": samples, "quarantined": len(valid) - samples}
         counts["retries"] = batch[schema.RETRIES].sum()
+        if self.fps:
+            counts |= self._longer(rows, batch, self.fps)
         for name in self.carried.names if self.carried else ():
             counts[in_column(name)] = table.num_rows - table[name].null_count
         return {name: np.array([count]) for name, count in counts.items()}
+
+    def _longer(self, rows: pa.Table, batch: dict[str, np.ndarray], fps: float) -> dict[str, int]:
+        """Count the videos that are longer than a clip, so that some of their frames have no row,
+        each once; and the frames of the longest."""
+        frames = _num_frames(batch[schema.LASTS_S][batch[schema.VALID]], fps)
+        longer = frames > _frames_of({name: batch[name] for name in self.provenance.columns})
+        first = rows[schema.CLIP].to_numpy() == 0
+        return {CUT: int((longer & first).sum()), LONGEST: int(frames.max(initial=0))}
 
     def _table(self, rows: pa.Table, batch: dict[str, np.ndarray]) -> pa.Table:
         valid = batch[schema.VALID]
@@ -121,16 +136,24 @@ def _by_frame(
     times = (schema.START_S, schema.END_S)
     start_s, end_s = (values[name] for name in times)
     vectors = {name: one for name, one in values.items() if name not in times}
-    most = next(iter(vectors.values())).shape[1]
-    # A still image is shown at no time: it has one frame. Half a frame is for rounded time stamps.
-    shown = np.ceil(np.nan_to_num((end_s - start_s) * fps, nan=1) - 0.5)
-    counts = np.clip(shown, 1, most).astype(np.int64)
+    counts = np.minimum(_num_frames(end_s - start_s, fps), _frames_of(vectors))
     row = np.repeat(np.arange(len(counts)), counts)
     frame = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     found = {name: one[row, frame] for name, one in vectors.items()}
     found[schema.START_S] = start_s[row] + frame / fps
     found[schema.END_S] = np.minimum(found[schema.START_S] + 1 / fps, end_s[row])
     return rows.take(pa.array(row)), found, frame
+
+
+def _num_frames(lasts_s: np.ndarray, fps: float) -> np.ndarray:
+    """Return how many frames begin in so many seconds; a still image, shown at no time, has one."""
+    shown = np.ceil(np.nan_to_num(lasts_s * fps, nan=1) - min(0.5, _ROUNDED_S * fps))
+    return np.maximum(shown, 1).astype(np.int64)
+
+
+def _frames_of(vectors: Mapping[str, np.ndarray]) -> int:
+    """Return T of vectors (n, T, ...)."""
+    return int(next(iter(vectors.values())).shape[1])
 
 
 def _lists(values: np.ndarray, dtype: str) -> pa.Array:
@@ -185,4 +208,19 @@ def write_parts(
     written = map_in_tasks(stream, write, batch_size=part_rows, num_cpus=0.1)
     said_to(written, doing, num_rows)
     for batch in written.iter_batches(batch_size=None):
-        yield {name: round(float(batch[name].sum())) for name in batch}
+        parts = [
+            {name: round(float(batch[name][row])) for name in batch}
+            for row in range(len(batch["rows"]))
+        ]
+        total = Counter[str]()
+        for part in parts:
+            add(total, part)
+        yield {name: total[name] for name in batch}
+
+
+def add(counts: Counter[str], more: Mapping[str, int]) -> None:
+    """Add to what parts counted; of `LONGEST` the longest remains."""
+    longest = max(counts[LONGEST], more.get(LONGEST, 0))
+    counts.update(more)
+    if longest:
+        counts[LONGEST] = longest

@@ -103,15 +103,15 @@ class Decoder:
         sound: np.ndarray | None = None
         if clip.track is not None:
             assert self._shown is not None
-            shape = [int(length) for length in self._shown[2:]]
+            shape = [int(length) for length in self._shown[3:]]
             num_bytes = math.prod(shape)
             sound = found[num_bytes:].view(np.int16).reshape(-1, clip.track.size)
             found = found[:num_bytes].reshape(shape)
         frames = replace(Picture.whole(found), sound=sound)
         if self._shown is None:
             return frames
-        start_s, end_s = self._shown[:2]
-        return replace(frames, shown=(start_s, end_s))
+        start_s, end_s, lasts_s = self._shown[:3]
+        return replace(frames, shown=(start_s, end_s), lasts_s=lasts_s)
 
     def changes(self, source: bytes | File, flow: FlowKind | None = None) -> Changes:
         """Look at all frames of a video, for motion by optical flow too where a kind is given.

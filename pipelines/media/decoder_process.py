@@ -145,7 +145,8 @@ def _answer(
     track = request["clip"].pop("track")
     clip = Clip(**request["clip"])
     decoded = decode_clip(file, clip, limits)
-    request["shown"] = [decoded.times[0], decoded.end_s]  # goes back with the frames
+    # goes back with the frames
+    request["shown"] = [decoded.times[0], decoded.end_s, decoded.lasts_s]
     if track is None:
         return decoded.frames
     middle_s = float(np.mean(decoded.times[: clip.num_frames]))

@@ -50,12 +50,14 @@ class Decoded:
         times: Presentation time of each frame, seconds.
         num_decoded: Frames that had to be decoded for it.
         end_s: When the latest frame has been shown, seconds.
+        lasts_s: How long the whole video is, as its headers say.
     """
 
     frames: np.ndarray
     times: list[float]
     num_decoded: int
     end_s: float
+    lasts_s: float
 
 
 class _Late(Exception):
@@ -137,7 +139,9 @@ def _attempt(
             num_decoded += count
             if min(run[-1], timeline.end_s) - shown_s > _SHORTFALL_S:
                 _check_end(file, shown_s, timeline, limits)
-        return Decoded(taken.clip(instants, clip.bars), taken.times(instants), num_decoded, shown_s)
+        lasts_s = timeline.end_s - timeline.start_s
+        pixels = taken.clip(instants, clip.bars)
+        return Decoded(pixels, taken.times(instants), num_decoded, shown_s, lasts_s)
 
 
 def _runs(

@@ -194,11 +194,10 @@ class Centre:
 
     def empty(self, num_rows: int) -> Columns:
         """Allocate (B, 3, S, S) uint8, the times (B,) float64, and masks (B, S, S) uint8."""
-        times = (schema.START_S, schema.END_S) if self.times else ()
+        times = (schema.START_S, schema.END_S, schema.LASTS_S) if self.times else ()
         images = np.empty((num_rows, 3, self.size, self.size), np.uint8)
-        masks = (schema.MASK,) if self.masks else ()
         columns = {schema.IMAGE: images} | {name: np.full(num_rows, np.nan) for name in times}
-        return columns | {name: np.empty_like(images[:, 0]) for name in masks}
+        return columns | ({schema.MASK: np.empty_like(images[:, 0])} if self.masks else {})
 
     def filler(self, columns: Columns, epoch: np.ndarray, sample_id: np.ndarray) -> Filler:
         """Crop and resize; nothing is drawn."""
@@ -229,6 +228,7 @@ class _CentreFiller:
         target = self.rows[row]
         if self.times and picture.shown is not None:
             self.times[schema.START_S][row], self.times[schema.END_S][row] = picture.shown
+            self.times[schema.LASTS_S][row] = picture.lasts_s
         if picture.pixels.ndim == 4:  # of several clips, the first
             picture = replace(picture, pixels=picture.pixels[: len(target)])
             target = target[: len(picture.pixels)]

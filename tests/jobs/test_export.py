@@ -7,6 +7,7 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import faiss
@@ -19,11 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.export import ExportConfig, export, places
+from jobs.exporting.export_sections import ExportedClipConfig
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, RunError
 from jobs.setup.inputs import make_manifest
 from jobs.setup.sections import SourceConfig
 from models import artifact
+from pipelines.embeddings import embed
 from pipelines.embeddings.stored import open_stored
 from pipelines.media.contract import Clip, Limits
 from pipelines.media.decoder import Decoder
@@ -31,6 +34,7 @@ from pipelines.registry.model_versions import register
 from pipelines.registry.moves import promote
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.registry.signature import Signature
+from pipelines.stream import ingest
 from tests.pipelines.embeddings.test_features import save
 from tests.pipelines.media.videos import video
 
@@ -83,6 +87,36 @@ def test_every_row_names_its_member_key_and_time(
     record.write_text(json.dumps(earlier))
     with pytest.raises(InputError, match="holds an export of an earlier version"):
         export(wanted)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray_session")
+def test_frames_that_a_clip_leaves_out_are_told_and_blocks_are_bounded_by_their_bytes(
+    small_artifact: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, frames in (("long", 50), ("short", 20)):
+        (source / f"{name}.mp4").write_bytes(video(frames, rate=25))
+    blocks = list[int]()
+    made = ingest.dataset
+
+    def noted(work: ingest.Ingest, ranges: Any) -> Any:
+        blocks.append(work.block_rows)
+        return made(work, ranges)
+
+    monkeypatch.setattr(ingest, "dataset", noted)
+    monkeypatch.setattr(embed, "BLOCK_BYTES", 10_000)  # a clip of 4 frames of 16 px has 3,072
+    wanted = config(small_artifact, source, tmp_path / "out").model_copy(
+        update={"clip": ExportedClipConfig(num_frames=4, fps=5, rows="frame", per_video=1)}
+    )
+    done = export(wanted)
+    assert blocks == [2]
+    assert (done["rows"], done["videos_cut"], done["longest_frames"]) == (8, 1, 10)
+    assert "videos longer than clip.num_frames=4 at clip.fps=5: 1;" in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -284,6 +318,7 @@ def test_a_clip_says_from_when_to_when_it_is_on_display() -> None:
     try:
         clip = decoder.clip(video(50, rate=25), Clip(4, 2, None, 0.0))
         assert clip.shown == pytest.approx((0.0, 0.28))  # frames 0, 2, 4 and 6
+        assert clip.lasts_s == pytest.approx(2.0)
         whole = decoder.clip(video(5, rate=25), Clip(16, 1, None, 0.0))
         assert whole.shown == pytest.approx((0.0, 0.2))
     finally:

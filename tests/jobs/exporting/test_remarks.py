@@ -2,8 +2,9 @@
 
 import pytest
 
-from jobs.exporting.remarks import tell_of_carried
-from pipelines.embeddings.sinks import in_column
+from jobs.exporting.export_sections import ExportedClipConfig
+from jobs.exporting.remarks import tell_of_carried, tell_of_longer
+from pipelines.embeddings.sinks import CUT, LONGEST, in_column
 
 
 def test_a_carried_column_that_is_null_in_all_rows_is_told(
@@ -16,4 +17,18 @@ def test_a_carried_column_that_is_null_in_all_rows_is_told(
         " (sought in .txt beside samples, as 0.txt beside 0.jpg)"
     ]
     tell_of_carried(("caption",), {"rows": 0, in_column("caption"): 0})  # nothing was to do
+    assert not capsys.readouterr().err
+
+
+def test_videos_that_are_longer_than_their_rows_of_frames_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clip = ExportedClipConfig(num_frames=64, fps=1, rows="frame")
+    tell_of_longer(clip, {CUT: 3, LONGEST: 600})
+    assert capsys.readouterr().err.splitlines() == [
+        "videos longer than clip.num_frames=64 at clip.fps=1: 3; their frames before and behind the"
+        " clip have no row: for all of them choose another out and clip.num_frames=600"
+    ]
+    tell_of_longer(clip, {CUT: 0, LONGEST: 64})
+    tell_of_longer(ExportedClipConfig(num_frames=64, fps=1), {CUT: 3, LONGEST: 600})
     assert not capsys.readouterr().err

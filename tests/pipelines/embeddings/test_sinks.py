@@ -1,5 +1,6 @@
 """What a part of an export holds in either format, and what is no part."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from pipelines import schema
 from pipelines.corpus.manifest import Manifest
 from pipelines.embeddings.part_files import PartFiles, part_files
 from pipelines.embeddings.provenance import Provenance
-from pipelines.embeddings.sinks import EmbeddingSink, in_column
+from pipelines.embeddings.sinks import CUT, LONGEST, EmbeddingSink, add, in_column
 from pipelines.embeddings.stored import open_stored
 from pipelines.packing.carried import Carried
 from pipelines.stream.orders import Listed
@@ -19,6 +20,7 @@ from tests.pipelines.embeddings.test_stored import DIM, MADE
 
 NUM_ROWS = 40
 PARTS = {0: (16, (0, 16)), 16: (32, (16, 33)), 32: (40, (33, 44))}
+TIMES = (schema.START_S, schema.END_S, schema.LASTS_S)
 FORMATS: list[Literal["parquet", "lance"]] = ["parquet", "lance"]
 
 
@@ -35,7 +37,7 @@ def sink(files: PartFiles, **changes: Any) -> EmbeddingSink:
 
 def batch(start: int, stop: int) -> dict[str, np.ndarray]:
     positions = np.arange(start, stop)
-    times = {name: np.full(len(positions), np.nan) for name in (schema.START_S, schema.END_S)}
+    times = {name: np.full(len(positions), np.nan) for name in TIMES}
     return {
         schema.POSITION: positions,
         schema.VALID: positions % 5 != 0,
@@ -145,6 +147,32 @@ def test_every_frame_before_the_end_of_a_video_is_a_row(tmp_path: Path) -> None:
     assert [row["start_s"] for row in rows[1:5]] == [10.0, 10.5, 11.0, 11.5]
     assert [row["end_s"] for row in rows[5:7]] == [10.5, 10.9] and rows[0]["end_s"] is None
     assert [row["embedding"][0] for row in rows[1:5]] == [33 / 4 + 8 * k for k in range(4)]
+
+
+def test_a_full_clip_keeps_its_last_frame_and_longer_videos_are_counted_once(
+    tmp_path: Path,
+) -> None:
+    clips = batch(16, 32)
+    clips[schema.VALID][:] = True
+    clips[schema.EMBEDDING] = np.repeat(clips[schema.EMBEDDING][:, None], 4, axis=1)
+    # At one a second the last of four frames is on display from 3.0 s on, for a 25th of a second.
+    clips[schema.START_S][:5] = 8.0
+    clips[schema.END_S][:5] = 11.04, 11.04, 11.04, 11.0014, 10.5
+    clips[schema.LASTS_S][:5] = 20.0, 20.0, 4.0, 3.0014, 2.5
+    rows = [
+        {"sample_id": n, "uri": f"/{n}", "offset": 0, "length": 1, "clip": clip}
+        for n, clip in enumerate([None] * 16 + [0, 1, 0, 0, 0] + [None] * 19)
+    ]
+    order = Listed(pa.Table.from_pylist(rows, schema=schema.MANIFEST))
+    files = part_files(str(tmp_path), "parquet")
+    counts = sink(files, order=order, fps=1.0).write(clips)
+    assert (counts[CUT].item(), counts[LONGEST].item()) == (1, 20)
+    of_sample = Counter(files.read((16, 33))[schema.SAMPLE_ID].to_pylist())
+    assert [of_sample[n] for n in range(16, 22)] == [4, 4, 4, 3, 3, 1]
+    total = Counter[str]()
+    for longest in (3, 20, 7):
+        add(total, {CUT: 1, LONGEST: longest})
+    assert total == {CUT: 3, LONGEST: 20}
 
 
 def test_carried_columns_are_counted_where_there_is_something(tmp_path: Path) -> None:
