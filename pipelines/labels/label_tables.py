@@ -7,6 +7,7 @@ import codecs
 import csv
 import io
 import json
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -133,7 +134,7 @@ def read_label_table(uri: str, columns: Columns, *, wants_labels: bool = True) -
     names, rows = read_rows(uri, columns, left_out)
     chosen = _chosen(uri, names, columns, wants_labels=wants_labels)
     found = list(_records(rows, chosen, columns, left_out, wants_labels=wants_labels))
-    return LabelTable(_once(found, left_out), left_out)
+    return LabelTable(_once(found, uri, left_out), left_out)
 
 
 def read_rows(
@@ -325,20 +326,38 @@ def _word(value: object) -> str | None:
     return names[0] if names else None
 
 
-def _once(records: list[Record], left_out: LeftOutNames) -> list[Record]:
-    """Keep one of equal rows, and none of a sample whose rows contradict each other."""
+def _once(records: list[Record], table: str, left_out: LeftOutNames) -> list[Record]:
+    """Keep one of the rows that say the same of a file, however they spell its place, and none of a
+    file whose rows contradict each other."""
     first: dict[str, Record] = {}
     conflicts: set[str] = set()
     for record in records:
-        known = first.setdefault(record.uri, record)
+        place = nfc(place_of(record.uri, table))
+        known = first.setdefault(place, record)
         if known is not record:
-            same = set(known.labels) == set(record.labels)
-            if same and known[2:] == record[2:]:
+            if _meaning(known, table) == _meaning(record, table):
                 left_out.add(AGAIN, record.uri)
             else:
-                conflicts.add(record.uri)
-    left_out.add_all(CONFLICT, [uri for uri in first if uri in conflicts])
-    return [record for uri, record in first.items() if uri not in conflicts]
+                conflicts.add(place)
+    left_out.add_all(CONFLICT, [one.uri for place, one in first.items() if place in conflicts])
+    return [record for place, record in first.items() if place not in conflicts]
+
+
+def _meaning(record: Record, table: str) -> tuple[object, ...]:
+    """Return what a row says of its file, to be compared."""
+    mask = nfc(place_of(record.mask, table)) if record.mask else None
+    return set(record.labels), record.split, record.group, mask
+
+
+def place_of(uri: str, table: str) -> str:
+    """Return the place of a file that a table names, relative to the table's folder."""
+    if "://" in uri or uri.startswith("/"):
+        return uris.absolute(uri)
+    folder = f"{table.rpartition('/')[0]}/"
+    if uris.is_local(folder):
+        return uris.absolute(folder + uri)
+    scheme, _, path = folder.partition("://")
+    return f"{scheme}://{posixpath.normpath(path + uri)}"
 
 
 def read_class_names(uri: str) -> dict[int, str]:

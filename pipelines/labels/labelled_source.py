@@ -1,7 +1,6 @@
 """One labelled source of any kind: a folder per class, shards with labels beside the images, a
 manifest, a table, or a COCO file."""
 
-import posixpath
 from collections import Counter
 from typing import Any
 
@@ -93,7 +92,7 @@ def by_table(uri: str, table: LabelTable, medium: Medium = "pictures") -> Labell
     """Look up the files that a table names, and their masks."""
     folder = f"{uri.rpartition('/')[0]}/"
     records = table.records
-    listed = look_up_files([_absolute(folder, one.uri) for one in records], medium)
+    listed = look_up_files([label_tables.place_of(one.uri, uri) for one in records], medium)
     reasons = listed[LEFT_OUT.name].to_pylist()
     names = [below(folder, uri, None) for uri in listed[schema.URI].to_pylist()]
     left_out = table.left_out + left_out_of(names, reasons)
@@ -106,7 +105,7 @@ def by_table(uri: str, table: LabelTable, medium: Medium = "pictures") -> Labell
     }
     masks = [records[index].mask for index in kept]
     if any(masks):
-        columns |= _masks_of([mask and _absolute(folder, mask) for mask in masks])
+        columns |= _masks_of([mask and label_tables.place_of(mask, uri) for mask in masks])
     rows = named_rows(listed.take(pa.array(kept, pa.int64())), columns)
     found = LabelledRows(rows, left_out)
     again = np.ones(rows.num_rows, bool)
@@ -128,13 +127,3 @@ def _masks_of(places: list[str | None]) -> dict[str, list[Any]]:
             columns[schema.MASK_OFFSET][index] = row[schema.OFFSET]
             columns[schema.MASK_LENGTH][index] = row[schema.LENGTH]
     return columns
-
-
-def _absolute(folder: str, uri: str) -> str:
-    """Return the place of a file that a table names, relative to the table's folder."""
-    if "://" in uri or uri.startswith("/"):
-        return uris.absolute(uri)
-    if uris.is_local(folder):
-        return uris.absolute(folder + uri)
-    scheme, _, path = folder.partition("://")
-    return f"{scheme}://{posixpath.normpath(path + uri)}"

@@ -78,6 +78,20 @@ def test_rows_that_say_nothing_are_counted_and_named(tmp_path: Path) -> None:
     assert table.left_out.names == {label_tables.NO_OBJECT: ["line 2", "line 4"]}
 
 
+def test_rows_of_one_file_are_compared_however_they_spell_its_place(tmp_path: Path) -> None:
+    rows = ["a.jpg,cat,m/a.png", "./a.jpg,dog,", "b.jpg,cat,m/b.png", "x/../b.jpg,cat,./m/b.png"]
+    rows += [f"{tmp_path}/c.jpg,cat,", "c.jpg,dog,", "mu\u0308.jpg,cat,", "m\u00fc.jpg,dog,"]
+    (tmp_path / "t.csv").write_text("uri,label,mask\n" + "\n".join(rows), encoding="utf-8")
+    table = read_label_table(str(tmp_path / "t.csv"), Columns())
+    assert [one.uri for one in table.records] == ["b.jpg"]
+    conflicts = ["a.jpg", f"{tmp_path}/c.jpg", "mu\u0308.jpg"]
+    assert table.left_out.names == {
+        label_tables.AGAIN: ["x/../b.jpg"],
+        label_tables.CONFLICT: conflicts,
+    }
+    assert label_tables.place_of("../y.jpg", "s3://bucket/a/t.csv") == "s3://bucket/y.jpg"
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
