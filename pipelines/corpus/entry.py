@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipelines.corpus.file_kinds import MEDIA_OF, Medium
 
 MAGIC = "*?["  # of globs
+LINK_TO_FOLDER = "link to a folder"  # a reason why an entry is no sample
 _FOLDER = r"(?:^|/)(?P<folder>[^/]+)/[^/]*$"
 
 

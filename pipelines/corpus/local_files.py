@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
 
-from pipelines.corpus.entry import Entry, Place, is_hidden
+from pipelines.corpus.entry import LINK_TO_FOLDER, Entry, Place, is_hidden
 from pipelines.corpus.own_outputs import MOST_NAMES, output_in
 
 WANTED_PLACES = 64  # folders are opened level by level until there are as many
@@ -131,7 +131,7 @@ def _file(path: str) -> Entry:
     if shown != path:
         return Entry(shown, problem="name is not UTF-8")
     if os.path.isdir(path):
-        return Entry(path, problem="link to a folder")
+        return Entry(path, problem=LINK_TO_FOLDER)
     if not os.path.isfile(path):
         return Entry(path, problem="no regular file" if os.path.exists(path) else "broken link")
     stat = os.stat(path)

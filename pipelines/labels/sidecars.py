@@ -6,6 +6,7 @@ out: that is where they are found, in shards and manifests alike.
 """
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from pipelines import schema
+from pipelines.corpus.entry import LINK_TO_FOLDER
 from pipelines.corpus.file_kinds import suffix_of
 from pipelines.corpus.listed_rows import LEFT_OUT
 from pipelines.corpus.manifest import Manifest
@@ -32,7 +34,7 @@ from pipelines.labels.label_tables import (
     labels_of,
     split_of,
 )
-from pipelines.labels.labelled_rows import LabelledRows, named_rows, nfc
+from pipelines.labels.labelled_rows import LabelledRows, LeftOutNames, below, named_rows, nfc
 from pipelines.media.contract import BadSample
 from pipelines.ray_tasks import map_in_tasks, said_to
 from pipelines.stream.fetch import fetch
@@ -75,7 +77,11 @@ def sidecars_in(table: pa.Table) -> pa.Table:
 
 def read_manifest(manifest: Manifest, columns: Columns) -> LabelledRows:
     """Read the samples of a manifest with the labels beside them, or by their first folder where
-    there are none."""
+    there are none.
+
+    A corpus follows no links to folders, where labels of a folder do: those that its listing found
+    are left out by name, as they may have been classes.
+    """
     tables = [manifest.read_row_group(part, group) for part, group, n in manifest.row_groups() if n]
     rows = pa.concat_tables(tables).select(schema.MANIFEST.names)
     rows = rows.filter(pc.fill_null(pc.equal(rows[schema.CLIP], 0), True))
@@ -86,7 +92,13 @@ def read_manifest(manifest: Manifest, columns: Columns) -> LabelledRows:
     if has_labels(found):
         return by_sidecars(rows, found, root)
     listed = rows.append_column(LEFT_OUT, pa.nulls(rows.num_rows, pa.string()))
-    return by_first_folder(listed, root, set())
+    samples = by_first_folder(listed, root, set())
+    links = LeftOutNames()
+    for table in left:
+        linked = table.filter(pc.equal(table[schema.REASON], LINK_TO_FOLDER))
+        places = linked[schema.URI].to_pylist()
+        links.add_all(LINK_TO_FOLDER, [below(root, place, None) for place in places])
+    return replace(samples, left_out=samples.left_out + links)
 
 
 def read_shards(listed: pa.Table, root: str, columns: Columns) -> LabelledRows | None:

@@ -122,6 +122,20 @@ def test_a_manifest_without_labels_beside_its_images_is_judged_by_first_folders(
     assert labels_of(found) == {"cat/1.png": ["cat"], "dog/deep/2.png": ["dog"]}
 
 
+def test_links_to_class_folders_that_a_manifest_has_not_are_left_out_by_name(
+    tmp_path: Path,
+) -> None:
+    image(tmp_path / "x" / "cat" / "1.png")
+    image(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "x" / "dog").symlink_to(tmp_path / "elsewhere")
+    source = str(tmp_path / "x")
+    assert labels_of(read_source(source, Columns(), "class"))["dog/2.png"] == ["dog"]
+    manifest = write_manifest(str(tmp_path / "m"), source, list_source(source))
+    found = read_source(manifest.uri, Columns(), "class")
+    assert labels_of(found) == {"cat/1.png": ["cat"]}
+    assert found.left_out.names == {"link to a folder": ["dog"]}
+
+
 def data_of(found: LabelledRows, **values: object) -> LabelledData:
     index = {name: number for number, name in enumerate(found.classes)}
     rows = found.rows.to_pylist()
