@@ -44,7 +44,7 @@ def parse(build: Build[Config], words: list[str]) -> Config:
         InputError: unreadable recipe, unknown or unused key (with the nearest known one), or a
             value out of range.
     """
-    given = given_words.read(words)
+    given = _read(build, words)
     kind, values, void = _resolved(build, given)
     _refuse_unused(kind, values, given)
     kind.check_given(values)
@@ -58,6 +58,13 @@ def parse(build: Build[Config], words: list[str]) -> Config:
     if void:
         print(_takes_the_place(given, void), file=sys.stderr)
     return config
+
+
+def _read(build: Build[Config], words: list[str]) -> Given:
+    """Read a recipe and words, each value as what the job's configuration takes there."""
+    given = given_words.read(words)
+    kind, _ = build(given.values)
+    return given_words.as_written(kind, given)
 
 
 def _resolved(
@@ -169,7 +176,7 @@ def to_yaml(config: JobConfig) -> str:
 def _help(
     command: str, summary: str, build: Build[Config], words: list[str], actions: tuple[str, ...]
 ) -> str:
-    given = given_words.read(words)
+    given = _read(build, words)
     kind, values, _ = _resolved(build, given)
     said = given_words.leaves(given.recipe) | given_words.leaves(given.words)
     recipes = given_words.recipes_for(kind)

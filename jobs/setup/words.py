@@ -2,12 +2,13 @@
 the recipe."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from yaml import YAMLError
 from augment.frozen import Frozen
 from jobs.setup.failures import InputError
 from jobs.setup.help_page import is_under, shown
+from jobs.setup.keys.text_keys import Holds, holds, scalars_of
 from jobs.setup.sections import JobConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -51,11 +53,15 @@ class Given:
         recipe: The recipe's values, nested.
         words: The words' values, nested.
         raw: Both merged, words winning.
+        file: The recipe as it was read.
+        pairs: The words as they were written.
     """
 
     recipe: Values
     words: Values
     raw: DictConfig
+    file: "_Recipe"
+    pairs: tuple[tuple[str, str], ...]
 
     @property
     def values(self) -> Values:
@@ -67,8 +73,15 @@ class Given:
         return _plain(self.raw)
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    values: DictConfig
+    scalars: dict[str, str]  # by dotted key, as they stand in the file
+
+
 def read(words: list[str]) -> Given:
-    """Read at most one recipe, a path or a shipped name, and `key=value` words.
+    """Read at most one recipe, a path or a shipped name, and `key=value` words; what a text key
+    holds is read as any other value until `as_written`.
 
     Raises:
         InputError: an unreadable recipe, or a word that is none.
@@ -76,15 +89,36 @@ def read(words: list[str]) -> Given:
     recipes = [word for word in words if "=" not in word]
     if len(recipes) > 1:
         raise InputError(f"one recipe at most, got {' and '.join(recipes)}")
-    recipe = _load(recipes[0]) if recipes else OmegaConf.create()
+    recipe = _load(recipes[0]) if recipes else _Recipe(OmegaConf.create(), {})
     pairs = [word.split("=", 1) for word in words if "=" in word]
-    raw = recipe.copy()
+    return _merged(recipe, tuple((key, text) for key, text in pairs), lambda key: "unknown")
+
+
+def as_written(config: type[BaseModel], given: Given) -> Given:
+    """Leave the texts of a configuration as they were written: 0010, 1.10 and yes are no numbers
+    and no truths where a name is asked for.
+
+    Raises:
+        InputError: a word of another kind is no YAML value.
+    """
+    return _merged(given.file, given.pairs, partial(holds, config))
+
+
+def _merged(
+    recipe: _Recipe, pairs: tuple[tuple[str, str], ...], held_by: Callable[[str], Holds]
+) -> Given:
+    """Merge a recipe and words, each value read as what its key holds."""
+    kept = recipe.values.copy()
+    for key, text in recipe.scalars.items():
+        if held_by(key) == "text":
+            _set(kept, key, text)
+    raw = kept.copy()
     alone = OmegaConf.create()
     for key, text in pairs:
-        value = _value(key, text)
+        value = _value(key, text, held_by(key))
         for target in (raw, alone):
             _set(target, key, value)
-    return Given(_unresolved(recipe), _unresolved(alone), raw)
+    return Given(_unresolved(kept), _unresolved(alone), raw, recipe, pairs)
 
 
 def _unresolved(raw: DictConfig) -> Values:
@@ -106,7 +140,7 @@ def _plain(raw: DictConfig) -> Values:
     return {str(key): value for key, value in values.items()}
 
 
-def _load(recipe: str) -> DictConfig:
+def _load(recipe: str) -> _Recipe:
     path = Path(recipe)
     if not path.suffix:
         path = RECIPES / f"{recipe}.yaml"
@@ -118,11 +152,12 @@ def _load(recipe: str) -> DictConfig:
             )
     try:
         loaded = OmegaConf.load(path)
+        scalars = scalars_of(path.read_text())
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"recipe {recipe} cannot be read: {_first_line(error)}") from error
     if not isinstance(loaded, DictConfig):
         raise InputError(f"recipe {recipe} must hold keys and values at its top level")
-    return loaded
+    return _Recipe(loaded, scalars)
 
 
 def recipe_names() -> list[str]:
@@ -137,18 +172,29 @@ def recipes_for(config: type[BaseModel]) -> list[str]:
 
 @cache
 def _sections(recipe: str) -> frozenset[str]:
-    return frozenset(str(key) for key in _load(recipe))
+    return frozenset(str(key) for key in _load(recipe).values)
 
 
-def _value(key: str, text: str) -> Any:
-    """Read a value as YAML, so that numbers, lists and null mean what they look like; a path as it
-    stands."""
+def _value(key: str, text: str, held: Holds) -> Any:
+    """Read a value as YAML, so that numbers, lists and null mean what they look like; a path, and
+    a text that is not in quotes, as it stands.
+
+    Raises:
+        InputError: it is no YAML value; where the key is known.
+    """
     if key.rpartition(".")[2] in PATHS and text != "null":
         return text
+    plain = text != "null" and text[:1] not in ("'", '"')
+    if plain and (held == "text" or (held == "texts" and text[:1] != "[")):
+        return text
     try:
+        if held == "texts" and text[:1] == "[":
+            return yaml.load(text, yaml.BaseLoader)  # whose scalars are texts
         raw: Any = OmegaConf.from_dotlist([f"value={text}"])
         return OmegaConf.to_container(raw)["value"]  # type: ignore[index,call-overload]
     except (YAMLError, OmegaConfBaseException) as error:
+        if held == "unknown":
+            return text
         raise InputError(f"{key}={text} is no YAML value: {_first_line(error)}") from error
 
 

@@ -7,7 +7,11 @@ import pytest
 import yaml
 
 from jobs import preview
+from jobs.adapt import AdaptConfig
 from jobs.index import IndexConfig
+from jobs.registering.registry_config import RegistryConfig
+from jobs.retraining.retrain_sections import complete as complete_retraining
+from jobs.search import SearchConfig
 from jobs.setup import command_line
 from jobs.setup.command_line import main, parse, to_yaml
 from jobs.setup.failures import InputError
@@ -286,3 +290,47 @@ def test_what_a_recipe_says_of_keys_that_a_job_does_not_use_is_passed_over() -> 
 def test_an_empty_command_line_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("index", "", lambda values: (IndexConfig, values), _never, []) == 2
     assert capsys.readouterr().err.startswith("error: source.uri is missing: give source.uri=...")
+
+
+WRITTEN = ["0010", "0101", "1.10", "2026_11_29", "1e5", "007", "yes", "on", "0x1F", "12:30", "@x"]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_text_is_kept_as_it_was_written(text: str, tmp_path: Path) -> None:
+    words = ["promote", "registry=/r", f"name={text}", f"alias={text}", f"reason={text}"]
+    taken = parse(lambda values: (RegistryConfig, values), [*_promoting(words), "version=3"])
+    assert (taken.name, taken.alias, taken.reason) == (text, text, text)
+    assert taken.version == 3
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(to_yaml(taken))
+    assert parse(lambda values: (RegistryConfig, values), [str(printed)]) == taken
+    if text == "@x":  # which begins no plain value of YAML
+        return
+    by_hand = tmp_path / "by_hand.yaml"
+    by_hand.write_text(f"action: promote\nregistry: /r\nname: {text}\nversion: 3\n")
+    assert parse(lambda values: (RegistryConfig, values), [str(by_hand)]).name == text
+
+
+def _promoting(words: list[str]) -> list[str]:
+    return [f"action={words[0]}", *words[1:]]
+
+
+def test_texts_in_a_section_a_list_or_quotes_are_kept_and_null_is_none() -> None:
+    def of_search(*words: str) -> SearchConfig:
+        given = ["embeddings=/e", *words]
+        return parse(lambda values: (SearchConfig, values), given)
+
+    assert of_search("artifact=/a", "text=no").text == ("no",)
+    assert of_search("artifact=/a", "text=[no,1.10,'a, b']").text == ("no", "1.10", "a, b")
+    listed = ["artifact=/a", "train.uri=/t", "columns.label=0010", "columns.group=null"]
+    adapted = parse(lambda values: (AdaptConfig, values), listed)
+    assert (adapted.columns.label, adapted.columns.group) == ("0010", None)
+    quoted = ["promote", "registry=/r", 'name="007"', "version=1"]
+    assert parse(lambda values: (RegistryConfig, values), _promoting(quoted)).name == "007"
+
+
+def test_slots_are_those_that_were_asked_for() -> None:
+    for slot in ("0009", "0010", "1.10", "2026_11_29"):
+        words = ["simclr_small", "num_steps=1", "registry=/r", "name=007", f"slot={slot}"]
+        config = parse(complete_retraining, [*words, "source.uri=/a"])
+        assert (config.slot, config.name) == (slot, "007")
