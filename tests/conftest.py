@@ -189,6 +189,28 @@ def small_artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder of another size and preprocessing."""
+    import torch
+
+    from models import artifact
+    from models.encoders.factory import EncoderConfig, build_encoder
+
+    out = str(tmp_path_factory.mktemp("other") / "artifact")
+    config = EncoderConfig(name="resnet18_small", width=8)
+    torch.manual_seed(5)
+    encoder = build_encoder(config, 24)
+    artifact.save(
+        out,
+        encoder,
+        config={"encoder": config.model_dump(mode="json"), "seed": 5},
+        preprocess={"image_size": 24, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]},
+        provenance={},
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory, photographs: list[np.ndarray]) -> Path:
     """200 crops of 40 to 120 px, a folder a photograph: 160 JPEG and 40 PNG files. Copy it before
     changing it."""

@@ -1,5 +1,5 @@
 """Adaptations that train: an encoder with a head learns from labels, the same from random weights
-beside it, and both are judged once."""
+beside it and from another artifact where one is given, and all are judged once."""
 
 import re
 import sys
@@ -18,13 +18,14 @@ from jobs.adaptation import (
     scoring,
 )
 from jobs.adaptation.choosing import check_validation
-from jobs.adaptation.training_sections import TrainedAdaptConfig
+from jobs.adaptation.scoring import Scored
+from jobs.adaptation.training_sections import TrainedAdaptConfig, check_task
 from jobs.cluster import launch
 from jobs.reporting.adaptation_page import leave
 from jobs.setup import run_artifact, run_start
 from jobs.setup.claims import check_writable, held
 from jobs.setup.failures import InputError, RunError
-from jobs.setup.inputs import load_artifact
+from jobs.setup.inputs import check_comparable, load_artifact
 from jobs.tracking.tracker import check_trackers
 from jobs.training import checkpoints
 from jobs.training.fit import fit
@@ -34,7 +35,7 @@ from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
 from models.method import MEDIA_WORDS
-from models.scores import WORDS, measure_of
+from models.scores import WORDS
 from pipelines import schema
 from pipelines.corpus.file_kinds import medium_of
 from pipelines.embeddings import embed
@@ -53,17 +54,7 @@ from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream.ingest import Ingest
 
-_NEEDS = {
-    "finetune": ("class", "classes"),
-    "attentive": ("class", "classes"),
-    "segment": ("mask",),
-    "detect": ("boxes",),
-}
-_GIVE = {
-    "class": "a folder per class, or a table of uri,label",
-    "mask": "masks.uri, a folder of PNG masks beside the images",
-    "boxes": "boxes.uri, a COCO file of the images",
-}
+_COMPARED = "compared_"
 _BESIDE = re.compile(r"average\.|head\.heads\.[1-9]")  # parameters of what does not ship
 _TOLD = {"mask": CONFUSION, "boxes": FOUND_BOXES}
 
@@ -83,7 +74,8 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     config = labelled_sets.with_absolute_places(config)
     out = launch.absolute_out(config.out)
     given = launch.user_uri("artifact", config.artifact)
-    uri = run_artifact.find(given, began=_began_with(out))
+    uri = run_artifact.find(given, began=run_artifact.begun_with(out))
+    other = _other_of(config, out)
     labelled_sets.check_places(config)
     check_writable("out", out)
     start = load_artifact(uri)
@@ -94,7 +86,9 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             " few_label"
         )
     corpus = leak_check.corpus_asked_for(config, start, uri)
-    paths = (uri, out, *labelled_sets.places(config).values())
+    runs = _runs(config, _Source(uri, start), other, out)
+    places = [run.source.uri for run in runs if not run.is_random]
+    paths = (*places, out, *labelled_sets.places(config).values())
     with (
         held("adapt", out, *OWN_FOLDERS) as mine,
         launch.session(config.cluster, paths=paths) as session,
@@ -106,10 +100,10 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
         num_steps = config.steps(train.num_rows)
         judged = dict[str, _Judged]()
         usable: LabelledData | None = None
-        for prefix, weights, place in _runs(config, uri, out):
-            run = config.run_of(start, train, num_steps=num_steps, weights=weights, out=place)
-            if not _train(run, train, num_steps, session, mine, prefix):
-                return {"exit_code": 1, "steps": RunDir(place).committed_step(), "result": out}
+        for one in runs:
+            run = one.config(config, train, num_steps)
+            if not _train(run, train, num_steps, session, mine, one.prefix):
+                return {"exit_code": 1, "steps": RunDir(one.out).committed_step(), "result": out}
             if usable is None:
                 found, answers = _first_answers(config, run, data, session)
                 usable = found.data
@@ -119,26 +113,18 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             else:
                 answers = _answers(config, run, told, session)
             settings = config.probe.settings
-            directory = RunDir(place, mine.fence)
+            directory = RunDir(one.out, mine.fence)
             answers, about = head_choice.chosen_of(settings, directory, run, told, answers)
             scored = scoring.score(test, answers)
-            scores = scored.scores | scored.unleaked(leaked) | about
-            judged[prefix] = _Judged(scores, scored.line, _counted(run))
+            about = about | scored.unleaked(leaked)
+            judged[one.prefix] = _Judged(scored, about, _counted(run))
         assert usable is not None
         shown = sample_pictures.some_samples(config, out, usable)
     result = _result(config, judged, usable, out)
+    if other is not None:
+        result |= {"compared": other.uri, "compared_digest": other.artifact.digest}
     leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result
-
-
-def _began_with(out: str) -> str | None:
-    """Return the digest of the artifact that an adaptation was begun with; None where none was."""
-    config = RunDir(out).read_config()
-    place = config.encoder.weights if config else None
-    if place is None or not uris.exists(uris.join(place, run_artifact.DESCRIPTION)):
-        return None
-    digest: str = run_artifact.describe(place)["digest"]
-    return digest
 
 
 def train_from_scratch(
@@ -174,13 +160,71 @@ def train_from_scratch(
     return _answers(config, run, test, session)
 
 
-def _runs(config: TrainedAdaptConfig, uri: str, out: str) -> list[tuple[str, str | None, str]]:
-    """Return what the scores of each run are called, what it starts from, and where it lies."""
-    runs: list[tuple[str, str | None, str]] = [("", uri, out)]
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """An artifact that is adapted, and where it lies."""
+
+    uri: str
+    artifact: Artifact
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One training of an adaptation.
+
+    Attributes:
+        prefix: Of the names of its scores.
+        source: Whose network it trains.
+        is_random: Whether that begins with random weights.
+        out: Its directory.
+    """
+
+    prefix: str
+    source: _Source
+    is_random: bool
+    out: str
+
+    def config(
+        self, config: TrainedAdaptConfig, train: LabelledData, num_steps: int
+    ) -> PretrainConfig:
+        """Return what is trained."""
+        return config.run_of(
+            self.source.artifact,
+            train,
+            num_steps=num_steps,
+            weights=None if self.is_random else self.source.uri,
+            out=self.out,
+        )
+
+
+def _runs(config: TrainedAdaptConfig, own: _Source, other: _Source | None, out: str) -> list[_Run]:
+    """Return what is trained, in turn.
+
+    Raises:
+        InputError: the other artifact cannot be compared with the own one.
+    """
+    runs = [_Run("", own, False, out)]
     if config.probe.baseline:
         name = "untrained" if config.probe.what_learns() == "head" else "scratch"
-        runs.append((f"{name}_", None, uris.join(out, name)))
+        runs.append(_Run(f"{name}_", own, True, uris.join(out, name)))
+    if other is not None and config.compare is not None:
+        check_comparable(own.artifact, other.artifact, config.artifact, config.compare)
+        runs.append(_Run(_COMPARED, other, False, uris.join(out, "compare")))
     return runs
+
+
+def _other_of(config: TrainedAdaptConfig, out: str) -> _Source | None:
+    """Find the artifact to compare with; None where none is given.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if config.compare is None:
+        return None
+    given = launch.user_uri("compare", config.compare)
+    began = run_artifact.begun_with(uris.join(out, "compare"))
+    uri = run_artifact.find(given, key="compare", began=began)
+    return _Source(uri, load_artifact(uri, key="compare"))
 
 
 def _data_of(config: TrainedAdaptConfig) -> LabelledData:
@@ -190,7 +234,7 @@ def _data_of(config: TrainedAdaptConfig) -> LabelledData:
         InputError: the probe cannot learn from them, or cannot choose by them.
     """
     data = labelled_sets.read_sets(config)
-    _check_task(config, data)
+    check_task(config, data)
     if len(config.probe.settings) < 2:
         return data
     check_validation(data, "probe.lr_scales or probe.weight_decays")
@@ -200,20 +244,6 @@ def _data_of(config: TrainedAdaptConfig) -> LabelledData:
 def _told(data: LabelledData) -> np.ndarray:
     """Tell of which samples anything is told, (N,) bool: those by which is judged or chosen."""
     return data.of("val", "test") if data.chooses else data.of("test")
-
-
-def _check_task(config: TrainedAdaptConfig, data: LabelledData) -> None:
-    """Refuse labels that the probe cannot learn from.
-
-    Raises:
-        InputError: with what it needs.
-    """
-    needs = _NEEDS[config.probe.name]
-    if data.task not in needs:
-        raise InputError(
-            f"probe.name {config.probe.name} learns from {needs[0]} labels, and train.uri"
-            f" {config.train.uri} gives {data.task}: give {_GIVE[needs[0]]}"
-        )
 
 
 def _train(
@@ -249,18 +279,18 @@ def _train(
     return finished
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Judged:
     """What came of a run.
 
     Attributes:
-        scores: For the result, by name.
-        line: For people.
+        scored: How its answers on the test samples were.
+        about: What else is told of it, for the result, by name.
         counts: Values that learnt and that did not.
     """
 
-    scores: dict[str, Any]
-    line: str
+    scored: Scored
+    about: dict[str, Any]
     counts: dict[str, int]
 
 
@@ -337,13 +367,22 @@ def _result(
     place = uris.join(out, run_artifact.FOLDER)
     result: dict[str, Any] = {"probe": config.probe.name}
     for prefix, one in judged.items():
-        result |= {f"{prefix}{name}": value for name, value in one.scores.items()}
+        told = one.scored.scores | one.about
+        result |= {f"{prefix}{name}": value for name, value in told.items()}
     own = judged[""]
-    lines = [f"{prefix.removesuffix('_') or 'pretrained'} {j.line}" for prefix, j in judged.items()]
-    measure = WORDS[measure_of(own.scores)]
+    lines = [
+        f"{prefix.removesuffix('_') or 'pretrained'} {one.scored.line}"
+        for prefix, one in judged.items()
+    ]
+    measure = WORDS[own.scored.measure]
     result |= {"num_train": int(usable.learns.sum()), "num_test": int(usable.of("test").sum())}
     result |= account | {"parameters": own.counts}
     result |= {"artifact": place, "artifact_digest": artifact.load(place).digest}
     number = account["num_classes"]
     line = f"{config.probe.name} {measure} of {number} classes: {', '.join(lines)}"
+    if _COMPARED in judged:
+        ahead = own.scored.ahead_of(judged[_COMPARED].scored)
+        result |= ahead
+        low, high = ahead["difference_ci95"]
+        line += f"; ahead of compared by {ahead['difference']:+.1%} [{low:+.1%}, {high:+.1%}]"
     return result | {"result": line}

@@ -8,6 +8,7 @@ from pydantic import Field
 from augment.frozen import Frozen, other_of
 from augment.recipe import ColorJitter, CropGroup
 from jobs.adaptation.label_sections import LabelledJobConfig
+from jobs.setup.failures import InputError
 from jobs.setup.sections import ClusterConfig, Decays, PerVideoConfig, Rates
 from jobs.tracking.log_config import LogConfig
 from jobs.training.run_config import PretrainConfig, load_pretrain
@@ -24,6 +25,17 @@ from models.supervised.several_heads import HeadSetting, SeveralHeadsConfig
 from models.supervised.supervised import GROUP, Learning, LearningConfig, SupervisedConfig
 from pipelines.labels.labelled_data import LabelledData
 
+_NEEDS = {
+    "finetune": ("class", "classes"),
+    "attentive": ("class", "classes"),
+    "segment": ("mask",),
+    "detect": ("boxes",),
+}
+_GIVE = {
+    "class": "a folder per class, or a table of uri,label",
+    "mask": "masks.uri, a folder of PNG masks beside the images",
+    "boxes": "boxes.uri, a COCO file of the images",
+}
 _COLOUR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
 _LR_SCALES = (0.3, 1.0, 3.0)
 _WEIGHT_DECAYS = (0.05, 0.4)
@@ -182,6 +194,7 @@ class TrainedAdaptConfig(LabelledJobConfig):
         "test.uri",
         "out",
         "probe.name",
+        "compare",
         "probe.trained",
         "num_epochs",
         "optim.lr",
@@ -193,6 +206,11 @@ class TrainedAdaptConfig(LabelledJobConfig):
     artifact: str = Field(
         min_length=1,
         description="the encoder: a path or s3:// prefix, or NAME@ALIAS in a registry",
+    )
+    compare: str | None = Field(
+        None,
+        min_length=1,
+        description="another artifact, from which the same is trained and judged beside it",
     )
     out: str = Field(
         min_length=1, description="folder of the run and its artifact; new, or holding the same"
@@ -303,3 +321,17 @@ def _taken(start: Artifact) -> dict[str, Any]:
     taken = start.of_images
     spacing = {"fps": taken.fps} if taken.fps else {"frame_stride": taken.frame_stride}
     return {"num_frames": taken.num_frames, **spacing}
+
+
+def check_task(config: TrainedAdaptConfig, data: LabelledData) -> None:
+    """Refuse labels that the probe cannot learn from.
+
+    Raises:
+        InputError: with what it needs.
+    """
+    needs = _NEEDS[config.probe.name]
+    if data.task not in needs:
+        raise InputError(
+            f"probe.name {config.probe.name} learns from {needs[0]} labels, and train.uri"
+            f" {config.train.uri} gives {data.task}: give {_GIVE[needs[0]]}"
+        )

@@ -13,10 +13,9 @@ from jobs.cluster import launch
 from jobs.probing.probe_sections import OWN, AdaptConfig, ProbeConfig, Setting
 from jobs.setup import run_artifact
 from jobs.setup.failures import InputError
-from jobs.setup.inputs import load_artifact
+from jobs.setup.inputs import check_comparable, load_artifact
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact, Baseline
-from models.method import MEDIA_WORDS
 from pipelines.corpus.file_kinds import medium_of
 from pipelines.embeddings import embed
 from pipelines.embeddings.features import Features, Kind, check
@@ -149,16 +148,7 @@ def encoders_of(
         return uri, encoder, "", None
     other_uri = run_artifact.find(launch.user_uri("compare", config.compare), key="compare")
     other = load_artifact(other_uri, key="compare")
-    if other.digest == encoder.digest:
-        raise InputError(
-            f"compare {config.compare} is the encoder of artifact {config.artifact}: give another"
-        )
-    media = (encoder.encoder.media, other.encoder.media)
-    if len(set(map(medium_of, media))) > 1:
-        raise InputError(
-            f"compare {config.compare} was trained on {MEDIA_WORDS[media[1]]} and artifact"
-            f" {config.artifact} on {MEDIA_WORDS[media[0]]}: compare encoders that see the same"
-        )
+    check_comparable(encoder, other, config.artifact, config.compare)
     return uri, encoder, other_uri, other
 
 

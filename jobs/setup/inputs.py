@@ -12,7 +12,7 @@ from models import artifact
 from models.artifact import Artifact
 from models.method import MEDIA_WORDS, Media
 from pipelines.corpus.entry import EVERYTHING, Selection
-from pipelines.corpus.file_kinds import Medium
+from pipelines.corpus.file_kinds import Medium, medium_of
 from pipelines.corpus.freshness import changes_since
 from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
@@ -211,6 +211,28 @@ def check_media(
                 f"source.uri {manifest.source} has no column {column}, which method.name={name} "
                 f"needs ({origin}): list a source that has it"
             )
+
+
+def check_comparable(encoder: Artifact, other: Artifact, artifact: str, compare: str) -> None:
+    """Refuse to compare an artifact with itself, or with one that sees another medium.
+
+    Args:
+        encoder: What is judged.
+        other: What it would be compared with.
+        artifact: What the first was given as.
+        compare: What the other was given as.
+
+    Raises:
+        InputError: with what helps.
+    """
+    if other.digest == encoder.digest:
+        raise InputError(f"compare {compare} is the encoder of artifact {artifact}: give another")
+    media = (encoder.encoder.media, other.encoder.media)
+    if len(set(map(medium_of, media))) > 1:
+        raise InputError(
+            f"compare {compare} was trained on {MEDIA_WORDS[media[1]]} and artifact {artifact} on"
+            f" {MEDIA_WORDS[media[0]]}: compare encoders that see the same"
+        )
 
 
 _HELD = {VIDEO: "clips of videos", AUDIO: "sounds"}

@@ -182,6 +182,16 @@ def describe(place: str) -> dict[str, Any]:
     return found
 
 
+def begun_with(run: str) -> str | None:
+    """Return the digest of the artifact that a run starts from; None where it starts from none."""
+    config = RunDir(run).read_config()
+    place = config.encoder.weights if config else None
+    if place is None or not uris.exists(uris.join(place, DESCRIPTION)):
+        return None
+    digest: str = describe(place)["digest"]
+    return digest
+
+
 def find(uri: str, key: str = "artifact", began: str | None = None) -> str:
     """Return the place of the artifact that a job was given: itself, a run's own, or a registered
     version's.

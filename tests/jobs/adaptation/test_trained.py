@@ -274,6 +274,40 @@ def test_of_several_settings_the_best_on_validation_ships_alone(
     assert "steps of" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_same_is_trained_from_another_artifact_and_judged_on_the_same_samples(
+    small_artifact: str, other_artifact: str, brightness: Path
+) -> None:
+    few = {"probe": {"baseline": False}, "num_steps": 4}
+    given = config(small_artifact, brightness, "finetune", compare=other_artifact, **few)
+    result = adapt_by_training(given)
+    low, high = result["difference_ci95"]
+    assert low <= result["difference"] <= high
+    assert result["difference"] == pytest.approx(result["top1"] - result["compared_top1"])
+    assert result["compared_digest"] == artifact.load(other_artifact).digest
+    assert "; ahead of compared by " in result["result"]
+    page = (brightness / "out" / "index.html").read_text()
+    assert "Ahead of the compared encoder by" in page
+    alone = config(other_artifact, brightness, "finetune", **few)
+    alone = alone.model_copy(update={"out": str(brightness / "alone")})
+    assert adapt_by_training(alone)["top1"] == result["compared_top1"]
+    own, theirs = (
+        artifact.load(str(brightness / place / "artifact")).encoder.state_dict()
+        for place in ("alone", "out/compare")
+    )
+    for name, value in theirs.items():
+        torch.testing.assert_close(own[name], value)
+    assert adapt_by_training(given) == result
+    with pytest.raises(InputError, match=r"another experiment: it differs in .*encoder\.weights"):
+        adapt_by_training(given.model_copy(update={"compare": str(brightness / "alone")}))
+
+
+def test_an_artifact_is_not_compared_with_itself(small_artifact: str, brightness: Path) -> None:
+    with pytest.raises(InputError, match=r"compare .* is the encoder of artifact .*: give another"):
+        adapt_by_training(config(small_artifact, brightness, "finetune", compare=small_artifact))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_killed_adaptation_goes_on_with_another_number_of_workers(

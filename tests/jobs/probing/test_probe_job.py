@@ -14,8 +14,6 @@ from jobs.adapt import AdaptConfig, ProbeConfig, adapt, embed_labelled, judge
 from jobs.probing.probe_sections import OWN
 from jobs.reporting.adaptation_page import RESULT
 from jobs.setup.failures import InputError
-from models import artifact
-from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest_writer import write_manifest
 
@@ -36,23 +34,6 @@ def labelled(image_folder: Path, tmp_path: Path) -> Path:
             rows.append(f"{folder / image.name},{names},{split}")
     (tmp_path / "several.csv").write_text("\n".join(rows))
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An encoder of another size and preprocessing."""
-    out = str(tmp_path_factory.mktemp("other") / "artifact")
-    config = EncoderConfig(name="resnet18_small", width=8)
-    torch.manual_seed(5)
-    encoder = build_encoder(config, 24)
-    artifact.save(
-        out,
-        encoder,
-        config={"encoder": config.model_dump(mode="json"), "seed": 5},
-        preprocess={"image_size": 24, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]},
-        provenance={},
-    )
-    return out
 
 
 def config(uri: str, folder: Path, **more: Any) -> AdaptConfig:
