@@ -157,6 +157,7 @@ def _of_masks(data: LabelledData, answers: np.ndarray) -> Scored:
         "ci95": list(masks.ci95),
         "pixel_top1": masks.pixel_top1,
         "per_class": by_class(data, masks.per_class),
+        "confusion": masks.confusion[:NAMES_KEPT, :NAMES_KEPT].tolist(),
     }
     return Scored("miou", scores, lambda: masks.resampled)
 

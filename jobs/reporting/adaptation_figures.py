@@ -90,11 +90,12 @@ def confusion(result: Result) -> Drawing | None:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wrong = counts - np.diag(np.diag(counts))
     finding = "No class is told for another"
+    of_pixels = "miou" in result
     if wrong.any():
         right, told = np.unravel_index(int(wrong.argmax()), wrong.shape)
         finding = (
             f"Most often {names[right]} is told as {names[told]}"
-            f" ({share[right, told]:.0%} of its images)"
+            f" ({share[right, told]:.0%} of its {'pixels' if of_pixels else 'images'})"
         )
     side = 2.6 + 0.36 * len(counts)
     with open_figure(finding, size=(max(side + 1, 7.2), side)) as (figure, axes):
@@ -103,7 +104,7 @@ def confusion(result: Result) -> Drawing | None:
         if len(counts) <= 15:
             for row, column in np.argwhere(counts > 0):
                 colour = "white" if share[row, column] > 0.55 else INK
-                number = f"{counts[row, column]:.0f}"
+                number = f"{share[row, column]:.0%}" if of_pixels else f"{counts[row, column]:.0f}"
                 axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=8.5)
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)

@@ -20,6 +20,7 @@ class MaskScores:
         ci95: Its bootstrap interval over test images.
         per_class: Intersection over union of each class, NaN of one that does not occur, (C,).
         pixel_top1: Share of the pixels that is right.
+        confusion: Pixels of class i told as class j, over all images, (C, C) int64.
         resampled: miou of resampled images, (R,).
     """
 
@@ -27,6 +28,7 @@ class MaskScores:
     ci95: tuple[float, float]
     per_class: NDArray[np.float64]
     pixel_top1: float
+    confusion: NDArray[np.int64]
     resampled: NDArray[np.float64]
 
 
@@ -51,6 +53,7 @@ def judge_masks(
         ci95=interval_of(drawn),
         per_class=_iou(whole[None])[0],
         pixel_top1=float(np.trace(whole) / max(whole.sum(), 1)),
+        confusion=confusions.sum(0),
         resampled=drawn,
     )
 

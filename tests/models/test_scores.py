@@ -34,6 +34,7 @@ def test_masks_are_judged_by_intersection_over_union() -> None:
     assert scores.per_class == pytest.approx([18 / 20, 10 / 12])
     assert scores.miou == pytest.approx((18 / 20 + 10 / 12) / 2)
     assert scores.pixel_top1 == pytest.approx(28 / 30)
+    assert scores.confusion.tolist() == [[18, 2], [0, 10]]
     assert scores.ci95[0] <= scores.miou <= scores.ci95[1]
 
 

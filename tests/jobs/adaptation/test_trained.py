@@ -158,6 +158,7 @@ def test_segmentation_learns_the_class_of_each_pixel(small_artifact: str, halves
     assert (result["leak"]["exact"], result["leak"]["near"]) == (1, 0)
     assert 0.6 < result["unleaked_miou"] != result["miou"]
     assert "untrained_miou" not in result
+    assert np.trace(result["confusion"]) / np.sum(result["confusion"]) == result["pixel_top1"]
     assert "segment mIoU of 2 classes" in result["result"]
     head = artifact.load(result["artifact"]).head
     assert head is not None and head.config.values == (0, 255)

@@ -60,6 +60,12 @@ def test_titles_state_what_is_drawn() -> None:
     assert figures.confusion(large) is None
 
 
+def test_classes_of_pixels_are_told_for_each_other_by_pixels() -> None:
+    counts = [[900_000, 100_000], [50_000, 50_000]]
+    drawn = figures.confusion({"miou": 0.6, "classes": ["road", "car"], "confusion": counts})
+    assert drawn and drawn.finding == "Most often road is told as car (10% of its pixels)"
+
+
 def test_videos_are_drawn_one_by_one_beside_a_baseline() -> None:
     videos = {name: {"j_and_f": score, "j": 0.1} for name, score in (("dog", 0.7), ("cow", 0.2))}
     result = {
