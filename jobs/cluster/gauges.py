@@ -25,16 +25,22 @@ OWN = {
     "num_steps": "optimiser steps of the whole run",
     "line_time_s": "when the newest line was written, in seconds since 1970",
 }
+# Set by the driver, which is there before any worker is.
+DRIVER = {"silent_s": "seconds since the newest line, or since training began, seen by the driver"}
+WAITING = {"waiting_s": "seconds for which a job has waited for room on the cluster"}
 CYCLE = {
     "retrain_step": "1 index, 2 decide, 3 train, 4 gate, 5 promote, 6 export, 7 page",
     "retrain_new_samples": "samples of the corpus that are new to the champion",
     "retrain_in_use": "version of the model that is in use",
+    "retrain_done": "1 once a cycle has come to its last step, whatever it decided",
 }
+LAST_STEP = 7
 
 
 def metric_names() -> dict[str, str]:
     """Return the name of every metric as Prometheus knows it, with its description."""
-    return {f"ray_afield_{name}": said for name, said in {**COLUMNS, **OWN, **CYCLE}.items()}
+    every = {**COLUMNS, **OWN, **DRIVER, **WAITING, **CYCLE}
+    return {f"ray_afield_{name}": said for name, said in every.items()}
 
 
 class Gauges:
@@ -57,6 +63,36 @@ class Gauges:
                 gauge.set(float(value))
 
 
+class SilenceGauge:
+    """Shows for how long a driver has heard nothing of its workers, be they there or not.
+
+    Args:
+        run: URI of the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._gauges = _made(DRIVER, "run", run)
+
+    def show(self, seconds: float) -> None:
+        """Set the gauge."""
+        self._gauges["silent_s"].set(seconds)
+
+
+class WaitingGauge:
+    """Shows for how long a job has waited for room.
+
+    Args:
+        job: Ray's id of the job.
+    """
+
+    def __init__(self, job: str) -> None:
+        self._gauges = _made(WAITING, "job", job)
+
+    def show(self, seconds: float) -> None:
+        """Set the gauge."""
+        self._gauges["waiting_s"].set(seconds)
+
+
 class CycleGauges:
     """Shows how far a retraining is.
 
@@ -69,6 +105,8 @@ class CycleGauges:
 
     def show(self, **figures: float | None) -> None:
         """Set the gauges of `CYCLE` that are given, by their names without `retrain_`."""
+        if figures.get("step") == LAST_STEP:
+            figures = {**figures, "done": 1}
         for name, value in figures.items():
             if value is not None:
                 self._gauges[f"retrain_{name}"].set(float(value))

@@ -15,6 +15,7 @@ from ray.util.placement_group import (
 
 from jobs.cluster import available, ray_cluster
 from jobs.cluster.available import Resources
+from jobs.cluster.gauges import WaitingGauge
 from jobs.setup.failures import InputError
 
 FIRST_S = 2.0
@@ -36,12 +37,16 @@ def wait_for_room(bundles: Sequence[Resources]) -> None:
     if lacking(bundles) is None:
         return
     group = placement_group([dict(bundle) for bundle in bundles], strategy="PACK")
+    begun = time.monotonic()
+    gauge = WaitingGauge(ray.get_runtime_context().get_job_id())
     try:
         patience = FIRST_S
         while not group.wait(patience):
+            gauge.show(time.monotonic() - begun)
             _tell(bundles, group)
             patience = EVERY_S
     finally:
+        gauge.show(0)
         remove_placement_group(group)
     deadline = time.monotonic() + SETTLES_S
     while lacking(bundles) is not None and time.monotonic() < deadline:

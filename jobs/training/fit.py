@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.cluster.available import largest_store
+from jobs.cluster.gauges import SilenceGauge
 from jobs.cluster.process_group import ProcessGroup
 from jobs.cluster.ray_cluster import ControllerTeller
 from jobs.cluster.share import Session
@@ -80,7 +81,9 @@ def fit(
         commit=code_commit(),
         fence=mine.fence,
     )
-    progress = StepProgress(num_steps, run.committed_step(), partial(still_lacking, session.least))
+    done = run.committed_step()
+    silent = SilenceGauge(run.uri).show
+    progress = StepProgress(num_steps, done, partial(still_lacking, session.least), silent)
     with (
         quarantine.compacting(run.path("quarantine")),
         Trackers(config, wanted(config.log)) as trackers,
@@ -255,10 +258,15 @@ class StepProgress:
         num_steps: Optimiser steps of the whole run.
         done: Steps done before.
         lacking: Says what the cluster lacks for the training workers; None: nothing.
+        silent: Is told the seconds since the newest line of a step.
     """
 
     def __init__(
-        self, num_steps: int, done: int, lacking: Callable[[], str | None] = lambda: None
+        self,
+        num_steps: int,
+        done: int,
+        lacking: Callable[[], str | None] = lambda: None,
+        silent: Callable[[float], None] = lambda _: None,
     ) -> None:
         columns = (
             TextColumn("pretraining"),
@@ -275,12 +283,15 @@ class StepProgress:
         self._next = 0.0
         self._said = time.monotonic()  # when the last line of a step came, or the first batch
         self._lacking = lacking
+        self._silent = silent
+        self._line_at = time.monotonic()
 
     def __enter__(self) -> "StepProgress":
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._silent(0)
         self._bar.stop()
 
     @property
@@ -298,6 +309,7 @@ class StepProgress:
         """Say what is being waited for once it takes longer than a moment, and again and again; and
         that no line comes, once it takes much longer than the one before."""
         now = time.monotonic()
+        self._silent(now - self._line_at)
         if now < self._next:
             return
         if self._waiting is None:
@@ -323,7 +335,7 @@ class StepProgress:
             self._waiting = None
             now = time.monotonic()
             self._next = now + max(EVERY_S, SLOWER * (now - self._said))
-            self._said = now
+            self._said = self._line_at = now
             console = self._bar.console
             width = max(NARROWEST, console.width) if console.is_terminal else None
             self._print(step_line(line, self._num_steps, width))

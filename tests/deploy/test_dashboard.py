@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 
-from jobs.cluster.gauges import metric_names
+from jobs.cluster.gauges import CYCLE, DRIVER, WAITING, metric_names
 from jobs.setup.command_line import parse
 from jobs.training.health_watch import judge
 from jobs.training.run_config import complete_pretrain
@@ -24,6 +24,9 @@ ASKED = {
         *((one["name"], one["query"]) for one in BOARD["templating"]["list"]),
     ]
 }
+# Read in ray-operator/controllers/ray/metrics/ray_job_metrics.go of ray-project/kuberay, and in the
+# generators of Job metrics of kubernetes/kube-state-metrics.
+OTHERS = {"kuberay_job_deployment_status", "kube_job_failed"}
 
 
 def test_every_metric_asked_for_exists_and_every_one_of_ours_is_shown() -> None:
@@ -32,6 +35,7 @@ def test_every_metric_asked_for_exists_and_every_one_of_ours_is_shown() -> None:
         for name in names - set(metric_names()):
             assert not name.startswith("ray_afield"), (title, name)
             assert re.search(rf"\b{name}\b", rays), (title, name)
+    assert set(re.findall(r"\bkube\w+", " ".join(RULES.values()))) == OTHERS
     assert set(metric_names()) <= set().union(*ASKED.values())
 
 
@@ -51,6 +55,12 @@ def test_the_alarm_of_a_collapse_rings_where_the_run_itself_sees_one() -> None:
     assert limits == [settings.min_spread, settings.min_rankme, settings.min_variation]
     spread = limits[0]
     assert judge({"health_spread": spread - 0.01}, settings)
+
+
+def test_what_rings_where_nothing_trains_is_told_by_the_driver() -> None:
+    drivers = {f"ray_afield_{name}" for name in (*DRIVER, *WAITING, *CYCLE)}
+    for alarm in ("AfieldNoNight", "AfieldStandsStill"):
+        assert ASKED[alarm, RULES[alarm]] <= drivers
 
 
 def test_every_alarm_is_explained() -> None:

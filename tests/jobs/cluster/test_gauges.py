@@ -14,7 +14,7 @@ from tests.object_store import free_ports
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys, ray
-from jobs.cluster.gauges import COLUMNS, CycleGauges, Gauges
+from jobs.cluster.gauges import COLUMNS, CycleGauges, Gauges, SilenceGauge, WaitingGauge
 ray.init(address="local", num_cpus=1, include_dashboard=True, dashboard_port=int(sys.argv[2]),
          _metrics_export_port=int(sys.argv[1]))
 
@@ -25,7 +25,13 @@ class Worker:
         self.gauges.show({name: 0.5 for name in COLUMNS} | {"loss": float("nan")})
         self.gauges.show({"step": 7, "loss": 2.5})
         self.cycle = CycleGauges("encoder")
-        self.cycle.show(step=3, new_samples=40, in_use=2)
+        self.cycle.show(step=7, new_samples=40, in_use=2)
+        self.silence = SilenceGauge("s3://bucket/run")
+        self.silence.show(60)
+        self.waiting = WaitingGauge("01000000")
+        self.waiting.show(50)
+        self.waiting = WaitingGauge("01000000")  # a job waits more than once
+        self.waiting.show(70)
 
 worker = Worker.remote()
 ray.get(worker.show.remote())
@@ -47,7 +53,9 @@ def test_prometheus_reads_every_figure_of_a_line_by_its_run() -> None:
             process.stdin.close()
     assert set(found) == set(metric_names())
     assert found["ray_afield_step"] == 7 and found["ray_afield_loss"] == 2.5
-    assert found["ray_afield_retrain_step"] == 3 and found["ray_afield_retrain_in_use"] == 2
+    assert found["ray_afield_retrain_step"] == 7 and found["ray_afield_retrain_in_use"] == 2
+    assert found["ray_afield_retrain_done"] == 1
+    assert found["ray_afield_silent_s"] == 60 and found["ray_afield_waiting_s"] == 70
     assert found["ray_afield_num_steps"] == 9 and found["ray_afield_rankme"] == 0.5
     assert abs(found["ray_afield_line_time_s"] - time.time()) < 300
 
@@ -60,9 +68,13 @@ def _figures(port: int) -> dict[str, float]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         lines = [line for line in text.splitlines() if line.startswith("ray_afield_")]
-        assert all(
-            ('model="encoder"' if "afield_retrain_" in line else 'run="s3://bucket/run"') in line
-            for line in lines
-        )
+        assert all(_tag(line) in line for line in lines)
         found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
     return found
+
+
+def _tag(line: str) -> str:
+    """Return what a metric is told from others by."""
+    if line.startswith("ray_afield_retrain_"):
+        return 'model="encoder"'
+    return 'job="01000000"' if "waiting_s" in line else 'run="s3://bucket/run"'
