@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster
 
 SCRIPT = Path(__file__).with_name("nightly.sh")
+CHECKPOINT_S = 300  # a night that is told to stop writes one first
 WRONG_SETTING = 2  # the exit code of a job, or of the script, that somebody must mend
 
 
@@ -27,10 +28,14 @@ def nightly_encoder(context: dagster.AssetExecutionContext) -> dagster.Materiali
     )
     assert night.stdout is not None
     last = ""
-    for line in night.stdout:
-        last = line.strip() or last
-        context.log.info(line.rstrip())
-    if night.wait():
+    try:
+        for line in night.stdout:
+            last = line.strip() or last
+            context.log.info(line.rstrip())
+        night.wait()
+    finally:
+        _end(night)  # max_runtime, or somebody who stops the run: the registry must be free again
+    if night.returncode:
         raise dagster.Failure(
             f"the night failed: {last}",
             metadata={"exit code": night.returncode},
@@ -39,6 +44,18 @@ def nightly_encoder(context: dagster.AssetExecutionContext) -> dagster.Materiali
     return dagster.MaterializeResult(
         metadata={"registry": os.environ["AFIELD_REGISTRY"], "page": last}
     )
+
+
+def _end(night: subprocess.Popen[str]) -> None:
+    """Tell a night that still runs to stop, and wait for its checkpoint."""
+    if night.poll() is not None:
+        return
+    night.terminate()
+    try:
+        night.communicate(timeout=CHECKPOINT_S)  # reads on, so that it cannot stick at a full pipe
+    except subprocess.TimeoutExpired:
+        night.kill()
+        night.wait()
 
 
 definitions = dagster.Definitions(

@@ -61,6 +61,26 @@ def test_a_night_without_its_settings_runs_nothing(
     assert not commands.exists()
 
 
+def test_dagster_ends_a_night_that_it_gives_up(
+    commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afield").write_text(
+        f"#!/bin/sh\ntrap 'sleep 0.2; echo checkpoint > {commands}; exit 1' TERM\n"
+        "echo begun\nwhile :; do sleep 0.05; done\n"
+    )
+    file = runpy.run_path(str(FOLDER / "dagster_asset.py"))
+
+    class GivesUp:
+        def info(self, line: str) -> None:
+            raise KeyboardInterrupt(line)
+
+    context = dagster.build_asset_context()
+    monkeypatch.setattr(type(context), "log", GivesUp())
+    with pytest.raises(KeyboardInterrupt, match="begun"):
+        file["nightly_encoder"](context)
+    assert commands.read_text() == "checkpoint\n"
+
+
 @pytest.mark.long
 def test_dagster_materialises_a_night_in_process(
     commands: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,15 +100,18 @@ def test_dagster_materialises_a_night_in_process(
 
 
 def test_cron_systemd_and_airflow_run_the_same_script() -> None:
-    [line] = [row for row in (FOLDER / "crontab").read_text().splitlines() if row[0] in "0*"]
+    [line] = [row for row in (FOLDER / "crontab").read_text().splitlines() if row[:1] in ("0", "*")]
     *when, user, command = line.split(maxsplit=6)
     assert (when, user) == (["0", "1", "*", "*", "*"], "afield")
     assert shlex.split(command)[-2:] == ["sh", "/opt/afield/nightly.sh"]
+
+    assert "CRON_TZ=UTC" in (FOLDER / "crontab").read_text().splitlines()
 
     units = configparser.ConfigParser(strict=False, interpolation=None)
     units.optionxform = str  # type: ignore[method-assign, assignment]
     units.read([FOLDER / "afield.service", FOLDER / "afield.timer"])
     assert units["Service"]["ExecStart"].split() == ["/bin/sh", "/opt/afield/nightly.sh"]
+    assert units["Service"]["RestartPreventExitStatus"] == "2"  # a wrong setting
     assert units["Service"]["Type"] == "oneshot" and units["Timer"]["OnCalendar"].endswith("UTC")
 
     dag = (FOLDER / "airflow_dag.py").read_text()
