@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from jobs.adaptation import scoring
 from jobs.setup.failures import InputError
+from models.probing.logistic import logistic_path
 from pipelines.labels.labelled_data import LabelledData
+
+_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def check_validation(data: LabelledData, key: str) -> None:
@@ -51,3 +56,37 @@ def choose(
         for setting, value in zip(settings, scores, strict=True)
     ]
     return chosen, {"chosen": dict(settings[chosen]), "settings": named}
+
+
+def by_colours(data: LabelledData, colours: np.ndarray) -> scoring.Scored:
+    """Tell the classes of the test samples by their colours alone, by logistic regression.
+
+    Args:
+        data: Samples of one class or several, (N,).
+        colours: Statistics of each one's colours, (N, D). The penalty is the best on validation,
+            where that has samples, and else the strongest.
+    """
+    x = torch.from_numpy(colours)
+    targets = torch.from_numpy(data.labels if data.task == "class" else data.label_hot)
+    train, val, test = data.of("train"), data.of("val"), data.of("test")
+    decay = _DECAYS[-1]
+    if train.any() and val.any():
+        tried = logistic_path(
+            x[train],
+            targets[train],
+            x[val],
+            num_classes=data.num_classes,
+            weight_decays=_DECAYS,
+        )
+        held = data.keep(val)
+        scores = [scoring.main_score(held, one.numpy()) for one in tried]
+        if not np.isnan(scores).all():
+            decay = _DECAYS[int(np.nanargmax(scores))]
+    told = logistic_path(
+        x[data.learns],
+        targets[data.learns],
+        x[test],
+        num_classes=data.num_classes,
+        weight_decays=[decay],
+    )[0]
+    return scoring.score(data.keep(test), told.numpy())

@@ -1,5 +1,6 @@
 """Which of several heads that learnt side by side ships: the best on validation."""
 
+import re
 import sys
 from typing import Any
 
@@ -8,12 +9,14 @@ import numpy as np
 from jobs.adaptation import scoring
 from jobs.adaptation.choosing import choose
 from jobs.setup import run_artifact
-from jobs.training.run_config import PretrainConfig
+from jobs.training.run_config import PretrainConfig, build
 from jobs.training.run_dir import RunDir
 from models import artifact
 from models.scores import WORDS
 from models.supervised.several_heads import HeadSetting
 from pipelines.labels.labelled_data import LabelledData
+
+_BESIDE = re.compile(r"average\.|head\.heads\.[1-9]")  # parameters of what does not ship
 
 
 def has_ended(run: RunDir, step: int) -> bool:
@@ -68,3 +71,11 @@ def chosen_of(
     )
     run_artifact.keep_head(run, config, number, {"chosen_head": number, **about})
     return by_head[test][:, :, number], about
+
+
+def counted(config: PretrainConfig) -> dict[str, int]:
+    """Count the values that learn and those that do not, of one head and no running average."""
+    named = build(config, start=False).named_parameters()
+    parts = [parameter for name, parameter in named if not _BESIDE.match(name)]
+    trained = sum(parameter.numel() for parameter in parts if parameter.requires_grad)
+    return {"trained": trained, "frozen": sum(one.numel() for one in parts) - trained}

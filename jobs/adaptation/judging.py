@@ -102,6 +102,7 @@ def read_apart(
     rows: np.ndarray,
     data: LabelledData,
     config: LabelledJobConfig,
+    beside: Sequence[str] = (),
 ) -> Found:
     """Read some samples with what is told of them, and of the others only whether they can be read.
 
@@ -112,6 +113,7 @@ def read_apart(
         rows: (N,) bool, at least one of each.
         data: The samples, as `labelled_sets.read_sets` gave them.
         config: Of the job.
+        beside: Further columns, which both streams have.
 
     Returns:
         As `read`; what is told is there of the samples of `rows` alone.
@@ -119,15 +121,22 @@ def read_apart(
     Raises:
         InputError: nothing sensible is left to judge.
     """
-    answers = collected(told, (name, *KEYS))
-    rest = collected(others.select_columns([*KEYS, schema.POSITION]), KEYS)
+    answers = collected(told, (name, *beside, *KEYS))
+    taken = (*beside, *KEYS)
+    rest = collected(others.select_columns([*taken, schema.POSITION]), taken)
     tell_unreadable({key: np.concatenate([answers[key], rest[key]]) for key in (schema.REASON,)})
     readable = np.zeros(data.num_rows, bool)
     content = np.zeros(data.num_rows, np.int64)
-    values, readable[rows], content[rows] = embed.averaged(answers, (name,), int(rows.sum()))
-    _, readable[~rows], content[~rows] = embed.averaged(rest, (), int((~rows).sum()))
+    names = (name, *beside)
+    values, readable[rows], content[rows] = embed.averaged(answers, names, int(rows.sum()))
+    more, readable[~rows], content[~rows] = embed.averaged(rest, beside, int((~rows).sum()))
     kept, usable = judged(data, readable, content, config)
-    return Found({name: values[name][kept[rows]]}, usable, kept, content[kept])
+    chosen = {name: values[name][kept[rows]]}
+    for one in beside:
+        whole = np.empty((data.num_rows, *values[one].shape[1:]), np.float32)
+        whole[rows], whole[~rows] = values[one], more[one]
+        chosen[one] = whole[kept]
+    return Found(chosen, usable, kept, content[kept])
 
 
 def tell_unreadable(columns: Mapping[str, np.ndarray]) -> None:

@@ -1,7 +1,6 @@
 """Adaptations that train: an encoder with a head learns from labels, the same from random weights
 beside it and from another artifact where one is given, and all are judged once."""
 
-import re
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,15 +8,9 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from jobs.adaptation import (
-    head_choice,
-    judging,
-    labelled_sets,
-    leak_check,
-    sample_pictures,
-    scoring,
-)
-from jobs.adaptation.choosing import check_validation
+from jobs.adaptation import head_choice, judging, labelled_sets, leak_check, scoring
+from jobs.adaptation.choosing import by_colours, check_validation
+from jobs.adaptation.sample_pictures import some_samples
 from jobs.adaptation.scoring import Scored
 from jobs.adaptation.training_sections import TrainedAdaptConfig, check_task
 from jobs.cluster import launch
@@ -30,7 +23,7 @@ from jobs.tracking.tracker import check_trackers
 from jobs.training import checkpoints
 from jobs.training.fit import fit
 from jobs.training.planned_data import Samples
-from jobs.training.run_config import PretrainConfig, build
+from jobs.training.run_config import PretrainConfig
 from jobs.training.run_dir import OWN_FOLDERS, RunDir
 from models import artifact
 from models.artifact import Artifact
@@ -50,12 +43,12 @@ from pipelines.predictions.answers import (
     looked_at,
     whole_images,
 )
+from pipelines.samples.with_colours import COLOURS, WithColours
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 from pipelines.stream.ingest import Ingest
 
 _COMPARED = "compared_"
-_BESIDE = re.compile(r"average\.|head\.heads\.[1-9]")  # parameters of what does not ship
 _TOLD = {"mask": CONFUSION, "boxes": FOUND_BOXES}
 
 
@@ -78,13 +71,7 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
     other = _other_of(config, out)
     labelled_sets.check_places(config)
     check_writable("out", out)
-    start = load_artifact(uri)
-    if medium_of(media := start.encoder.media) != "pictures":
-        raise InputError(
-            f"probe.name={config.probe.name} trains on images and clips, and artifact"
-            f" {config.artifact} is an encoder of {MEDIA_WORDS[media]}: take probe.name=linear or"
-            " few_label"
-        )
+    start = _start_of(config, uri)
     corpus = leak_check.corpus_asked_for(config, start, uri)
     runs = _runs(config, _Source(uri, start), other, out)
     places = [run.source.uri for run in runs if not run.is_random]
@@ -117,14 +104,33 @@ def adapt_by_training(config: TrainedAdaptConfig) -> dict[str, Any]:
             answers, about = head_choice.chosen_of(settings, directory, run, told, answers)
             scored = scoring.score(test, answers)
             about = about | scored.unleaked(leaked)
-            judged[one.prefix] = _Judged(scored, about, _counted(run))
+            judged[one.prefix] = _Judged(scored, about, head_choice.counted(run))
         assert usable is not None
-        shown = sample_pictures.some_samples(config, out, usable)
+        if COLOURS in found.values:
+            colour = by_colours(usable, found.values[COLOURS])
+            judged["colour_"] = _Judged(colour, colour.unleaked(leaked), {})
+        shown = some_samples(config, out, usable)
     result = _result(config, judged, usable, out)
     if other is not None:
         result |= {"compared": other.uri, "compared_digest": other.artifact.digest}
     leave(out, result, artifact=uri, digest=start.digest, shown=shown)
     return result
+
+
+def _start_of(config: TrainedAdaptConfig, uri: str) -> Artifact:
+    """Load what is adapted.
+
+    Raises:
+        InputError: it sees neither images nor clips.
+    """
+    start = load_artifact(uri)
+    if medium_of(media := start.encoder.media) != "pictures":
+        raise InputError(
+            f"probe.name={config.probe.name} trains on images and clips, and artifact"
+            f" {config.artifact} is an encoder of {MEDIA_WORDS[media]}: take probe.name=linear or"
+            " few_label"
+        )
+    return start
 
 
 def train_from_scratch(
@@ -304,9 +310,10 @@ def _first_answers(
     """
     name = _TOLD.get(data.task, PROBABILITIES)
     rows = _told(data)
-    told = _predicted(config, run, data.keep(rows), session)
-    others = labelled_stream.blocks(_work(config, run, data.keep(~rows)))
-    found = judging.read_apart(told, others, name, rows, data, config)
+    beside = (COLOURS,) if data.task in ("class", "classes") else ()
+    told = _predicted(config, run, data.keep(rows), session, beside)
+    others = labelled_stream.blocks(_work(config, run, data.keep(~rows), beside))
+    found = judging.read_apart(told, others, name, rows, data, config, beside)
     return found, found.values[name]
 
 
@@ -322,11 +329,15 @@ def _answers(
 
 
 def _predicted(
-    config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData, session: launch.Session
+    config: TrainedAdaptConfig,
+    run: PretrainConfig,
+    data: LabelledData,
+    session: launch.Session,
+    beside: tuple[str, ...] = (),
 ) -> ray.data.Dataset:
     """Stream what a run's artifact tells of samples."""
     network = predictor.Predictor(_place(run), session.placed)
-    blocks = labelled_stream.blocks(_work(config, run, data))
+    blocks = labelled_stream.blocks(_work(config, run, data, beside))
     return predictor.predict(blocks, network, num_actors=session.num_workers)
 
 
@@ -336,28 +347,25 @@ def _place(run: PretrainConfig) -> str:
     return head_choice.told_by(RunDir(run.out), run.num_steps)
 
 
-def _work(config: TrainedAdaptConfig, run: PretrainConfig, data: LabelledData) -> Ingest:
-    """Say how a run's artifact is shown samples."""
+def _work(
+    config: TrainedAdaptConfig,
+    run: PretrainConfig,
+    data: LabelledData,
+    beside: tuple[str, ...] = (),
+) -> Ingest:
+    """Say how a run's artifact is shown samples, perhaps with their colours beside them."""
     adapted = artifact.load(_place(run))
     shape = looked_at(adapted)
     if data.task == "mask":
         shape = whole_images(adapted, masks=True)
     return labelled_stream.work_of(
         data,
-        shape,
+        WithColours(shape) if COLOURS in beside else shape,
         run.source.limits(),
         run="adapt",
         sampling=Sampling.seen_by(adapted, config.clip.per_video or 1),
         content=True,
     )
-
-
-def _counted(config: PretrainConfig) -> dict[str, int]:
-    """Count the values that learn and those that do not, of one head and no running average."""
-    named = build(config, start=False).named_parameters()
-    parts = [parameter for name, parameter in named if not _BESIDE.match(name)]
-    trained = sum(parameter.numel() for parameter in parts if parameter.requires_grad)
-    return {"trained": trained, "frozen": sum(one.numel() for one in parts) - trained}
 
 
 def _result(

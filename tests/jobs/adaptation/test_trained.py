@@ -113,6 +113,7 @@ def test_finetuning_learns_leaves_an_artifact_and_is_not_done_twice(
     assert result["classes"] == ["bright", "dark"] and result["num_classes"] == 2
     assert result["top1"] > 0.9 and result["ci95"][0] <= result["top1"]
     assert set(result) >= {"confusion", "calibration_error", "nll"}
+    assert result["colour_top1"] > 0.9 and ", colour " in result["result"]
     assert result["per_class"].keys() == {"bright", "dark"}
     assert result["parameters"]["trained"] > 0
     assert result["result"].startswith("finetune top-1 of 2 classes: pretrained ")
