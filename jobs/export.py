@@ -163,11 +163,24 @@ def _encoded(config: ExportConfig, places: list[str]) -> Encoded:
     half = config.dtype == "float16"
     made = {
         name: VectorColumn.of(
-            replace(features, half=half), artifacts[name], tuple(found[name].shape[1:])
+            replace(features, half=half),
+            artifacts[name],
+            tuple(found[name].shape[1:]),
+            _taken(config, artifacts[name]),
+            each_frame=config.clip.each_frame,
         )
         for name, features in columns.items()
     }
     return Encoded(columns, artifacts, made)
+
+
+def _taken(config: ExportConfig, artifact: Artifact, per_video: int = 1) -> Sampling | None:
+    """Return what is taken of videos, which encoders of clips choose themselves; None of others."""
+    if seen_by(artifact) is not None:
+        return None
+    if artifact.num_frames is not None:
+        return Sampling.seen_by(artifact, per_video)
+    return config.clip.sampling(per_video)
 
 
 def _blank(artifact: Artifact, frames: tuple[int, ...], size: int) -> torch.Tensor:
@@ -304,6 +317,7 @@ class _Job:
         numbers = seen_by(self.encoded.first, times=True)
         pictures = embed.shape_for(sizes, times=True, num_frames=self._num_frames)
         shape = numbers[1] if numbers else pictures
+        taken = _taken(self.config, self.encoded.first, self.manifest.per_video)
         return ingest.Ingest(
             order=ManifestOrder(self.manifest),
             shape=shape,
@@ -313,7 +327,7 @@ class _Job:
             verify=self.config.source.verify == "etag",
             quarantine=uris.join(self.out, "quarantine"),
             run=self.encoded.first.digest[:16],
-            sampling=self._sampling,
+            sampling=taken or ingest.MIDDLE_FRAME,
         )
 
     @property
@@ -321,13 +335,6 @@ class _Job:
         """Return the frames of a clip, which encoders of clips choose themselves; None: images."""
         asked = self.config.clip.num_frames
         return self.encoded.first.num_frames or (asked if asked > 1 else None)
-
-    @property
-    def _sampling(self) -> Sampling:
-        per_video = self.manifest.per_video
-        if self.encoded.first.num_frames is not None:
-            return Sampling.seen_by(self.encoded.first, per_video)
-        return self.config.clip.sampling(per_video)
 
     def _limits(self) -> Limits:
         """Say how files are read: alike for all artifacts, as there is one decode.

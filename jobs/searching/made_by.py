@@ -14,6 +14,7 @@ from jobs.setup.sections import SourceConfig
 from jobs.setup.value_range import limits_for
 from models.artifact import Artifact
 from pipelines import schema
+from pipelines.embeddings.embed import embedded
 from pipelines.embeddings.features import Extractor
 from pipelines.embeddings.stored import Stored
 from pipelines.media.clips import Sampling
@@ -35,7 +36,8 @@ class Encoding:
         self._given = artifact
 
     def embed_files(self, files: Sequence[Sample]) -> np.ndarray:
-        """Embed files: of videos the frame in the middle, or the clip there.
+        """Embed files as the corpus was: of videos the clip in the middle, the mean of its frames'
+        vectors, or where single frames were embedded the one in the middle.
 
         Returns:
             (B, D) float32.
@@ -50,17 +52,19 @@ class Encoding:
             )
         made_by = self._stored.column
         limits = limits_for(encoder, SourceConfig(uri="-").limits())
-        series, shape = seen_by(encoder) or (
-            None,
-            of_media(Centre(encoder.image_size), encoder.num_frames),
-        )
-        found = read(files, shape, limits, sampling=Sampling.seen_by(encoder), series=series)
+        taken = Sampling.seen_by(encoder)
+        if encoder.num_frames is None:
+            taken = made_by.taken or taken
+        frames = None if taken.as_frames else taken.num_frames
+        series, shape = seen_by(encoder) or (None, of_media(Centre(encoder.image_size), frames))
+        found = read(files, shape, limits, sampling=taken, series=series)
         for file, problem in zip(files, found.problems, strict=True):
             if problem:
                 raise InputError(f"query {file.uri} cannot be used: {problem}; give another file")
-        extractor = Extractor({schema.EMBEDDING: made_by.features(place)})
-        images = torch.from_numpy(found.columns[schema.IMAGE])
-        return extractor({encoder.image_size: images})[schema.EMBEDDING].float().numpy()
+        columns = {schema.EMBEDDING: made_by.features(place)}
+        images = {encoder.image_size: torch.from_numpy(found.columns[schema.IMAGE])}
+        vectors = embedded(Extractor(columns), images, columns)
+        return vectors[schema.EMBEDDING].float().numpy()
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts, where the embeddings are of texts, or those that texts are compared with.

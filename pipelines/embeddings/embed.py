@@ -50,39 +50,53 @@ class Embed:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed one block."""
         images = {size: self._images(batch, size) for size in self._extract.sizes}
-        frames = next(iter(images.values())).shape[1:-3]  # (T,) of clips, () of images
-        by_frame = bool(frames) and not self._extract.sees_clips
-        if by_frame:
-            images = {size: clips.flatten(0, 1) for size, clips in images.items()}
-        most = MOST_IMAGES if by_frame else max(1, MOST_IMAGES // math.prod(frames))
-        features = self._features(images, most)
-        if by_frame:
-            features = {
-                name: self._of_clips(values.unflatten(0, (-1, *frames)), self._columns[name])
-                for name, values in features.items()
-            }
+        features = embedded(self._extract, images, self._columns, each_frame=self._each_frame)
         return batch | {name: values.cpu().numpy() for name, values in features.items()}
-
-    def _features(self, images: Mapping[int, Tensor], most: int) -> dict[str, Tensor]:
-        """Embed images or clips, so many at a time."""
-        count = len(next(iter(images.values())))
-        chunks = [
-            self._extract({size: one[start : start + most] for size, one in images.items()})
-            for start in range(0, count, most)
-        ]
-        if len(chunks) == 1:
-            return chunks[0]
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-
-    def _of_clips(self, values: Tensor, features: Features) -> Tensor:
-        """Return (B, T, ...) features of frames as they are, or their mean (B, ...)."""
-        return values if self._each_frame else finished(values.float().mean(1), features)
 
     def _images(self, batch: dict[str, np.ndarray], size: int) -> Tensor:
         """Take the images (B, 3, S, S) or clips (B, T, 3, S, S) of a size out of a block."""
         named = schema.image_at(size)
         column = batch.pop(named if named in batch else schema.IMAGE)
         return torch.from_numpy(np.array(column)).to(self._device)
+
+
+def embedded(
+    extract: Extractor,
+    images: Mapping[int, Tensor],
+    columns: Mapping[str, Features],
+    *,
+    each_frame: bool = False,
+) -> dict[str, Tensor]:
+    """Embed images, or clips: whole where the encoders take them so, else frame by frame.
+
+    Args:
+        extract: The encoders.
+        images: Side to (B, 3, S, S) or (B, T, 3, S, S), of each of the encoders' sizes.
+        columns: What `extract` computes.
+        each_frame: Whether each frame's features are given, (B, T, ...), and not their mean.
+    """
+    frames = next(iter(images.values())).shape[1:-3]  # (T,) of clips, () of images
+    if not frames or extract.sees_clips:
+        return _some_at_a_time(extract, images, max(1, MOST_IMAGES // math.prod(frames)))
+    flat = {size: clips.flatten(0, 1) for size, clips in images.items()}
+    of_frames = _some_at_a_time(extract, flat, MOST_IMAGES)
+    found = {name: values.unflatten(0, (-1, *frames)) for name, values in of_frames.items()}
+    if each_frame:
+        return found
+    return {name: finished(one.float().mean(1), columns[name]) for name, one in found.items()}
+
+
+def _some_at_a_time(
+    extract: Extractor, images: Mapping[int, Tensor], most: int
+) -> dict[str, Tensor]:
+    count = len(next(iter(images.values())))
+    chunks = [
+        extract({size: one[start : start + most] for size, one in images.items()})
+        for start in range(0, count, most)
+    ]
+    if len(chunks) == 1:
+        return chunks[0]
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def block_rows(shape: Shape, part_rows: int) -> int:

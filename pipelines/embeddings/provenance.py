@@ -2,8 +2,9 @@
 them.
 
 Under the key `afield` lies one JSON object, in Parquet's key-value metadata as in Lance's schema:
-source, manifest version, and of each column of vectors the artifact's digest, pooling, layer, type
-and preprocessing. Vectors of two encoders must not be compared; this is how it is told.
+source, manifest version, and of each column of vectors the artifact's digest, pooling, layer, type,
+preprocessing and what was taken of videos. Vectors of two encoders must not be compared; this is
+how it is told.
 """
 
 import json
@@ -14,11 +15,13 @@ from typing import Any
 from models.artifact import Artifact
 from models.encoders.encoder import Pooling
 from pipelines.embeddings.features import Features, Form, Kind
+from pipelines.media.clips import Sampling
 
 KEY = b"afield"
 _FORMAT = 3  # of the metadata: 1 and 2 had none
 # What does not change what a vector means: places, and how exactly it is written.
 _NOT_TOLD_APART = ("artifact", "dtype")
+_OF_VIDEOS = ("num_frames", "frame_stride", "fps", "each_frame")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class VectorColumn:
         dtype: float32 or float16.
         shape: Of one sample's values: (D,), of tokens (N, D), of maps (D, h, w). Stored flat.
         preprocess: How images were prepared.
+        num_frames: Frames taken of a clip of a video, 1 of images too; None: not recorded,
+            as of exports of earlier versions, or not of pictures.
+        frame_stride, fps: How far apart they are, one of both; None of a single frame.
+        each_frame: Whether a row is one of those frames, and not the mean of their vectors.
     """
 
     artifact: str
@@ -47,10 +54,31 @@ class VectorColumn:
     dtype: str
     shape: tuple[int, ...]
     preprocess: dict[str, Any]
+    num_frames: int | None = None
+    frame_stride: int | None = None
+    fps: float | None = None
+    each_frame: bool = False
 
     @classmethod
-    def of(cls, features: Features, encoder: Artifact, shape: tuple[int, ...]) -> "VectorColumn":
-        """Describe what features of an artifact are, the same features always alike."""
+    def of(
+        cls,
+        features: Features,
+        encoder: Artifact,
+        shape: tuple[int, ...],
+        taken: Sampling | None = None,
+        *,
+        each_frame: bool = False,
+    ) -> "VectorColumn":
+        """Describe what features of an artifact are, the same features always alike.
+
+        Args:
+            features: What is computed.
+            encoder: By which artifact.
+            shape: Of one sample's values.
+            taken: Of videos; None: samples are no pictures.
+            each_frame: Whether every frame is a row.
+        """
+        several = taken if taken and taken.num_frames > 1 else None
         network = encoder.encoder
         if network.pools_its_layers and features.pooling == network.pooling:
             features = replace(features, pooling="auto")
@@ -69,6 +97,10 @@ class VectorColumn:
             dtype="float16" if features.half else "float32",
             shape=shape,
             preprocess=encoder.prepared.model_dump(mode="json"),
+            num_frames=taken.num_frames if taken else None,
+            frame_stride=several.frame_stride if several and several.fps is None else None,
+            fps=several.fps if several else None,
+            each_frame=each_frame,
         )
 
     def features(self, artifact: str | None = None) -> Features:
@@ -88,11 +120,22 @@ class VectorColumn:
             self.dtype == "float16",
         )
 
+    @property
+    def taken(self) -> Sampling | None:
+        """Return what is taken of a video whose frames' vectors are averaged; None: one frame, or
+        what the encoder sees."""
+        if not self.num_frames or self.num_frames == 1 or self.each_frame:
+            return None
+        return Sampling(self.num_frames, self.frame_stride or 1, self.fps, as_frames=False)
+
     def differences(self, other: "VectorColumn") -> list[str]:
-        """Say in what two columns differ that makes their vectors incomparable."""
+        """Say in what two columns differ that makes their vectors incomparable; what one of them
+        does not record of videos is no difference."""
         ours = asdict(self)
         theirs = asdict(other)
-        named = [name for name in ours if name not in _NOT_TOLD_APART]
+        unknown = None in (self.num_frames, other.num_frames)
+        passed_over = (*_NOT_TOLD_APART, *(_OF_VIDEOS if unknown else ()))
+        named = [name for name in ours if name not in passed_over]
         return [
             f"{name} ({_short(ours[name])} and {_short(theirs[name])})"
             for name in named
@@ -142,7 +185,7 @@ class Provenance:
 
 
 def check_same(what: str, column: VectorColumn, other_what: str, other: VectorColumn) -> None:
-    """Refuse to compare vectors of two encoders.
+    """Refuse to compare vectors of two encoders, or of other frames of videos.
 
     Args:
         what: Where the first are from, for the message.

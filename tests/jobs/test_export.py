@@ -115,6 +115,8 @@ def test_frames_that_a_clip_leaves_out_are_told_and_blocks_are_bounded_by_their_
     )
     done = export(wanted)
     assert blocks == [2]
+    column = open_stored(wanted.out).column
+    assert (column.num_frames, column.fps, column.each_frame) == (4, 5.0, True)
     assert (done["rows"], done["videos_cut"], done["longest_frames"]) == (8, 1, 10)
     assert "videos longer than clip.num_frames=4 at clip.fps=5: 1;" in capsys.readouterr().err
 

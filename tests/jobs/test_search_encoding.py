@@ -19,6 +19,7 @@ from models.encoders.factory import EncoderConfig, build_encoder
 from models.texts.tokenizer import learn
 from pipelines.embeddings.features import Features
 from pipelines.embeddings.provenance import VectorColumn
+from pipelines.media.clips import Sampling
 from pipelines.media.contract import Limits
 from tests.pipelines.media.videos import video
 
@@ -26,7 +27,11 @@ TEXTS = ["a cat sleeps", "a dog runs", "rain on the roof", "a cat runs"]
 
 
 def encoding(
-    folder: Path, values: dict[str, Any], size: int, preprocess: dict[str, Any]
+    folder: Path,
+    values: dict[str, Any],
+    size: int,
+    preprocess: dict[str, Any],
+    **taken: Any,
 ) -> tuple[Encoding, Any]:
     config = EncoderConfig.model_validate(values)
     torch.manual_seed(0)
@@ -38,7 +43,7 @@ def encoding(
         provenance={},
     )
     encoder = load_artifact(str(folder))
-    column = VectorColumn.of(Features(str(folder)), encoder, (encoder.embed_dim,))
+    column = VectorColumn.of(Features(str(folder)), encoder, (encoder.embed_dim,), **taken)
     return Encoding(SimpleNamespace(column=column, uri="/e"), None), encoder  # type: ignore[arg-type]
 
 
@@ -57,6 +62,29 @@ def test_a_video_is_embedded_as_the_clip_in_its_middle(tmp_path: Path) -> None:
     assert len(np.unique(found.round(4), axis=0)) == 3  # the one in the middle shows both
     with pytest.raises(InputError, match=r"query .*gone\.mp4 cannot be used: missing"):
         made.embed_files([Sample(str(tmp_path / "gone.mp4"))])
+
+
+def test_a_video_is_embedded_as_the_mean_of_the_frames_that_the_corpus_was(tmp_path: Path) -> None:
+    values = {"name": "resnet18_small", "width": 8}
+    colours = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    black = [np.zeros((48, 64, 3), np.uint8)] * 15
+    lit = [np.full((48, 64, 3), 255, np.uint8)] * 15
+    for name, pictures in (("both", [*black, *lit]), ("dark", [*black] * 2), ("light", lit * 2)):
+        (tmp_path / f"{name}.mp4").write_bytes(video(30, pictures=pictures))
+    files = [Sample(str(tmp_path / f"{name}.mp4")) for name in ("both", "dark", "light")]
+
+    def found(taken: Sampling | None, *, each_frame: bool = False) -> np.ndarray:
+        made, _ = encoding(tmp_path / "a", values, 16, colours, taken=taken, each_frame=each_frame)
+        return made.embed_files(files)
+
+    clips = Sampling(10, 3, None, as_frames=False)
+    both, dark, light = found(clips)
+    np.testing.assert_allclose(both, (dark + light) / 2, rtol=1e-2, atol=1e-3)
+    assert np.abs(dark - light).max() > 0.1
+    middle, _, _ = found(Sampling())
+    assert min(np.abs(middle - dark).max(), np.abs(middle - light).max()) < 1e-2
+    np.testing.assert_array_equal(found(clips, each_frame=True)[0], middle)
+    np.testing.assert_array_equal(found(None)[0], middle)  # as of exports of earlier versions
 
 
 def test_a_sound_is_embedded_as_its_window(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Exported embeddings are read back in blocks, from either format, with what made them; vectors of
 two encoders are refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from pipelines import schema
 from pipelines.embeddings.features import Features
-from pipelines.embeddings.provenance import Provenance, VectorColumn, check_same
+from pipelines.embeddings.provenance import KEY, Provenance, VectorColumn, check_same
 from pipelines.embeddings.stored import open_stored
 
 DIM = 3
@@ -94,6 +95,26 @@ def test_parts_of_two_encoders_are_refused(tmp_path: Path) -> None:
 
 def test_where_the_artifact_lies_and_how_exact_the_vectors_are_makes_no_other_encoder() -> None:
     check_same("a", MADE, "b", replace(MADE, artifact="s3://b/a", dtype="float32"))
+
+
+def test_vectors_of_other_frames_of_videos_are_told_apart_where_both_record_them() -> None:
+    middle = replace(MADE, num_frames=1)
+    mean = replace(MADE, num_frames=8, fps=2.0)
+    frames = replace(mean, each_frame=True)
+    slower = replace(mean, fps=1.0)
+    with pytest.raises(ValueError, match=r"num_frames \(1 and 8\), fps \(None and 2\.0\)"):
+        check_same("a", middle, "b", mean)
+    assert mean.differences(frames) == ["each_frame (False and True)"]
+    assert mean.differences(slower) == ["fps (2.0 and 1.0)"]
+    for one in (middle, mean, frames):
+        assert not one.differences(one)
+        assert not MADE.differences(one) and not one.differences(MADE)  # of an earlier version
+        told = Provenance("/", 1, {schema.EMBEDDING: one})
+        assert Provenance.read(told.metadata()) == told
+    metadata = json.loads(Provenance("/", 1, {schema.EMBEDDING: MADE}).metadata()[KEY])
+    for name in ("num_frames", "frame_stride", "fps", "each_frame"):
+        del metadata["columns"][schema.EMBEDDING][name]
+    assert Provenance.from_json(metadata).columns[schema.EMBEDDING] == MADE
 
 
 def test_an_export_of_an_earlier_version_is_read_by_what_its_rows_say(tmp_path: Path) -> None:
