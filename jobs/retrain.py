@@ -15,6 +15,7 @@ from jobs.cluster.gauges import CycleGauges
 from jobs.export import export
 from jobs.exporting.export_sections import ExportConfig
 from jobs.registering.lineage import lineage_of, metrics_of
+from jobs.registering.registry_config import CANDIDATE
 from jobs.retraining import corpus as corpora
 from jobs.retraining import cycle_page, history_page
 from jobs.retraining.corpus import LINEAGE
@@ -22,7 +23,7 @@ from jobs.retraining.cycle import Cycle, Told, all_of, open_cycle, order_of
 from jobs.retraining.deciding import decide
 from jobs.retraining.gate import judge_candidate
 from jobs.retraining.looks import held_out
-from jobs.retraining.retrain_sections import RetrainConfig, complete
+from jobs.retraining.retrain_sections import LabelledSetsConfig, RetrainConfig, complete
 from jobs.retraining.training import Stopped, train
 from jobs.setup.claims import check_writable, held
 from jobs.setup.command_line import main
@@ -38,7 +39,6 @@ from pipelines.storage.lease import Held
 
 FOLDER = "retraining"
 EMBEDDINGS = "embeddings"
-CANDIDATE = "candidate"
 STEPS = ("index", "decide", "train", "gate", "promote", "export", "page")
 PROMOTED = "promoted"
 KEPT = "kept"
@@ -68,15 +68,17 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
     launch.check_reachable("source.uri", source)
     placed = {"source": config.source.model_copy(update={"uri": source}), "out": out}
     config = config.model_copy(update=placed)
+    config = config.model_copy(update={"labelled": _labels_there(config)})
     with held("retrain", out) as mine:
-        model.prepare()
+        if not config.retrain.dry_run:
+            model.prepare()
         cycle = open_cycle(out, config.slot, config.asked())
-        if (newer := _overtaken(out, cycle)) is not None:
-            why = f"slot {newer} is newer, and finished"
-            return _told(cycle, model, config, decision="superseded", why=(why,))
         if cycle.decision is not None:
             print(f"slot {cycle.slot} is finished: nothing is done again", file=sys.stderr)
             return _told(cycle, model, config)
+        if (newer := _overtaken(out, cycle)) is not None:
+            why = f"slot {newer} is newer, and finished"
+            return _told(cycle, model, config, decision="superseded", why=(why,))
         with launch.session(config.cluster, paths=(out, source, registry)) as session:
             gauges = CycleGauges(model.name)
             job = _Job(config, cycle, model, out, mine, session, gauges)
@@ -85,6 +87,24 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
             except Stopped:
                 print("stopped; the same command line goes on from there", file=sys.stderr)
                 return {"exit_code": 1, "slot": cycle.slot, "result": cycle.uri}
+
+
+def _labels_there(config: RetrainConfig) -> LabelledSetsConfig | None:
+    """See that the labelled sets, which the gate reads hours later, are there; makes their places
+    absolute.
+
+    Raises:
+        InputError: one is not, or cannot be reached.
+    """
+    if config.labelled is None:
+        return None
+    sets = config.labelled.model_dump()
+    for name in ("train", "test"):
+        if (uri := sets[name]["uri"]) is not None:
+            key = f"labelled.{name}.uri"
+            sets[name]["uri"] = launch.user_uri(key, uri)
+            launch.check_reachable(key, sets[name]["uri"])
+    return LabelledSetsConfig.model_validate(sets)
 
 
 def _overtaken(out: str, cycle: Cycle) -> str | None:
@@ -127,7 +147,7 @@ class _Job:
         self.gauges.show(new_samples=index["new"], in_use=index["champion"])
         ages = corpora.reopen(index)
         champion = self._champion(index)
-        decided = self._step("decide", lambda: self._decide(ages, champion))
+        decided = self._step("decide", lambda: self._decide(ages, champion, index.get("unknown")))
         if self.config.retrain.dry_run:
             would = "would train" if decided["goes"] else STOPPED
             dry = _told(self.cycle, self.model, self.config, decision=would, why=(decided["why"],))
@@ -163,9 +183,9 @@ class _Job:
         number = index["champion"]
         return model_versions.read(self.model, number) if number is not None else None
 
-    def _decide(self, ages: Ages, champion: Version | None) -> Told:
+    def _decide(self, ages: Ages, champion: Version | None, unknown: str | None) -> Told:
         place = champion.artifact if champion else None
-        decision = decide(self.config, ages, place, self.session)
+        decision = decide(self.config, ages, place, self.session, unknown=unknown)
         print(decision.why, file=sys.stderr)
         return decision.as_dict()
 
@@ -203,20 +223,41 @@ class _Job:
         )
         reason = f"slot {self.cycle.slot}: {'; '.join(judged['why'])}"
         self.mine.fence.check()
-        moves.promote(self.model, CANDIDATE, version.number, by=self._signed(), reason=reason)
+        if not self._was_moved(CANDIDATE, version.number):
+            moves.promote(self.model, CANDIDATE, version.number, by=self._signed(), reason=reason)
         before = champion.number if champion else 0
         told: Told = {"version": version.number, "decision": KEPT, "why": judged["why"]}
         if not judged["passed"]:
             return told | {"in_use": before or None}
+        alias = self.config.alias
+        refused = None
+        if not self._was_moved(alias, version.number):
+            try:
+                by = self._signed()
+                moves.promote(
+                    self.model, alias, version.number, by=by, reason=reason, expect=before
+                )
+            except ValueError as error:  # somebody moved it since the cycle began
+                refused = error
+        now = self._in_use()
+        if now == version.number:
+            return told | {"decision": PROMOTED, "in_use": now}
+        if refused is not None and now == before:  # moved there and back at this moment
+            raise refused
+        left = version.number if refused is None else before
+        why = f"{alias} was moved from version {left} to {now} meanwhile"
+        return told | {"why": [why], "in_use": now or None}
+
+    def _in_use(self) -> int:
+        """Return the version in use now; 0: none."""
         standing = moves.standings_of(self.model).get(self.config.alias)
-        now = standing.version if standing else 0
-        if now not in (before, version.number):
-            why = f"{self.config.alias} was moved from version {before} to {now} meanwhile"
-            return told | {"why": [why], "in_use": now}
-        moves.promote(
-            self.model, self.config.alias, version.number, by=self._signed(), reason=reason
-        )
-        return told | {"decision": PROMOTED, "in_use": version.number}
+        return standing.version if standing else 0
+
+    def _was_moved(self, alias: str, number: int) -> bool:
+        """Tell whether an alias ever came to a version: a command that was killed may have moved
+        it, and whoever moved it away since is not to be overruled."""
+        history = moves.history(self.model)
+        return any(move.alias == alias and move.after == number for move in history)
 
     def _export(self, ages: Ages, number: int) -> Told:
         """Embed with the version in use what its table lacks."""
@@ -230,11 +271,13 @@ class _Job:
         return {**told, "embeddings": place, "by_version": number}
 
     def _end(self, decision: str, why: tuple[str, ...], ages: Ages) -> Told:
-        """Draw the page, record how the cycle ended, and draw the page of all cycles."""
+        """Draw the page and that of all cycles, then record how the cycle ended: with the record
+        nothing is left to do."""
         ended = replace(self.cycle, decision=decision, why=why)
         self._step("page", lambda: cycle_page.write(ended, ages.manifest, self.model))
+        self.mine.fence.check()
+        history_page.write(self.out, self.model, self.config.alias, ended)
         ended.write(self.mine.fence)
-        history_page.write(self.out, self.model, self.config.alias)
         return _told(ended, self.model, self.config)
 
     def _signed(self) -> Signature:

@@ -9,6 +9,7 @@ from jobs.setup.sections import JobConfig
 Action = Literal["list", "show", "resolve", "register", "promote", "rollback", "mirror"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 CHAMPION = "champion"
+CANDIDATE = "candidate"  # what a retraining has made last, before the gate has judged it
 # by action: the keys that it takes beside registry and name, the needed ones first
 _TAKES: dict[Action, tuple[str, ...]] = {
     "list": (),

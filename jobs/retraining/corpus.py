@@ -4,9 +4,12 @@ from typing import Any
 
 from jobs.corpora.video_survey import survey
 from jobs.retraining.retrain_sections import RetrainConfig
+from jobs.setup.claims import one_spelling
 from jobs.setup.inputs import make_manifest
+from jobs.training.run_dir import MANIFEST
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
+from pipelines.curation.adopted import adopt
 from pipelines.registry.model_versions import Version
 from pipelines.retraining.mixture import Ages
 from pipelines.storage import uris
@@ -24,12 +27,16 @@ def list_anew(
     Returns:
         What the record of the cycle says of it.
     """
+    seen = _trained_on(champion)
     if versions(source):
         manifest = open_manifest(source)
     else:
+        place = uris.join(out, FOLDER)
+        if seen is not None and one_spelling(seen.source) == one_spelling(source):
+            adopt(seen, place)  # unless there is a manifest: the first goes on from what was seen
         manifest = make_manifest(
             config.source.model_copy(update={"uri": source}),
-            uris.join(out, FOLDER),
+            place,
             config.clip.per_video,
             medium=config.medium,
             max_gone_fraction=config.retrain.max_gone_fraction,
@@ -37,8 +44,8 @@ def list_anew(
         if config.clip.looked_at and schema.VIDEO in manifest.media:
             survey(config.source, manifest, config.clip.rule.flow)
     config.clip.check(manifest)
-    since = _trained_on(champion, manifest)
-    before = open_manifest(manifest.uri, since) if since is not None else None
+    known = seen is not None and _is_version_of(seen, manifest)
+    before = seen if known else None
     ages = Ages.since(manifest, before)
     return {
         "manifest": manifest.uri,
@@ -46,7 +53,8 @@ def list_anew(
         "rows": manifest.num_rows,
         "left_out": manifest.left_out,
         "champion": champion.number if champion else None,
-        "since": since,
+        "since": before.version if before else None,
+        "unknown": _unknown(champion, seen, manifest) if champion and not known else None,
         "new": ages.num_new,
         "gone": before.num_rows - ages.num_old if before else 0,
     }
@@ -60,15 +68,40 @@ def reopen(told: dict[str, Any]) -> Ages:
     return Ages.since(open_manifest(uri, told["version"]), before)
 
 
-def _trained_on(champion: Version | None, manifest: Manifest) -> int | None:
-    """Return the version of this manifest that the champion was trained on."""
+def _trained_on(champion: Version | None) -> Manifest | None:
+    """Open the version of a manifest that the champion was trained on: the one that its cycle or
+    its source names, or the one of its run; None where none is there."""
     if champion is None:
         return None
     lineage = champion.lineage
-    own = lineage.get(LINEAGE)
-    if own is not None:
-        known, version = own["manifest"], own["version"]
+    if (own := lineage.get(LINEAGE)) is not None:
+        version, places = own["version"], [own["manifest"]]
     else:
-        known, version = lineage.get("source"), max(lineage["manifest_versions"], default=None)
-    there = version in versions(manifest.uri)
-    return version if known == manifest.uri and there else None
+        version = max(lineage.get("manifest_versions") or [0])
+        run = lineage.get("run")
+        beside = [uris.join(run, MANIFEST)] if run else []
+        places = [*beside, *([lineage["source"]] if lineage.get("source") else [])]
+    there = [place for place in places if version in versions(place)]
+    return open_manifest(there[0], version) if there else None
+
+
+def _paths(manifest: Manifest) -> list[str]:
+    return [part.path for part in manifest.parts]
+
+
+def _is_version_of(seen: Manifest, manifest: Manifest) -> bool:
+    """Tell whether a manifest has this version, perhaps as a copy."""
+    if seen.version not in versions(manifest.uri):
+        return False
+    return _paths(open_manifest(manifest.uri, seen.version)) == _paths(seen)
+
+
+def _unknown(champion: Version, seen: Manifest | None, manifest: Manifest) -> str:
+    """Say why it cannot be told which samples the champion was trained on."""
+    number = champion.number
+    if seen is None:
+        return f"no manifest is there that version {number} was trained on"
+    return (
+        f"version {number} was trained on version {seen.version} of {seen.uri}, which"
+        f" {manifest.uri} does not have"
+    )

@@ -41,7 +41,14 @@ class Decision:
         return {"goes": self.goes, "why": self.why, **self.told}
 
 
-def decide(config: RetrainConfig, ages: Ages, champion: str | None, session: Session) -> Decision:
+def decide(
+    config: RetrainConfig,
+    ages: Ages,
+    champion: str | None,
+    session: Session,
+    *,
+    unknown: str | None = None,
+) -> Decision:
     """Compare what is new with what the champion knows.
 
     Args:
@@ -49,6 +56,7 @@ def decide(config: RetrainConfig, ages: Ages, champion: str | None, session: Ses
         ages: Which samples are new.
         champion: Its artifact; None: there is none.
         session: Where to look.
+        unknown: Why nothing can be said of what the champion was trained on; None: it can.
     """
     wanted = config.retrain
     new = ages.num_new
@@ -73,6 +81,9 @@ def decide(config: RetrainConfig, ages: Ages, champion: str | None, session: Ses
             f" source.max_bad_fraction={config.source.max_bad_fraction:g}"
         )
         return Decision(False, why, told)
+    if unknown is not None:
+        why = f"all {new:,} samples count as new, and drift was not looked at: {unknown}"
+        return Decision(True, why, told)
     old_ones = seen.plain[seen.valid & ~sampled.is_new]
     new_ones = seen.plain[seen.valid & sampled.is_new]
     if min(len(old_ones), len(new_ones)) < _FEWEST:

@@ -27,6 +27,7 @@ MOST_SLICES = 20  # by folder
 _FEWEST = 20  # samples of a slice that is judged
 _FEWEST_JUDGED = 3  # samples that figures of all of them take
 _ALIKE = 1e-6
+_UNMEASURED = "health_unmeasured"  # how many figures of the last look were no numbers
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,10 @@ def _healthy(config: RetrainConfig, last_line: dict[str, Any]) -> Figure:
     if collapse is None and (beside := health_watch.judge_beside(last_line, config.health)):
         collapse = ": ".join(beside)
     what = "spread" if "health_spread" in last_line else "variation"
+    figure = last_line.get(f"health_{what}", math.nan)
     rule = collapse or "it has not collapsed"
-    figure = last_line.get(f"health_{what}", float("nan"))
+    if collapse is None and not (math.isfinite(figure) and not last_line.get(_UNMEASURED)):
+        collapse = rule = "its health was measured at the end of its training"
     return Figure(f"{what} while training", figure, rule=rule, passed=collapse is None)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jobs.reporting import page
 from jobs.reporting.figures import COLOURS, Drawing, figure_of, png
 from jobs.reporting.page import Html
-from jobs.retraining.cycle import Cycle, all_of
+from jobs.retraining.cycle import Cycle, all_of, order_of
 from pipelines.registry import moves
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.storage import uris
@@ -15,9 +15,12 @@ _WIDE = (11.0, 3.6)  # inches
 _MOST_SHOWN = 200  # cycles
 
 
-def write(out: str, model: RegisteredModel, alias: str) -> str:
-    """Write the page of all cycles that have ended; returns its place."""
-    ended = [cycle for cycle in all_of(out) if cycle.decision is not None]
+def write(out: str, model: RegisteredModel, alias: str, ending: Cycle) -> str:
+    """Write the page of all cycles that have ended, and of one that is about to; returns its
+    place."""
+    found = [cycle for cycle in all_of(out) if cycle.decision is not None]
+    others = [cycle for cycle in found if cycle.slot != ending.slot]
+    ended = sorted([*others, ending], key=lambda cycle: order_of(cycle.slot))
     place = uris.join(out, NAME)
     uris.write_bytes(place, _drawn(ended[-_MOST_SHOWN:], model, alias))
     return place

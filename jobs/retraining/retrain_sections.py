@@ -7,9 +7,10 @@ from pydantic import Field, field_validator
 
 from augment.frozen import Frozen
 from jobs.adaptation.label_sections import LabelledConfig, TestConfig
-from jobs.registering.registry_config import CHAMPION
+from jobs.registering.registry_config import CANDIDATE, CHAMPION
 from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig, complete_pretrain, for_method
+from pipelines.registry.moves import check_alias
 
 _SLOT = re.compile(r"[A-Za-z0-9][\w.+-]*")
 # Of another section, and the retraining's own.
@@ -132,6 +133,17 @@ class RetrainConfig(PretrainConfig):
                 f" 2026-11-29T0200; got {slot!r}"
             )
         return slot
+
+    @field_validator("alias")
+    @classmethod
+    def _is_what_the_gate_guards(cls, alias: str) -> str:
+        check_alias(alias)
+        if alias == CANDIDATE:
+            raise ValueError(
+                f"alias {alias} moves to every new encoder before the gate has judged it: give"
+                f" another, as {CHAMPION}"
+            )
+        return alias
 
     def idle(self) -> dict[str, str]:
         """Return what pretraining has no use for; a pull is towards the champion."""

@@ -35,6 +35,7 @@ PATCHES_OF = 64  # images whose patch tokens are looked at
 PLACES = 32  # of an image, whose tokens' rank is taken
 _SPREAD = "health_spread"
 _BESIDE = "beside_"
+_DECIDING = (_SPREAD, "health_rankme", "health_variation", "health_patch_variation")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,11 @@ class Health:
             else {}
         )
         found = {name: float(value) for name, value in (measured or {}).items()}
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        lost = [
+            name for name in found if name.startswith(_DECIDING) and not math.isfinite(found[name])
+        ]
+        told = {name: value for name, value in found.items() if math.isfinite(value)}
+        return told | ({"health_unmeasured": float(len(lost))} if lost else {})
 
     def _tried(self, function: Callable[[], Result], together: Method | None) -> Result | None:
         """Return what a function does; None, which is said, where it fails, on any rank where all

@@ -2,6 +2,7 @@
 is told with its reasons."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from jobs import retrain as retrain_job
+from jobs.index import IndexConfig, index
 from jobs.retrain import retrain
-from jobs.retraining import deciding, gate, training
-from jobs.retraining.cycle import order_of
+from jobs.retraining import corpus, deciding, gate, history_page, training
+from jobs.retraining.cycle import Cycle, all_of, order_of
 from jobs.retraining.gate import decay_figure, judge_candidate
 from jobs.retraining.looks import Sampled
 from jobs.retraining.retrain_sections import RetrainConfig, RetrainingConfig, complete
@@ -24,8 +27,11 @@ from jobs.setup.failures import InputError
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import Diverged
 from models import artifact
+from pipelines.corpus.manifest import open_manifest
 from pipelines.registry import model_versions, moves
+from pipelines.registry.model_versions import Version
 from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
 from pipelines.retraining.twice_seen import Seen
 
 
@@ -180,17 +186,20 @@ def test_an_encoder_that_tells_samples_apart_worse_is_kept_out_with_every_reason
         ({"health_spread": 0.01, "health_variation": 0.5}, "spread", 0.01, False),
         ({"health_variation": 0.5}, "variation", 0.5, True),
         ({"health_variation": 0.0}, "variation", 0.0, False),
+        ({"health_step": 5.0}, "variation", None, False),
+        ({"health_variation": 0.5, "health_unmeasured": 1.0}, "variation", 0.5, False),
         ({"health_spread": 0.9, "health_spread_captions": 0.01}, "spread", 0.9, False),
     ],
 )
 def test_the_gate_judges_by_what_the_last_look_measured(
-    looked: dict[str, float], name: str, figure: float, passed: bool
+    looked: dict[str, float], name: str, figure: float | None, passed: bool
 ) -> None:
     values = {"method": {"name": "simclr"}, "num_steps": 1, "source": {"uri": "/a"}, "out": "/b"}
     values |= {"registry": "/r", "name": "n", "slot": "1"}
     kind, completed = complete(values)
     judged = gate._healthy(kind.model_validate(completed), looked)
-    assert (judged.name, judged.value, judged.passed) == (f"{name} while training", figure, passed)
+    assert (judged.name, judged.passed) == (f"{name} while training", passed)
+    assert judged.value == figure or (figure is None and math.isnan(judged.value))
 
 
 def test_new_samples_far_from_the_old_ones_or_in_a_cluster_of_their_own_want_a_person() -> None:
@@ -216,3 +225,160 @@ def test_slots_are_ordered_by_the_numbers_in_them() -> None:
     slots = ["2026-9-1", "2026-11-09", "2026-11-09T0200", "2026-11-10", "w9", "w10"]
     mixed = [slots[place] for place in (5, 2, 0, 4, 1, 3)]
     assert sorted(mixed, key=order_of) == slots
+
+
+BY = Signature("now", "a", "b", "c")
+
+
+def _ended(loop: Loop, slot: str) -> Cycle:
+    out = str(Path(loop.model.uri) / "retraining")
+    cycle = retrain_job.open_cycle(out, slot, loop.config(slot).asked())
+    index = {"rows": 8, "new": 8, "champion": None, "seconds": 1.0}
+    steps = {"index": index}
+    return Cycle(cycle.uri, slot, cycle.asked, cycle.begun, steps, "stopped", ("by hand",))
+
+
+class _Unfenced:
+    """A lease that nobody else wants."""
+
+    fence = SimpleNamespace(check=lambda: None)
+
+    def check(self) -> None:
+        """Hold."""
+
+
+def test_a_finished_slot_tells_its_own_decision_also_where_a_newer_one_is_finished(
+    loop: Loop,
+) -> None:
+    for slot in ("2026-11-09", "2026-11-10"):
+        _ended(loop, slot).write(_Unfenced.fence)  # type: ignore[arg-type]
+    told = loop.run("2026-11-09")
+    assert (told["decision"], told["why"]) == ("stopped", ["by hand"])
+    assert loop.run("2026-11-08")["decision"] == "superseded"
+    dry = loop.run("2026-11-07", "retrain.dry_run=true")
+    assert dry["decision"] == "superseded"
+
+
+def test_the_page_of_all_cycles_has_one_before_its_record_says_that_it_ended(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = _ended(loop, "2026-11-09")
+    seen = list[str]()
+
+    def write(cycle: Cycle, fence: object) -> None:
+        page = Path(loop.model.uri) / "retraining" / history_page.NAME
+        seen.append(page.read_text() if page.exists() else "")
+
+    begun = Cycle(ended.uri, ended.slot, ended.asked, ended.begun, ended.steps)
+    job = _job(loop, begun)
+    monkeypatch.setattr(Cycle, "write", write)
+    monkeypatch.setattr(retrain_job.cycle_page, "write", lambda *args: {"page": "p"})
+    job._end("stopped", ("by hand",), SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+    assert "by hand" in seen[-1] and not all_of(job.out)
+
+
+def _job(loop: Loop, cycle: Cycle) -> Any:
+    out = str(Path(loop.model.uri) / "retraining")
+    gauges = SimpleNamespace(show=lambda **figures: None)
+    config = loop.config(cycle.slot)
+    given = (config, cycle, loop.model, out, _Unfenced(), None, gauges)
+    return retrain_job._Job(*given)  # type: ignore[arg-type]
+
+
+def _registered(loop: Loop, place: str, **lineage: Any) -> Version:
+    by: Any = {"lineage": lineage, "metrics": {}, "by": BY}
+    return model_versions.register(loop.model, place, **by)[0]
+
+
+def test_a_promotion_overrules_nobody(
+    loop: Loop, small_artifact: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (_registered(loop, small_artifact, slot=slot) for slot in "ab")
+    monkeypatch.setattr(retrain_job, "lineage_of", lambda *args: {})
+    monkeypatch.setattr(retrain_job, "metrics_of", lambda *args: {})
+    moves.promote(loop.model, "champion", first.number, by=BY)
+    job = _job(loop, _ended(loop, "2026-11-09"))
+    given = ({"manifest": "/m", "version": 1}, first, {"artifact": small_artifact, "trunk": None})
+
+    def promote(**judged: Any) -> dict[str, Any]:
+        found: dict[str, Any] = job._promote(*given, {"why": ["better"], **judged})
+        return found
+
+    moved = promote(passed=True)
+    assert (moved["decision"], loop.champion()) == ("promoted", 3)
+    assert promote(passed=True) == moved  # as after a kill before the record
+    moves.rollback(loop.model, "champion", by=BY)
+    again = promote(passed=True)
+    assert (again["decision"], again["in_use"], loop.champion()) == ("kept", 1, 1)
+    assert again["why"] == ["champion was moved from version 3 to 1 meanwhile"]
+
+    other = _job(loop, _ended(loop, "2026-11-10"))
+    real = moves.promote
+
+    def overtaken(model: RegisteredModel, alias: str, version: int, **more: Any) -> object:
+        if alias == "champion":
+            real(model, alias, second.number, by=BY)  # a person, at the last moment
+        return real(model, alias, version, **more)
+
+    monkeypatch.setattr(moves, "promote", overtaken)
+    kept = other._promote(*given, {"why": ["better"], "passed": True})
+    assert (kept["decision"], kept["in_use"], loop.champion()) == ("kept", 2, 2)
+    assert kept["why"] == ["champion was moved from version 1 to 2 meanwhile"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("alias=candidate", "alias candidate moves to every new encoder before the gate"),
+        ("alias=prod/eu", "alias 'prod/eu' cannot be one"),
+    ],
+)
+def test_an_alias_that_no_gate_can_guard_is_refused(loop: Loop, word: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        loop.config("2026-11-09", word)
+
+
+def test_labels_that_are_not_there_are_told_before_anything_starts(loop: Loop) -> None:
+    labels = ["labelled.train.uri=/nowhere/labels", "labelled.probe=knn"]
+    with pytest.raises(InputError, match=r"labelled\.train\.uri .*/nowhere/labels"):
+        loop.run("2026-11-09", *labels)
+    assert not Path(loop.model.uri, "retraining", "slots").exists()
+
+
+def test_a_champion_that_was_trained_elsewhere_is_known_by_its_own_listing(
+    loop: Loop, small_artifact: str, tmp_path: Path
+) -> None:
+    loop.add(8)
+    run = tmp_path / "run"
+    listing = {"source": {"uri": str(loop.corpus)}, "out": str(run / "manifest")}
+    index(IndexConfig.model_validate(listing))
+    loop.add(4)
+    source = {"source": str(loop.corpus), "manifest_versions": [1]}
+    known = _registered(loop, small_artifact, run=str(run), **source)
+    unknown = _registered(loop, small_artifact, run=None, **source)
+    config = loop.config("2026-11-09")
+    of_folder = corpus.list_anew(config, str(loop.corpus), str(tmp_path / "out"), known)
+    assert (of_folder["since"], of_folder["new"], of_folder["unknown"]) == (1, 4, None)
+    assert corpus.reopen(of_folder).num_old == 8
+    again = corpus.list_anew(config, str(loop.corpus), str(tmp_path / "out"), known)
+    assert (again["version"], again["since"], again["new"]) == (2, 1, 4)
+    lost = corpus.list_anew(config, str(loop.corpus), str(tmp_path / "other"), unknown)
+    assert (lost["since"], lost["new"]) == (None, 12)
+    assert lost["unknown"] == f"no manifest is there that version {unknown.number} was trained on"
+    elsewhere = corpus.list_anew(config, str(loop.corpus), str(tmp_path / "other"), known)
+    assert "which" in elsewhere["unknown"] and elsewhere["since"] is None
+    assert open_manifest(elsewhere["manifest"]).version == 1
+
+
+def test_a_decision_says_that_drift_was_not_looked_at_and_why(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled = Sampled(pa.table({"uri": ["a"] * 20}), 0)
+    monkeypatch.setattr(deciding, "sample", lambda ages, count: sampled)
+    monkeypatch.setattr(deciding, "look", lambda *args: seen(torch.randn(20, 4)))
+    ages: Any = SimpleNamespace(num_new=20, manifest=SimpleNamespace(num_rows=20))
+    session: Any = None
+    told = deciding.decide(loop.config("1"), ages, "/a", session, unknown="its manifest is gone")
+    assert told.goes and told.why == (
+        "all 20 samples count as new, and drift was not looked at: its manifest is gone"
+    )
