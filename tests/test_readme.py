@@ -72,12 +72,12 @@ def text(page: Path) -> str:
 
 def blocks(page: Path, language: str = "") -> list[str]:
     """Return the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.+?)^```", text(page), re.S | re.M)
+    return re.findall(rf"^ *```{language}\n(.+?)^ *```", text(page), re.S | re.M)
 
 
 def prose(page: Path) -> str:
     """Return a page without its fenced blocks."""
-    return re.sub(r"^```.*?^```", "", text(page), flags=re.S | re.M)
+    return re.sub(r"^ *```.*?^ *```", "", text(page), flags=re.S | re.M)
 
 
 def spans(page: Path) -> list[str]:
