@@ -17,7 +17,7 @@ LABELS = [
     *of(
         "pipelines/labels/label_tables.py",
         "pipelines/labels/test_label_tables",
-        ("first.items() if uri not in conflicts", "first.items()"),
+        ("first.items() if place not in conflicts", "first.items()"),
         ("elif len(row) != len(names):", "elif False:"),
     ),
     *of(
