@@ -11,8 +11,8 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,8 +27,8 @@ from jobs.setup.claims import check_writable, differing, held
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError
 from pipelines import schema
-from pipelines.corpus.curated_version import Counts, stay, whole, write_curated
-from pipelines.corpus.manifest import Manifest
+from pipelines.corpus.curated_version import Counts, counted, stay, whole, write_curated
+from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.curation.assigned import Assignment, assign, learn_centres, num_buckets
 from pipelines.curation.balance import at_top, evenness
 from pipelines.curation.caption_fit import CaptionFit
@@ -72,7 +72,15 @@ def curate(config: CurateConfig) -> dict[str, Any]:
         belongs(stored, before)
         job = _Curation(config, before, stored, mine, fit_of(config, before, stored))
         if before.curation == job.record:
-            return _told(before, _reasons(before), unchanged=True)
+            begun = _one_before(before)
+            if begun is None or begun.curation == job.record:  # handed on by a listing
+                return _told(before, _reasons(before), unchanged=True)
+            job = replace(job, before=begun, fit=fit_of(config, begun, stored))
+            if job.is_finished(before):
+                return _told(before, _reasons(before), unchanged=True)
+            print(f"version {before.version} is there: finishing its page", file=sys.stderr)
+            with launch.session(config.cluster, work="tasks", paths=paths):
+                return job.finish(before)
         with launch.session(config.cluster, work="tasks", paths=paths):
             return job.run()
 
@@ -80,9 +88,27 @@ def curate(config: CurateConfig) -> dict[str, Any]:
 def _undone(before: Manifest) -> dict[str, Any]:
     """Bring back all that curation took out."""
     if before.taken_out is None:
+        if (begun := _one_before(before)) is not None:
+            carry(before.uri, begun.version, before.version)
         return _told(before, {}, unchanged=True)
     made, counts = _written(before, map(stay, before.read_taken_out()), {})
     return _told(made, counts.reasons, unchanged=False, back=made.diff.added)
+
+
+def _one_before(made: Manifest) -> Manifest | None:
+    """Open the version before, where the same is listed in it."""
+    if made.version - 1 not in versions(made.uri):
+        return None
+    begun = open_manifest(made.uri, made.version - 1)
+    same = [part.path for part in begun.parts] == [part.path for part in made.parts]
+    return begun if same else None
+
+
+def _page_of(made: Manifest) -> str | None:
+    """Return the place of a version's page; None where nothing is taken out."""
+    if made.taken_out is None:
+        return None
+    return uris.join(made.uri, made.taken_out.removesuffix(".parquet") + ".html")
 
 
 def _written(
@@ -146,8 +172,32 @@ class _Curation:
 
     def run(self) -> dict[str, Any]:
         self._tell_before()
+        return self._made(
+            lambda tables: _written(self.before, tables, self.record), unchanged=False
+        )
+
+    def is_finished(self, made: Manifest) -> bool:
+        """Tell whether the version that this made has its page; do what else a killed command has
+        left to do."""
+        carry(made.uri, self.before.version, made.version)
+        page = _page_of(made)
+        if page is not None and not uris.exists(page):
+            return False
+        self._clear()
+        return True
+
+    def finish(self, made: Manifest) -> dict[str, Any]:
+        """Draw the page of a version that is there."""
+        return self._made(lambda tables: (made, counted(self.before, tables)), unchanged=True)
+
+    def _made(
+        self,
+        write: Callable[[Iterable[pa.Table]], tuple[Manifest, Counts]],
+        *,
+        unchanged: bool,
+    ) -> dict[str, Any]:
+        """Decide, write the version, and draw its page."""
         self._clear(but=self.work.rpartition("/")[2])
-        uri = self.before.uri
         with tempfile.TemporaryDirectory(prefix="afield-curate-") as folder:
             work = self._assigned()
             gone = self._duplicates(work, folder)
@@ -160,16 +210,15 @@ class _Curation:
             )
             decisions = Decisions(work, gone, rules, folder)
             self.mine.check()
-            made, counts = _written(self.before, decisions.tables(), self.record)
+            made, counts = write(decisions.tables())
         found = self._measured(work.centres, decisions, gone, counts)
-        page = None
-        if made.taken_out is not None:
-            page = uris.join(uri, made.taken_out.removesuffix(".parquet") + ".html")
+        page = _page_of(made)
+        if page is not None:
             told = found | {"taken_out": counts.reasons}
             drawn = curate_page.draw(made, self.before, decisions, self.record, told, self.fit)
             uris.write_bytes(page, drawn)
         self._clear()
-        return _told(made, counts.reasons, unchanged=False, **found, page=page)
+        return _told(made, counts.reasons, unchanged=unchanged, **found, page=page)
 
     def _tell_before(self) -> None:
         """Say what is different from the curation before."""

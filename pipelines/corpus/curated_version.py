@@ -224,6 +224,14 @@ def write_curated(
     return made, Counts(joined.listed, dict(joined.reasons), joined.unjudged)
 
 
+def counted(before: Manifest, decided: Iterable[pa.Table]) -> Counts:
+    """Count what `write_curated` counts, and write nothing."""
+    with tempfile.TemporaryDirectory(prefix="afield-curate-") as folder:
+        joined = _Joined(folder)
+        joined.take(before, decided)
+        return Counts(joined.listed, dict(joined.reasons), joined.unjudged)
+
+
 def stay(table: pa.Table) -> pa.Table:
     """Decide that samples come back.
 

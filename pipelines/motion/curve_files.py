@@ -147,8 +147,9 @@ def carry(manifest: str, version: int, later: int) -> None:
     """Let a later version have all that is known of one's videos, where it has no others."""
     for flow in (None, *get_args(FlowKind)):
         curves = Curves(manifest, version, flow)
-        if curves.exist():
-            Curves(manifest, later, flow).write_index(curves.index())
+        later_ones = Curves(manifest, later, flow)
+        if curves.exist() and not later_ones.exist():
+            later_ones.write_index(curves.index())
 
 
 def suffix_of(flow: FlowKind | None) -> str:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from jobs.curate import curate
+from jobs.curating import curate_page
 from jobs.curating.curate_sections import CurateConfig
 from jobs.export import export
 from jobs.exporting.export_sections import ExportConfig
@@ -116,8 +117,15 @@ def check_nothing_is_shown_twice(uri: str) -> None:
 
 @pytest.mark.long
 def test_planted_copies_go_with_their_reasons_and_undo_brings_them_back(
-    corpus: Path, even_handed: str, tmp_path: Path, ray_session: None
+    corpus: Path,
+    even_handed: str,
+    tmp_path: Path,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def dies(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
     place = tmp_path / "m"
     listing = IndexConfig.model_validate({"source": {"uri": str(corpus)}, "out": str(place)})
     index(listing)
@@ -127,7 +135,13 @@ def test_planted_copies_go_with_their_reasons_and_undo_brings_them_back(
     embeddings = str(tmp_path / "e")
     before = open_manifest(str(place))
 
-    told = curate(config(place, embeddings=embeddings))
+    with monkeypatch.context() as patched:
+        patched.setattr(curate_page, "draw", dies)
+        with pytest.raises(KeyboardInterrupt):
+            curate(config(place, embeddings=embeddings))
+    assert open_manifest(str(place)).version == 2 and list((place / "curated").glob("work-*"))
+    told = curate(config(place, embeddings=embeddings))  # finishes what is there
+    assert told["unchanged"]
     curated = open_manifest(str(place))
     check_what_went(pq.read_table(told["reasons"]).to_pylist(), before)
     assert curated.version == 2 and curated.num_rows == told["rows"] == curated.media["image"]
