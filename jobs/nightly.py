@@ -13,7 +13,7 @@ from pydantic import Field
 
 from augment.frozen import Frozen
 from jobs.cluster import launch
-from jobs.retrain import FOLDER, retrain
+from jobs.retrain import retrain, with_absolute_places
 from jobs.retraining.cycle import Cycle, all_of
 from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.retraining.retrain_sections import complete as complete_retrain
@@ -22,7 +22,6 @@ from jobs.setup.command_line import main
 from jobs.training.run_config import for_method
 from models.json_values import finite
 from pipelines.registry.registered_model import RegisteredModel
-from pipelines.storage import uris
 
 
 class NightConfig(Frozen):
@@ -78,11 +77,8 @@ def nightly(config: NightlyConfig) -> dict[str, Any]:
 def _slot(config: NightlyConfig) -> str:
     """Return the slot that a night goes on with, else its own."""
     model = RegisteredModel(launch.user_uri("registry", config.registry), config.name)
-    out = launch.absolute_out(config.out or uris.join(model.uri, FOLDER))
-    source = launch.user_uri("source.uri", config.source.uri)
-    placed = {"source": config.source.model_copy(update={"uri": source}), "out": out}
-    asked = config.model_copy(update=placed).asked()
-    cycle = unfinished(all_of(out), json.loads(json.dumps(finite(asked))))
+    config, out = with_absolute_places(config, model)
+    cycle = unfinished(all_of(out), json.loads(json.dumps(finite(config.asked()))))
     if cycle is None:
         return config.slot
     print(f"going on with slot {cycle.slot}, begun {cycle.begun}", file=sys.stderr)

@@ -8,7 +8,7 @@ what came of it, and one of a slot that a newer one has overtaken does nothing.
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.cluster import launch
 from jobs.cluster.gauges import CycleGauges
@@ -37,6 +37,7 @@ from pipelines.retraining.mixture import Ages
 from pipelines.storage import uris
 from pipelines.storage.lease import Held
 
+_C = TypeVar("_C", bound=RetrainConfig)
 FOLDER = "retraining"
 EMBEDDINGS = "embeddings"
 STEPS = ("index", "decide", "train", "gate", "promote", "export", "page")
@@ -63,12 +64,11 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
     registry = launch.user_uri("registry", config.registry)
     check_writable("registry", registry)
     model = RegisteredModel(registry, config.name)
-    out = launch.absolute_out(config.out or uris.join(model.uri, FOLDER))
-    source = launch.user_uri("source.uri", config.source.uri)
+    config, out = with_absolute_places(config, model)
+    source = config.source.uri
     launch.check_reachable("source.uri", source)
-    placed = {"source": config.source.model_copy(update={"uri": source}), "out": out}
-    config = config.model_copy(update=placed)
-    config = config.model_copy(update={"labelled": _labels_there(config)})
+    for key, uri in _labelled_places(config).items():  # which the gate reads hours later
+        launch.check_reachable(key, uri)
     with held("retrain", out) as mine:
         if not config.retrain.dry_run:
             model.prepare()
@@ -89,22 +89,39 @@ def retrain(config: RetrainConfig) -> dict[str, Any]:
                 return {"exit_code": 1, "slot": cycle.slot, "result": cycle.uri}
 
 
-def _labels_there(config: RetrainConfig) -> LabelledSetsConfig | None:
-    """See that the labelled sets, which the gate reads hours later, are there; makes their places
-    absolute.
+def with_absolute_places(config: _C, model: RegisteredModel) -> tuple[_C, str]:
+    """Make the places of a cycle absolute, as its record has them.
+
+    Args:
+        config: As it was given.
+        model: Beside which the cycles lie where `out` is not given.
+
+    Returns:
+        It, and its `out`.
 
     Raises:
-        InputError: one is not, or cannot be reached.
+        InputError: one is of a scheme that is not read.
     """
+    out = launch.absolute_out(config.out or uris.join(model.uri, FOLDER))
+    source = launch.user_uri("source.uri", config.source.uri)
+    placed: dict[str, object] = {
+        "source": config.source.model_copy(update={"uri": source}),
+        "out": out,
+    }
+    if config.labelled is not None:
+        sets = config.labelled.model_dump()
+        for key, uri in _labelled_places(config).items():
+            sets[key.split(".")[1]]["uri"] = launch.user_uri(key, uri)
+        placed["labelled"] = LabelledSetsConfig.model_validate(sets)
+    return config.model_copy(update=placed), out
+
+
+def _labelled_places(config: RetrainConfig) -> dict[str, str]:
+    """Return where labelled sets lie, by key."""
     if config.labelled is None:
-        return None
-    sets = config.labelled.model_dump()
-    for name in ("train", "test"):
-        if (uri := sets[name]["uri"]) is not None:
-            key = f"labelled.{name}.uri"
-            sets[name]["uri"] = launch.user_uri(key, uri)
-            launch.check_reachable(key, sets[name]["uri"])
-    return LabelledSetsConfig.model_validate(sets)
+        return {}
+    uris_of = {"train": config.labelled.train.uri, "test": config.labelled.test.uri}
+    return {f"labelled.{name}.uri": uri for name, uri in uris_of.items() if uri is not None}
 
 
 def _overtaken(out: str, cycle: Cycle) -> str | None:

@@ -73,6 +73,16 @@ def test_a_slot_that_was_stopped_goes_on_until_it_is_finished(nights: Nights) ->
     assert nights.run("2026-11-10")["slot"] == "2026-11-10"
 
 
+def test_a_slot_goes_on_whose_labelled_sets_are_given_from_the_working_folder(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(nights.corpus)
+    from_here = ("labelled.train.uri=train", "labelled.test.uri=test")
+    whole = (f"labelled.train.uri={Path.cwd()}/train", f"labelled.test.uri={Path.cwd()}/test")
+    nights.ran("2026-11-09", None, *whole)  # as jobs.retrain records them
+    assert nights.run("2026-11-10", *from_here)["slot"] == "2026-11-09"
+
+
 def test_a_slot_that_a_newer_one_has_overtaken_is_left(nights: Nights) -> None:
     nights.ran("2026-11-08", None)
     nights.ran("2026-11-09", "stopped")
