@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from augment.recipe import IMAGENET_MEAN, IMAGENET_STD
+from augment.recipe import IMAGENET_MEAN, IMAGENET_STD, Positive
 from jobs.cluster import launch
 from jobs.setup import run_artifact, run_start
 from jobs.setup.claims import check_writable
@@ -43,7 +43,7 @@ class AdoptedPreprocess(Preprocess):
     mean: tuple[float, float, float] = Field(
         IMAGENET_MEAN, description="subtracted from RGB in [0, 1]"
     )
-    std: tuple[float, float, float] = Field(
+    std: tuple[Positive, Positive, Positive] = Field(
         IMAGENET_STD, description="divides RGB in [0, 1] after the mean is subtracted"
     )
 
