@@ -76,13 +76,14 @@ class _Found:
     gone: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     written_to: set[str] = field(default_factory=set)
+    in_part: bool = False  # whether more may be so than was looked at
 
     def __str__(self) -> str:
         names = {"new": self.new, "gone": self.gone, "changed": self.changed}
         counts = [f"{len(found)} {name}" for name, found in names.items() if found]
         if self.written_to and not counts:
             return f"{sorted(self.written_to)[0]} was written to"
-        return ", ".join(counts)
+        return ("at least " if counts and self.in_part else "") + ", ".join(counts)
 
 
 def changes_since(manifest: Manifest) -> str:
@@ -95,9 +96,9 @@ def changes_since(manifest: Manifest) -> str:
     if not local and not uris.is_s3(manifest.source):
         return ""
     most, look = (SAMPLED_FILES, _in_folders) if local else (SAMPLED_KEYS, _in_bucket)
-    found = str(look(manifest, known, [every[index] for index in drawn[:most]]))
-    all_seen = known.whole and len(every) <= most
-    return found if all_seen or not found[:1].isdigit() else f"at least {found}"
+    found = look(manifest, known, [every[index] for index in drawn[:most]])
+    found.in_part = not known.whole or len(every) > most
+    return str(found)
 
 
 def _known(manifest: Manifest) -> _Known:
