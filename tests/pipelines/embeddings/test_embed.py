@@ -9,13 +9,12 @@ import pytest
 import ray.data
 from torch import Tensor
 
-from models import artifact
-from models.encoders.factory import EncoderConfig, build_encoder
 from pipelines import ray_internals, schema
 from pipelines.embeddings import embed as embedding
 from pipelines.embeddings.embed import BLOCK_ROWS, Embed, Encoders, block_rows, embed, shape_for
 from pipelines.embeddings.features import Extractor, Features
 from pipelines.ray_tasks import Placed
+from tests.pipelines.embeddings.test_features import save_inflated
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -79,15 +78,7 @@ def test_frames_of_clips_reach_the_encoder_some_at_a_time_and_their_vectors_are_
 def test_encoders_of_clips_are_given_as_many_frames_at_a_time(
     tmp_path: Path, seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EncoderConfig(name="resnet18_small", width=4, time="inflated")
-    artifact.save(
-        str(tmp_path),
-        build_encoder(config, 16),
-        config={"encoder": config.model_dump(mode="json"), "seed": 0},
-        preprocess={"image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "num_frames": 4},
-        provenance={},
-    )
-    worker = Embed(Encoders({"embedding": Features(str(tmp_path))}, Placed(False, 1)))
+    worker = Embed(Encoders({"embedding": Features(save_inflated(tmp_path))}, Placed(False, 1)))
     whole = worker({schema.IMAGE: clips(4)})["embedding"]
     monkeypatch.setattr(embedding, "MOST_IMAGES", 9)
     in_chunks = worker({schema.IMAGE: clips(4)})["embedding"]

@@ -84,17 +84,23 @@ def test_each_feature_is_what_its_description_says(vit: str) -> None:
         torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-4)
 
 
-@torch.no_grad()
-def test_a_clip_stands_still_for_the_control_without_motion(tmp_path: Path) -> None:
+def save_inflated(folder: Path) -> str:
+    """Write an artifact of an encoder of clips, four frames of 16 px."""
     config = EncoderConfig(name="resnet18_small", width=4, time="inflated")
     artifact.save(
-        str(tmp_path),
+        str(folder),
         build_encoder(config, 16),
         config={"encoder": config.model_dump(mode="json"), "seed": 0},
         preprocess={"image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "num_frames": 4},
         provenance={},
     )
-    columns = {kind: Features(str(tmp_path), kind=kind) for kind in ("pretrained", "still")}
+    return str(folder)
+
+
+@torch.no_grad()
+def test_a_clip_stands_still_for_the_control_without_motion(tmp_path: Path) -> None:
+    uri = save_inflated(tmp_path)
+    columns = {kind: Features(uri, kind=kind) for kind in ("pretrained", "still")}
     extract = Extractor(columns)
     pixels = torch.stack([images(16) // (frame + 1) for frame in range(4)], dim=1)
     found = extract({16: pixels})
