@@ -42,7 +42,7 @@ class IndexConfig(JobConfig):
     example: ClassVar[str] = "source.uri=s3://bucket/images out=s3://bucket/manifest"
     most_used: ClassVar[tuple[str, ...]] = ("source.uri", "out")
     ignored: ClassVar[tuple[str, ...]] = (
-        *("source.value_range", "source.bands", "source.verify"),
+        *("source.version", "source.value_range", "source.bands", "source.verify"),
         *ORDER,
         *TRAINING,
         *WORKERS,

@@ -17,7 +17,7 @@ from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, claim, held, one_spelling
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, as_one_line
-from jobs.setup.inputs import manifest_of
+from jobs.setup.inputs import check_version, manifest_of
 from jobs.setup.sections import (
     DECODING,
     ORDER,
@@ -210,6 +210,7 @@ def _collect(config: PackConfig, source: str, work: Pack, order: HashOrder) -> i
     column = config.source.bytes_column
     is_manifest = bool(versions(source))
     if column or (not is_manifest and parquet_source.is_parquet(source)):
+        check_version(config.source, [])
         staging = parquet_source.Staging(uris.join(work.out, "staging"), work.quarantine, column)
         for table in parquet_source.stage(source, staging):
             order.add(table)

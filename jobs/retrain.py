@@ -280,7 +280,8 @@ class _Job:
         """Embed with the version in use what its table lacks."""
         version = model_versions.read(self.model, number)
         place = uris.join(self.out, EMBEDDINGS, f"v{number:07d}")
-        source = self.config.source.model_copy(update={"uri": ages.manifest.uri})
+        corpus = {"uri": ages.manifest.uri, "version": ages.manifest.version}
+        source = self.config.source.model_copy(update=corpus)
         asked = ExportConfig(
             artifact=(version.artifact,), source=source, out=place, cluster=self.config.cluster
         )

@@ -104,6 +104,7 @@ class BalanceConfig(Frozen):
 
 # Of a manifest nothing is listed, and what cannot be read stays.
 _NOT_READ = (
+    "source.version",
     "source.members",
     "source.any_name",
     "source.max_bad_fraction",

@@ -88,8 +88,13 @@ def _returned(before: Progress | None, files: PartFiles, manifest: Manifest) -> 
 
 
 def _check_continues(out: str, before: Progress, manifest: Manifest) -> None:
-    newer = before.manifest_version > manifest.version
-    if newer or (before.manifest_version == manifest.version and before.listed != manifest.listed):
+    held = before.manifest_version
+    if held > manifest.version and held in versions(manifest.uri):
+        raise InputError(
+            f"out {out} holds version {held} of {manifest.uri}, and source.version"
+            f" {manifest.version} is older: leave it out, or choose another out"
+        )
+    if held > manifest.version or (held == manifest.version and before.listed != manifest.listed):
         raise InputError(
             f"out {out} holds version {before.manifest_version} of another manifest than"
             f" {manifest.uri}, which has version {manifest.version}: choose another out"

@@ -5,7 +5,7 @@ from typing import Any
 from jobs.corpora.video_survey import survey
 from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.setup.claims import one_spelling
-from jobs.setup.inputs import make_manifest
+from jobs.setup.inputs import check_version, make_manifest
 from jobs.training.run_dir import MANIFEST
 from pipelines import schema
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
@@ -28,8 +28,9 @@ def list_anew(
         What the record of the cycle says of it.
     """
     seen = _trained_on(champion)
-    if versions(source):
-        manifest = open_manifest(source)
+    if there := versions(source):
+        check_version(config.source, there)
+        manifest = open_manifest(source, config.source.version)
     else:
         place = uris.join(out, FOLDER)
         if seen is not None and one_spelling(seen.source) == one_spelling(source):

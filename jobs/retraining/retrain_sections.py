@@ -187,7 +187,7 @@ def training_of(
     """
     values = config.model_dump(mode="json", exclude=set(OWN))
     values |= {"out": out, "num_steps": num_steps, "num_epochs": None}
-    values["source"]["uri"] = source
+    values["source"] |= {"uri": source, "version": None}
     if weights is not None:
         values["encoder"]["weights"] = weights
     elif values["encoder"]["weights"] is None:

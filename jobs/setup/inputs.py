@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jobs.setup.failures import InputError, as_one_line
@@ -58,6 +58,7 @@ def make_manifest(
     """
     source = _given(source)
     uri = uris.absolute(source.uri)
+    check_version(source, [])  # a new one is made
     listed = open_manifest(out).selection if versions(out) else EVERYTHING
     selection = _selection(source, per_video, listed, medium)
     with as_one_line():
@@ -99,18 +100,32 @@ def manifest_of(
 
     Raises:
         InputError: the source is missing, refused or holds no samples; or it was listed with other
-            clips, members or names than asked for.
+            clips, members or names than asked for; or it has no such version.
     """
     source = _given(source)
     uri = uris.absolute(source.uri)
-    place = uri if versions(uri) else fallback
+    there = versions(uri)
+    check_version(source, there)
+    place = uri if there else fallback
     if not versions(place):
         return make_manifest(source, fallback, per_video, medium=medium)
-    manifest = open_manifest(place)
+    manifest = open_manifest(place, source.version)
     _check_selection(manifest, source, per_video, medium)
     if place == fallback:
         _tell_changes(manifest)
     return manifest
+
+
+def check_version(source: SourceConfig, there: Sequence[int]) -> None:
+    """Refuse a version that a source does not have.
+
+    Raises:
+        InputError: with those that are there.
+    """
+    if source.version is None or source.version in there:
+        return
+    why = f"it has {', '.join(map(str, there))}" if there else "it is no manifest, leave it out"
+    raise InputError(f"source.version {source.version} of {source.uri}: {why}")
 
 
 def _tell_changes(manifest: Manifest) -> None:

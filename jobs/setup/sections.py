@@ -134,6 +134,9 @@ class SourceConfig(Frozen):
             " scenes: synthetic://scenes?seed=0&num=1000&size=64"
         ),
     )
+    version: int | None = Field(
+        None, ge=1, description="which version of a manifest; null: the newest"
+    )
     members: Annotated[Globs | None, BeforeValidator(_globs)] = Field(
         None,
         description=(

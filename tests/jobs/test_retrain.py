@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from jobs import retrain as retrain_job
+from jobs.exporting.export_sections import ExportConfig
 from jobs.index import IndexConfig, index
 from jobs.retrain import retrain
 from jobs.retraining import corpus, deciding, gate, history_page, training
@@ -24,6 +25,7 @@ from jobs.retraining.looks import Sampled
 from jobs.retraining.retrain_sections import RetrainConfig, RetrainingConfig, complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
+from jobs.setup.inputs import make_manifest
 from jobs.training.run_config import PretrainConfig
 from jobs.training.run_log import Diverged
 from models import artifact
@@ -32,6 +34,7 @@ from pipelines.registry import model_versions, moves
 from pipelines.registry.model_versions import Version
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.registry.signature import Signature
+from pipelines.retraining.mixture import Ages
 from pipelines.retraining.twice_seen import Seen
 
 
@@ -288,6 +291,21 @@ def _job(loop: Loop, cycle: Cycle) -> Any:
 def _registered(loop: Loop, place: str, **lineage: Any) -> Version:
     by: Any = {"lineage": lineage, "metrics": {}, "by": BY}
     return model_versions.register(loop.model, place, **by)[0]
+
+
+def test_a_cycle_embeds_the_version_that_it_listed(
+    loop: Loop, small_artifact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.add(20)
+    listing = str(tmp_path / "listing")
+    listed = make_manifest(str(loop.corpus), listing)
+    loop.add(4)
+    make_manifest(str(loop.corpus), listing)  # by another job, since
+    asked = list[ExportConfig]()
+    monkeypatch.setattr(retrain_job, "export", lambda config: asked.append(config) or {})
+    job = _job(loop, _ended(loop, "2026-11-09"))
+    job._export(Ages.since(listed, None), _registered(loop, small_artifact).number)
+    assert (asked[0].source.uri, asked[0].source.version) == (listing, 1)
 
 
 def test_a_promotion_overrules_nobody(

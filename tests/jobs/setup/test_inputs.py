@@ -1,5 +1,8 @@
 """What a method eats is checked against what the corpus holds."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,8 @@ from augment.generator import ViewGenerator
 from jobs.corpora.corpus_checks import check_corpus
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
+from jobs.setup.inputs import make_manifest, manifest_of
+from jobs.setup.sections import SourceConfig
 from jobs.training.planned_data import shape_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models.contrastive.simclr import SimCLR
@@ -22,6 +27,25 @@ def config(*words: str) -> PretrainConfig:
 
 def corpus(**media: int) -> Manifest:
     return Manifest("/m", 1, "/data", (), media=media)
+
+
+def test_a_version_of_a_manifest_is_opened_and_one_that_is_not_there_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source, listing = tmp_path / "source", str(tmp_path / "manifest")
+    shutil.copytree(image_folder / "scene0", source)
+    first = make_manifest(str(source), listing)
+    next(source.iterdir()).unlink()
+    make_manifest(str(source), listing)
+
+    def opened(uri: str, version: int | None) -> Manifest:
+        return manifest_of(SourceConfig(uri=uri, version=version), str(tmp_path / "other"))
+
+    assert (opened(listing, 1).num_rows, opened(listing, None).version) == (first.num_rows, 2)
+    with pytest.raises(InputError, match=r"source.version 3 of .*manifest: it has 1, 2"):
+        opened(listing, 3)
+    with pytest.raises(InputError, match=r"source.version 1 of .*source: it is no manifest"):
+        opened(str(source), 1)
 
 
 def test_a_method_of_images_takes_images_and_single_frames() -> None:
