@@ -2,7 +2,7 @@
 and compares what came of it with cycles that nobody disturbed.
 
 By hand, printing every kill: `python -m tests.faults.killed_cycles FOLDER --seed 1 --kills 20
-[--nodes]`.
+[--nodes] [--registry s3://bucket/prefix]`.
 """
 
 import argparse
@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
-
 from jobs.retrain import STEPS
 from jobs.retraining.cycle import all_of
 from models import artifact
+from pipelines.embeddings.stored import open_stored
 from pipelines.registry import model_versions, moves
 from pipelines.registry.registered_model import RegisteredModel
 from tests import commands
@@ -41,20 +40,20 @@ class Loop:
     """Cycles over a corpus that grows.
 
     Attributes:
-        registry: Its folder.
+        registry: Its folder, local or in object storage.
         corpus: Folder of the corpus; the same for loops that are compared, as paths key the draws.
         slots: How many cycles.
         cluster: Where they run; None: a local Ray each time.
     """
 
-    registry: Path
+    registry: str
     corpus: Path
     slots: int
     cluster: Nodes | None = None
 
     @property
     def model(self) -> RegisteredModel:
-        return RegisteredModel(str(self.registry), NAME)
+        return RegisteredModel(self.registry, NAME)
 
     def start(self, slot: int) -> subprocess.Popen[str]:
         words = [
@@ -82,8 +81,8 @@ class Loop:
         assert set(counted.values()) == {1}, f"moved more than once: {counted}"
         for cycle in cycles:
             told = cycle.steps["export"]
-            rows = ds.dataset(f"{told['embeddings']}/embeddings").to_table(["sample_id"])
-            ids = rows["sample_id"].to_pylist()
+            stored = open_stored(told["embeddings"])
+            ids = [one for block in stored.blocks() for one in block.ids.tolist()]
             assert len(ids) == len(set(ids)) >= cycle.steps["index"]["rows"], cycle.slot
         return {
             "decisions": [cycle.decision for cycle in cycles],
@@ -163,14 +162,31 @@ def grow(corpus: Path, photographs: list[Path], slot: int, slots: int) -> None:
 
 
 def outcomes(
-    photographs: list[Path], folder: Path, *, seed: int, kills: int, slots: int, on_nodes: bool
+    photographs: list[Path],
+    folder: Path,
+    *,
+    seed: int,
+    kills: int,
+    slots: int,
+    on_nodes: bool,
+    registry: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the same cycles undisturbed and with kills; returns what came of both."""
+    """Run the same cycles undisturbed and with kills; returns what came of both.
+
+    Args:
+        photographs: What the corpus grows by.
+        folder: For the corpus and the registries.
+        seed: Of the kills.
+        kills: How many.
+        slots: How many cycles.
+        on_nodes: Kill on a cluster of nodes, and nodes too.
+        registry: Where the disturbed cycles write; None: in the folder.
+    """
     victims = (*VICTIMS, "node") if on_nodes else VICTIMS
     corpus = folder / "corpus"
-    calm = Loop(folder / "calm", corpus, slots)
+    calm = Loop(str(folder / "calm"), corpus, slots)
     with nodes(cpus=3, count=2) if on_nodes else nullcontext() as cluster:
-        rough = Loop(folder / "rough", corpus, slots, cluster)
+        rough = Loop(registry or str(folder / "rough"), corpus, slots, cluster)
         trouble = Trouble(random.Random(seed), kills, victims)
         for slot in range(1, slots + 1):
             grow(corpus, photographs, slot, slots)
@@ -188,6 +204,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--nodes", action="store_true")
+    parser.add_argument("--registry", help="where the disturbed cycles write; it must be empty")
     args = parser.parse_args()
     photographs = sorted(path for path in Path(args.folder).rglob("*.jpg"))[:200]
     with tempfile.TemporaryDirectory(prefix="killed-cycles-") as folder:
@@ -198,6 +215,7 @@ def main() -> None:
             kills=args.kills,
             slots=args.slots,
             on_nodes=args.nodes,
+            registry=args.registry,
         )
     print(calm, rough, sep="\n", file=sys.stderr)
     assert rough == calm

@@ -145,6 +145,34 @@ def test_a_cycle_that_learns_too_fast_is_not_promoted_and_one_of_noise_is_not_tr
     assert "unlike the old ones" in poisoned["why"][0] and "train" not in poisoned["steps"]
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_labelled_sets_judge_the_encoder_beside_the_champion(
+    loop: Loop, image_folder: Path, tmp_path: Path, ray_session: None
+) -> None:
+    labelled = [f"labelled.{name}.uri={tmp_path / name}" for name in ("train", "test")]
+    for number, path in enumerate(sorted(image_folder.glob("scene[01]/*.jpg"))):
+        place = tmp_path / ("train", "test")[number % 2] / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    loop.add(60)
+    first = loop.run("1", *labelled, "retrain.export=false")
+    (judged,) = (one for one in first["steps"]["gate"]["figures"] if "labelled" in one["name"])
+    assert judged["champion"] is None and first["decision"] == "promoted"
+
+    loop.add(30)
+    asked = [*labelled, "retrain.export=false", "retrain.max_shift=null", "retrain.max_loss=0"]
+    second = loop.run("2", *asked, "retrain.max_slice_loss=1", "retrain.max_rank_loss=1")
+    probe = second["steps"]["gate"]["probe"]
+    (judged,) = (one for one in second["steps"]["gate"]["figures"] if "labelled" in one["name"])
+    assert judged["champion"] == probe["compared_top1"] and judged["value"] == probe["top1"]
+    assert judged["change"] == pytest.approx(judged["value"] - judged["champion"])
+    passed = judged["ci95"][0] >= -1e-9
+    assert (second["decision"] == "promoted") == passed and f"{probe['num_test']} labelled" in (
+        Path(second["page"]).read_text()
+    )
+
+
 def seen(embeddings: torch.Tensor) -> Seen:
     """What a look gave where a slight change changes little."""
     plain = embeddings.numpy()
