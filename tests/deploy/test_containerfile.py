@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_everything_installed_is_pinned() -> None:
     assert len(installs) == 4
     assert all(" -c constraints.txt " in line for line in installs)
     assert "sudo" not in TEXT and not re.search(r"^ADD ", TEXT, re.M)
+
+
+def test_both_images_have_the_extras_of_every_job_that_runs_on_nodes() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    installed = re.findall(r'"\.\[(.+)\]"', TEXT)
+    assert len(installed) == 2 and installed[0] == installed[1]
+    left = set(extras) - set(installed[0].split(","))
+    assert left == {"demo", "publish", "dagster", "test", "bench", "dev"}
 
 
 def test_it_holds_no_credentials() -> None:
