@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +16,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from models import artifact
 from pipelines import schema
 from pipelines.corpus import listing
 from pipelines.media.contract import BadSample
-from pipelines.storage import parquet_files, retries, uris
+from pipelines.registry import moves
+from pipelines.registry.model_versions import register
+from pipelines.registry.registered_model import RegisteredModel
+from pipelines.registry.signature import Signature
+from pipelines.storage import lease, parquet_files, retries, uris
 from pipelines.storage.retries import RETRIES, StorageError
 from pipelines.stream.fetch import fetch
 from tests import cloud_emulators
@@ -146,6 +152,33 @@ def test_files_are_written_whole_or_not_at_all(store: Store) -> None:
     assert uris.unwritable(f"{store.bucket}/written") is None
     uris.remove(f"{store.bucket}/written")
     assert uris.list_names(f"{store.bucket}/written") == []
+
+
+def test_leases_and_aliases_hold_as_on_s3(store: Store, small_artifact: str) -> None:
+    place = f"{store.bucket}/agreed/file"
+    assert uris.create(place, b"first") and not uris.create(place, b"second")
+    assert uris.read_bytes(place) == b"first"
+    out = f"{store.bucket}/agreed/out"
+    with (
+        lease.held(out, owner="retrain"),
+        pytest.raises(lease.Busy, match="is in use by retrain on"),
+        lease.held(out, owner="b"),
+    ):
+        pass
+    model = RegisteredModel(f"{store.bucket}/registry", "encoder")
+    by = Signature("now", "a", "b", "c")
+    for slot in ("1", "2"):
+        given: dict[str, Any] = {"lineage": {"slot": slot}, "metrics": {}, "by": by}
+        version, _ = register(model, small_artifact, **given)
+        moves.promote(model, "champion", version.number, by=by)
+    assert moves.rollback(model, "champion", by=by).after == 1
+    assert [(move.action, move.after) for move in moves.history(model)] == [
+        ("promote", 1),
+        ("promote", 2),
+        ("rollback", 1),
+    ]
+    assert json.loads(uris.read_bytes(model.alias("champion")))["version"] == 1
+    assert artifact.load(uris.join(model.uri, "versions", "0000002", "artifact")).digest
 
 
 PASSING = {
