@@ -52,6 +52,13 @@ class Figure:
     change: float | None = None
     ci95: tuple[float, float] | None = None
 
+    @property
+    def doubt(self) -> str:
+        """Say so where the difference may as well be none; empty: it is one."""
+        if self.ci95 is None or not self.ci95[0] <= 0 <= self.ci95[1]:
+            return ""
+        return ", but the interval holds zero: so few samples do not tell"
+
     def __str__(self) -> str:
         beside = "" if self.champion is None else f", {self.champion:.3f} of the champion"
         found = ""
@@ -125,7 +132,7 @@ def judge_candidate(
     figures += slices
     failed = [figure for figure in figures if not figure.passed]
     if failed:
-        why = tuple(f"{figure}: {figure.rule} does not hold" for figure in failed)
+        why = tuple(f"{figure}: {figure.rule} does not hold{figure.doubt}" for figure in failed)
     else:
         why = tuple(
             f"{figure}: {figure.rule}" for figure in figures if figure.rule and _main(figure)

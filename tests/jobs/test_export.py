@@ -175,7 +175,7 @@ def test_an_export_follows_its_manifest_and_is_read_by_everybody(
     with pytest.raises(InputError, match="holds another export: it differs in pooling"):
         export(wanted[0].model_copy(update={"pooling": "mean"}))
     older = {**words, "source": {"uri": listing, "version": 1}, "out": wanted[0].out}
-    with pytest.raises(InputError, match="holds version 2 of .*, and source.version 1 is older"):
+    with pytest.raises(InputError, match=r"holds version 2 of .*, and source\.version 1 is older"):
         export(ExportConfig.model_validate(older))
 
     ids = {

@@ -2,27 +2,22 @@
 is told with its reasons."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 
 from jobs import retrain as retrain_job
 from jobs.exporting.export_sections import ExportConfig
 from jobs.index import IndexConfig, index
 from jobs.retrain import retrain
-from jobs.retraining import corpus, deciding, gate, history_page, training
+from jobs.retraining import corpus, history_page, training
 from jobs.retraining.cycle import Cycle, all_of, order_of
-from jobs.retraining.gate import decay_figure, judge_candidate
-from jobs.retraining.looks import Sampled
-from jobs.retraining.retrain_sections import RetrainConfig, RetrainingConfig, complete
+from jobs.retraining.retrain_sections import RetrainConfig, complete
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
 from jobs.setup.inputs import make_manifest
@@ -35,7 +30,6 @@ from pipelines.registry.model_versions import Version
 from pipelines.registry.registered_model import RegisteredModel
 from pipelines.registry.signature import Signature
 from pipelines.retraining.mixture import Ages
-from pipelines.retraining.twice_seen import Seen
 
 
 class Loop:
@@ -173,85 +167,6 @@ def test_labelled_sets_judge_the_encoder_beside_the_champion(
     )
 
 
-def seen(embeddings: torch.Tensor) -> Seen:
-    """What a look gave where a slight change changes little."""
-    plain = embeddings.numpy()
-    read = np.ones(len(plain), bool)
-    return Seen(read, np.zeros(len(plain), np.uint8), plain, plain + np.float32(1e-3))
-
-
-def test_an_encoder_that_tells_samples_apart_worse_is_kept_out_with_every_reason(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"/corpus/{'ab'[number % 2]}/{number}.jpg" for number in range(80)]
-    rows = pa.table({"uri": names, "member": pa.nulls(80, pa.string())})
-    own = torch.randn(80, 16, generator=torch.Generator().manual_seed(0))
-    looks = {"champion": seen(own), "alike": seen(2 * own), "worse": seen(own[:1].expand(80, 16))}
-    monkeypatch.setattr(gate, "look", lambda config, manifest, held, place, session: looks[place])
-    found = {
-        place: judge_candidate(
-            loop.config("2026-11-09"),
-            SimpleNamespace(num_new=40, manifest=None),  # type: ignore[arg-type]
-            Sampled(rows, 40),
-            candidate=place,
-            champion="champion",
-            last_line={"health_spread": 0.01 if place == "worse" else 0.9},
-            session=None,  # type: ignore[arg-type]
-        )
-        for place in ("alike", "worse")
-    }
-    assert found["alike"].passed and found["alike"].probe is None
-    slices = {f"slice {one} (40)" for one in ("old samples", "new samples", "a", "b")}
-    assert {figure.name for figure in found["worse"].figures if not figure.passed} == slices | {
-        "spread while training",
-        "held-out samples recognised",
-        "effective rank (RankMe)",
-    }
-    assert len(found["worse"].why) == 7 and not found["worse"].passed
-
-
-@pytest.mark.parametrize(
-    ("looked", "name", "figure", "passed"),
-    [
-        ({"health_spread": 0.9, "health_variation": 0.5}, "spread", 0.9, True),
-        ({"health_spread": 0.01, "health_variation": 0.5}, "spread", 0.01, False),
-        ({"health_variation": 0.5}, "variation", 0.5, True),
-        ({"health_variation": 0.0}, "variation", 0.0, False),
-        ({"health_step": 5.0}, "variation", None, False),
-        ({"health_variation": 0.5, "health_unmeasured": 1.0}, "variation", 0.5, False),
-        ({"health_spread": 0.9, "health_spread_captions": 0.01}, "spread", 0.9, False),
-    ],
-)
-def test_the_gate_judges_by_what_the_last_look_measured(
-    looked: dict[str, float], name: str, figure: float | None, passed: bool
-) -> None:
-    values = {"method": {"name": "simclr"}, "num_steps": 1, "source": {"uri": "/a"}, "out": "/b"}
-    values |= {"registry": "/r", "name": "n", "slot": "1"}
-    kind, completed = complete(values)
-    judged = gate._healthy(kind.model_validate(completed), looked)
-    assert (judged.name, judged.passed) == (f"{name} while training", passed)
-    assert judged.value == figure or (figure is None and math.isnan(judged.value))
-
-
-def test_new_samples_far_from_the_old_ones_or_in_a_cluster_of_their_own_want_a_person() -> None:
-    wanted = RetrainingConfig(max_distance=0.1, max_shift=0.2)
-    near = {"distance": 0.05, "p_value": 0.01, "shift": 0.1, "grown": [0.1, 0.2]}
-    assert deciding._judged(wanted, near, 40, 0.5).goes
-    assert deciding._judged(wanted, near | {"distance": 0.3, "p_value": 0.2}, 40, 0.5).goes
-    far = deciding._judged(wanted, near | {"distance": 0.3}, 40, 0.5)
-    assert not far.goes and "unlike the old ones: distance 0.30 (p 0.010)" in far.why
-    crowd = deciding._judged(wanted, near | {"shift": 0.3}, 40, 0.5)
-    assert not crowd.goes and "goes from 10% to 20%" in crowd.why
-
-
-def test_an_exponent_that_few_samples_do_not_give_is_left_out() -> None:
-    torch.manual_seed(0)
-    many, few = torch.randn(32, 16), torch.randn(4, 16)
-    (figure,) = decay_figure(many, 2 * many)
-    assert figure.champion == pytest.approx(figure.value)
-    assert decay_figure(few) == decay_figure(many, few) == []
-
-
 def test_slots_are_ordered_by_the_numbers_in_them() -> None:
     slots = ["2026-9-1", "2026-11-09", "2026-11-09T0200", "2026-11-10", "w9", "w10"]
     mixed = [slots[place] for place in (5, 2, 0, 4, 1, 3)]
@@ -330,7 +245,12 @@ def test_a_cycle_embeds_the_version_that_it_listed(
     loop.add(4)
     make_manifest(str(loop.corpus), listing)  # by another job, since
     asked = list[ExportConfig]()
-    monkeypatch.setattr(retrain_job, "export", lambda config: asked.append(config) or {})
+
+    def export(config: ExportConfig) -> dict[str, Any]:
+        asked.append(config)
+        return {}
+
+    monkeypatch.setattr(retrain_job, "export", export)
     job = _job(loop, _ended(loop, "2026-11-09"))
     job._export(Ages.since(listed, None), _registered(loop, small_artifact).number)
     assert (asked[0].source.uri, asked[0].source.version) == (listing, 1)
@@ -391,6 +311,21 @@ def test_labels_that_are_not_there_are_told_before_anything_starts(loop: Loop) -
     assert not Path(loop.model.uri, "retraining", "slots").exists()
 
 
+def test_a_corpus_that_is_mostly_gone_is_refused_by_the_key_of_this_job(
+    loop: Loop, tmp_path: Path
+) -> None:
+    loop.add(8)
+    out = str(tmp_path / "out")
+    corpus.list_anew(loop.config("1"), str(loop.corpus), out, None)
+    for path in sorted(loop.corpus.iterdir())[:6]:
+        path.unlink()
+    refused = r"6 of 8 samples are gone.* retrain\.max_gone_fraction=1$"
+    with pytest.raises(InputError, match=refused):
+        corpus.list_anew(loop.config("2"), str(loop.corpus), out, None)
+    accepted = loop.config("2", "retrain.max_gone_fraction=1")
+    assert corpus.list_anew(accepted, str(loop.corpus), out, None)["rows"] == 2
+
+
 def test_a_champion_that_was_trained_elsewhere_is_known_by_its_own_listing(
     loop: Loop, small_artifact: str, tmp_path: Path
 ) -> None:
@@ -414,17 +349,3 @@ def test_a_champion_that_was_trained_elsewhere_is_known_by_its_own_listing(
     elsewhere = corpus.list_anew(config, str(loop.corpus), str(tmp_path / "other"), known)
     assert "which" in elsewhere["unknown"] and elsewhere["since"] is None
     assert open_manifest(elsewhere["manifest"]).version == 1
-
-
-def test_a_decision_says_that_drift_was_not_looked_at_and_why(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sampled = Sampled(pa.table({"uri": ["a"] * 20}), 0)
-    monkeypatch.setattr(deciding, "sample", lambda ages, count: sampled)
-    monkeypatch.setattr(deciding, "look", lambda *args: seen(torch.randn(20, 4)))
-    ages: Any = SimpleNamespace(num_new=20, manifest=SimpleNamespace(num_rows=20))
-    session: Any = None
-    told = deciding.decide(loop.config("1"), ages, "/a", session, unknown="its manifest is gone")
-    assert told.goes and told.why == (
-        "all 20 samples count as new, and drift was not looked at: its manifest is gone"
-    )
