@@ -163,7 +163,7 @@ def _pack(config: PackConfig, source: str, work: Pack, mine: Held) -> dict[str, 
 def _medium(config: PackConfig, source: str) -> Medium:
     """Return of which medium the samples are, as they were listed."""
     if config.source.media is None and versions(source):
-        return open_manifest(source).selection.medium
+        return open_manifest(source, config.source.version).selection.medium
     return config.source.media or "pictures"
 
 
@@ -176,6 +176,7 @@ def _claim(out: str, source: str, config: PackConfig) -> None:
     reencode = config.reencode.model_dump() if config.reencode.max_side else None
     wanted = {
         "source": one_spelling(source),
+        "source.version": config.source.version,
         "bytes_column": config.source.bytes_column,
         "shard_mib": config.shard_mib,
     }

@@ -13,7 +13,7 @@ from jobs.setup.bad_samples import BadSamples
 from jobs.setup.claims import check_writable, held
 from jobs.setup.command_line import main
 from jobs.setup.failures import InputError, as_one_line
-from jobs.setup.inputs import listed_already, manifest_of
+from jobs.setup.inputs import check_not_older, listed_already, manifest_of
 from jobs.setup.value_range import settled, warn_of_flat
 from jobs.tracking.tracker import check_trackers
 from jobs.training import checkpoints
@@ -176,6 +176,8 @@ def _plan(config: PretrainConfig, run: RunDir) -> Plan:
     check_corpus(config, manifest)
     _check_rows(config, manifest)
     ledger = run.ledger()
+    if ledger.spans:
+        check_not_older(run.uri, ledger.spans[-1].version, manifest)
     joined = ledger.onto(manifest.version, config.source.interleave)
     if ledger.spans and ledger.spans[-1].version != manifest.version:
         print(

@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 
 from jobs.setup.failures import InputError
+from jobs.setup.inputs import check_not_older
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
 from pipelines.embeddings import upkeep
 from pipelines.embeddings.part_files import PartFiles
@@ -89,14 +90,10 @@ def _returned(before: Progress | None, files: PartFiles, manifest: Manifest) -> 
 
 def _check_continues(out: str, before: Progress, manifest: Manifest) -> None:
     held = before.manifest_version
-    if held > manifest.version and held in versions(manifest.uri):
-        raise InputError(
-            f"out {out} holds version {held} of {manifest.uri}, and source.version"
-            f" {manifest.version} is older: leave it out, or choose another out"
-        )
+    check_not_older(out, held, manifest)
     if held > manifest.version or (held == manifest.version and before.listed != manifest.listed):
         raise InputError(
-            f"out {out} holds version {before.manifest_version} of another manifest than"
+            f"out {out} holds version {held} of another manifest than"
             f" {manifest.uri}, which has version {manifest.version}: choose another out"
         )
 

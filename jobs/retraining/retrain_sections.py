@@ -154,7 +154,8 @@ class RetrainConfig(PretrainConfig):
         values = self.model_dump(mode="json")
         kept = ("num_steps", "num_epochs", "alias", "labelled")
         own = {name: value for name, value in values["retrain"].items() if name != "dry_run"}
-        return {**self.experiment(), **{name: values[name] for name in kept}, "retrain": own}
+        asked = {name: values[name] for name in kept} | {"source.version": self.source.version}
+        return {**self.experiment(), **asked, "retrain": own}
 
 
 def complete(values: dict[str, Any]) -> tuple[type[RetrainConfig], dict[str, Any]]:

@@ -128,6 +128,19 @@ def check_version(source: SourceConfig, there: Sequence[int]) -> None:
     raise InputError(f"source.version {source.version} of {source.uri}: {why}")
 
 
+def check_not_older(out: str, held: int, manifest: Manifest) -> None:
+    """Refuse to go back to an earlier version of a manifest than `out` holds.
+
+    Raises:
+        InputError: only source.version can have asked for that.
+    """
+    if held > manifest.version and held in versions(manifest.uri):
+        raise InputError(
+            f"out {out} holds version {held} of {manifest.uri}, and source.version"
+            f" {manifest.version} is older: leave it out, or choose another out"
+        )
+
+
 def _tell_changes(manifest: Manifest) -> None:
     """Say in one line that a source changed since it was listed, and how to take that in."""
     try:

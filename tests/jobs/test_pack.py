@@ -113,6 +113,9 @@ def test_a_rerun_writes_only_what_is_missing(pictures: Path, tmp_path: Path) -> 
         InputError, match=r"holds another pack: it differs in shard_mib \(1 there, 2 now\)"
     ):
         pack(config.model_copy(update={"shard_mib": 2}))
+    older = config.source.model_copy(update={"version": 1})
+    with pytest.raises(InputError, match=r"differs in source\.version \(None there, 1 now\)"):
+        pack(config.model_copy(update={"source": older}))
     with pytest.raises(InputError, match="is no pack and not empty"):
         pack(configured(str(pictures), pictures))
 

@@ -203,6 +203,8 @@ def test_a_finished_slot_tells_its_own_decision_also_where_a_newer_one_is_finish
     assert loop.run("2026-11-08")["decision"] == "superseded"
     dry = loop.run("2026-11-07", "retrain.dry_run=true")
     assert dry["decision"] == "superseded"
+    with pytest.raises(InputError, match=r"other settings: source\.version \(None there, 1 now\)"):
+        loop.run("2026-11-09", "source.version=1")
 
 
 def test_the_page_of_all_cycles_has_one_before_its_record_says_that_it_ended(

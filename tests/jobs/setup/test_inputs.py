@@ -2,12 +2,15 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from augment.generator import ViewGenerator
+from jobs import pretrain
 from jobs.corpora.corpus_checks import check_corpus
 from jobs.setup.command_line import parse
 from jobs.setup.failures import InputError
@@ -17,6 +20,8 @@ from jobs.training.planned_data import shape_of
 from jobs.training.run_config import PretrainConfig, complete_pretrain
 from models.contrastive.simclr import SimCLR
 from pipelines.corpus.manifest import Manifest
+from pipelines.stream.ledger import Ledger, Span
+from pipelines.stream.plan import Plan
 
 WORDS = ["simclr_small", "source.uri=/data", "out=/out", "num_steps=10", "views.size=16"]
 
@@ -42,10 +47,33 @@ def test_a_version_of_a_manifest_is_opened_and_one_that_is_not_there_refused(
         return manifest_of(SourceConfig(uri=uri, version=version), str(tmp_path / "other"))
 
     assert (opened(listing, 1).num_rows, opened(listing, None).version) == (first.num_rows, 2)
-    with pytest.raises(InputError, match=r"source.version 3 of .*manifest: it has 1, 2"):
+    with pytest.raises(InputError, match=r"source\.version 3 of .*manifest: it has 1, 2"):
         opened(listing, 3)
-    with pytest.raises(InputError, match=r"source.version 1 of .*source: it is no manifest"):
+    with pytest.raises(InputError, match=r"source\.version 1 of .*source: it is no manifest"):
         opened(str(source), 1)
+
+
+def test_a_run_does_not_go_back_to_an_older_version_of_its_manifest(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source, listing = tmp_path / "source", str(tmp_path / "manifest")
+    shutil.copytree(image_folder / "scene0", source)
+    make_manifest(str(source), listing)
+    next(source.iterdir()).unlink()
+    make_manifest(str(source), listing)
+
+    def plan(version: int | None, read: int) -> Plan:
+        given = config()
+        asked = given.source.model_copy(update={"uri": listing, "version": version})
+        run: Any = SimpleNamespace(
+            uri="/out", path=str, ledger=lambda: Ledger(4, (Span(0, read, 1),))
+        )
+        return pretrain._plan(given.model_copy(update={"source": asked}), run)
+
+    assert [span.version for span in plan(1, read=1).ledger.spans] == [1]
+    assert [span.version for span in plan(None, read=1).ledger.spans] == [1, 2]
+    with pytest.raises(InputError, match=r"out /out holds version 2 .*source\.version 1 is older"):
+        plan(1, read=2)
 
 
 def test_a_method_of_images_takes_images_and_single_frames() -> None:
