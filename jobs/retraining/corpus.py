@@ -5,7 +5,6 @@ from typing import Any
 from jobs.corpora.video_survey import survey
 from jobs.retraining.retrain_sections import RetrainConfig
 from jobs.setup.claims import one_spelling
-from jobs.setup.failures import InputError
 from jobs.setup.inputs import check_version, make_manifest
 from jobs.training.run_dir import MANIFEST
 from pipelines import schema
@@ -36,7 +35,14 @@ def list_anew(
         place = uris.join(out, FOLDER)
         if seen is not None and one_spelling(seen.source) == one_spelling(source):
             adopt(seen, place)  # unless there is a manifest: the first goes on from what was seen
-        manifest = _listed(config, source, place)
+        manifest = make_manifest(
+            config.source.model_copy(update={"uri": source}),
+            place,
+            config.clip.per_video,
+            medium=config.medium,
+            max_gone_fraction=config.retrain.max_gone_fraction,
+            gone_key="retrain.max_gone_fraction",
+        )
         if config.clip.looked_at and schema.VIDEO in manifest.media:
             survey(config.source, manifest, config.clip.rule.flow)
     config.clip.check(manifest)
@@ -54,21 +60,6 @@ def list_anew(
         "new": ages.num_new,
         "gone": before.num_rows - ages.num_old if before else 0,
     }
-
-
-def _listed(config: RetrainConfig, source: str, place: str) -> Manifest:
-    """List a source; a refusal names this job's key."""
-    try:
-        return make_manifest(
-            config.source.model_copy(update={"uri": source}),
-            place,
-            config.clip.per_video,
-            medium=config.medium,
-            max_gone_fraction=config.retrain.max_gone_fraction,
-        )
-    except InputError as error:
-        key = "max_gone_fraction="
-        raise InputError(str(error).replace(key, f"retrain.{key}")) from None
 
 
 def reopen(told: dict[str, Any]) -> Ages:

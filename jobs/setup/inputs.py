@@ -17,7 +17,7 @@ from pipelines.corpus.freshness import changes_since
 from pipelines.corpus.left_out import told
 from pipelines.corpus.listing import list_source
 from pipelines.corpus.manifest import Manifest, open_manifest, versions
-from pipelines.corpus.manifest_writer import write_manifest
+from pipelines.corpus.manifest_writer import MostlyGone, write_manifest
 from pipelines.schema import AUDIO, TEXT, VIDEO
 from pipelines.storage import uris
 
@@ -41,6 +41,7 @@ def make_manifest(
     *,
     medium: Medium | None = None,
     max_gone_fraction: float = 1.0,
+    gone_key: str = "max_gone_fraction",
 ) -> Manifest:
     """List a source into a manifest at an absolute URI; what is not given is as it was listed
     before.
@@ -51,6 +52,7 @@ def make_manifest(
         per_video: Samples of each video.
         medium: What is a sample where `source` does not say.
         max_gone_fraction: Of the samples of the version before, the most that may be gone.
+        gone_key: What the command line calls that.
 
     Raises:
         InputError: the source is missing, refused or holds no samples, or somebody else wrote the
@@ -63,7 +65,12 @@ def make_manifest(
     selection = _selection(source, per_video, listed, medium)
     with as_one_line():
         tables = list_source(uri, selection)
-        manifest = write_manifest(out, uri, tables, selection, max_gone_fraction=max_gone_fraction)
+        try:
+            manifest = write_manifest(
+                out, uri, tables, selection, max_gone_fraction=max_gone_fraction
+            )
+        except MostlyGone as error:
+            raise InputError(f"{error}, or accept that with {gone_key}=1") from None
     left = told(manifest.left_out)
     print(
         f"indexed {manifest.num_rows} samples of {uri}{f'; left out: {left}' if left else ''}",

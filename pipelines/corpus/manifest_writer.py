@@ -40,6 +40,10 @@ PART_ROWS = 1 << 20
 TAKEN_ROWS = 1 << 16  # of a row group of samples that curation took out
 
 
+class MostlyGone(ValueError):
+    """Most of a corpus is no longer there; whoever has it listed knows how to accept that."""
+
+
 def write_manifest(
     uri: str,
     source: str,
@@ -66,6 +70,7 @@ def write_manifest(
         The new version; the newest there is where the samples are those that it has.
 
     Raises:
+        MostlyGone: more samples went than `max_gone_fraction` allows.
         ValueError: no sample among the rows, and the message says what was found instead; the
             manifest of another source; or somebody else wrote the next version meanwhile.
     """
@@ -179,14 +184,13 @@ def _check_gone(before: Manifest, gone: int, most: float) -> None:
     """Refuse to take most of a corpus for deleted: a mount or a prefix may be missing.
 
     Raises:
-        ValueError: more than the given fraction is gone.
+        MostlyGone: more than the given fraction is gone.
     """
     if gone > most * before.num_rows:
-        raise ValueError(
+        raise MostlyGone(
             f"source.uri {before.source}: {gone:,} of {before.num_rows:,} samples are gone since"
             f" version {before.version} of {before.uri}, which stays as it is: check that"
-            " everything is mounted and that all prefixes are there, or accept that with"
-            " max_gone_fraction=1"
+            " everything is mounted and that all prefixes are there"
         )
 
 
